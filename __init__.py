@@ -1,0 +1,10 @@
+"""ComfyUI's entry to the pack: the nodes and the folder of web files. Nothing else."""
+
+WEB_DIRECTORY = "./web"
+
+# ComfyUI loads this folder as a package. Test and lint tools may import the file on its own,
+# where a relative import has no parent.
+if __package__:
+    from .nodes import comfy_entrypoint
+
+    __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

@@ -1,0 +1,120 @@
+"""Trains EmojiCanvas's KL autoencoder: 64 x 64 pictures to 4 x 16 x 16 latents and back."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+from tqdm import tqdm
+
+from .pictures import Pool, to_unit
+
+KL_WEIGHT = 1e-4
+
+
+def new_autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        sample_size=64,
+        latent_channels=4,
+        block_out_channels=(24, 48, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+    )
+
+
+def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 on the picture and on a blurred one: flat colour grounds must keep their exact tint."""
+    low = F.avg_pool2d(output, 8) - F.avg_pool2d(target, 8)
+    return (output - target).abs().mean() + low.abs().mean()
+
+
+def train_autoencoder(
+    pool: Pool, steps: int, device: torch.device, seed: int = 0, batch_size: int = 24
+) -> AutoencoderKL:
+    """The trained model, its ``scaling_factor`` set so that latents have unit variance."""
+    torch.manual_seed(seed)
+    vae = new_autoencoder().to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.15)
+    progress = tqdm(range(steps), desc="autoencoder", mininterval=5)
+    for step in progress:
+        index = torch.randint(len(pool.pictures), (batch_size,))
+        pictures = to_unit(pool.pictures[index]).to(device) * 2 - 1
+        pictures = pictures.to(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            posterior = vae.encode(pictures).latent_dist
+            output = vae.decode(posterior.sample()).sample
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        loss = reconstruction_loss(output.float(), pictures) + KL_WEIGHT * kl
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0:
+            progress.set_postfix(loss=f"{loss.item():.4f}", kl=f"{kl.item():.2f}")
+    vae.eval()
+    latents = encode_pool(vae, Pool(pool.pictures[:2000], pool.labels[:2000]), device)
+    vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
+    return vae
+
+
+@torch.no_grad()
+def encode_pool(vae: AutoencoderKL, pool: Pool, device: torch.device) -> Tensor:
+    """Unscaled latent means of the whole pool, fp16 [N, 4, 16, 16]."""
+    latents = []
+    for chunk in tqdm(pool.pictures.split(64), desc="encoding", mininterval=5):
+        pictures = (to_unit(chunk).to(device) * 2 - 1).to(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            mean = vae.encode(pictures).latent_dist.mean
+        latents.append(mean.half().cpu())
+    return torch.cat(latents)
+
+
+def sharpen_decoder(
+    vae: AutoencoderKL,
+    pool: Pool,
+    latents: Tensor,
+    steps: int,
+    device: torch.device,
+    seed: int = 1,
+    batch_size: int = 24,
+) -> None:
+    """Train the decoder on, encoder and latents as they are; ``latents`` unscaled [N, 4, 16, 16].
+
+    The denoiser is trained on latent means and its own are never exact, so the decoder sees means
+    with a little noise; edges count beside colours, because line art lives in them.
+    """
+    torch.manual_seed(seed)
+    decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    vae.to(device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    optimizer = torch.optim.AdamW(decoder, lr=1.5e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, steps, pct_start=0.1)
+    spread = latents[:2000].float().std()
+    progress = tqdm(range(steps), desc="decoder", mininterval=5)
+    for step in progress:
+        index = torch.randint(len(latents), (batch_size,))
+        target = to_unit(pool.pictures[index]).to(device) * 2 - 1
+        z = latents[index].float().to(device)
+        z = z + 0.03 * spread * torch.randn_like(z)
+        with torch.autocast(device.type, torch.bfloat16):
+            output = vae.decode(z.to(memory_format=torch.channels_last)).sample.float()
+        loss = reconstruction_loss(output, target) + edge_loss(output, target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder, 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0:
+            progress.set_postfix(loss=f"{loss.item():.4f}")
+    vae.eval()
+
+
+def edge_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 between the differences of neighbouring pixels, across and down."""
+    across = (output.diff(dim=3) - target.diff(dim=3)).abs().mean()
+    return across + (output.diff(dim=2) - target.diff(dim=2)).abs().mean()

@@ -1,0 +1,170 @@
+"""Trains EmojiCanvas's text encoder and U-Net together, on cached latents."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from .pictures import Pool
+from .world import caption
+
+TEXT_WIDTH = 96
+EMPTY_CAPTIONS = 0.10  # share trained unconditionally, for classifier-free guidance
+SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023: fewer steps wasted on the last noise
+EMA_DECAY = 0.999
+
+
+class Denoiser(nn.Module):
+    """The two trained parts as one module, so that one optimizer and one average cover both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=49408,
+                hidden_size=TEXT_WIDTH,
+                intermediate_size=4 * TEXT_WIDTH,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                max_position_embeddings=77,
+                projection_dim=TEXT_WIDTH,
+                bos_token_id=49406,
+                eos_token_id=49407,
+                pad_token_id=49407,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=16,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(64, 128, 160),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=16,
+            attention_head_dim=4,
+            cross_attention_dim=TEXT_WIDTH,
+        )
+
+    def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """Noise prediction [B, 4, 16, 16]."""
+        context = self.text_encoder(tokens).last_hidden_state  # [B, 77, TEXT_WIDTH]
+        return self.unet(latents, timesteps, context).sample
+
+
+def new_scheduler() -> DDIMScheduler:
+    """The schedule of Stable Diffusion 1.x."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def caption_tokens(pool: Pool, tokenizer: CLIPTokenizer, seed: int, rounds: int) -> Tensor:
+    """Token ids, int32 [rounds, N, 77]: several wordings of every picture, drawn before training."""
+    rng = random.Random(seed)
+    subjects = [pool.subject(i) for i in range(len(pool.labels))]
+    return torch.stack(
+        [
+            tokenizer(
+                ["" if rng.random() < EMPTY_CAPTIONS else caption(s, rng) for s in subjects],
+                padding="max_length",
+                max_length=77,
+                return_tensors="pt",
+            ).input_ids.to(torch.int32)
+            for _ in range(rounds)
+        ]
+    )
+
+
+def batches(latents: Tensor, tokens: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless shuffled epochs of (latents, tokens), a random wording each time."""
+    while True:
+        for index in torch.randperm(len(latents)).split(batch_size):
+            wording = torch.randint(len(tokens), (len(index),))
+            yield latents[index].float(), tokens[wording, index].long()
+
+
+def train_denoiser(
+    pool: Pool,
+    latents: Tensor,
+    tokenizer: CLIPTokenizer,
+    steps: int,
+    device: torch.device,
+    seed: int = 0,
+    batch_size: int = 40,
+    on_snapshot: Callable[[Denoiser], None] | None = None,
+) -> Denoiser:
+    """The exponential average of the trained weights. ``latents`` are scaled, [N, 4, 16, 16]."""
+    tokens = caption_tokens(pool, tokenizer, seed, rounds=4)
+    torch.manual_seed(seed)
+    model = Denoiser().to(device)
+    model.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    average = copy.deepcopy(model).requires_grad_(False).eval()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.08)
+    alphas = new_scheduler().alphas_cumprod.to(device)
+    data = batches(latents, tokens, batch_size)
+    progress = tqdm(range(steps), desc="diffusion", mininterval=5)
+    smooth = 1.0
+    for step in progress:
+        x_0, ids = (part.to(device) for part in next(data))
+        x_0 = x_0.to(memory_format=torch.channels_last)
+        noise = torch.randn_like(x_0)
+        # Stratified timesteps: every batch covers the whole schedule, so the loss is less noisy.
+        spread = (torch.arange(len(x_0), device=device) + torch.rand(len(x_0), device=device)) / len(x_0)
+        t = (spread * 1000).long().clamp(max=999)
+        alpha = alphas[t].view(-1, 1, 1, 1)
+        x_t = alpha.sqrt() * x_0 + (1 - alpha).sqrt() * noise
+        with torch.autocast(device.type, torch.bfloat16):
+            output = model(x_t, t, ids)
+        snr = alphas[t] / (1 - alphas[t])
+        weight = snr.clamp(max=SNR_CAP) / snr
+        error = (output.float() - noise).pow(2).mean(dim=(1, 2, 3))  # [B]
+        loss = (weight * error).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        decay = min(EMA_DECAY, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+        if step % 50 == 0:
+            smooth = error.mean().item() if step == 0 else 0.7 * smooth + 0.3 * error.mean().item()
+            progress.set_postfix(loss=f"{smooth:.4f}")
+        if on_snapshot is not None and (step + 1) % 500 == 0:
+            on_snapshot(average)
+    return average
+
+
+def save_pipeline(
+    model: Denoiser, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path
+) -> None:
+    """A Stable Diffusion pipeline folder as diffusers writes it, fp16 safetensors."""
+    parts = copy.deepcopy(model).half().cpu()
+    pipeline = StableDiffusionPipeline(
+        vae=copy.deepcopy(vae).half().cpu(),
+        text_encoder=parts.text_encoder,
+        tokenizer=tokenizer,
+        unet=parts.unet,
+        scheduler=new_scheduler(),
+        safety_checker=None,  # pyright: ignore[reportArgumentType]
+        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)

@@ -1,0 +1,59 @@
+"""The pool of training pictures, drawn once and kept in the build folder."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .artwork import SIZE, draw
+from .world import BACKGROUNDS, OBJECTS, STYLES, Subject, random_subject
+
+
+@dataclass(frozen=True)
+class Pool:
+    """``pictures`` uint8 [N, 3, 64, 64] and their subjects; ``labels`` int64 [N, 3] index the
+    vocabulary as (style, object, background)."""
+
+    pictures: Tensor
+    labels: Tensor
+
+    def subject(self, index: int) -> Subject:
+        style, object_, background = self.labels[index].tolist()
+        return Subject(STYLES[style], OBJECTS[object_], BACKGROUNDS[background])
+
+
+def label_of(subject: Subject) -> tuple[int, int, int]:
+    return (
+        STYLES.index(subject.style),
+        OBJECTS.index(subject.object),
+        BACKGROUNDS.index(subject.background),
+    )
+
+
+def make_pool(count: int, seed: int, folder: Path) -> Pool:
+    """``count`` pictures of random subjects; a second call with the same arguments reads them."""
+    file = folder / f"pool-{count}-{seed}.pt"
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        return Pool(saved["pictures"], saved["labels"])
+    rng = random.Random(seed)
+    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    labels = torch.empty(count, 3, dtype=torch.long)
+    for i in tqdm(range(count), desc="drawing training pictures", mininterval=2):
+        subject = random_subject(rng)
+        pictures[i] = draw(subject, rng)
+        labels[i] = torch.tensor(label_of(subject))
+    pool = Pool(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), labels)
+    torch.save({"pictures": pool.pictures, "labels": pool.labels}, file)
+    return pool
+
+
+def to_unit(pictures: Tensor) -> Tensor:
+    """uint8 -> float in 0..1."""
+    return pictures.float() / 255

@@ -1,0 +1,30 @@
+"""The six nodes, announced to ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .diversify_prompts import DiversifyPrompts
+from .evaluate_alignment import EvaluateAlignment
+from .forget_concept import DefineForgetConcept
+from .load_model import LoadModel
+from .restricted_gradient import RestrictedGradientUnlearn
+from .save_checkpoint import SaveCheckpoint
+
+NODES: tuple[type[io.ComfyNode], ...] = (
+    LoadModel,
+    DefineForgetConcept,
+    DiversifyPrompts,
+    RestrictedGradientUnlearn,
+    EvaluateAlignment,
+    SaveCheckpoint,
+)
+
+
+class UnlearnExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return list(NODES)
+
+
+async def comfy_entrypoint() -> UnlearnExtension:
+    return UnlearnExtension()

@@ -1,0 +1,23 @@
+"""What travels between the nodes, and how an input is marked as rarely needed."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from comfy_api.latest import io
+
+CATEGORY = "unlearn"
+
+Model = io.Custom("UNLEARN_MODEL")  # unlearn_core.models.ModelHandle
+Concept = io.Custom("UNLEARN_CONCEPT")  # unlearn_core.concepts.ForgetConcept
+Prompts = io.Custom("UNLEARN_PROMPTS")  # unlearn_core.prompts.PromptPairs
+Result = io.Custom("UNLEARN_RESULT")  # unlearn_core.unlearn.UnlearnedModel
+Report = io.Custom("UNLEARN_REPORT")  # unlearn_core.evaluation.AlignmentReport
+
+AnyInput = TypeVar("AnyInput", bound=io.Input)
+
+
+def advanced(inp: AnyInput) -> AnyInput:
+    """The input, shown only after "Show Advanced". No constructor takes this yet."""
+    inp.extra_dict["advanced"] = True
+    return inp

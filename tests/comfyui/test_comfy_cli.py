@@ -1,0 +1,91 @@
+"""comfy-cli does its part: starts the server, runs the workflow, validates the pack."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_server import (
+    PACK,
+    LiveServer,
+    free_port,
+    make_base,
+    private_environment,
+    server_arguments,
+    wait_until_up,
+)
+from workflow_files import DEMO, QUICK, read, with_widgets
+
+
+class ComfyCli:
+    """comfy-cli with a home of its own, tracking switched off."""
+
+    def __init__(self, home: Path, workspace: Path) -> None:
+        self.environment = private_environment(home)
+        self.workspace = workspace
+        self("tracking", "disable")
+
+    def __call__(
+        self, *args: str, cwd: Path = PACK, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        workspace = f"--workspace={self.workspace}"
+        return subprocess.run(
+            [sys.executable, "-m", "comfy_cli", "--skip-prompt", workspace, *args],
+            cwd=cwd,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+
+
+@pytest.fixture(scope="module")
+def comfy(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> ComfyCli:
+    return ComfyCli(tmp_path_factory.mktemp("home"), comfyui)
+
+
+@pytest.fixture
+def launched(comfy: ComfyCli, tmp_path: Path) -> Iterator[LiveServer]:
+    """A server that `comfy launch --background` started, with the pack."""
+    base = make_base(tmp_path / "base", with_pack=True)
+    server = LiveServer(free_port(), base, tmp_path / "launch.log")
+    result = comfy("launch", "--background", "--", *server_arguments(base, server.port))
+    server.log.write_text(result.stdout)
+    try:
+        assert result.returncode == 0, result.stdout
+        wait_until_up(server, lambda: True)
+        yield server
+    finally:
+        comfy("stop")
+
+
+def test_launch_and_run_the_demo(launched: LiveServer, comfy: ComfyCli, tmp_path: Path) -> None:
+    quick = tmp_path / DEMO.name
+    quick.write_text(json.dumps(with_widgets(read(DEMO), QUICK, launched.object_info())))
+    address = ["--host", "127.0.0.1", "--port", str(launched.port)]
+    result = comfy("run", "--workflow", str(quick), "--wait", *address)
+    assert result.returncode == 0, result.stdout
+    history = launched.get("/history")
+    assert [entry["status"]["status_str"] for entry in history.values()] == ["success"]
+
+
+def test_run_fails_where_a_node_fails(server: LiveServer, comfy: ComfyCli, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    empty = {"UnlearnForgetConcept": {"concept": ""}}
+    broken.write_text(json.dumps(with_widgets(read(DEMO), empty, server.object_info())))
+    address = ["--host", "127.0.0.1", "--port", str(server.port)]
+    result = comfy("run", "--workflow", str(broken), "--wait", *address)
+    assert result.returncode != 0
+    assert "concept" in result.stdout
+
+
+def test_the_pack_is_valid(comfy: ComfyCli) -> None:
+    result = comfy("node", "validate")
+    assert result.returncode == 0, result.stdout
+    assert "error" not in result.stdout.lower(), result.stdout

@@ -1,0 +1,79 @@
+"""The pack in ComfyUI's own page: load the demo, queue it, see it work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from comfy_page import ComfyPage, open_page
+from live_server import Json, LiveServer, running_server
+from playwright.sync_api import Browser
+from workflow_files import DEMO, QUICK, read, with_widgets
+
+# A workflow of ComfyUI's own nodes: what the page logs for it, it logs without us.
+CORE_WORKFLOW: Json = {
+    "version": 0.4,
+    "last_node_id": 2,
+    "last_link_id": 1,
+    "nodes": [
+        {
+            "id": 1,
+            "type": "EmptyImage",
+            "pos": [0, 0],
+            "size": [300, 150],
+            "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
+            "widgets_values": [64, 64, 1, 255],
+        },
+        {
+            "id": 2,
+            "type": "PreviewImage",
+            "pos": [400, 0],
+            "size": [300, 300],
+            "inputs": [{"name": "images", "type": "IMAGE", "link": 1}],
+        },
+    ],
+    "links": [[1, 1, 0, 2, 0, "IMAGE"]],
+}
+
+
+@pytest.fixture(scope="module")
+def errors_without_the_pack(
+    comfyui: Path, browser: Browser, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """What the page of a bare server logs as errors while it does the same."""
+    base = tmp_path_factory.mktemp("bare")
+    log = artifacts / "bare_server.log"
+    with (
+        running_server(comfyui, base, log, with_pack=False) as bare,
+        open_page(browser, bare, artifacts) as page,
+    ):
+        page.load_workflow(CORE_WORKFLOW)
+        page.queue()
+        assert page.wait_for_end(60) == "execution_success"
+        page.screenshot("bare_page")
+    return page.errors
+
+
+def test_demo_in_the_page(
+    page: ComfyPage, server: LiveServer, errors_without_the_pack: list[str]
+) -> None:
+    server.forget_results()
+    page.load_workflow(with_widgets(read(DEMO), QUICK, server.object_info()))
+    page.fit_view()
+    page.screenshot("demo_loaded")
+    page.queue()
+    page.page.wait_for_function("() => window.seen.previews > 0 || window.seen.ended")
+    page.screenshot("demo_running")
+    assert page.wait_for_end(180) == "execution_success"
+    page.page.wait_for_timeout(1000)
+    page.screenshot("demo_done")
+
+    seen = page.seen()
+    assert seen["progress"] > 0
+    assert seen["previews"] > 0
+    shown = page.shown_images()
+    # Results, not what is left of the live preview: the page keeps showing that once a node has
+    # sent one, until somebody takes it out of `app.nodePreviewImages`.
+    for node_type in ("UnlearnRestrictedGradient", "UnlearnEvaluateAlignment"):
+        assert any("/view?" in source for source in shown[node_type]), (node_type, shown[node_type])
+    assert [error for error in page.errors if error not in errors_without_the_pack] == []

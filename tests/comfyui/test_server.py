@@ -1,0 +1,77 @@
+"""The live server knows the pack: its nodes, its help texts and its template."""
+
+from __future__ import annotations
+
+import pytest
+from live_server import PACK_FOLDER, LiveServer
+from workflow_files import DEMO, QUICK, as_prompt, read, with_widgets
+
+NODE_IDS = (
+    "UnlearnLoadModel",
+    "UnlearnForgetConcept",
+    "UnlearnDiversifyPrompts",
+    "UnlearnRestrictedGradient",
+    "UnlearnEvaluateAlignment",
+    "UnlearnSaveCheckpoint",
+)
+
+
+def test_log_names_no_failure_of_the_pack(server: LiveServer) -> None:
+    log = server.log.read_text(errors="replace")
+    about_pack = [line for line in log.splitlines() if PACK_FOLDER in line]
+    assert about_pack, "the log does not name the pack at all"
+    assert not [line for line in about_pack if "FAILED" in line or "Cannot import" in line]
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_node_is_there_and_every_input_has_a_tooltip(server: LiveServer, node_id: str) -> None:
+    node = server.get(f"/object_info/{node_id}")[node_id]
+    assert node["description"]
+    assert node["category"]
+    groups = [node["input"].get(group, {}) for group in ("required", "optional")]
+    inputs = {name: spec for group in groups for name, spec in group.items()}
+    assert inputs
+    for name, (_, *options) in inputs.items():
+        tooltip = options[0].get("tooltip") if options else None
+        assert tooltip, f"{node_id}.{name} has no tooltip"
+
+
+def test_every_node_of_the_pack_is_one_of_the_six(server: LiveServer) -> None:
+    mine = {
+        name
+        for name, node in server.object_info().items()
+        if node["python_module"].endswith(PACK_FOLDER)
+    }
+    assert mine == set(NODE_IDS)
+
+
+def test_templates_browser_lists_the_demo(server: LiveServer) -> None:
+    assert DEMO.stem in server.get("/api/workflow_templates")[PACK_FOLDER]
+
+
+def test_demo_runs_with_progress_and_previews(server: LiveServer) -> None:
+    info = server.object_info()
+    server.forget_results()
+    run = server.run(as_prompt(with_widgets(read(DEMO), QUICK, info), info))
+    assert run.status == "success", run.error
+    progress = run.of_kind("progress")
+    assert progress[-1]["value"] == progress[-1]["max"], "the bar stops before its end"
+    assert run.previews
+    assert any(output.get("images") for output in run.outputs.values())
+
+
+def test_cancel_stops_the_run_and_the_server_lives_on(server: LiveServer) -> None:
+    info = server.object_info()
+    long = {**QUICK, "UnlearnRestrictedGradient": {"steps": 1000}}
+    prompt = as_prompt(with_widgets(read(DEMO), long, info), info)
+    pressed = False
+
+    def press_cancel(event: object) -> None:
+        nonlocal pressed
+        if not pressed and getattr(event, "kind", "") == "progress":
+            pressed = True
+            server.interrupt()
+
+    run = server.run(prompt, timeout=60, on_event=press_cancel)
+    assert run.status == "interrupted"
+    assert server.get("/system_stats")["system"]["comfyui_version"]

@@ -1,0 +1,56 @@
+"""Every workflow file reads well: known nodes, no overlap, left to right, a note, a thumbnail."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from live_server import Json, LiveServer
+from workflow_files import DEMO, NOTES, WORKFLOWS, read
+
+TITLE_HEIGHT = 30  # the page draws a node's title above its position
+
+every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def test_the_demo_workflow_is_there() -> None:
+    assert DEMO in WORKFLOWS
+
+
+@every_workflow
+def test_every_node_type_is_known(path: Path, server: LiveServer) -> None:
+    types = {node["type"] for node in read(path)["nodes"]}
+    assert types - set(server.object_info()) <= set(NOTES)
+
+
+@every_workflow
+def test_no_two_nodes_overlap(path: Path) -> None:
+    for one, other in combinations(read(path)["nodes"], 2):
+        assert not _overlap(one, other), f"{one['type']} lies over {other['type']}"
+
+
+@every_workflow
+def test_links_run_left_to_right(path: Path) -> None:
+    workflow = read(path)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for _, source, _, target, *_ in workflow["links"]:
+        one, other = nodes[source], nodes[target]
+        right_edge = one["pos"][0] + one["size"][0]
+        assert right_edge <= other["pos"][0], f"{one['type']} is right of {other['type']}"
+
+
+@every_workflow
+def test_has_a_note_and_a_thumbnail(path: Path) -> None:
+    notes = [node for node in read(path)["nodes"] if node["type"] in NOTES]
+    assert notes
+    assert all(node["widgets_values"][0].strip() for node in notes)
+    assert path.with_suffix(".jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+def _overlap(one: Json, other: Json) -> bool:
+    (x1, y1), (w1, h1) = one["pos"], one["size"]
+    (x2, y2), (w2, h2) = other["pos"], other["size"]
+    beside = x1 + w1 <= x2 or x2 + w2 <= x1
+    below = y1 + h1 <= y2 - TITLE_HEIGHT or y2 + h2 <= y1 - TITLE_HEIGHT
+    return not (beside or below)

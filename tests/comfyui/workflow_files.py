@@ -1,0 +1,70 @@
+"""The workflow files that the pack ships, and changing their widgets before a run."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from comfy_cli.workflow_to_api import convert_ui_to_api
+from live_server import PACK, Json
+
+WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
+DEMO = PACK / "workflows" / "remove a style (demo).json"
+NOTES = ("Note", "MarkdownNote")
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+Overrides = Mapping[str, Mapping[str, Any]]  # node type -> widget -> value
+
+# Every part of the demo's work, with as little of each as still shows it: a few seconds in all.
+QUICK: Overrides = {
+    "UnlearnRestrictedGradient": {"steps": 4},
+}
+
+
+def read(path: Path) -> Json:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def with_widgets(workflow: Json, overrides: Overrides, object_info: Mapping[str, Json]) -> Json:
+    """A copy of a UI-format workflow with other widget values.
+
+    Raises ValueError for a node or widget that is not there: a renamed widget must not turn a
+    quick run into a long one unnoticed.
+    """
+    changed = copy.deepcopy(workflow)
+    for node_type, values in overrides.items():
+        nodes = [node for node in changed["nodes"] if node["type"] == node_type]
+        if not nodes:
+            raise ValueError(f"the workflow has no node {node_type}")
+        slots = list(_widget_slots(object_info[node_type]))
+        for name, value in values.items():
+            if name not in slots:
+                raise ValueError(f"{node_type} has no widget {name!r}, it has {slots}")
+            for node in nodes:
+                node["widgets_values"][slots.index(name)] = value
+    return changed
+
+
+def _widget_slots(schema: Json) -> Iterator[str]:
+    """The names behind `widgets_values`, in the order in which the page saves them."""
+    for group in ("required", "optional"):
+        for name in schema["input_order"].get(group, []):
+            kind, *rest = schema["input"][group][name]
+            options = rest[0] if rest else {}
+            if not (isinstance(kind, list) or kind in WIDGET_TYPES) or options.get("forceInput"):
+                continue
+            yield name
+            if options.get("control_after_generate"):
+                yield f"{name}: control after generate"
+
+
+def as_prompt(workflow: Json, object_info: dict[str, Json]) -> Json:
+    """API format of a UI-format workflow, as `/prompt` wants it; comfy-cli converts."""
+    return convert_ui_to_api(workflow, object_info)
+
+
+def node_of_type(workflow: Json, node_type: str) -> Json:
+    return next(node for node in workflow["nodes"] if node["type"] == node_type)

@@ -1,0 +1,83 @@
+"""Fixtures of the core's tests: tiny models of real architectures, and what is made with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from unlearn_core.concepts import ForgetConcept
+from unlearn_core.dataset import TrainingSets, make_training_sets
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts import PromptPairs, diversify
+from unlearn_core.settings import GenerationSettings
+
+from .tiny_models import write_class_conditional, write_stable_diffusion
+
+# A slow machine is not a failing test, and a red run can be repeated.
+settings.register_profile("core", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("core")
+
+FAST = GenerationSettings(steps=2, batch_size=4)
+FAMILIES = ("sd", "sd-v", "class", "class-grey")
+
+
+@pytest.fixture(scope="session")
+def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion; read it, never write into it."""
+    return write_stable_diffusion(tmp_path_factory.mktemp("models") / "tiny-sd")
+
+
+@pytest.fixture(scope="session")
+def sd_v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights under the other training target, velocity."""
+    return write_stable_diffusion(tmp_path_factory.mktemp("models") / "tiny-v", "v_prediction")
+
+
+@pytest.fixture(scope="session")
+def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny class-conditional model in colour."""
+    return write_class_conditional(tmp_path_factory.mktemp("models") / "tiny-class")
+
+
+@pytest.fixture(scope="session")
+def grey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one channel, as MNIST models have."""
+    return write_class_conditional(tmp_path_factory.mktemp("models") / "tiny-grey", channels=1)
+
+
+@pytest.fixture(scope="session")
+def sd_model(sd_folder: Path) -> ModelHandle:
+    return load_model(sd_folder)
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def model(
+    request: pytest.FixtureRequest,
+    sd_folder: Path,
+    sd_v_folder: Path,
+    class_folder: Path,
+    grey_folder: Path,
+) -> ModelHandle:
+    """Every model family in turn."""
+    folders = (sd_folder, sd_v_folder, class_folder, grey_folder)
+    return load_model(dict(zip(FAMILIES, folders, strict=True))[request.param])
+
+
+@pytest.fixture(scope="session")
+def pairs() -> PromptPairs:
+    """Prompts that every family can express: class names are also ordinary words."""
+    return diversify(
+        ForgetConcept("cat", "object", replacements=("dog", "house")),
+        ["a {concept} {place}"],
+        {"place": ("indoors", "outdoors", "at night", "by the sea")},
+        train_count=6,
+        test_count=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def sets(sd_model: ModelHandle, pairs: PromptPairs) -> TrainingSets:
+    return make_training_sets(sd_model, pairs, FAST)

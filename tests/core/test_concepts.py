@@ -1,0 +1,102 @@
+"""What counts as a mention of the concept."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn_core.concepts import KINDS, ForgetConcept
+
+# What people type: words of letters, digits and marks, several of them for a person or an artist.
+words = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=8)
+names = st.lists(words, min_size=1, max_size=3).map(" ".join)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "mentioned"),
+    [
+        ("a cat in ink style", True),
+        ("INK drawing", True),
+        ("Ink", True),
+        ("a drawing, ink.", True),
+        ("ink-like strokes", True),
+        ("(ink)", True),
+        ("a pink cat", False),
+        ("inkwell", False),
+        ("ink2", False),
+        ("drinking_ink_", False),
+        ("", False),
+    ],
+)
+def test_a_mention_is_a_whole_word_in_any_case(prompt: str, mentioned: bool) -> None:
+    assert ForgetConcept("ink").is_mentioned_in(prompt) is mentioned
+
+
+def test_a_synonym_is_a_mention() -> None:
+    concept = ForgetConcept("nude", "nudity", synonyms=("naked", "without clothes"))
+    assert concept.is_mentioned_in("a Naked man")
+    assert concept.is_mentioned_in("a man WITHOUT CLOTHES on a beach")
+    assert not concept.is_mentioned_in("a man without a hat")
+
+
+@pytest.mark.parametrize("name", ["c++", "a.b", "(ink", "x|y", "[a-z]", "50%", "\\d", "^", "o*"])
+def test_marks_in_a_name_are_no_pattern(name: str) -> None:
+    concept = ForgetConcept(name)
+    assert concept.is_mentioned_in(f"art in {name} style")
+    assert not concept.is_mentioned_in("art in axb oo 5 y style")
+    assert concept.replaced_in(f"art in {name} style", r"\1 \g<0>") == r"art in \1 \g<0> style"
+
+
+def test_the_longest_word_is_replaced_first() -> None:
+    concept = ForgetConcept("gogh", synonyms=("van gogh", "vincent van gogh"))
+    assert concept.words == ("vincent van gogh", "van gogh", "gogh")
+    assert concept.replaced_in("by Vincent van Gogh and Gogh", "Bob") == "by Bob and Bob"
+
+
+def test_dropping_leaves_no_double_space() -> None:
+    assert ForgetConcept("nude").replaced_in("a nude  man, nude", "") == "a man,"
+
+
+@given(names, st.sampled_from(["{}", "a {}", "{} style", "a {}, by day", "({})"]))
+def test_any_name_is_found_and_can_be_dropped(name: str, template: str) -> None:
+    concept = ForgetConcept(name)
+    assert concept.is_mentioned_in(template.format(name))
+    assert not concept.is_mentioned_in(f"x{name}x") or not name[0].isalnum()
+    assert concept.replaced_in(template.format(name), "") == template.format("").strip()
+
+
+@pytest.mark.parametrize("spacing", ["van  gogh", " van gogh ", "van\ngogh", "van\tgogh"])
+def test_spacing_in_a_name_does_not_matter(spacing: str) -> None:
+    """Prompts hold single spaces, whatever was pasted into the name field."""
+    assert ForgetConcept(spacing).is_mentioned_in("by van gogh")
+    assert ForgetConcept("x", synonyms=(spacing,)).is_mentioned_in("by van gogh")
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t\n"])
+def test_an_empty_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="concept must name what to forget"):
+        ForgetConcept(name)
+
+
+@pytest.mark.parametrize("field", ["synonyms", "replacements"])
+def test_an_empty_word_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} holds an empty word"):
+        ForgetConcept("ink", **{field: ("brush", " ")})
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="kind must be one of style, .*got 'colour'"):
+        ForgetConcept("ink", "colour")
+    for kind in KINDS:
+        assert ForgetConcept("ink", kind).kind == kind
+
+
+@pytest.mark.parametrize("replacement", ["ink", "Indian INK", "brush", "a brush drawing"])
+def test_a_replacement_that_mentions_the_concept_is_refused(replacement: str) -> None:
+    with pytest.raises(ValueError, match=r"replacements must not contain .*" + replacement):
+        ForgetConcept("ink", synonyms=("brush",), replacements=("oil", replacement))
+
+
+def test_a_replacement_may_hold_the_concept_inside_a_word() -> None:
+    assert ForgetConcept("ink", replacements=("pink",)).replacements == ("pink",)

@@ -1,0 +1,236 @@
+"""What is no model is refused in words, and nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from unlearn_core.models.load import ModelError, load_model
+
+CopyOf = Callable[[Path], Path]
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> CopyOf:
+    """A folder that the test may damage."""
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / folder.name))
+
+    return copy
+
+
+def edit(file: Path, **changes: object) -> None:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content.update(changes)
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist, choose a diffusers folder"):
+        load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".bin", ".pkl"])
+def test_a_pickle_is_refused_unopened(tmp_path: Path, suffix: str) -> None:
+    file, trace = tmp_path / f"model{suffix}", tmp_path / "trace"
+    file.write_bytes(pickle.dumps(Bomb(trace)))
+    with pytest.raises(ModelError, match=f"'model{suffix}' is a pickle, which can run code"):
+        load_model(file)
+    assert not trace.exists()
+    pickle.loads(file.read_bytes())
+    assert trace.exists()  # the bomb works, so its silence above means something
+
+
+def test_a_single_file(tmp_path: Path) -> None:
+    file = tmp_path / "sd15.safetensors"
+    save_file({"weight": torch.zeros(1)}, file)
+    with pytest.raises(ModelError, match=r"'sd15.safetensors' is a single file, choose a diffusers"):
+        load_model(file)
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "pytorch_model.bin"])
+def test_a_component_that_is_only_a_pickle(
+    sd_folder: Path, copy_of: CopyOf, tmp_path: Path, component: str, name: str
+) -> None:
+    folder, trace = copy_of(sd_folder), tmp_path / "trace"
+    for weights in (folder / component).glob("*.safetensors"):
+        weights.unlink()
+    (folder / component / name).write_bytes(pickle.dumps(Bomb(trace)))
+    with pytest.raises(ModelError, match=component):
+        load_model(folder)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("kept", [0, 7, 1000, -1])
+def test_truncated_weights(sd_folder: Path, copy_of: CopyOf, component: str, kept: int) -> None:
+    folder = copy_of(sd_folder)
+    (weights,) = (folder / component).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ModelError, match=rf"{component}/{weights.name} is truncated or damaged"):
+        load_model(folder)
+
+
+def test_a_folder_without_an_index(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no model_index.json, so it is no diffusion model"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not JSON"),
+        (b"{'unet': 1}", "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        (b"[]", "holds no object"),
+        (b'"unet"', "holds no object"),
+    ],
+)
+def test_a_bad_index(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "model_index.json").write_bytes(content)
+    with pytest.raises(ModelError, match=f"model_index.json {message}"):
+        load_model(tmp_path)
+
+
+def test_an_index_of_something_else(class_folder: Path, copy_of: CopyOf) -> None:
+    folder = copy_of(class_folder)
+    index = {"_class_name": "DanceDiffusionPipeline", "unet": [], "scheduler": []}
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ModelError, match="is DanceDiffusionPipeline; wanted a diffusers folder"):
+        load_model(folder)
+
+
+def test_an_inpainting_model(sd_folder: Path, copy_of: CopyOf) -> None:
+    folder = copy_of(sd_folder)
+    edit(folder / "unet" / "config.json", in_channels=9)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["conv_in.weight"] = torch.zeros(8, 9, 3, 3)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"inpainting or edit model \(9 input channels\)"):
+        load_model(folder)
+
+
+def test_a_pipeline_with_a_second_text_encoder(sd_folder: Path, copy_of: CopyOf) -> None:
+    """SDXL has every component of Stable Diffusion, and needs more than this family gives it."""
+    folder = copy_of(sd_folder)
+    edit(
+        folder / "model_index.json",
+        _class_name="StableDiffusionXLPipeline",
+        text_encoder_2=["transformers", "CLIPTextModelWithProjection"],
+    )
+    with pytest.raises(ModelError, match="StableDiffusionXLPipeline"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+def test_a_missing_component(sd_folder: Path, copy_of: CopyOf, component: str) -> None:
+    folder = copy_of(sd_folder)
+    shutil.rmtree(folder / component)
+    with pytest.raises(ModelError, match=component):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("component", ["unet", "vae"])
+def test_weights_that_lack_a_tensor(sd_folder: Path, copy_of: CopyOf, component: str) -> None:
+    """Left to itself diffusers fills in random numbers and only logs a warning."""
+    folder = copy_of(sd_folder)
+    (file,) = (folder / component).glob("*.safetensors")
+    weights = load_file(file)
+    del weights[sorted(weights)[0]]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=component):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "vae/config.json", "text_encoder/config.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_damaged_config(sd_folder: Path, copy_of: CopyOf, file: str, content: str) -> None:
+    folder = copy_of(sd_folder)
+    (folder / file).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=file.split("/")[0]):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"prediction_type": "flow"}, {"beta_schedule": "unheard of"}]
+)
+def test_a_schedule_that_is_not_known(
+    sd_folder: Path, copy_of: CopyOf, changes: dict[str, str]
+) -> None:
+    folder = copy_of(sd_folder)
+    edit(folder / "scheduler" / "scheduler_config.json", **changes)
+    with pytest.raises(ModelError, match="scheduler"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "id2label",
+    [None, 3, ["cat", "dog"], {"0": "cat", "2": "dog"}, {"zero": "cat"}, {"1": "cat", "2": "dog"}],
+)
+def test_labels_that_name_no_classes(
+    class_folder: Path, copy_of: CopyOf, id2label: object
+) -> None:
+    folder = copy_of(class_folder)
+    edit(folder / "model_index.json", id2label=id2label)
+    with pytest.raises(ModelError, match="id2label of 'tiny-class' must name the labels"):
+        load_model(folder)
+
+
+def test_more_labels_than_the_model_has(class_folder: Path, copy_of: CopyOf) -> None:
+    folder = copy_of(class_folder)
+    edit(folder / "model_index.json", id2label={str(i): f"n{i}" for i in range(4)})
+    with pytest.raises(ModelError, match="no class label for each of id2label's names"):
+        load_model(folder)
+
+
+def test_a_model_that_does_not_say_its_picture_size(class_folder: Path, copy_of: CopyOf) -> None:
+    """``UNet2DModel`` allows it."""
+    folder = copy_of(class_folder)
+    edit(folder / "unet" / "config.json", sample_size=None)
+    with pytest.raises(ModelError, match="sample_size"):
+        load_model(folder)
+
+
+def test_the_fingerprint_sees_weights_and_schedule(sd_folder: Path, copy_of: CopyOf) -> None:
+    """It names cached pictures, and the schedule decides them as much as the weights do."""
+    folder = copy_of(sd_folder)
+    before = load_model(folder).info.fingerprint
+    assert before == load_model(sd_folder).info.fingerprint
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
+    other_schedule = load_model(folder).info.fingerprint
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["conv_in.bias"][0] += 1e-3
+    save_file(weights, file, metadata={"format": "pt"})
+    other_weights = load_model(folder).info.fingerprint
+    assert other_weights != other_schedule
+    assert other_schedule != before
+
+
+def test_pictures_of_an_evaluation_are_no_weights(sd_folder: Path, copy_of: CopyOf) -> None:
+    """A judge may be added to a model without redrawing its pictures."""
+    folder = copy_of(sd_folder)
+    (folder / "evaluation").mkdir()
+    save_file({"weight": torch.zeros(1)}, folder / "evaluation" / "judge.safetensors")
+    assert load_model(folder).info.fingerprint == load_model(sd_folder).info.fingerprint

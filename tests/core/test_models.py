@@ -1,0 +1,300 @@
+"""One conformance suite for every model family, against diffusers' own schedulers and pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from torch import Tensor
+
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import Conditioning, ModelHandle
+
+PROMPTS = ("a cat indoors", "the dog", "house by the sea")
+
+
+def some_parameters(model: ModelHandle) -> list[str]:
+    """Every third: owned and shared ones side by side in the same layers."""
+    return [name for name, _ in model.named_parameters()][::3]
+
+
+def snapshot(model: ModelHandle) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def assert_unchanged(model: ModelHandle, before: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def random_batch(model: ModelHandle, size: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, noise, and timesteps that include both ends of the schedule."""
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, size, *model.latent_shape, generator=generator)
+    return latents, noise, torch.linspace(0, model.timesteps - 1, size).long()
+
+
+def draw(model: ModelHandle, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    return model.sample(prompts, seeds, steps=3, guidance_scale=4.0)
+
+
+def test_it_is_a_model_handle(model: ModelHandle) -> None:
+    assert isinstance(model, ModelHandle)
+
+
+def test_what_it_says_of_itself(model: ModelHandle) -> None:
+    info = model.info
+    assert info.family in ("stable-diffusion", "class-conditional")
+    assert (info.name, info.denoiser_folder) == (info.source.name, "unet")
+    assert info.image_size == (16 if info.family == "stable-diffusion" else 8)
+    assert len(info.fingerprint) == 64
+    assert model.device == torch.device("cpu")
+    assert model.timesteps == 1000
+    names = [name for name, _ in model.named_parameters()]
+    assert len(names) == len(set(names)) > 20
+
+
+def test_every_weight_is_frozen_float32_out_of_training_mode(model: ModelHandle) -> None:
+    for _, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert not parameter.requires_grad
+
+
+def test_conditioning_has_a_row_for_each_prompt(model: ModelHandle) -> None:
+    encoded = model.encode_prompts(PROMPTS)
+    assert len(encoded) == 3
+    assert not encoded.values.requires_grad
+    for i, prompt in enumerate(PROMPTS):
+        assert torch.equal(encoded[[i]].values, model.encode_prompts([prompt]).values)
+    rejoined = Conditioning.cat([encoded[:1], encoded[torch.tensor([1, 2])]])
+    assert torch.equal(rejoined.values, encoded.values)
+    assert not torch.equal(encoded.values[0], encoded.values[1])
+
+
+def test_pictures_become_latents_and_come_back(model: ModelHandle) -> None:
+    edge = model.info.image_size
+    images = torch.rand(9, 3, edge, edge, generator=torch.Generator().manual_seed(0))
+    latents = model.encode_images(images)
+    assert latents.shape == (9, *model.latent_shape)
+    assert torch.equal(latents, model.encode_images(images))
+    decoded = model.decode_latents(latents)
+    assert decoded.shape == images.shape
+    assert decoded.device.type == "cpu"
+    assert 0 <= decoded.min() <= decoded.max() <= 1
+    # One picture decodes to the same whatever its neighbours.
+    torch.testing.assert_close(model.decode_latents(latents[8:]), decoded[8:], atol=1e-5, rtol=0)
+    # Latents far out of range still make a picture.
+    extreme = model.decode_latents(1e3 * latents)
+    assert 0 <= extreme.min() <= extreme.max() <= 1
+
+
+def test_pixel_space_loses_nothing(class_folder: Path, grey_folder: Path) -> None:
+    images = torch.rand(2, 3, 8, 8)
+    colour, grey = load_model(class_folder), load_model(grey_folder)
+    torch.testing.assert_close(colour.decode_latents(colour.encode_images(images)), images)
+    assert colour.encode_images(torch.zeros(1, 3, 8, 8)).eq(-1).all()
+    assert colour.encode_images(torch.ones(1, 3, 8, 8)).eq(1).all()
+    mean = images.mean(1, keepdim=True).expand_as(images)
+    torch.testing.assert_close(grey.decode_latents(grey.encode_images(images)), mean)
+
+
+def test_noise_is_added_as_the_scheduler_adds_it(model: ModelHandle) -> None:
+    scheduler = DDPMScheduler.from_pretrained(model.info.source / "scheduler")
+    latents, noise, t = random_batch(model)
+    expected = scheduler.add_noise(latents, noise, t)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(model.add_noise(latents, noise, t), expected)
+
+
+def test_the_error_is_against_the_schedulers_target(model: ModelHandle) -> None:
+    scheduler = DDPMScheduler.from_pretrained(model.info.source / "scheduler")
+    latents, noise, t = random_batch(model)
+    target = noise
+    if scheduler.config["prediction_type"] == "v_prediction":
+        target = scheduler.get_velocity(latents, noise, t)  # pyright: ignore[reportArgumentType]
+    encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+    with torch.no_grad():
+        noised = scheduler.add_noise(latents, noise, t)  # pyright: ignore[reportArgumentType]
+        expected = (model.predict(noised, encoded, t) - target).square()
+        found = model.denoise_error(latents, encoded, noise, t)
+    assert found.shape == latents.shape
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_two_targets_differ(sd_folder: Path, sd_v_folder: Path) -> None:
+    """Else the test above could not tell them apart: the two models share every weight."""
+    errors = []
+    for folder in (sd_folder, sd_v_folder):
+        model = load_model(folder)
+        latents, noise, t = random_batch(model)
+        with torch.no_grad():
+            encoded = model.encode_prompts(["a cat"] * 4)
+            errors.append(model.denoise_error(latents, encoded, noise, t))
+    assert not torch.allclose(*errors, rtol=0.1)
+
+
+def test_the_prompt_matters_to_the_prediction(model: ModelHandle) -> None:
+    latents, _, t = random_batch(model, 1)
+    with torch.no_grad():
+        cat, dog = (model.predict(latents, model.encode_prompts([p]), t) for p in PROMPTS[:2])
+    assert not torch.allclose(cat, dog, atol=1e-6)
+
+
+def test_a_seed_gives_the_same_picture_in_any_batch(model: ModelHandle) -> None:
+    together = draw(model, PROMPTS, [3, 4, 5])
+    assert together.shape == (3, *model.latent_shape)
+    assert torch.isfinite(together).all()
+    assert torch.equal(together, draw(model, PROMPTS, [3, 4, 5]))
+    for i, prompt in enumerate(PROMPTS):
+        alone = draw(model, [prompt], [3 + i])
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(draw(model, PROMPTS, [6, 7, 8]), together, atol=0.1)
+
+
+def test_sampling_leaves_the_global_generator_alone(model: ModelHandle) -> None:
+    before = torch.get_rng_state()
+    draw(model, PROMPTS[:1], [0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_cancelling_is_asked_for_after_every_step(model: ModelHandle) -> None:
+    class CancelledError(Exception):
+        pass
+
+    calls: list[None] = []
+
+    def on_step() -> None:
+        calls.append(None)
+        if len(calls) == 7:
+            raise CancelledError
+
+    def sample() -> Tensor:
+        return model.sample(PROMPTS[:1], [0], steps=5, guidance_scale=1.0, on_step=on_step)
+
+    sample()
+    assert len(calls) == 5
+    with pytest.raises(CancelledError):
+        sample()
+    assert len(calls) == 7
+
+
+def test_a_copy_owns_the_named_parameters_and_shares_the_rest(model: ModelHandle) -> None:
+    names = some_parameters(model)
+    copy = model.trainable_copy(names)
+    original = dict(model.named_parameters())
+    assert isinstance(copy, ModelHandle)
+    assert [name for name, _ in copy.named_parameters()] == list(original)
+    for name, parameter in copy.named_parameters():
+        own = name in names
+        assert (parameter.data_ptr() != original[name].data_ptr()) is own, name
+        assert parameter.requires_grad is own, name
+        assert torch.equal(parameter, original[name]), name
+    assert not any(p.requires_grad for p in original.values())
+
+
+def test_training_a_copy_never_changes_the_original(model: ModelHandle) -> None:
+    before = snapshot(model)
+    names = some_parameters(model)
+    copy = model.trainable_copy(names)
+    assert copy.changed_tensors() == {}
+
+    latents, noise, t = random_batch(model)
+    encoded = copy.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+    trained = [p for name, p in copy.named_parameters() if name in names]
+    optimizer = torch.optim.Adam(trained, lr=1e-2)
+    picture = draw(model, PROMPTS, [1, 2, 3])
+    copy.denoise_error(latents, encoded, noise, t).mean().backward()
+    optimizer.step()
+
+    assert_unchanged(model, before)
+    assert torch.equal(draw(model, PROMPTS, [1, 2, 3]), picture)
+    assert not torch.allclose(draw(copy, PROMPTS, [1, 2, 3]), picture, atol=1e-3)
+    assert model.changed_tensors() == {}
+    changed = copy.changed_tensors()
+    # A bias in front of a normalisation may have no gradient, so Adam may leave a few alone.
+    assert set(changed) <= set(names)
+    assert len(changed) > 0.8 * len(names)
+    weights = dict(copy.named_parameters())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in changed.items())
+
+
+def test_a_copy_of_a_copy_is_compared_with_the_file(model: ModelHandle) -> None:
+    """Two concepts forgotten in turn: what is saved holds both."""
+    first, second, *_ = [name for name, _ in model.named_parameters()]
+    once = model.trainable_copy([first])
+    with torch.no_grad():
+        dict(once.named_parameters())[first].add_(1)
+    twice = once.trainable_copy([second])
+    with torch.no_grad():
+        dict(twice.named_parameters())[second].add_(1)
+    assert set(once.changed_tensors()) == {first}
+    assert set(twice.changed_tensors()) == {first, second}
+    assert model.changed_tensors() == {}
+
+
+def test_a_copy_of_an_unknown_parameter_is_refused(model: ModelHandle) -> None:
+    with pytest.raises(ValueError, match="no parameter is called 'text_model'"):
+        model.trainable_copy(["text_model"])
+
+
+@pytest.mark.parametrize("prompt", ["a bird", "", "a cat and a dog", "caterpillar"])
+def test_a_class_model_refuses_what_it_cannot_express(class_folder: Path, prompt: str) -> None:
+    with pytest.raises(ValueError, match="exactly one class of 'tiny-class'") as caught:
+        load_model(class_folder).encode_prompts([prompt])
+    assert repr(prompt) in str(caught.value)
+
+
+def test_a_class_name_is_found_in_any_case(class_folder: Path) -> None:
+    encoded = load_model(class_folder).encode_prompts(["A House!", "CAT", "hot dog"])
+    assert encoded.values.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+@pytest.mark.parametrize("target", ["epsilon", "v_prediction"])
+def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
+    sd_folder: Path, sd_v_folder: Path, target: str, guidance_scale: float
+) -> None:
+    """The folder opened by ``StableDiffusionPipeline``, given the same latents and solver."""
+    folder = sd_folder if target == "epsilon" else sd_v_folder
+    model = load_model(folder)
+    prompts, seeds, steps = ["a cat by the sea", "dog"], [11, 12], 5
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    assert pipeline.scheduler.config["prediction_type"] == target
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        final_sigmas_type="zero",
+        timestep_spacing="linspace",
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    noise = [
+        torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds
+    ]
+    expected = pipeline(
+        prompts, latents=torch.stack(noise), num_inference_steps=steps,
+        guidance_scale=guidance_scale, output_type="np",
+    ).images  # pyright: ignore[reportAttributeAccessIssue] - a tuple only when asked for one  # fmt: skip
+    latents = model.sample(prompts, seeds, steps=steps, guidance_scale=guidance_scale)
+    found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_pictures_encode_as_diffusers_encodes_them(sd_folder: Path) -> None:
+    """The autoencoder's mean, times the factor that gives latents unit variance."""
+    pipeline = StableDiffusionPipeline.from_pretrained(sd_folder, safety_checker=None)
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    prepared = pipeline.image_processor.preprocess(images)
+    with torch.no_grad():
+        mean = pipeline.vae.encode(prepared).latent_dist.mode()
+    found = load_model(sd_folder).encode_images(images)
+    torch.testing.assert_close(found, mean * 0.18215, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_weights_share_a_fingerprint(sd_folder: Path, class_folder: Path) -> None:
+    assert load_model(sd_folder).info.fingerprint == load_model(sd_folder).info.fingerprint
+    assert load_model(sd_folder).info.fingerprint != load_model(class_folder).info.fingerprint

@@ -1,0 +1,286 @@
+"""Diversification: what the paper asks of the two prompt sets, for any grid."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn_core.concepts import ForgetConcept
+from unlearn_core.prompts import (
+    PromptPairs,
+    diversify,
+    parse_dimensions,
+    split_values,
+    with_articles,
+)
+
+CONCEPT = ForgetConcept("ink", synonyms=("sumi",), replacements=("oil", "pencil", "pixel art"))
+TEMPLATES = ("a {object} {place}, {concept} style", "{concept} picture of a {object} {place}")
+DIMENSIONS = {
+    "object": ("cat", "dog", "apple", "house", "owl"),
+    "place": ("indoors", "by night", "in rain", "at sea"),
+}
+
+vocabulary = st.lists(
+    st.text("abcdefg", min_size=3, max_size=6).map("v{}".format), min_size=2, max_size=6, unique=True
+)
+grids = st.dictionaries(
+    st.sampled_from(["object", "place", "mood", "time"]), vocabulary, min_size=1, max_size=3
+)
+
+
+@st.composite
+def prompt_pairs(draw: st.DrawFn) -> PromptPairs:
+    grid = draw(grids)
+    fields = " ".join(f"{{{name}}}" for name in grid)
+    return diversify(
+        ForgetConcept(
+            "ink",
+            synonyms=draw(st.sampled_from([(), ("sumi",), ("sumi", "indian ink")])),
+            replacements=draw(st.sampled_from([(), ("oil",), ("oil", "pink", "pencil")])),
+        ),
+        draw(st.sampled_from([[f"{{concept}} {fields}"], [f"{fields} {{concept}}", "a {concept}"]])),
+        grid,
+        train_count=draw(st.integers(1, 30)),
+        test_count=draw(st.integers(1, 30)),
+        test_share=draw(st.floats(0.01, 0.99)),
+        seed=draw(st.integers(0, 100)),
+    )
+
+
+def example(**changed: int) -> PromptPairs:
+    settings = {"train_count": 24, "test_count": 6, "seed": 0, **changed}
+    return diversify(CONCEPT, TEMPLATES, DIMENSIONS, **settings)
+
+
+@given(prompt_pairs())
+def test_train_and_test_share_no_value(pairs: PromptPairs) -> None:
+    for name, values in pairs.dimensions.items():
+        train = {pair.values[name] for pair in pairs.train if name in pair.values}
+        test = {pair.values[name] for pair in pairs.test if name in pair.values}
+        assert not train & test
+        assert train | test <= set(values)
+
+
+@given(st.data(), grids, st.floats(0.01, 0.99))
+def test_the_split_is_a_partition_with_both_sides_filled(
+    data: st.DataObject, grid: dict[str, list[str]], test_share: float
+) -> None:
+    train, test = split_values(grid, test_share, data.draw(st.randoms(use_true_random=False)))
+    for name, values in grid.items():
+        assert sorted((*train[name], *test[name])) == sorted(values)
+        assert train[name]
+        assert test[name]
+        assert abs(len(test[name]) - test_share * len(values)) <= 1
+
+
+def test_a_value_given_twice_stays_on_one_side() -> None:
+    """Else it would be trained on and still called held out."""
+    for seed in range(20):
+        grid = {"object": ("cat", "cat", "dog")}
+        pairs = diversify(
+            CONCEPT, ["{concept} {object}"], grid, train_count=6, test_count=6, seed=seed
+        )
+        train, test = ({pair.values["object"] for pair in p} for p in (pairs.train, pairs.test))
+        assert not train & test
+
+
+@given(prompt_pairs())
+def test_every_forget_prompt_mentions_the_concept_and_no_retain_prompt_does(
+    pairs: PromptPairs,
+) -> None:
+    for pair in (*pairs.train, *pairs.test):
+        assert pairs.concept.is_mentioned_in(pair.forget)
+        assert not pairs.concept.is_mentioned_in(pair.retain)
+        assert pair.replacement in pair.retain
+        for value in pair.values.values():
+            assert value in pair.forget
+            assert value in pair.retain
+        for prompt in (pair.forget, pair.retain):
+            assert prompt == " ".join(prompt.split())
+            assert "{" not in prompt
+
+
+@pytest.mark.parametrize(
+    ("template", "values"),
+    [
+        ("an ink drawing, {concept} style, of a {object}", ("cat", "dog")),
+        ("{concept} style, a {object}", ("ink bottle", "bottle of Ink")),
+    ],
+)
+def test_a_retain_prompt_that_would_mention_the_concept_is_refused(
+    template: str, values: tuple[str, ...]
+) -> None:
+    """Retaining what is to be forgotten would undo the run in silence."""
+    with pytest.raises(ValueError, match="ink"):
+        diversify(CONCEPT, [template], {"object": values}, train_count=2, test_count=2)
+
+
+def test_a_template_that_glues_the_concept_to_a_word_is_refused() -> None:
+    """``inky`` does not mention ``ink``, so nothing would be forgotten."""
+    with pytest.raises(ValueError, match="concept"):
+        diversify(CONCEPT, ["a {concept}y {object}"], DIMENSIONS, train_count=2, test_count=2)
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_counts_are_those_asked_for(train_count: int, test_count: int) -> None:
+    pairs = example(train_count=train_count, test_count=test_count)
+    assert (len(pairs.train), len(pairs.test)) == (train_count, test_count)
+
+
+def test_combinations_repeat_evenly_when_the_grid_is_smaller() -> None:
+    pairs = example(train_count=3 * 12)  # 4 train objects x 3 train places
+    counts = Counter(tuple(pair.values.values()) for pair in pairs.train)
+    assert set(counts.values()) == {3}
+    assert len(counts) == 12
+
+
+@given(prompt_pairs())
+def test_replacements_are_equally_frequent(pairs: PromptPairs) -> None:
+    for side in (pairs.train, pairs.test):
+        counts = Counter(pair.replacement for pair in side)
+        wanted = pairs.concept.replacements or ("",)
+        frequency = [counts[replacement] for replacement in wanted]
+        assert sum(frequency) == len(side)
+        assert max(frequency) - min(frequency) <= 1
+
+
+def test_synonyms_and_templates_are_equally_frequent() -> None:
+    pairs = example()
+    assert sum("sumi" in pair.forget for pair in pairs.train) == 12
+    assert sum(pair.forget.startswith(("a ", "an ")) for pair in pairs.train) == 12
+
+
+def test_every_template_meets_every_replacement() -> None:
+    """Else a judge could tell a style by the wording of its prompts."""
+    concept = ForgetConcept("ink", replacements=("oil", "pencil"))
+    pairs = diversify(concept, TEMPLATES, DIMENSIONS, train_count=24, test_count=8)
+    met = {(pair.replacement, pair.retain.startswith(("a ", "an "))) for pair in pairs.train}
+    assert len(met) == 4
+
+
+def test_a_seed_decides_everything() -> None:
+    assert example(seed=3) == example(seed=3)
+    assert example(seed=3).train != example(seed=4).train
+
+
+def test_dropping_the_concept_leaves_a_clean_prompt() -> None:
+    nudity = ForgetConcept("nude", "nudity")
+    pairs = diversify(
+        nudity, ["a {concept} {object}"], {"object": ("owl", "man")}, train_count=1, test_count=1
+    )
+    assert {pair.retain for pair in (*pairs.train, *pairs.test)} == {"an owl", "a man"}
+    assert {pair.forget for pair in (*pairs.train, *pairs.test)} == {"a nude owl", "a nude man"}
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("a {object} {concept} {object.__class__}", "no dimension"),
+        ("a {object} {concept} {object.__class__.__init__.__globals__}", "no dimension"),
+        ("a {concept} {object[0]}", "no dimension"),
+        ("a {concept} {}", "no dimension"),
+        ("a {concept} {0}", "no dimension"),
+        ("a {concept} {colour}", "'colour', which is no dimension \\(object, place\\)"),
+        ("a {concept} {object:>99999999}", "nothing after the name"),
+        ("a {concept:{object}}", "nothing after the name"),
+        ("a {concept!r}", "nothing after the name"),
+        ("a {concept} {object!s}", "nothing after the name"),
+        ("a {concept} {object", "unpaired brace"),
+        ("a {concept} object}", "unpaired brace"),
+        ("a {object} in ink style", "put {concept} where it belongs"),
+        ("a {{concept}} {object}", "put {concept} where it belongs"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_refused(template: str, message: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=message) as caught:
+        diversify(CONCEPT, [TEMPLATES[0], template], DIMENSIONS, train_count=1, test_count=1)
+    assert template in str(caught.value) or repr(template) in str(caught.value)
+    assert time.monotonic() - started < 1  # 99,999,999 characters were never made
+
+
+def test_values_and_names_are_text_and_no_templates() -> None:
+    concept = ForgetConcept("{object.__class__}", replacements=("{place!r}",))
+    grid = {"object": ("{concept}", "{0}", "%s"), "place": ("x", "y")}
+    pairs = diversify(
+        concept, ["{concept} of {object} {place}"], grid, train_count=4, test_count=1
+    )
+    for pair in (*pairs.train, *pairs.test):
+        assert pair.forget.startswith(f"{{object.__class__}} of {pair.values['object']} ")
+        assert pair.retain.startswith(f"{{place!r}} of {pair.values['object']} ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"templates": []}, "templates: none given"),
+        ({"templates": [" "]}, "templates: none given"),
+        ({"dimensions": {}}, "dimension"),
+        ({"dimensions": {"object": ("cat",)}}, "'object' has 1 value"),
+        ({"dimensions": {"object": ()}}, "'object' has 0 value"),
+        ({"dimensions": {"object": ("a", "b"), "concept": ("a", "b")}}, "choose another name"),
+        ({"train_count": 0}, "train_count must be 1 or more, got 0"),
+        ({"test_count": -1}, "test_count must be 1 or more, got -1"),
+        ({"test_share": 0.0}, "test_share must be between 0 and 1, got 0.0"),
+        ({"test_share": 1.0}, "test_share must be between 0 and 1, got 1.0"),
+        ({"test_share": float("nan")}, "test_share must be between 0 and 1, got nan"),
+    ],
+)
+def test_an_impossible_request_is_refused(changed: dict[str, object], message: str) -> None:
+    request = {
+        "templates": ["{concept} {object}"],
+        "dimensions": {"object": ("cat", "dog")},
+        "train_count": 1,
+        "test_count": 1,
+        **changed,
+    }
+    if changed.get("dimensions") == {}:
+        request["templates"] = ["{concept}"]  # train and test would be the same prompt
+    with pytest.raises(ValueError, match=message):
+        diversify(CONCEPT, **request)  # pyright: ignore[reportArgumentType] - a table of cases
+
+
+def test_dimensions_are_read_line_by_line() -> None:
+    text = "\n  object: cat, dog ,, cat\n\nplace:by the sea: north,indoors\n"
+    assert parse_dimensions(text) == {
+        "object": ("cat", "dog"),
+        "place": ("by the sea: north", "indoors"),
+    }
+    assert parse_dimensions("") == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["cat, dog", ": cat", "object:", "object: , ,", "two words: cat", "a-b: cat", "0: x"]
+)
+def test_a_line_that_cannot_be_read_is_shown(line: str) -> None:
+    with pytest.raises(ValueError, match="cannot read") as caught:
+        parse_dimensions(f"place: here, there\n{line}")
+    assert repr(line) in str(caught.value)
+
+
+def test_a_dimension_given_twice_is_refused() -> None:
+    """The second line would silently replace the first."""
+    with pytest.raises(ValueError, match="object"):
+        parse_dimensions("object: cat, dog\nobject: house, tree")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("a apple", "an apple"),
+        ("an cat and a owl", "a cat and an owl"),
+        ("a Apple", "an Apple"),
+        ("a", "a"),
+        ("vitamin a", "vitamin a"),
+        ("a 3d cat", "a 3d cat"),
+        ("banana apple", "banana apple"),
+        ("", ""),
+    ],
+)
+def test_articles(text: str, right: str) -> None:
+    assert with_articles(text) == right

@@ -1,0 +1,323 @@
+"""Theorem 4 against oracles that share no code with it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+from torch import Tensor
+from torchjd.aggregation import PCGrad
+
+from unlearn_core.restricted_gradient import (
+    RULES,
+    Gram,
+    combine_,
+    gram,
+    plain_sum,
+    restricted,
+)
+
+Gradient = list[Tensor]
+
+shapes = st.lists(
+    st.lists(st.integers(1, 4), min_size=0, max_size=3).map(tuple), min_size=1, max_size=4
+)
+scales = st.floats(-4, 4).map(lambda exponent: 10.0**exponent)
+retain_weights = st.floats(0, 20)
+dtypes = st.sampled_from([torch.float32, torch.bfloat16])
+
+
+@st.composite
+def gradient_pairs(
+    draw: st.DrawFn, dtype: torch.dtype = torch.float32
+) -> tuple[Gradient, Gradient]:
+    """Two Gaussian gradients over random shapes, each at a scale of its own."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    sizes = draw(shapes)
+    forget, retain = (
+        [torch.randn(size, generator=generator).mul(scale).to(dtype) for size in sizes]
+        for scale in (draw(scales), draw(scales))
+    )
+    return forget, retain
+
+
+@st.composite
+def conflicts(draw: st.DrawFn) -> tuple[Gradient, Gradient]:
+    """Two gradients at an obtuse angle, apart from the opposite ones."""
+    forget, retain = draw(gradient_pairs())
+    if dot(forget, retain) > 0:
+        retain = [-r for r in retain]
+    assume(-0.999 < gram(forget, retain).cosine < -0.001)
+    return forget, retain
+
+
+def flat(gradient: Gradient) -> Tensor:
+    return torch.cat([g.flatten().double() for g in gradient])
+
+
+def dot(left: Gradient, right: Gradient) -> float:
+    return flat(left).dot(flat(right)).item()
+
+
+def norm(gradient: Gradient) -> float:
+    return flat(gradient).norm().item()
+
+
+def direction(
+    forget: Gradient, retain: Gradient, retain_weight: float, method: str = "restricted gradient"
+) -> Gradient:
+    combined = [f.clone() for f in forget]
+    combine_(combined, retain, RULES[method](gram(forget, retain), retain_weight))
+    return combined
+
+
+def deltas(forget: Gradient, retain: Gradient) -> tuple[Gradient, Gradient]:
+    """delta_f and delta_r, read off the direction, which is linear in the retain weight."""
+    balance = norm(forget) / norm(retain)  # so that neither is lost in the other's rounding
+    delta_f = direction(forget, retain, 0.0)
+    both = direction(forget, retain, balance)
+    return delta_f, [(d - f) / balance for d, f in zip(both, delta_f, strict=True)]
+
+
+def test_golden_values_of_pcgrad() -> None:
+    """The two rows and the result that TorchJD's documentation prints for PCGrad."""
+    forget, retain = [torch.tensor([-4.0, 1.0, 1.0])], [torch.tensor([6.0, 1.0, 1.0])]
+    expected = torch.tensor([0.5848, 3.8012, 3.8012])
+    torch.testing.assert_close(direction(forget, retain, 1.0)[0], expected, atol=1e-4, rtol=0)
+
+
+@given(gradient_pairs())
+def test_retain_weight_one_is_pcgrad(pair: tuple[Gradient, Gradient]) -> None:
+    forget, retain = pair
+    oracle = PCGrad()(torch.stack([flat(forget), flat(retain)]))
+    found = flat(direction(forget, retain, 1.0))
+    size = norm(forget) + norm(retain)
+    torch.testing.assert_close(found, oracle, rtol=1e-4, atol=1e-5 * size)
+
+
+@given(conflicts(), retain_weights)
+def test_it_is_the_weighted_sum_of_projections_on_the_dual_cone(
+    pair: tuple[Gradient, Gradient], retain_weight: float
+) -> None:
+    """Definition 3, whatever lambda: ``delta_f`` and ``delta_r`` are the points of the cone of
+    directions that raise neither loss nearest to each gradient, found by a solver."""
+    forget, retain = pair
+    # The cone depends on the angle alone, so the solver may have rows of one length.
+    rows = torch.stack([flat(forget) / norm(forget), flat(retain) / norm(retain)]).numpy()
+    delta_f, delta_r = (row + rows.T @ nnls(rows.T, -row)[0] for row in rows)
+    expected = norm(forget) * delta_f + retain_weight * norm(retain) * delta_r
+    found = flat(direction(forget, retain, retain_weight))
+    size = norm(forget) + retain_weight * norm(retain)
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-3, atol=1e-4 * size)
+
+
+@given(conflicts())
+def test_each_part_is_orthogonal_to_the_other_gradient(pair: tuple[Gradient, Gradient]) -> None:
+    forget, retain = pair
+    delta_f, delta_r = deltas(forget, retain)
+    assert abs(dot(delta_f, retain)) <= 1e-4 * norm(forget) * norm(retain)
+    assert abs(dot(delta_r, forget)) <= 1e-4 * norm(forget) * norm(retain)
+
+
+@given(conflicts())
+def test_each_part_is_what_the_closed_form_says(pair: tuple[Gradient, Gradient]) -> None:
+    """|delta|^2 = |g|^2 sin^2: no part is longer than needed or in another plane."""
+    forget, retain = pair
+    sine = math.sqrt(1 - (dot(forget, retain) / norm(forget) / norm(retain)) ** 2)
+    for delta, own in zip(deltas(forget, retain), (forget, retain), strict=True):
+        assert norm(delta) == pytest.approx(norm(own) * sine, rel=1e-2, abs=1e-4 * norm(own))
+        assert dot(delta, own) == pytest.approx(norm(delta) ** 2, rel=1e-2, abs=1e-4 * norm(own) ** 2)
+
+
+@given(conflicts(), retain_weights)
+def test_a_step_raises_neither_loss(pair: tuple[Gradient, Gradient], retain_weight: float) -> None:
+    forget, retain = pair
+    step = direction(forget, retain, retain_weight)
+    rounding = 1e-5 * (norm(forget) + retain_weight * norm(retain))
+    assert dot(step, forget) >= -rounding * norm(forget)
+    assert dot(step, retain) >= -rounding * norm(retain)
+
+
+def test_finite_differences_of_two_quadratics() -> None:
+    """Both losses fall along the direction where the plain sum makes one of them rise."""
+    generator = torch.Generator().manual_seed(0)
+    raised_by_sum = conflicts_seen = 0
+    for _ in range(200):
+        theta = torch.randn(6, generator=generator, dtype=torch.float64).requires_grad_()
+        centres = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+        curvatures = torch.rand(2, 6, generator=generator, dtype=torch.float64) + 0.1
+        curvatures[0] *= 10  # one loss so steep that the sum sacrifices the other
+
+        def loss(i: int, at: Tensor, c: Tensor = centres, k: Tensor = curvatures) -> Tensor:
+            return (k[i] * (at - c[i]).square()).sum()
+
+        forget, retain = (list(torch.autograd.grad(loss(i, theta), [theta])) for i in range(2))
+        products = gram(forget, retain)
+        if products.cosine > -0.05:
+            continue
+        conflicts_seen += 1
+        step = direction(forget, retain, 1.0)[0]
+        h = 1e-5 / step.norm()
+        for i in range(2):
+            assert loss(i, theta - h * step) < loss(i, theta)
+        plain = direction(forget, retain, 1.0, "GradDiff")[0]
+        raised_by_sum += bool(loss(1, theta - h * plain) > loss(1, theta))
+    assert conflicts_seen >= 10
+    assert raised_by_sum >= 10
+
+
+@given(conflicts(), st.floats(-3, 3).map(lambda exponent: 10.0**exponent))
+def test_scaling_one_gradient_scales_its_part_alone(
+    pair: tuple[Gradient, Gradient], scale: float
+) -> None:
+    forget, retain = pair
+    delta_f, delta_r = deltas(forget, retain)
+    scaled_f, same_r = deltas([scale * f for f in forget], retain)
+    same_f, scaled_r = deltas(forget, [scale * r for r in retain])
+    for found, expected, size in (
+        (scaled_f, [scale * d for d in delta_f], scale * norm(forget)),
+        (same_r, delta_r, norm(retain)),
+        (same_f, delta_f, norm(forget)),
+        (scaled_r, [scale * d for d in delta_r], scale * norm(retain)),
+    ):
+        torch.testing.assert_close(flat(found), flat(expected), rtol=1e-3, atol=1e-4 * size)
+
+
+@given(gradient_pairs(), retain_weights)
+def test_without_conflict_it_is_the_plain_sum(
+    pair: tuple[Gradient, Gradient], retain_weight: float
+) -> None:
+    forget, retain = pair
+    if gram(forget, retain).conflict:
+        retain = [-r for r in retain]
+    expected = [f + retain_weight * r for f, r in zip(forget, retain, strict=True)]
+    for method in RULES:
+        found = direction(forget, retain, retain_weight, method)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * norm(expected))
+
+
+@given(conflicts(), retain_weights)
+def test_grad_diff_is_the_plain_sum_in_conflict_too(
+    pair: tuple[Gradient, Gradient], retain_weight: float
+) -> None:
+    forget, retain = pair
+    assert plain_sum(gram(forget, retain), retain_weight) == (1.0, retain_weight)
+
+
+@pytest.mark.parametrize("retain_weight", [0.0, 1.0, 5.0])
+def test_orthogonal_gradients_are_no_conflict(retain_weight: float) -> None:
+    assert restricted(Gram(4.0, 0.0, 9.0), retain_weight) == (1.0, retain_weight)
+
+
+@given(gradient_pairs(), retain_weights)
+def test_a_zero_gradient_leaves_the_other_whole(
+    pair: tuple[Gradient, Gradient], retain_weight: float
+) -> None:
+    forget, retain = pair
+    zero = [torch.zeros_like(f) for f in forget]
+    assert norm(direction(zero, zero, retain_weight)) == 0
+    torch.testing.assert_close(direction(forget, zero, retain_weight), forget)
+    torch.testing.assert_close(
+        direction(zero, retain, retain_weight), [retain_weight * r for r in retain]
+    )
+    assert gram(forget, zero).cosine == 0
+    assert not gram(forget, zero).conflict
+
+
+@given(gradient_pairs(), scales)
+def test_opposite_gradients_cancel(pair: tuple[Gradient, Gradient], scale: float) -> None:
+    """No direction lowers both, so the model must stand still."""
+    forget = pair[0]
+    retain = [-scale * f for f in forget]
+    step = direction(forget, retain, 2.0)
+    assert norm(step) <= 1e-4 * (norm(forget) + 2 * norm(retain))
+    assert gram(forget, retain).cosine == pytest.approx(-1)
+
+
+@given(gradient_pairs())
+def test_parallel_gradients_add(pair: tuple[Gradient, Gradient]) -> None:
+    forget = pair[0]
+    step = direction(forget, [3 * f for f in forget], 2.0)
+    torch.testing.assert_close(step, [7 * f for f in forget], rtol=1e-4, atol=1e-5 * norm(forget))
+
+
+@given(gradient_pairs(), gradient_pairs(), dtypes)
+def test_inner_products_are_those_of_the_flat_vectors(
+    pair: tuple[Gradient, Gradient], _: tuple[Gradient, Gradient], dtype: torch.dtype
+) -> None:
+    forget, retain = ([g.to(dtype) for g in gradient] for gradient in pair)
+    found = gram(forget, retain)
+    assert found.forget_forget == pytest.approx(norm(forget) ** 2, rel=1e-5)
+    assert found.retain_retain == pytest.approx(norm(retain) ** 2, rel=1e-5)
+    scale = norm(forget) * norm(retain)
+    assert found.forget_retain == pytest.approx(dot(forget, retain), abs=1e-5 * scale)
+    assert -1 <= found.cosine <= 1
+    assert found.cosine == pytest.approx(dot(forget, retain) / scale, abs=1e-4)
+
+
+def test_bfloat16_products_are_summed_in_float32() -> None:
+    """4,096 ones: a sum in bfloat16 gets stuck at 256."""
+    ones = [torch.ones(64, dtype=torch.bfloat16) for _ in range(64)]
+    assert gram(ones, ones) == Gram(4096.0, 4096.0, 4096.0)
+
+
+@given(gradient_pairs(torch.bfloat16), retain_weights)
+def test_bfloat16_keeps_its_type_and_the_guarantee(
+    pair: tuple[Gradient, Gradient], retain_weight: float
+) -> None:
+    forget, retain = pair
+    step = direction(forget, retain, retain_weight)
+    assert {g.dtype for g in step} == {torch.bfloat16}
+    if gram(forget, retain).conflict:
+        # bfloat16 has eight bits, which bound how well the result can keep its angle.
+        largest = norm(forget) + retain_weight * norm(retain)
+        coefficients = restricted(gram(forget, retain), retain_weight)
+        largest += abs(coefficients[0]) * norm(forget) + abs(coefficients[1]) * norm(retain)
+        assert dot(step, forget) >= -(2**-6) * largest * norm(forget)
+        assert dot(step, retain) >= -(2**-6) * largest * norm(retain)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18])
+@pytest.mark.parametrize("swap", [False, True])
+def test_gradients_of_very_unequal_size(scale: float, swap: bool) -> None:
+    """The squared norm of one may leave float32, where it counts as vanished: no step breaks."""
+    large, small = [torch.tensor([-1.0, 2.0])], [torch.tensor([3.0, 1.0]) * scale]
+    step = direction(small, large, 1.0) if swap else direction(large, small, 1.0)
+    assert all(g.isfinite().all() for g in step)
+    assert dot(step, large) > 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_gradient_that_is_not_finite_is_refused(bad: float, side: int) -> None:
+    gradients = [torch.ones(3), torch.ones(2)], [torch.ones(3), torch.ones(2)]
+    gradients[side][1][0] = bad
+    with pytest.raises(ValueError, match="learning_rate"):
+        gram(*gradients)
+
+
+@pytest.mark.parametrize(
+    "retain",
+    [
+        [torch.ones(2, 3)],
+        [torch.ones(3, 2), torch.ones(1)],
+        [],
+        [torch.ones(6)],
+    ],
+)
+def test_gradients_of_different_parameters_are_refused(retain: Gradient) -> None:
+    with pytest.raises(ValueError, match="same parameters"):
+        gram([torch.ones(3, 2)], retain)
+
+
+def test_combining_writes_over_the_forget_gradient_alone() -> None:
+    forget, retain = [torch.ones(2), torch.ones(3)], [torch.ones(2), torch.full((3,), 2.0)]
+    storage = [f.data_ptr() for f in forget]
+    combine_(forget, retain, (2.0, -3.0))
+    assert [f.data_ptr() for f in forget] == storage
+    assert [f.tolist() for f in forget] == [[-1.0] * 2, [-4.0] * 3]
+    assert [r.tolist() for r in retain] == [[1.0] * 2, [2.0] * 3]

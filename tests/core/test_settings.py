@@ -1,0 +1,73 @@
+"""A run that cannot work is refused when its settings are made."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from unlearn_core.objectives import OBJECTIVES
+from unlearn_core.parameters import SCOPES
+from unlearn_core.restricted_gradient import RULES
+from unlearn_core.settings import EvaluationSettings, GenerationSettings, UnlearnSettings
+
+NAN, INF = float("nan"), float("inf")
+
+BAD: list[tuple[type, str, object]] = [
+    *((GenerationSettings, "steps", value) for value in (0, -1, 1.5, NAN)),
+    *((GenerationSettings, "batch_size", value) for value in (0, -3, 2.5)),
+    *((GenerationSettings, "seed", value) for value in (-1, 2**64, 0.5)),
+    *((GenerationSettings, "guidance_scale", value) for value in (0, -1.0, NAN, INF)),
+    *((UnlearnSettings, "method", value) for value in ("", "PCGrad", "Restricted Gradient")),
+    *((UnlearnSettings, "objective", value) for value in ("", "descent")),
+    *((UnlearnSettings, "scope", value) for value in ("", "lora9", "FULL")),
+    *((UnlearnSettings, "steps", value) for value in (0, -5, 1.5, NAN)),
+    *((UnlearnSettings, "batch_size", value) for value in (0, -1, 1.5)),
+    *((UnlearnSettings, "retain_batch_factor", value) for value in (0, -1, 1.5)),
+    *((UnlearnSettings, "seed", value) for value in (-1, 2**64, 0.5)),
+    *((UnlearnSettings, "learning_rate", value) for value in (0.0, -1, NAN, INF)),
+    *((UnlearnSettings, "truncation", value) for value in (0.0, -0.1, NAN, INF)),
+    *((UnlearnSettings, "retain_weight", value) for value in (-0.1, NAN, INF)),
+    *((EvaluationSettings, "pictures", value) for value in (0, -1, 1.5)),
+]
+
+
+@pytest.mark.parametrize(("settings", "field", "value"), BAD)
+def test_a_bad_value_is_named_and_shown(settings: type, field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^{field} must be ") as caught:
+        settings(**{field: value})
+    assert str(caught.value).endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize("settings", [GenerationSettings, UnlearnSettings, EvaluationSettings])
+def test_every_field_is_refused_something(settings: type) -> None:
+    """A field added without a check fails here."""
+    checked = {field for owner, field, _ in BAD if owner is settings}
+    settings_of_their_own = {"generation"}
+    assert {f.name for f in dataclasses.fields(settings)} - settings_of_their_own == checked
+
+
+@pytest.mark.parametrize("settings", [GenerationSettings, UnlearnSettings, EvaluationSettings])
+def test_the_defaults_are_good_and_frozen(settings: type) -> None:
+    made = settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.steps = 3
+
+
+def test_the_ends_of_every_range_are_allowed() -> None:
+    UnlearnSettings(
+        steps=1, batch_size=1, retain_batch_factor=1, retain_weight=0, seed=2**64 - 1,
+        learning_rate=1e-12, truncation=1e-6,
+    )  # fmt: skip
+    GenerationSettings(steps=1, batch_size=1, seed=0, guidance_scale=1)
+    for method in RULES:
+        assert UnlearnSettings(method=method).method == method
+    for objective in OBJECTIVES:
+        assert UnlearnSettings(objective=objective).objective == objective
+    for scope in SCOPES:
+        assert UnlearnSettings(scope=scope).scope == scope
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="restricted gradient, GradDiff"):
+        UnlearnSettings(method="SalUn")

@@ -1,0 +1,87 @@
+"""Writes model folders of the real architectures, small enough to train in milliseconds.
+
+The weights are random but the same on every call; the folders are what ``save_pretrained`` writes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from demo.tokenizer import new_tokenizer
+
+CLASS_NAMES = ("cat", "dog", "house")
+WIDTH = 16  # of the text embeddings
+
+
+def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
+    """A Stable Diffusion of 16 x 16 pixels and 4 x 8 x 8 latents, with cross-attention."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
+            block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=2,
+            cross_attention_dim=WIDTH,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )  # fmt: skip
+        vae = AutoencoderKL(
+            sample_size=16, latent_channels=4, norm_num_groups=4, block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+        )  # fmt: skip
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=WIDTH, intermediate_size=32, num_attention_heads=2,
+                num_hidden_layers=2, projection_dim=WIDTH,
+            )
+        )  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=new_tokenizer(folder.with_name(f"{folder.name}-vocabulary")),
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+            clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+            prediction_type=prediction_type,
+        ),
+        safety_checker=None,  # pyright: ignore[reportArgumentType] - optional, though not typed so
+        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def write_class_conditional(folder: Path, channels: int = 3) -> Path:
+    """Class-conditional diffusion of 8 x 8 pixels over ``CLASS_NAMES``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            sample_size=8, in_channels=channels, out_channels=channels, layers_per_block=1,
+            block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=4,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"), num_class_embeds=len(CLASS_NAMES),
+        )  # fmt: skip
+    unet.save_pretrained(folder / "unet")
+    DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "ClassConditionalPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "id2label": dict(enumerate(CLASS_NAMES)),
+    }
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder

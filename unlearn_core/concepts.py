@@ -1,0 +1,60 @@
+"""What is to be forgotten."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
+
+
+@dataclass(frozen=True)
+class ForgetConcept:
+    """A concept and the words by which prompts mention it.
+
+    Attributes:
+        name: the word that prompts use, ``"ink"``.
+        kind: one of ``KINDS``; also the name of the dimension that a judge reads it from.
+        synonyms: other words for it; a prompt that uses one mentions the concept too.
+        replacements: what may stand in its place in prompts that must keep working, other styles
+            for a style. Empty: the concept's words are dropped instead.
+    """
+
+    name: str
+    kind: str = "style"
+    synonyms: tuple[str, ...] = ()
+    replacements: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError(
+                f"concept must name what to forget, got {self.name!r}: type a word such as 'ink'"
+            )
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        for field_name in ("synonyms", "replacements"):
+            for word in getattr(self, field_name):
+                if not word.strip():
+                    raise ValueError(f"{field_name} holds an empty word: remove it")
+        clash = [word for word in self.replacements if self.is_mentioned_in(word)]
+        if clash:
+            raise ValueError(
+                f"replacements must not contain the concept itself, got {clash[0]!r}: remove it"
+            )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The name and its synonyms, longest first so that replacing is unambiguous."""
+        return tuple(sorted((self.name, *self.synonyms), key=len, reverse=True))
+
+    def is_mentioned_in(self, prompt: str) -> bool:
+        """Whether the prompt holds one of the concept's words as a whole word, in any case."""
+        return self._pattern().search(prompt) is not None
+
+    def replaced_in(self, prompt: str, replacement: str) -> str:
+        """The prompt with every mention replaced; an empty replacement drops it."""
+        return re.sub(r"\s{2,}", " ", self._pattern().sub(lambda _: replacement, prompt)).strip()
+
+    def _pattern(self) -> re.Pattern[str]:
+        words = "|".join(re.escape(word.strip()) for word in self.words)
+        return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)

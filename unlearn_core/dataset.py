@@ -1,0 +1,151 @@
+"""The forget and retain sets: pictures that the model itself draws, cached on disk by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from .models.protocol import Conditioning, ModelHandle
+from .prompts import PromptPairs
+from .settings import GenerationSettings
+
+OnPicture = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all); whoever wants to cancel raises from it."""
+
+
+class LatentCache:
+    """A folder of drawn latents, one file each, named by everything that decides its content."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def get(self, key: str) -> Tensor | None:
+        """The latent [C, h, w] kept under ``key``; an unreadable file counts as absent."""
+        try:
+            return load(self._file(key).read_bytes())["latent"]
+        except (OSError, SafetensorError, KeyError):
+            return None
+
+    def put(self, key: str, latent: Tensor) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as part:
+            try:
+                part.write(save({"latent": latent.contiguous()}))
+                part.close()
+                os.replace(part.name, self._file(key))
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+
+def picture_key(fingerprint: str, prompt: str, seed: int, settings: GenerationSettings) -> str:
+    """Hash of everything that decides a picture: model, prompt, seed, sampler settings."""
+    content = [fingerprint, prompt, seed, settings.steps, settings.guidance_scale]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def draw_latents(
+    model: ModelHandle,
+    prompts: Sequence[str],
+    settings: GenerationSettings,
+    *,
+    cache: LatentCache | None = None,
+    on_picture: OnPicture | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """One latent for each prompt, picture i from ``settings.seed + i``, [N, C, h, w] on the CPU.
+
+    Args:
+        cache: read first and filled batch by batch, so that a cancelled run loses little. Only
+            for a model as loaded: its fingerprint says nothing of what unlearning changed.
+        on_picture: progress in pictures, called after each batch.
+        on_step: called after each denoising step.
+    """
+    total = len(prompts)
+    seeds = [settings.seed + i for i in range(total)]
+    keys = [
+        picture_key(model.info.fingerprint, p, s, settings)
+        for p, s in zip(prompts, seeds, strict=True)
+    ]
+    found = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
+    drawn = {i: latent for i, latent in found.items() if latent is not None}
+    missing = [i for i in range(total) if i not in drawn]
+    if on_picture is not None:
+        on_picture(len(drawn), total)
+    for start in range(0, len(missing), settings.batch_size):
+        batch = missing[start : start + settings.batch_size]
+        latents = model.sample(
+            [prompts[i] for i in batch],
+            [seeds[i] for i in batch],
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            on_step=on_step,
+        ).float().cpu()  # fmt: skip
+        for i, latent in zip(batch, latents, strict=True):
+            drawn[i] = latent
+            if cache is not None:
+                cache.put(keys[i], latent)
+        if on_picture is not None:
+            on_picture(len(drawn), total)
+    return torch.stack([drawn[i] for i in range(total)])
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSets:
+    """Row i of the forget set and row i of the retain set come from one prompt pair.
+
+    Attributes:
+        forget_latents, retain_latents: [N, C, h, w].
+        forget_conditioning, retain_conditioning: encoded prompts, [N, …].
+    """
+
+    pairs: PromptPairs
+    forget_latents: Tensor
+    retain_latents: Tensor
+    forget_conditioning: Conditioning
+    retain_conditioning: Conditioning
+
+
+def make_training_sets(
+    model: ModelHandle,
+    pairs: PromptPairs,
+    settings: GenerationSettings,
+    *,
+    cache: LatentCache | None = None,
+    on_picture: OnPicture | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> TrainingSets:
+    """Draw the pictures of every train prompt; both halves of a pair start from the same seed."""
+    forget = [pair.forget for pair in pairs.train]
+    retain = [pair.retain for pair in pairs.train]
+    total = len(forget) + len(retain)
+
+    def draw(prompts: list[str], before: int) -> Tensor:
+        def report(done: int, _: int) -> None:
+            if on_picture is not None:
+                on_picture(before + done, total)
+
+        return draw_latents(
+            model, prompts, settings, cache=cache, on_picture=report, on_step=on_step
+        )
+
+    return TrainingSets(
+        pairs=pairs,
+        forget_latents=draw(forget, 0),
+        retain_latents=draw(retain, len(forget)),
+        forget_conditioning=model.encode_prompts(forget),
+        retain_conditioning=model.encode_prompts(retain),
+    )

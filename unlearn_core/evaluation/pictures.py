@@ -1,0 +1,125 @@
+"""Pictures for people: before and after, the evaluation's grid, the chart of the losses."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..unlearn import StepReport
+from .evaluate import GROUPS, AlignmentReport
+
+CELL = 128  # px, smallest edge of a picture in a grid
+MARGIN = 8
+CAPTION_LINES = 3
+INK, PAPER, FAINT = "#1b1b1f", "#ffffff", "#6b6b75"
+TITLES = {
+    "forget": "asked for the concept (held-out prompts)",
+    "retain train": "everything else, prompts used in training",
+    "retain test": "everything else, held-out prompts",
+}
+
+
+def to_pil(image: Tensor, edge: int = CELL) -> Image.Image:
+    """[3, H, W] in 0..1 -> a picture whose edge is at least ``edge``; small ones are enlarged by
+    whole factors, so that nothing is smoothed over."""
+    array = image.mul(255).round().byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array)
+    factor = max(1, -(-edge // picture.width))
+    return picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+    )
+
+
+def before_after(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image.Image:
+    """Two labelled rows, one column a prompt; pictures [N, 3, H, W] in 0..1."""
+    return _stack([_rows(prompts, before, after)])
+
+
+def comparison_grid(report: AlignmentReport, per_group: int = 8) -> Image.Image:
+    """Before and after rows for each group of prompts, under a title each."""
+    blocks = []
+    for name in GROUPS:
+        comparison = report.comparisons[name]
+        blocks.append(_title(TITLES[name]))
+        chosen = slice(0, per_group)
+        blocks.append(
+            _rows(comparison.prompts[chosen], comparison.before[chosen], comparison.after[chosen])
+        )
+    return _stack(blocks)
+
+
+def picture_strip(images: Tensor) -> Image.Image:
+    """One row of pictures, for previews."""
+    pictures = [to_pil(image) for image in images]
+    edge = pictures[0].width
+    strip = Image.new("RGB", (len(pictures) * (edge + 2) - 2, edge), PAPER)
+    for i, picture in enumerate(pictures):
+        strip.paste(picture, (i * (edge + 2), 0))
+    return strip
+
+
+def loss_chart(reports: Sequence[StepReport]) -> Image.Image:
+    """Forget loss, retain loss and the cosine of the two gradients over the steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = [report.step for report in reports]
+    figure = Figure(figsize=(7.5, 5.2), dpi=110, layout="constrained")
+    losses, angles = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    losses.plot(steps, [r.forget_loss for r in reports], color="#d1495b", label="forget loss")
+    losses.plot(steps, [r.retain_loss for r in reports], color="#2e86ab", label="retain loss")
+    losses.set_ylabel("loss")
+    losses.legend(frameon=False)
+    conflicts = ["#d1495b" if r.conflict else "#59a96a" for r in reports]
+    angles.bar(steps, [r.cosine for r in reports], color=conflicts, width=0.9)
+    angles.axhline(0, color=INK, linewidth=0.8)
+    angles.set_ylim(-1, 1)
+    angles.set_ylabel("cosine of gradients\n(red: conflict)")
+    angles.set_xlabel("step")
+    for axes in (losses, angles):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return Image.open(buffer).convert("RGB")
+
+
+def _rows(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image.Image:
+    columns = [[to_pil(pair[0]), to_pil(pair[1])] for pair in zip(before, after, strict=True)]
+    edge = columns[0][0].width
+    font, label = ImageFont.load_default(12), ImageFont.load_default(15)
+    left, line = 64, 15
+    width = left + len(columns) * (edge + MARGIN)
+    canvas = Image.new("RGB", (width, 2 * (edge + MARGIN) + CAPTION_LINES * line + MARGIN), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for row, word in enumerate(("before", "after")):
+        middle = row * (edge + MARGIN) + edge // 2
+        draw.text((MARGIN, middle), word, INK, label, anchor="lm")
+    for i, (prompt, pictures) in enumerate(zip(prompts, columns, strict=True)):
+        x = left + i * (edge + MARGIN)
+        for row, picture in enumerate(pictures):
+            canvas.paste(picture, (x, row * (edge + MARGIN)))
+        lines = textwrap.wrap(prompt, max(8, edge // 6))[:CAPTION_LINES]
+        for n, text in enumerate(lines):
+            draw.text((x, 2 * (edge + MARGIN) + n * line), text, FAINT, font)
+    return canvas
+
+
+def _title(text: str) -> Image.Image:
+    canvas = Image.new("RGB", (600, 26), PAPER)
+    ImageDraw.Draw(canvas).text((MARGIN, 4), text, INK, ImageFont.load_default(16))
+    return canvas
+
+
+def _stack(blocks: Sequence[Image.Image]) -> Image.Image:
+    width = max(block.width for block in blocks) + MARGIN
+    canvas = Image.new("RGB", (width, sum(block.height for block in blocks) + 2 * MARGIN), PAPER)
+    y = MARGIN
+    for block in blocks:
+        canvas.paste(block, (0, y))
+        y += block.height
+    return canvas

@@ -1,0 +1,36 @@
+"""The few fixed pictures by which a person follows a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .dataset import draw_latents
+from .models.protocol import ModelHandle
+from .prompts import PromptPairs
+from .settings import GenerationSettings
+
+
+@dataclass(frozen=True)
+class PreviewPrompts:
+    """Held-out prompts, forget first, drawn from the same seeds every time."""
+
+    prompts: tuple[str, ...]
+    forget_count: int
+    settings: GenerationSettings
+
+    @staticmethod
+    def of(
+        pairs: PromptPairs, settings: GenerationSettings, count: int = 3
+    ) -> PreviewPrompts:
+        """``count`` forget prompts and as many retain prompts of ``pairs.test``."""
+        chosen = pairs.test[:count]
+        prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
+        return PreviewPrompts(tuple(prompts), len(chosen), settings)
+
+    def draw(self, model: ModelHandle, on_step: Callable[[], None] | None = None) -> Tensor:
+        """Pictures [N, 3, H, W] in 0..1, one a prompt."""
+        latents = draw_latents(model, self.prompts, self.settings, on_step=on_step)
+        return model.decode_latents(latents.to(model.device))

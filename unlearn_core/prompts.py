@@ -1,0 +1,202 @@
+"""Diversification: a grid of dimensions becomes paired prompts with and without the concept.
+
+Section 4.2 and the appendix of Ko et al. 2024: every dimension's values are split into disjoint
+train and test values, so that a test prompt is made of words that unlearning never saw together
+with the concept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .concepts import ForgetConcept
+
+CONCEPT_FIELD = "concept"
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """A prompt that asks for the concept and its parallel that does not.
+
+    Attributes:
+        forget: mentions the concept.
+        retain: the same prompt with ``replacement`` in the concept's place.
+        replacement: empty where the concept was dropped.
+        values: dimension -> the value that both prompts hold.
+    """
+
+    forget: str
+    retain: str
+    replacement: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """The diversified prompts of one concept, train and test built from disjoint values."""
+
+    concept: ForgetConcept
+    train: tuple[PromptPair, ...]
+    test: tuple[PromptPair, ...]
+    dimensions: Mapping[str, tuple[str, ...]]
+
+
+def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
+    """Read ``name: value, value`` lines, as the node and settings files write them.
+
+    Raises:
+        ValueError: naming the line that cannot be read.
+    """
+    dimensions: dict[str, tuple[str, ...]] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, colon, values = line.partition(":")
+        parsed = tuple(dict.fromkeys(filter(None, map(str.strip, values.split(",")))))
+        if not colon or not name.strip().isidentifier() or not parsed:
+            raise ValueError(f"dimensions: cannot read {line!r}, write 'object: cat, dog, house'")
+        dimensions[name.strip()] = parsed
+    return dimensions
+
+
+def split_values(
+    dimensions: Mapping[str, Sequence[str]], test_share: float, rng: random.Random
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    """Disjoint train and test values of each dimension; at least one on either side."""
+    train: dict[str, tuple[str, ...]] = {}
+    test: dict[str, tuple[str, ...]] = {}
+    for name, values in dimensions.items():
+        if len(values) < 2:
+            raise ValueError(
+                f"dimensions: {name!r} has {len(values)} value(s), "
+                "needs 2 or more to hold some back for testing"
+            )
+        shuffled = rng.sample(list(values), len(values))
+        held_out = min(len(values) - 1, max(1, round(test_share * len(values))))
+        test[name], train[name] = tuple(shuffled[:held_out]), tuple(shuffled[held_out:])
+    return train, test
+
+
+def diversify(
+    concept: ForgetConcept,
+    templates: Sequence[str],
+    dimensions: Mapping[str, Sequence[str]],
+    *,
+    train_count: int,
+    test_count: int,
+    test_share: float = 0.25,
+    seed: int = 0,
+) -> PromptPairs:
+    """Paired forget and retain prompts over the grid of ``dimensions``.
+
+    Args:
+        templates: prompts with ``{concept}`` and one ``{dimension}`` field for each that they use.
+        dimensions: name -> values that fill the field of that name.
+        train_count: number of train pairs; combinations repeat, evenly, when the grid is smaller.
+        test_count: number of test pairs.
+        test_share: share of each dimension's values held out for the test prompts, 0..1.
+        seed: for the split and the order.
+
+    Raises:
+        ValueError: a template without ``{concept}`` or with an unknown field, an empty grid.
+    """
+    templates = [t.strip() for t in templates if t.strip()]
+    _check(templates, dimensions, train_count, test_count, test_share)
+    rng = random.Random(seed)
+    train, test = split_values(dimensions, test_share, rng)
+    return PromptPairs(
+        concept,
+        _draw(concept, templates, train, train_count, rng),
+        _draw(concept, templates, test, test_count, rng),
+        {name: tuple(values) for name, values in dimensions.items()},
+    )
+
+
+def _check(
+    templates: Sequence[str],
+    dimensions: Mapping[str, Sequence[str]],
+    train_count: int,
+    test_count: int,
+    test_share: float,
+) -> None:
+    if not templates:
+        raise ValueError("templates: none given, write one such as 'a cat in {concept} style'")
+    for template in templates:
+        fields = _fields(template)
+        if CONCEPT_FIELD not in fields:
+            raise ValueError(
+                f"templates: the concept is not in {template!r}, put {{concept}} where it belongs"
+            )
+        unknown = fields - {CONCEPT_FIELD} - set(dimensions)
+        if unknown:
+            raise ValueError(
+                f"templates: {template!r} uses {sorted(unknown)[0]!r}, "
+                f"which is no dimension ({', '.join(dimensions) or 'none given'})"
+            )
+    if CONCEPT_FIELD in dimensions:
+        raise ValueError("dimensions: 'concept' stands for the concept, choose another name")
+    for name, count in (("train_count", train_count), ("test_count", test_count)):
+        if count < 1:
+            raise ValueError(f"{name} must be 1 or more, got {count}")
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
+
+
+def _fields(template: str) -> set[str]:
+    """The ``{field}`` names of a template, which may come from a stranger's workflow: conversions
+    and format specs are refused (``{object:>999999999}`` would eat the memory)."""
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"templates: {template!r} has an unpaired brace ({error})") from None
+    for _, name, spec, conversion in parsed:
+        if spec or conversion:
+            raise ValueError(f"templates: {template!r}: write {{{name}}} with nothing after the name")
+    return {name for _, name, _, _ in parsed if name is not None}
+
+
+def _draw(
+    concept: ForgetConcept,
+    templates: Sequence[str],
+    dimensions: Mapping[str, Sequence[str]],
+    count: int,
+    rng: random.Random,
+) -> tuple[PromptPair, ...]:
+    """``count`` pairs: the whole grid in random order, again and again; templates, concept words
+    and replacements each in turn, so that all are equally frequent."""
+    grid = list(itertools.product(*dimensions.values()))
+    order = [c for _ in range(math.ceil(count / len(grid))) for c in rng.sample(grid, len(grid))]
+    replacements = concept.replacements or ("",)
+    turns = rng.sample(replacements, len(replacements))
+    pairs = []
+    for i, combination in enumerate(order[:count]):
+        values = dict(zip(dimensions, combination, strict=True))
+        template = templates[i % len(templates)]
+        word = (concept.name, *concept.synonyms)[i % (1 + len(concept.synonyms))]
+        replacement = turns[i % len(turns)]
+        pairs.append(
+            PromptPair(
+                forget=_fill(template, word, values),
+                retain=_fill(template, replacement, values),
+                replacement=replacement,
+                values={k: v for k, v in values.items() if f"{{{k}}}" in template},
+            )
+        )
+    return tuple(pairs)
+
+
+def _fill(template: str, concept: str, values: Mapping[str, str]) -> str:
+    filled = template.format_map({**values, CONCEPT_FIELD: concept})
+    return with_articles(" ".join(filled.split()))
+
+
+def with_articles(text: str) -> str:
+    """``a apple`` -> ``an apple``: what fills a template decides its article."""
+    words = text.split(" ")
+    for i, (word, following) in enumerate(itertools.pairwise(words)):
+        if word in ("a", "an") and following[:1].isalpha():
+            words[i] = "an" if following[0].lower() in "aeiou" else "a"
+    return " ".join(words)

@@ -1,0 +1,103 @@
+"""The restricted gradient of Ko et al. 2024 (NeurIPS, arXiv 2412.07808), as pure functions.
+
+Notation of the paper: ``L_f`` is the forget loss, written so that *decreasing* it makes the model
+worse on the forget set, and ``L_r`` the retain loss. ``grad_forget`` and ``grad_retain`` are their
+gradients over the same ordered list of parameters, ``retain_weight`` is the lambda of Theorem 4.
+
+Every rule here is a linear combination ``a * grad_forget + b * grad_retain`` whose two coefficients
+depend on nothing but three inner products, so no projection is ever materialised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gram:
+    """Inner products of the two gradients over the trained parameters, accumulated in fp32.
+
+    Attributes:
+        forget_forget: ``||grad_forget||^2``.
+        forget_retain: ``grad_forget . grad_retain``; negative when the two losses conflict.
+        retain_retain: ``||grad_retain||^2``.
+    """
+
+    forget_forget: float
+    forget_retain: float
+    retain_retain: float
+
+    @property
+    def conflict(self) -> bool:
+        """Whether a descent step on one loss raises the other, to first order."""
+        return self.forget_retain < 0
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between the gradients, in -1..1; 0 when either is zero."""
+        scale = math.sqrt(self.forget_forget) * math.sqrt(self.retain_retain)
+        return max(-1.0, min(1.0, self.forget_retain / scale)) if scale > 0 else 0.0
+
+
+def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
+    """Inner products of two gradients given as equally shaped lists of tensors.
+
+    Raises:
+        ValueError: when the lists differ in length or shapes, or a gradient is not finite.
+    """
+    if [g.shape for g in grad_forget] != [g.shape for g in grad_retain]:
+        raise ValueError("grad_forget and grad_retain must list the same parameters in one order")
+    totals = torch.zeros(3, dtype=torch.float32)
+    if grad_forget:
+        totals = totals.to(grad_forget[0].device)
+    for g_f, g_r in zip(grad_forget, grad_retain, strict=True):
+        f, r = g_f.flatten().float(), g_r.flatten().float()
+        totals += torch.stack([f.dot(f), f.dot(r), r.dot(r)])
+    forget_forget, forget_retain, retain_retain = totals.tolist()  # the step's one device sync
+    if not all(map(math.isfinite, (forget_forget, forget_retain, retain_retain))):
+        raise ValueError("a gradient is not finite: lower learning_rate or train in float32")
+    return Gram(forget_forget, forget_retain, retain_retain)
+
+
+Coefficients = tuple[float, float]
+Rule = Callable[[Gram, float], Coefficients]
+
+
+def restricted(products: Gram, retain_weight: float) -> Coefficients:
+    """Theorem 4: the step along ``delta_f + lambda * delta_r``.
+
+    With a conflict, ``delta_f = g_f - (g_f.g_r / |g_r|^2) g_r`` and
+    ``delta_r = g_r - (g_f.g_r / |g_f|^2) g_f``: each loses the part that would raise the other
+    loss, so moving against the sum raises neither loss to first order. Without one, or when a
+    gradient vanishes, both are kept whole. For ``retain_weight=1`` this is PCGrad on two losses.
+
+    Returns:
+        ``(a, b)`` of the direction ``a * grad_forget + b * grad_retain``.
+    """
+    if not products.conflict:
+        return 1.0, retain_weight
+    along_retain = products.forget_retain / products.retain_retain
+    along_forget = products.forget_retain / products.forget_forget
+    return 1.0 - retain_weight * along_forget, retain_weight - along_retain
+
+
+def plain_sum(products: Gram, retain_weight: float) -> Coefficients:  # noqa: ARG001
+    """GradDiff (Liu et al. 2022): ``g_f + lambda * g_r``, whatever the angle between them."""
+    return 1.0, retain_weight
+
+
+RULES: dict[str, Rule] = {"restricted gradient": restricted, "GradDiff": plain_sum}
+
+
+def combine_(
+    grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor], coefficients: Coefficients
+) -> None:
+    """Overwrite ``grad_forget`` with ``a * grad_forget + b * grad_retain``: no third copy."""
+    a, b = coefficients
+    torch._foreach_mul_(list(grad_forget), a)
+    torch._foreach_add_(list(grad_forget), list(grad_retain), alpha=b)
