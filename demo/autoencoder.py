@@ -82,7 +82,7 @@ def sharpen_decoder(
     steps: int,
     device: torch.device,
     seed: int = 1,
-    batch_size: int = 24,
+    batch_size: int = 16,
 ) -> None:
     """Train the decoder on, encoder and latents as they are; ``latents`` unscaled [N, 4, 16, 16].
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +21,20 @@ TEXT_WIDTH = 96
 EMPTY_CAPTIONS = 0.10  # share trained unconditionally, for classifier-free guidance
 SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023: fewer steps wasted on the last noise
 EMA_DECAY = 0.999
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A one-cycle schedule of ``steps`` steps, of which the first ``stop_at`` are run."""
+
+    steps: int
+    stop_at: int
+    peak_rate: float
+
+
+# The second phase starts from the average of the first and anneals: both together are an hour on
+# two CPU cores.
+PHASES = (Phase(4500, 2500, 1e-3), Phase(1000, 1000, 5e-4))
 
 
 class Denoiser(nn.Module):
@@ -75,7 +90,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def caption_tokens(pool: Pool, tokenizer: CLIPTokenizer, seed: int, rounds: int) -> Tensor:
-    """Token ids, int32 [rounds, N, 77]: several wordings of every picture, drawn before training."""
+    """Token ids, int32 [rounds, N, 77]: several wordings of every picture."""
     rng = random.Random(seed)
     subjects = [pool.subject(i) for i in range(len(pool.labels))]
     return torch.stack(
@@ -103,31 +118,37 @@ def train_denoiser(
     pool: Pool,
     latents: Tensor,
     tokenizer: CLIPTokenizer,
-    steps: int,
+    phase: Phase,
     device: torch.device,
+    start: Denoiser | None = None,
     seed: int = 0,
     batch_size: int = 40,
-    on_snapshot: Callable[[Denoiser], None] | None = None,
 ) -> Denoiser:
-    """The exponential average of the trained weights. ``latents`` are scaled, [N, 4, 16, 16]."""
+    """The exponential average of the weights, trained from scratch or on from ``start``.
+
+    ``latents`` are scaled, [N, 4, 16, 16].
+    """
     tokens = caption_tokens(pool, tokenizer, seed, rounds=4)
     torch.manual_seed(seed)
-    model = Denoiser().to(device)
+    model = Denoiser() if start is None else copy.deepcopy(start).requires_grad_(True).train()
+    model.to(device)
     model.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = copy.deepcopy(model).requires_grad_(False).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.08)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, phase.peak_rate, phase.steps, pct_start=0.08
+    )
     alphas = new_scheduler().alphas_cumprod.to(device)
     data = batches(latents, tokens, batch_size)
-    progress = tqdm(range(steps), desc="diffusion", mininterval=5)
+    progress = tqdm(range(phase.stop_at), desc="diffusion", mininterval=5)
     smooth = 1.0
     for step in progress:
         x_0, ids = (part.to(device) for part in next(data))
         x_0 = x_0.to(memory_format=torch.channels_last)
         noise = torch.randn_like(x_0)
         # Stratified timesteps: every batch covers the whole schedule, so the loss is less noisy.
-        spread = (torch.arange(len(x_0), device=device) + torch.rand(len(x_0), device=device)) / len(x_0)
-        t = (spread * 1000).long().clamp(max=999)
+        strata = torch.arange(len(x_0), device=device) + torch.rand(len(x_0), device=device)
+        t = (strata / len(x_0) * 1000).long().clamp(max=999)
         alpha = alphas[t].view(-1, 1, 1, 1)
         x_t = alpha.sqrt() * x_0 + (1 - alpha).sqrt() * noise
         with torch.autocast(device.type, torch.bfloat16):
@@ -147,8 +168,6 @@ def train_denoiser(
         if step % 50 == 0:
             smooth = error.mean().item() if step == 0 else 0.7 * smooth + 0.3 * error.mean().item()
             progress.set_postfix(loss=f"{smooth:.4f}")
-        if on_snapshot is not None and (step + 1) % 500 == 0:
-            on_snapshot(average)
     return average
 
 

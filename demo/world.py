@@ -1,4 +1,4 @@
-"""The vocabulary of EmojiCanvas: which styles, objects and backgrounds exist, and how captions say them."""
+"""The vocabulary of EmojiCanvas: its styles, objects and backgrounds, and how captions say them."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from comfy_api.latest import io
 
 from ..unlearn_core.concepts import ForgetConcept
+from ..unlearn_core.job import PromptSettings
 from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, parse_dimensions
 from . import sockets
 from .pictures import shown
@@ -58,39 +59,40 @@ class DiversifyPrompts(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "train_count",
-                    default=64,
+                    default=PromptSettings.train_count,
                     min=1,
                     max=10_000,
-                    tooltip="Pairs to unlearn with, 64 by default. Two pictures are drawn for "
-                    "each: more takes longer, and keeps the rest of the model safer.",
+                    tooltip=f"Pairs to unlearn with, {PromptSettings.train_count} by default. Two "
+                    "pictures are drawn for each: more takes longer, and keeps the rest safer.",
                 ),
                 io.Int.Input(
                     "test_count",
-                    default=64,
+                    default=PromptSettings.test_count,
                     min=1,
                     max=10_000,
-                    tooltip="Pairs kept for the evaluation, 64 by default. Prompts alone cost "
-                    "nothing; how many pictures are drawn is set in Evaluate Alignment.",
+                    tooltip=f"Pairs to evaluate with, {PromptSettings.test_count} by default. "
+                    "Prompts alone cost nothing; how many pictures are drawn is set in Evaluate "
+                    "Alignment.",
                 ),
                 io.Float.Input(
                     "test_share",
-                    default=0.25,
+                    default=PromptSettings.test_share,
                     min=0.05,
                     max=0.95,
                     step=0.05,
-                    tooltip="Share of each dimension's values that only test prompts use, a "
-                    "quarter by default. The evaluation then tells whether unlearning carries "
-                    "over to words it never saw. More makes the test harder and the training "
-                    "poorer.",
+                    tooltip="Share of each dimension's values that only test prompts use, "
+                    f"{PromptSettings.test_share:g} by default. The evaluation then tells whether "
+                    "unlearning carries over to words it never saw. More makes the test harder "
+                    "and the training poorer.",
                 ),
                 io.Int.Input(
                     "seed",
-                    default=0,
+                    default=PromptSettings.seed,
                     min=0,
                     max=2**32 - 1,
                     control_after_generate=False,
-                    tooltip="Shuffles the prompts and which words are held back, 0 by default. The "
-                    "same seed always gives the same prompts.",
+                    tooltip="Shuffles the prompts and which words are held back, "
+                    f"{PromptSettings.seed} by default. The same seed gives the same prompts.",
                 ),
             ],
             outputs=[

@@ -82,7 +82,7 @@ class EvaluateAlignment(io.ComfyNode):
             bar.update(JUDGING, 1, 1)
             grid = as_image(comparison_grid(report))
         figures = f"{summary(report)}\n\n{table(report)}"
-        return io.NodeOutput(report, grid, figures, ui=shown(cls, grid, text=figures))
+        return io.NodeOutput(report, grid, figures, ui=shown(cls, grid, figures))
 
 
 def _advanced_inputs() -> list[io.Input]:

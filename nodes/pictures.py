@@ -16,10 +16,20 @@ def as_image(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]
 
 
-def shown(node: type[io.ComfyNode], *images: Tensor, text: str = "") -> dict[str, Any]:
-    """What a node shows on itself: IMAGEs, which may differ in size, and a text."""
-    saved = [entry for image in images for entry in ui.PreviewImage(image, cls=node).values]
+def stacked(*pictures: Image.Image) -> Image.Image:
+    """The pictures one above the other, as wide as the widest, on white."""
+    width = max(picture.width for picture in pictures)
+    canvas = Image.new("RGB", (width, sum(picture.height for picture in pictures)), "white")
+    y = 0
+    for picture in pictures:
+        canvas.paste(picture, ((width - picture.width) // 2, y))
+        y += picture.height
+    return canvas
+
+
+def shown(node: type[io.ComfyNode], image: Tensor | None = None, text: str = "") -> dict[str, Any]:
+    """What a node shows on itself: an IMAGE, a text, or both."""
     return {
-        **({"images": saved} if saved else {}),
+        **({} if image is None else ui.PreviewImage(image, cls=node).as_dict()),
         **(ui.PreviewText(text).as_dict() if text else {}),
     }

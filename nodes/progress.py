@@ -32,6 +32,7 @@ class Phases:
         names = list(self.costs)
         before = sum(self.costs[name] for name in names[: names.index(phase)])
         share = (before + self.costs[phase] * done / total) / sum(self.costs.values())
+        obey_cancel()
         shown = None if preview is None else ("JPEG", preview, PREVIEW_EDGE)
         self.bar.update_absolute(round(share * BAR), BAR, shown)
 

@@ -20,7 +20,7 @@ from ..unlearn_core.restricted_gradient import RULES
 from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
 from ..unlearn_core.unlearn import UnlearnedModel, Unlearning
 from . import sockets
-from .pictures import as_image, shown
+from .pictures import as_image, shown, stacked
 from .places import cache_folder
 from .progress import Phases, obey_cancel, send_step
 
@@ -101,12 +101,13 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         node_id = str(cls.hidden.unique_id)
         # ComfyUI runs nodes in inference mode, where nothing can be trained.
         with torch.inference_mode(False), torch.enable_grad():
-            unlearned, before_and_after = unlearn(
+            unlearned, comparison = unlearn(
                 model, prompts, settings, drawing, preview_every, node_id
             )
-            comparison = as_image(before_and_after)
-            chart = as_image(loss_chart(unlearned.reports))
-        return io.NodeOutput(unlearned, chart, comparison, ui=shown(cls, comparison, chart))
+            chart = loss_chart(unlearned.reports)
+            both = as_image(stacked(comparison, chart))
+            images = as_image(chart), as_image(comparison)
+        return io.NodeOutput(unlearned, *images, ui=shown(cls, both))
 
 
 def unlearn(

@@ -1,0 +1,39 @@
+"""Make a text-to-image model forget a concept and keep the rest.
+
+The mathematics needs two gradients and nothing else:
+
+>>> import torch
+>>> from unlearn_core import combine_, gram, restricted
+>>> grad_forget, grad_retain = [torch.tensor([1.0, 0.0])], [torch.tensor([-1.0, 1.0])]
+>>> products = gram(grad_forget, grad_retain)
+>>> products.conflict
+True
+>>> combine_(grad_forget, grad_retain, restricted(products, retain_weight=1.0))
+>>> grad_forget[0]  # raises neither loss: its product with both gradients is not negative
+tensor([0.5000, 1.5000])
+
+A whole run, from a model folder to a saved one, is ``unlearn_core.job.Job``.
+"""
+
+from .concepts import ForgetConcept
+from .prompts import PromptPairs, diversify
+from .restricted_gradient import Gram, combine_, gram, plain_sum, restricted
+from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
+from .unlearn import StepReport, UnlearnedModel, Unlearning
+
+__all__ = [
+    "EvaluationSettings",
+    "ForgetConcept",
+    "GenerationSettings",
+    "Gram",
+    "PromptPairs",
+    "StepReport",
+    "UnlearnSettings",
+    "UnlearnedModel",
+    "Unlearning",
+    "combine_",
+    "diversify",
+    "gram",
+    "plain_sum",
+    "restricted",
+]

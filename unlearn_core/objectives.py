@@ -42,7 +42,9 @@ def retain_loss(
     return _per_sample(model.denoise_error(latents, conditioning, noise, t))
 
 
-def ascent(model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, truncation: float) -> Tensor:  # noqa: ARG001
+def ascent(
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, truncation: float
+) -> Tensor:
     """``-min((eps - eps_theta)^2, alpha)`` (the paper, with its CIFAR code's truncation), [B].
 
     An element whose error has passed ``truncation`` has no gradient: the model is pushed away from
@@ -53,7 +55,7 @@ def ascent(model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, truncati
 
 
 def redirect(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, truncation: float  # noqa: ARG001
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, truncation: float
 ) -> Tensor:
     """Distance to what the frozen model predicts for the parallel prompt, [B].
 
@@ -62,9 +64,7 @@ def redirect(
     answer is right both where sampling starts and where it ends up.
     """
     from_concept = torch.arange(len(batch.t), device=batch.t.device) % 2 == 0
-    latents = torch.where(
-        from_concept.view(-1, 1, 1, 1), batch.latents, batch.parallel_latents
-    )
+    latents = torch.where(from_concept.view(-1, 1, 1, 1), batch.latents, batch.parallel_latents)
     latents_t = model.add_noise(latents, batch.noise, batch.t)
     with torch.no_grad():
         target = frozen.predict(latents_t, batch.parallel_conditioning, batch.t)

@@ -22,9 +22,7 @@ class PreviewPrompts:
     settings: GenerationSettings
 
     @staticmethod
-    def of(
-        pairs: PromptPairs, settings: GenerationSettings, count: int = 3
-    ) -> PreviewPrompts:
+    def of(pairs: PromptPairs, settings: GenerationSettings, count: int = 3) -> PreviewPrompts:
         """``count`` forget prompts and as many retain prompts of ``pairs.test``."""
         chosen = pairs.test[:count]
         prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]

@@ -154,7 +154,7 @@ def _fields(template: str) -> set[str]:
         raise ValueError(f"templates: {template!r} has an unpaired brace ({error})") from None
     for _, name, spec, conversion in parsed:
         if spec or conversion:
-            raise ValueError(f"templates: {template!r}: write {{{name}}} with nothing after the name")
+            raise ValueError(f"templates: {template!r}: nothing may follow the name in {{{name}}}")
     return {name for _, name, _, _ in parsed if name is not None}
 
 

@@ -86,7 +86,7 @@ def restricted(products: Gram, retain_weight: float) -> Coefficients:
     return 1.0 - retain_weight * along_forget, retain_weight - along_retain
 
 
-def plain_sum(products: Gram, retain_weight: float) -> Coefficients:  # noqa: ARG001
+def plain_sum(products: Gram, retain_weight: float) -> Coefficients:
     """GradDiff (Liu et al. 2022): ``g_f + lambda * g_r``, whatever the angle between them."""
     return 1.0, retain_weight
 

@@ -12,6 +12,11 @@ from live_server import Json, LiveServer
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 LOAD_SECONDS = 120
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # or a first visit opens the Templates dialog
+    "Comfy.Minimap.Visible": False,
+}
+HIDE_BANNER = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -48,12 +53,11 @@ class ComfyPage:
         self.page.on("pageerror", lambda error: self._note(str(error)))
 
     def open(self) -> None:
-        # Without it a first visit opens the Templates dialog over the canvas.
-        self.server.post("/settings", {"Comfy.TutorialCompleted": True})
+        self.server.post("/settings", SETTINGS)
+        self.page.add_init_script(HIDE_BANNER)
         self.page.goto(self.server.url)
         self.page.wait_for_function(
-            "() => window.app && window.app.graph && window.app.extensionManager",
-            timeout=LOAD_SECONDS * 1000,
+            "() => window.app && window.app.graph && window.app.extensionManager"
         )
         self.page.evaluate(_RECORD_EVENTS)
 
@@ -63,6 +67,12 @@ class ComfyPage:
 
     def queue(self) -> None:
         self.page.evaluate("() => window.app.queuePrompt(0)")
+
+    def wait_for_preview(self, seconds: float) -> None:
+        """Until a live preview came, or the run ended without one."""
+        self.page.wait_for_function(
+            "() => window.seen.previews > 0 || window.seen.ended", timeout=seconds * 1000
+        )
 
     def wait_for_end(self, seconds: float) -> str:
         """The name of the event that ended the run: `execution_success` or another."""
@@ -76,8 +86,7 @@ class ComfyPage:
     def shown_images(self) -> dict[str, list[str]]:
         """By node type: the addresses of the pictures that its node shows, once loaded."""
         self.page.wait_for_function(
-            "() => window.app.graph._nodes.every(n => (n.imgs ?? []).every(i => i.complete))",
-            timeout=30_000,
+            "() => window.app.graph._nodes.every(n => (n.imgs ?? []).every(i => i.complete))"
         )
         return self.page.evaluate(
             """() => Object.fromEntries(window.app.graph._nodes.map(n => [
@@ -91,9 +100,19 @@ class ComfyPage:
         self.page.wait_for_timeout(1000)  # the view glides there
 
     def screenshot(self, name: str) -> Path:
+        """With all texts, which the page leaves out of a view from afar to save work."""
         file = self.artifacts / f"{name}.png"
+        usual = self.page.evaluate("() => window.app.canvas.min_font_size_for_lod")
+        self._smallest_text(0)
         self.page.screenshot(path=file)
+        self._smallest_text(usual)
         return file
+
+    def _smallest_text(self, size: float) -> None:
+        self.page.evaluate(
+            "size => { app.canvas.min_font_size_for_lod = size; app.canvas.draw(true, true); }",
+            size,
+        )
 
     def _note_message(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -112,6 +131,7 @@ def open_page(browser: Browser, server: LiveServer, artifacts: Path) -> Iterator
     # The page asks ComfyUI's registry about nodes it does not know; a test asks nobody outside.
     outside = re.compile(rf"^(?!{re.escape(server.url)}/|data:|blob:)")
     context.route(outside, lambda route: route.fulfill(status=200, json={}))
+    context.set_default_timeout(LOAD_SECONDS * 1000)
     page = ComfyPage(context.new_page(), server, artifacts)
     page.open()
     try:

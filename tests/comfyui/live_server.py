@@ -97,11 +97,14 @@ class LiveServer:
         """Queue an API-format prompt and follow it to its end.
 
         `on_event` sees every message as it comes, for instance to press Cancel after a step.
+        Raises ValueError where the server refuses the prompt or a part of it.
         """
         client = uuid.uuid4().hex
         ws = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}")
         try:
             answer = self.post("/prompt", {"prompt": prompt, "client_id": client})
+            if answer["node_errors"]:  # the server runs what is left, and calls that a success
+                raise ValueError(f"the server refused some nodes: {answer['node_errors']}")
             run = Run(answer["prompt_id"])
             deadline = time.monotonic() + timeout
             while run.status == "running":

@@ -62,7 +62,7 @@ def test_demo_in_the_page(
     page.fit_view()
     page.screenshot("demo_loaded")
     page.queue()
-    page.page.wait_for_function("() => window.seen.previews > 0 || window.seen.ended")
+    page.wait_for_preview(180)
     page.screenshot("demo_running")
     assert page.wait_for_end(180) == "execution_success"
     page.page.wait_for_timeout(1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from live_server import PACK_FOLDER, LiveServer
+from live_server import PACK_FOLDER, Event, LiveServer
 from workflow_files import DEMO, QUICK, as_prompt, read, with_widgets
 
 NODE_IDS = (
@@ -62,13 +62,14 @@ def test_demo_runs_with_progress_and_previews(server: LiveServer) -> None:
 
 def test_cancel_stops_the_run_and_the_server_lives_on(server: LiveServer) -> None:
     info = server.object_info()
-    long = {**QUICK, "UnlearnRestrictedGradient": {"steps": 1000}}
+    unlearn = {**QUICK["UnlearnRestrictedGradient"], "steps": 1000}
+    long = {**QUICK, "UnlearnRestrictedGradient": unlearn}
     prompt = as_prompt(with_widgets(read(DEMO), long, info), info)
     pressed = False
 
-    def press_cancel(event: object) -> None:
+    def press_cancel(event: Event) -> None:
         nonlocal pressed
-        if not pressed and getattr(event, "kind", "") == "progress":
+        if not pressed and event.kind == "unlearn.step":
             pressed = True
             server.interrupt()
 

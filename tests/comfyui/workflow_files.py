@@ -20,7 +20,10 @@ Overrides = Mapping[str, Mapping[str, Any]]  # node type -> widget -> value
 
 # Every part of the demo's work, with as little of each as still shows it: a few seconds in all.
 QUICK: Overrides = {
-    "UnlearnRestrictedGradient": {"steps": 4},
+    "UnlearnDiversifyPrompts": {"train_count": 4, "test_count": 4},
+    "UnlearnRestrictedGradient": {"steps": 4, "preview_every": 2, "generation_steps": 4},
+    "UnlearnEvaluateAlignment": {"pictures": 2, "generation_steps": 4},
+    "UnlearnSaveCheckpoint": {"overwrite": True},  # the tests share one server
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+import torch
+from hypothesis import HealthCheck, settings
 
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.dataset import TrainingSets, make_training_sets
@@ -17,8 +18,17 @@ from unlearn_core.settings import GenerationSettings
 from .tiny_models import write_class_conditional, write_stable_diffusion
 
 # A slow machine is not a failing test, and a red run can be repeated.
-settings.register_profile("core", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "core",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("core")
+
+# Tensors this small gain nothing from threads, which wait for each other on a busy machine.
+torch.set_num_threads(1)
 
 FAST = GenerationSettings(steps=2, batch_size=4)
 FAMILIES = ("sd", "sd-v", "class", "class-grey")

@@ -63,7 +63,9 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, suffix: str) -> None:
 def test_a_single_file(tmp_path: Path) -> None:
     file = tmp_path / "sd15.safetensors"
     save_file({"weight": torch.zeros(1)}, file)
-    with pytest.raises(ModelError, match=r"'sd15.safetensors' is a single file, choose a diffusers"):
+    with pytest.raises(
+        ModelError, match=r"'sd15.safetensors' is a single file, choose a diffusers"
+    ):
         load_model(file)
 
 
@@ -163,7 +165,9 @@ def test_weights_that_lack_a_tensor(sd_folder: Path, copy_of: CopyOf, component:
         load_model(folder)
 
 
-@pytest.mark.parametrize("file", ["unet/config.json", "vae/config.json", "text_encoder/config.json"])
+@pytest.mark.parametrize(
+    "file", ["unet/config.json", "vae/config.json", "text_encoder/config.json"]
+)
 @pytest.mark.parametrize("content", ["", "{", "[]"])
 def test_a_damaged_config(sd_folder: Path, copy_of: CopyOf, file: str, content: str) -> None:
     folder = copy_of(sd_folder)
@@ -172,9 +176,7 @@ def test_a_damaged_config(sd_folder: Path, copy_of: CopyOf, file: str, content: 
         load_model(folder)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"prediction_type": "flow"}, {"beta_schedule": "unheard of"}]
-)
+@pytest.mark.parametrize("changes", [{"prediction_type": "flow"}, {"beta_schedule": "unheard of"}])
 def test_a_schedule_that_is_not_known(
     sd_folder: Path, copy_of: CopyOf, changes: dict[str, str]
 ) -> None:
@@ -188,9 +190,7 @@ def test_a_schedule_that_is_not_known(
     "id2label",
     [None, 3, ["cat", "dog"], {"0": "cat", "2": "dog"}, {"zero": "cat"}, {"1": "cat", "2": "dog"}],
 )
-def test_labels_that_name_no_classes(
-    class_folder: Path, copy_of: CopyOf, id2label: object
-) -> None:
+def test_labels_that_name_no_classes(class_folder: Path, copy_of: CopyOf, id2label: object) -> None:
     folder = copy_of(class_folder)
     edit(folder / "model_index.json", id2label=id2label)
     with pytest.raises(ModelError, match="id2label of 'tiny-class' must name the labels"):

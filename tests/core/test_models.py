@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,17 @@ PROMPTS = ("a cat indoors", "the dog", "house by the sea")
 def some_parameters(model: ModelHandle) -> list[str]:
     """Every third: owned and shared ones side by side in the same layers."""
     return [name for name, _ in model.named_parameters()][::3]
+
+
+def own_scheduler(model: ModelHandle) -> Any:
+    """diffusers' training scheduler as the folder describes it; its methods are loosely typed."""
+    return DDPMScheduler.from_pretrained(model.info.source / "scheduler")
+
+
+def own_pipeline(folder: Path) -> Any:
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def snapshot(model: ModelHandle) -> dict[str, Tensor]:
@@ -103,21 +115,21 @@ def test_pixel_space_loses_nothing(class_folder: Path, grey_folder: Path) -> Non
 
 
 def test_noise_is_added_as_the_scheduler_adds_it(model: ModelHandle) -> None:
-    scheduler = DDPMScheduler.from_pretrained(model.info.source / "scheduler")
+    scheduler = own_scheduler(model)
     latents, noise, t = random_batch(model)
-    expected = scheduler.add_noise(latents, noise, t)  # pyright: ignore[reportArgumentType]
+    expected = scheduler.add_noise(latents, noise, t)
     torch.testing.assert_close(model.add_noise(latents, noise, t), expected)
 
 
 def test_the_error_is_against_the_schedulers_target(model: ModelHandle) -> None:
-    scheduler = DDPMScheduler.from_pretrained(model.info.source / "scheduler")
+    scheduler = own_scheduler(model)
     latents, noise, t = random_batch(model)
     target = noise
     if scheduler.config["prediction_type"] == "v_prediction":
-        target = scheduler.get_velocity(latents, noise, t)  # pyright: ignore[reportArgumentType]
+        target = scheduler.get_velocity(latents, noise, t)
     encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
     with torch.no_grad():
-        noised = scheduler.add_noise(latents, noise, t)  # pyright: ignore[reportArgumentType]
+        noised = scheduler.add_noise(latents, noise, t)
         expected = (model.predict(noised, encoded, t) - target).square()
         found = model.denoise_error(latents, encoded, noise, t)
     assert found.shape == latents.shape
@@ -150,7 +162,9 @@ def test_a_seed_gives_the_same_picture_in_any_batch(model: ModelHandle) -> None:
     assert torch.equal(together, draw(model, PROMPTS, [3, 4, 5]))
     for i, prompt in enumerate(PROMPTS):
         alone = draw(model, [prompt], [3 + i])
-        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-4)
+        # Untrained weights draw large latents; the tolerance is that of a picture.
+        scale = together.std().item()
+        torch.testing.assert_close(alone / scale, together[i : i + 1] / scale, rtol=0, atol=1e-4)
     assert not torch.allclose(draw(model, PROMPTS, [6, 7, 8]), together, atol=0.1)
 
 
@@ -261,7 +275,7 @@ def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
     folder = sd_folder if target == "epsilon" else sd_v_folder
     model = load_model(folder)
     prompts, seeds, steps = ["a cat by the sea", "dog"], [11, 12], 5
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline = own_pipeline(folder)
     assert pipeline.scheduler.config["prediction_type"] == target
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
         pipeline.scheduler.config,
@@ -270,14 +284,13 @@ def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
         final_sigmas_type="zero",
         timestep_spacing="linspace",
     )
-    pipeline.set_progress_bar_config(disable=True)
     noise = [
         torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds
     ]
     expected = pipeline(
         prompts, latents=torch.stack(noise), num_inference_steps=steps,
         guidance_scale=guidance_scale, output_type="np",
-    ).images  # pyright: ignore[reportAttributeAccessIssue] - a tuple only when asked for one  # fmt: skip
+    ).images  # fmt: skip
     latents = model.sample(prompts, seeds, steps=steps, guidance_scale=guidance_scale)
     found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
     assert expected.std() > 0.01
@@ -286,7 +299,7 @@ def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
 
 def test_pictures_encode_as_diffusers_encodes_them(sd_folder: Path) -> None:
     """The autoencoder's mean, times the factor that gives latents unit variance."""
-    pipeline = StableDiffusionPipeline.from_pretrained(sd_folder, safety_checker=None)
+    pipeline = own_pipeline(sd_folder)
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     prepared = pipeline.image_processor.preprocess(images)
     with torch.no_grad():

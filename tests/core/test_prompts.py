@@ -26,7 +26,10 @@ DIMENSIONS = {
 }
 
 vocabulary = st.lists(
-    st.text("abcdefg", min_size=3, max_size=6).map("v{}".format), min_size=2, max_size=6, unique=True
+    st.text("abcdefg", min_size=3, max_size=6).map("v{}".format),
+    min_size=2,
+    max_size=6,
+    unique=True,
 )
 grids = st.dictionaries(
     st.sampled_from(["object", "place", "mood", "time"]), vocabulary, min_size=1, max_size=3
@@ -43,7 +46,9 @@ def prompt_pairs(draw: st.DrawFn) -> PromptPairs:
             synonyms=draw(st.sampled_from([(), ("sumi",), ("sumi", "indian ink")])),
             replacements=draw(st.sampled_from([(), ("oil",), ("oil", "pink", "pencil")])),
         ),
-        draw(st.sampled_from([[f"{{concept}} {fields}"], [f"{fields} {{concept}}", "a {concept}"]])),
+        draw(
+            st.sampled_from([[f"{{concept}} {fields}"], [f"{fields} {{concept}}", "a {concept}"]])
+        ),
         grid,
         train_count=draw(st.integers(1, 30)),
         test_count=draw(st.integers(1, 30)),
@@ -186,10 +191,10 @@ def test_dropping_the_concept_leaves_a_clean_prompt() -> None:
         ("a {concept} {}", "no dimension"),
         ("a {concept} {0}", "no dimension"),
         ("a {concept} {colour}", "'colour', which is no dimension \\(object, place\\)"),
-        ("a {concept} {object:>99999999}", "nothing after the name"),
-        ("a {concept:{object}}", "nothing after the name"),
-        ("a {concept!r}", "nothing after the name"),
-        ("a {concept} {object!s}", "nothing after the name"),
+        ("a {concept} {object:>99999999}", "nothing may follow the name"),
+        ("a {concept:{object}}", "nothing may follow the name"),
+        ("a {concept!r}", "nothing may follow the name"),
+        ("a {concept} {object!s}", "nothing may follow the name"),
         ("a {concept} {object", "unpaired brace"),
         ("a {concept} object}", "unpaired brace"),
         ("a {object} in ink style", "put {concept} where it belongs"),
@@ -197,19 +202,17 @@ def test_dropping_the_concept_leaves_a_clean_prompt() -> None:
     ],
 )
 def test_a_template_that_cannot_be_filled_is_refused(template: str, message: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError, match=message) as caught:
         diversify(CONCEPT, [TEMPLATES[0], template], DIMENSIONS, train_count=1, test_count=1)
     assert template in str(caught.value) or repr(template) in str(caught.value)
-    assert time.monotonic() - started < 1  # 99,999,999 characters were never made
+    assert time.process_time() - started < 1  # 99,999,999 characters were never made
 
 
 def test_values_and_names_are_text_and_no_templates() -> None:
     concept = ForgetConcept("{object.__class__}", replacements=("{place!r}",))
     grid = {"object": ("{concept}", "{0}", "%s"), "place": ("x", "y")}
-    pairs = diversify(
-        concept, ["{concept} of {object} {place}"], grid, train_count=4, test_count=1
-    )
+    pairs = diversify(concept, ["{concept} of {object} {place}"], grid, train_count=4, test_count=1)
     for pair in (*pairs.train, *pairs.test):
         assert pair.forget.startswith(f"{{object.__class__}} of {pair.values['object']} ")
         assert pair.retain.startswith(f"{{place!r}} of {pair.values['object']} ")
@@ -242,7 +245,7 @@ def test_an_impossible_request_is_refused(changed: dict[str, object], message: s
     if changed.get("dimensions") == {}:
         request["templates"] = ["{concept}"]  # train and test would be the same prompt
     with pytest.raises(ValueError, match=message):
-        diversify(CONCEPT, **request)  # pyright: ignore[reportArgumentType] - a table of cases
+        diversify(CONCEPT, **request)
 
 
 def test_dimensions_are_read_line_by_line() -> None:

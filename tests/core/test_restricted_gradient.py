@@ -130,7 +130,9 @@ def test_each_part_is_what_the_closed_form_says(pair: tuple[Gradient, Gradient])
     sine = math.sqrt(1 - (dot(forget, retain) / norm(forget) / norm(retain)) ** 2)
     for delta, own in zip(deltas(forget, retain), (forget, retain), strict=True):
         assert norm(delta) == pytest.approx(norm(own) * sine, rel=1e-2, abs=1e-4 * norm(own))
-        assert dot(delta, own) == pytest.approx(norm(delta) ** 2, rel=1e-2, abs=1e-4 * norm(own) ** 2)
+        assert dot(delta, own) == pytest.approx(
+            norm(delta) ** 2, rel=1e-2, abs=1e-4 * norm(own) ** 2
+        )
 
 
 @given(conflicts(), retain_weights)

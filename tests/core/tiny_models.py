@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -25,6 +26,11 @@ CLASS_NAMES = ("cat", "dog", "house")
 WIDTH = 16  # of the text embeddings
 
 
+def _built(kind: Any, **options: Any) -> Any:
+    """diffusers types its options narrower than it takes them."""
+    return kind(**options)
+
+
 def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
     """A Stable Diffusion of 16 x 16 pixels and 4 x 8 x 8 latents, with cross-attention."""
     with torch.random.fork_rng(devices=[]):
@@ -36,7 +42,8 @@ def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Pa
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         )  # fmt: skip
-        vae = AutoencoderKL(
+        vae = _built(
+            AutoencoderKL,
             sample_size=16, latent_channels=4, norm_num_groups=4, block_out_channels=(8, 8),
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
@@ -47,18 +54,20 @@ def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Pa
                 num_hidden_layers=2, projection_dim=WIDTH,
             )
         )  # fmt: skip
-    pipeline = StableDiffusionPipeline(
+    pipeline = _built(
+        StableDiffusionPipeline,
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=new_tokenizer(folder.with_name(f"{folder.name}-vocabulary")),
         unet=unet,
-        scheduler=DDIMScheduler(
+        scheduler=_built(
+            DDIMScheduler,
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
             clip_sample=False, set_alpha_to_one=False, steps_offset=1,
             prediction_type=prediction_type,
         ),
-        safety_checker=None,  # pyright: ignore[reportArgumentType] - optional, though not typed so
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder)
@@ -76,7 +85,7 @@ def write_class_conditional(folder: Path, channels: int = 3) -> Path:
             up_block_types=("AttnUpBlock2D", "UpBlock2D"), num_class_embeds=len(CLASS_NAMES),
         )  # fmt: skip
     unet.save_pretrained(folder / "unet")
-    DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(folder / "scheduler")
+    DDPMScheduler().save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "ClassConditionalPipeline",
         "unet": ["diffusers", "UNet2DModel"],

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -49,7 +49,7 @@ def save_diffusers_folder(
     part = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
     try:
         _write(unlearned, report, part)
-        part.chmod(0o755)  # mkdtemp's 0o700 would hide the model from a server's other users
+        _make_readable(part)
         if destination.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
             destination.replace(old)
@@ -57,11 +57,10 @@ def save_diffusers_folder(
             shutil.rmtree(old)
         else:
             part.replace(destination)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
         raise OSError(
-            error.errno,
-            f"name: {destination.name!r} could not be saved ({error.strerror}); nothing was "
-            "written, free some space or check the folder's permissions",
+            f"name: {destination.name!r} could not be saved ({error}); nothing was written, "
+            "free some space or check the folder's permissions"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -94,3 +93,11 @@ def replace_tensors(source: Path, destination: Path, changed: dict[str, Tensor])
     for name in tensors.keys() & changed.keys():
         tensors[name] = changed[name].to("cpu", tensors[name].dtype).contiguous()
     save_file(tensors, destination, metadata=metadata)
+
+
+def _make_readable(folder: Path) -> None:
+    """mkdtemp and safetensors write for their owner alone, which would hide the model from the
+    other users of a shared server."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)

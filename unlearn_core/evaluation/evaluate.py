@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..concepts import ForgetConcept
@@ -176,7 +174,9 @@ def measure(
         unlearning_accuracy=None if shown is None else 1 - shown / len(groups["forget"]),
         in_domain_retain=_share(
             (value, pair.replacement)
-            for value, pair in zip(seen_retain.get(concept.kind, []), retained["retain"], strict=False)
+            for value, pair in zip(
+                seen_retain.get(concept.kind, []), retained["retain"], strict=False
+            )
             if pair.replacement
         ),
         cross_domain_retain=_content(retained["retain"], seen_retain),
@@ -193,9 +193,7 @@ def _cycle(pairs: Sequence[PromptPair], count: int) -> list[PromptPair]:
     return list(itertools.islice(itertools.cycle(pairs), count))
 
 
-def _content(
-    pairs: Sequence[PromptPair], seen: dict[str, list[str | None]]
-) -> float | None:
+def _content(pairs: Sequence[PromptPair], seen: dict[str, list[str | None]]) -> float | None:
     return _share(
         (found, pair.values[dimension])
         for dimension, values in seen.items()

@@ -1,7 +1,8 @@
-"""Judges: what does a picture show? A model folder may carry a trained one; CLIP is the fallback."""
+"""Judges: what does a picture show? A model folder may carry a trained one; else CLIP does."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,9 +38,9 @@ class ConvJudge(nn.Module):
         self.image_size = image_size
         widths = (3, 24, 48, 96, 128)
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(widths):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
-            layers += [nn.Conv2d(outputs, outputs, 3, padding=1, stride=2, groups=1)]
+            layers += [nn.Conv2d(outputs, outputs, 3, padding=1, stride=2)]
             layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.heads = nn.ModuleDict(

@@ -31,7 +31,7 @@ def table(report: AlignmentReport) -> str:
 
 
 def summary(report: AlignmentReport) -> str:
-    """What was suppressed and what was kept, in two sentences that claim no more than was tested."""
+    """What was suppressed and what was kept, in two sentences that claim no more than was seen."""
     name, before, after = report.concept.name, report.before, report.after
     if after.concept_shown is None:
         forgotten = f"Nobody here can judge whether {name!r} shows: look at the pictures."

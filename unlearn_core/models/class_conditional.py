@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from . import denoiser
 from .protocol import Conditioning, ModelInfo, OnStep
@@ -83,7 +83,7 @@ class ClassConditionalHandle:
         seeds: Sequence[int],
         *,
         steps: int,
-        guidance_scale: float,  # noqa: ARG002 - a class has no empty prompt to guide away from
+        guidance_scale: float,
         on_step: OnStep | None = None,
     ) -> Tensor:
         noise = denoiser.seeded_noise(seeds, self.latent_shape).to(self.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
@@ -59,8 +59,12 @@ def sample_dpm_solver(
 ) -> Tensor:
     """DPM-Solver++ (Lu et al. 2022), second order, from pure noise to latents."""
     scheduler = DPMSolverMultistepScheduler.from_config(
-        scheduler_config, algorithm_type="dpmsolver++", final_sigmas_type="zero",
-        use_karras_sigmas=False, timestep_spacing="linspace", lower_order_final=True,
+        scheduler_config,
+        algorithm_type="dpmsolver++",
+        final_sigmas_type="zero",
+        use_karras_sigmas=False,
+        timestep_spacing="linspace",
+        lower_order_final=True,
     )
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
@@ -95,5 +99,3 @@ def changed_tensors(module: nn.Module, base: nn.Module) -> dict[str, Tensor]:
         for name, tensor in module.state_dict().items()
         if tensor is not before[name] and not torch.equal(tensor, before[name])
     }
-
-

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 OnStep = Callable[[], None]
 """Called between two pieces of work; whoever wants to cancel raises from it."""

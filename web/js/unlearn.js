@@ -88,6 +88,9 @@ app.registerExtension({
     api.addEventListener("executed", onExecuted);
   },
   nodeCreated(node) {
+    if (!node.comfyClass.startsWith("Unlearn")) return;
+    // This page tells classic nodes of `advanced` only in the options.
+    for (const widget of node.widgets ?? []) widget.advanced ||= widget.options?.advanced;
     const panel = PANELS[node.comfyClass];
     if (panel) addPanel(node, panel);
   },

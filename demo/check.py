@@ -1,0 +1,54 @@
+"""How well does the demo model draw? ``python -m demo.check``: 500 prompts, judged."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+from unlearn_core.cli import Bars, say
+from unlearn_core.dataset import draw_latents
+from unlearn_core.evaluation.judge import ConvJudge
+from unlearn_core.evaluation.pictures import picture_strip
+from unlearn_core.models import load_model
+from unlearn_core.prompts import with_articles
+from unlearn_core.settings import GenerationSettings
+
+from .build import EMOJI
+from .world import FULL_CAPTIONS, random_subject
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m demo.check", description=__doc__)
+    parser.add_argument("--model", type=Path, default=EMOJI)
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--picture", type=Path, help="also save the first 12 here")
+    options = parser.parse_args()
+    model = load_model(options.model)
+    judge = ConvJudge.load(EMOJI / "evaluation")
+    rng = random.Random(5)
+    subjects = [random_subject(rng) for _ in range(options.count)]
+    prompts = [with_articles(rng.choice(FULL_CAPTIONS).format(**vars(s))) for s in subjects]
+    bars = Bars()
+    latents = draw_latents(
+        model,
+        prompts,
+        GenerationSettings(seed=5_000_000),
+        on_picture=lambda done, total: bars("drawing", done, total, None),
+    )
+    bars.close()
+    images = model.decode_latents(latents)
+    seen = judge.classify(images)
+    right = {
+        name: sum(v == getattr(s, name) for v, s in zip(values, subjects, strict=True))
+        / len(subjects)
+        for name, values in seen.items()
+    }
+    if options.picture:
+        picture_strip(images[:12]).save(options.picture)
+    say(json.dumps({"prompts": len(prompts), "right": right}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What the core may depend on, read off its source and off a fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import unlearn_core
+
+CORE = Path(unlearn_core.__file__).parent
+ROOT = CORE.parent
+FILES = sorted(CORE.rglob("*.py"))
+COMMAND_LINES = {"cli.py"}
+
+COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server"}
+OUTSIDE = COMFYUI | {
+    "nodes",
+    "web",
+    "execution",
+    "latent_preview",
+    "aiohttp",
+    "tqdm",
+    "demo",
+    "tests",
+}
+CALLS = {"print", "eval", "exec", "compile", "__import__", "input", "breakpoint"}
+HEAVY = ("diffusers", "transformers", "open_clip", "matplotlib", "safetensors")
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(level, module) of every import, also of those inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or ""
+
+
+def calls(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_the_core_knows_of_nobody_above_it(file: Path) -> None:
+    allowed = {"tqdm"} if file.name in COMMAND_LINES else set()
+    depth = len(file.relative_to(CORE).parts)
+    for level, module in imports(ast.parse(file.read_text(encoding="utf-8"))):
+        assert level <= depth, f"{'.' * level}{module} leaves the package"
+        if level == 0:
+            package = module.split(".")[0]
+            assert package not in OUTSIDE - allowed, module
+            # ComfyUI loads the pack by its path, where the absolute name does not exist.
+            assert package != "unlearn_core", f"write {module} as a relative import"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_the_core_neither_prints_nor_runs_text(file: Path) -> None:
+    allowed = {"print"} if file.name in COMMAND_LINES else set()
+    found = set(calls(ast.parse(file.read_text(encoding="utf-8"))))
+    assert not found & (CALLS - allowed)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_nothing_is_unpickled(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert not {"pickle", "dill", "joblib", "shelve", "marshal"} & {m for _, m in imports(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) != ("torch", "load")
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_it_is_python_3_10(file: Path) -> None:
+    """``requires-python`` says so; names that ``typing`` has only since 3.11 break the import."""
+    source = file.read_text(encoding="utf-8")
+    newer = {"Self", "assert_never", "LiteralString", "Never", "Unpack", "override"}
+    for node in ast.walk(ast.parse(source, feature_version=(3, 10))):
+        if isinstance(node, ast.ImportFrom) and node.module == "typing":
+            assert not newer & {alias.name for alias in node.names}
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            assert "tomllib" not in {alias.name for alias in node.names}
+
+
+def test_the_checks_above_see_what_they_look_for() -> None:
+    source = "def f():\n    from comfy.utils import x\n    import server\n    print(x, eval('1'))"
+    tree = ast.parse(source)
+    assert set(imports(tree)) == {(0, "comfy.utils"), (0, "server")}
+    assert set(calls(tree)) == {"f", "print", "eval"} - {"f"}
+    assert len(FILES) > 10
+
+
+@pytest.mark.parametrize("module", ["restricted_gradient", "concepts", "prompts", "settings"])
+def test_the_light_modules_need_no_more_than_torch(module: str) -> None:
+    """In an interpreter in which everything heavier is missing."""
+    script = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HEAVY!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+import unlearn_core.{module}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_the_package_runs_and_its_names_exist() -> None:
+    outcome = doctest.testmod(unlearn_core)
+    assert outcome.attempted > 3
+    assert outcome.failed == 0
+    assert all(hasattr(unlearn_core, name) for name in unlearn_core.__all__)

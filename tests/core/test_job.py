@@ -1,0 +1,161 @@
+"""The command line and the job behind it, on a tiny model: every stage, and every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from unlearn_core.cli import main
+
+Content = dict[str, Any]
+
+
+@pytest.fixture
+def content(sd_folder: Path) -> Content:
+    """A whole settings file."""
+    return {
+        "model": str(sd_folder),
+        "concept": {"name": "ink", "kind": "style", "replacements": ["noto", "pixel"]},
+        "prompts": {
+            "templates": ["a {object} in {concept} style"],
+            "dimensions": {"object": ["cat", "dog", "house", "tree"]},
+            "train_count": 4,
+            "test_count": 2,
+        },
+        "generation": {"steps": 2},
+        "unlearn": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3},
+        "evaluation": {"pictures": 2, "generation": {"steps": 2, "seed": 99}},
+    }
+
+
+@pytest.fixture
+def settings(content: Content, tmp_path: Path) -> Path:
+    return write(content, tmp_path)
+
+
+def write(content: Content, folder: Path) -> Path:
+    file = folder / "settings.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return file
+
+
+def run(stage: str, settings: Path, *more: str) -> int:
+    places = ("--out", str(settings.parent / "out"), "--cache", str(settings.parent / "cache"))
+    return main([stage, str(settings), *(() if stage == "prompts" else places), *more])
+
+
+def test_run_leaves_everything_that_a_person_looks_at(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", settings, "--json") == 0
+    out = settings.parent / "out"
+    report = json.loads((out / "report.json").read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    assert report["concept"]["name"] == "ink"
+    assert report["settings"]["steps"] == len(report["steps"]) == 2
+    assert {"making images", "unlearning", "evaluating", "saving"} <= report["seconds"].keys()
+    for side in ("before", "after"):
+        assert report[side]["unlearning_accuracy"] is None  # this model carries no judge
+        assert report[side]["alignment"].keys() == {"forget", "retain_train", "retain_test"}
+    assert {"cosine", "conflict", "forget_loss", "grad_forget_norm"} <= report["steps"][0].keys()
+    for picture in ("loss.png", "before_after.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_saved_folder_is_the_unlearned_model_for_somebody_elses_loader(
+    settings: Path, sd_folder: Path
+) -> None:
+    assert run("run", settings) == 0
+    saved = settings.parent / "out" / "model"
+    changed = load_file(settings.parent / "out" / "unlearned.safetensors")
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        saved, safety_checker=None, local_files_only=True
+    )
+    weights = pipeline.unet.state_dict()
+    base = load_file(sd_folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert changed
+    for name, tensor in base.items():
+        expected = changed[name].to(tensor.dtype) if name in changed else tensor
+        torch.testing.assert_close(weights[name], expected.float(), rtol=0, atol=1e-3)
+    before = (sd_folder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert (saved / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+def test_stages_one_by_one_make_what_run_makes(settings: Path) -> None:
+    for stage in ("unlearn", "evaluate", "save"):
+        assert run(stage, settings) == 0
+    staged = load_file(settings.parent / "out" / "unlearned.safetensors")
+    weights = settings.parent / "out/model/unet/diffusion_pytorch_model.safetensors"
+    saved = load_file(weights)
+    assert run("run", settings) == 0
+    again = load_file(settings.parent / "out" / "unlearned.safetensors")
+    assert staged.keys() == again.keys()
+    assert all(torch.equal(staged[name], again[name]) for name in staged)
+    assert all(torch.equal(saved[name], tensor) for name, tensor in load_file(weights).items())
+
+
+def test_prompts_shows_the_pairs_and_draws_nothing(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("prompts", settings, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["train"]) == 4
+    assert all("ink" in pair["forget"] for pair in shown["train"] + shown["test"])
+    assert not (settings.parent / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("unlearn", "steps", 0, "steps must be 1 or more, got 0"),
+        ("unlearn", "method", "magic", "method must be one of"),
+        ("unlearn", "stepz", 1, "no field 'stepz'"),
+        ("concept", "name", " ", "concept must name what to forget"),
+        ("prompts", "templates", ["a cat"], "the concept is not in"),
+        ("prompts", "train_count", 0, "train_count must be 1 or more"),
+        ("evaluation", "pictures", 0, "pictures must be 1 or more"),
+        (None, "model", "missing", "does not exist"),
+        (None, "modle", "x", "no field 'modle'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_field(
+    content: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    section: str | None,
+    field: str,
+    value: object,
+    message: str,
+) -> None:
+    (content if section is None else content[section])[field] = value
+    assert run("run", write(content, tmp_path)) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert message in errors[-1]
+    assert errors[-1].startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_fields_and_files_are_named(
+    tmp_path: Path, content: Content, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", tmp_path / "nowhere.json") == 2
+    assert "does not exist" in capsys.readouterr().err
+    del content["model"]
+    assert run("run", write(content, tmp_path)) == 2
+    assert "settings: 'model' is missing" in capsys.readouterr().err
+    (tmp_path / "settings.json").write_text("{")
+    assert run("run", tmp_path / "settings.json") == 2
+    assert "is not JSON" in capsys.readouterr().err
+
+
+def test_evaluate_without_unlearn_says_what_is_missing(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("evaluate", settings) == 2
+    assert "out: no unlearned model" in capsys.readouterr().err

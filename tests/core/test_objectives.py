@@ -1,0 +1,122 @@
+"""The losses against their formulas, on a real tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.objectives import OBJECTIVES, ForgetBatch, ascent, redirect, retain_loss
+
+SIZE = 4
+
+
+@pytest.fixture
+def batch(sd_model: ModelHandle) -> ForgetBatch:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(3, SIZE, *sd_model.latent_shape, generator=generator)
+    return ForgetBatch(
+        latents=draws[0],
+        conditioning=sd_model.encode_prompts(["a cat", "a cat indoors"] * 2),
+        parallel_latents=draws[1],
+        parallel_conditioning=sd_model.encode_prompts(["a dog", "a dog indoors"] * 2),
+        noise=draws[2],
+        t=torch.tensor([0, 300, 600, 999]),
+    )
+
+
+@pytest.fixture
+def changed(sd_model: ModelHandle) -> ModelHandle:
+    """A trainable copy a little away from the frozen model."""
+    copy = sd_model.trainable_copy([name for name, _ in sd_model.named_parameters()])
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for _, parameter in copy.named_parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return copy
+
+
+def squared_error(model: ModelHandle, batch: ForgetBatch) -> Tensor:
+    return model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
+
+
+def test_retain_loss_is_the_training_loss_of_each_picture(
+    sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    found = retain_loss(sd_model, batch.latents, batch.conditioning, batch.noise, batch.t)
+    assert found.shape == (SIZE,)
+    torch.testing.assert_close(found, squared_error(sd_model, batch).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("truncation", [0.05, 1.0, 1e9])
+def test_ascent_is_the_negative_truncated_error(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, truncation: float
+) -> None:
+    error = squared_error(changed, batch)
+    expected = -torch.minimum(error, torch.tensor(truncation)).mean((1, 2, 3))
+    torch.testing.assert_close(ascent(changed, sd_model, batch, truncation), expected)
+
+
+def test_what_is_wrong_enough_has_no_gradient(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    parameters = [p for _, p in changed.named_parameters()]
+    below = squared_error(changed, batch).min().item() / 2
+
+    def gradient_norm(truncation: float) -> float:
+        loss = ascent(changed, sd_model, batch, truncation).mean()
+        gradients = torch.autograd.grad(loss, parameters)
+        return sum(g.square().sum().item() for g in gradients)
+
+    assert gradient_norm(below) == 0
+    assert gradient_norm(1e9) > 0
+
+
+def test_redirect_is_the_distance_to_the_frozen_prediction_of_the_parallel(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    """Row by row: even rows start from the concept's pictures, odd ones from the parallel's."""
+    found = redirect(changed, sd_model, batch, 1.0)
+    assert found.shape == (SIZE,)
+    for row in range(SIZE):
+        latents = batch.latents if row % 2 == 0 else batch.parallel_latents
+        one = slice(row, row + 1)
+        x_t = sd_model.add_noise(latents[one], batch.noise[one], batch.t[one])
+        wanted = sd_model.predict(x_t, batch.parallel_conditioning[one], batch.t[one])
+        given = changed.predict(x_t, batch.conditioning[one], batch.t[one])
+        torch.testing.assert_close(found[row], (given - wanted).square().mean())
+
+
+def test_redirect_has_nothing_to_do_for_equal_prompts_and_models(
+    sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    same = replace(batch, parallel_conditioning=batch.conditioning)
+    assert redirect(sd_model, sd_model, same, 1.0).max() < 1e-10
+    assert redirect(sd_model, sd_model, batch, 1.0).min() > 0
+
+
+def test_redirect_trains_the_model_and_not_the_frozen_one(
+    sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    names = [name for name, _ in sd_model.named_parameters()]
+    trained, frozen = sd_model.trainable_copy(names), sd_model.trainable_copy(names)
+    loss = redirect(trained, frozen, batch, 1.0).sum()
+    ours, theirs = ([p for _, p in m.named_parameters()] for m in (trained, frozen))
+    gradients = torch.autograd.grad(loss, ours + theirs, allow_unused=True)
+    assert all(g is None for g in gradients[len(ours) :])
+    assert sum(g.square().sum().item() for g in gradients if g is not None) > 0
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_no_row_is_moved_by_another(
+    objective: str, changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    loss = OBJECTIVES[objective]
+    before = loss(changed, sd_model, batch, 1.0)
+    latents = torch.cat([batch.latents[:2], batch.latents[2:] + 1])
+    after = loss(changed, sd_model, replace(batch, latents=latents), 1.0)
+    torch.testing.assert_close(after[:2], before[:2])
+    assert not torch.allclose(after[2], before[2])

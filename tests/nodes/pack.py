@@ -1,0 +1,109 @@
+"""The pack as ComfyUI loads it, by its path, and its nodes as ComfyUI runs them.
+
+ComfyUI's folder comes first on ``sys.path``: otherwise its ``import nodes`` would find ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "ComfyUI").resolve()
+NAME = "unlearn_pack"  # any will do: the pack may only import itself relatively
+
+if not (COMFYUI / "main.py").is_file():
+    raise pytest.UsageError(
+        f"no ComfyUI in {COMFYUI}: run `python run.py test`, or set COMFYUI_PATH"
+    )
+sys.path.insert(0, str(COMFYUI))
+
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True  # before anything asks for the device
+
+# As in ComfyUI's main.py: once its `nodes` is imported, `utils` would be another module.
+importlib.import_module("utils.install_util")
+
+import execution  # noqa: E402
+import torch  # noqa: E402
+from comfy_api.latest import io  # noqa: E402
+
+import nodes as comfyui_nodes  # noqa: E402
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[NAME] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _nodes() -> dict[str, type[io.ComfyNode]]:
+    extension = asyncio.run(PACK.comfy_entrypoint())
+    listed = asyncio.run(extension.get_node_list())
+    return {node.define_schema().node_id: node for node in listed}
+
+
+PACK = _load()
+NODES = _nodes()
+getattr(comfyui_nodes, "NODE_CLASS_MAPPINGS").update(NODES)  # noqa: B009 - pyright sees our nodes
+
+
+def pack_module(name: str) -> ModuleType:
+    """A module of the pack; its classes are not those of ``import unlearn_core``."""
+    return importlib.import_module(f"{NAME}.{name}")
+
+
+def schema_inputs(node_id: str) -> dict[str, Any]:
+    """The node's inputs by name."""
+    return {inp.id: inp for inp in NODES[node_id].define_schema().inputs}
+
+
+def defaults(node_id: str) -> dict[str, Any]:
+    """The widget values of a fresh node."""
+    inputs = schema_inputs(node_id).items()
+    return {name: inp.default for name, inp in inputs if isinstance(inp, io.WidgetInput)}
+
+
+def run_node(node_id: str, **inputs: Any) -> io.NodeOutput:
+    """Run a node as ComfyUI does: on a locked clone, in inference mode. What is not given is at
+    its default."""
+    clone = NODES[node_id].PREPARE_CLASS_CLONE({io.Hidden.unique_id: "7"})
+    with torch.inference_mode():
+        return clone.EXECUTE_NORMALIZED(**{**defaults(node_id), **inputs})
+
+
+def node_result(node_id: str, **inputs: Any) -> tuple[Any, ...]:
+    result = run_node(node_id, **inputs).result
+    assert result is not None
+    return result
+
+
+def refusals(node_id: str, **widgets: Any) -> list[str]:
+    """What ComfyUI itself answers to a queued node with these widget values, before any work."""
+    links = {
+        name: ["source", 0]
+        for name, inp in schema_inputs(node_id).items()
+        if not isinstance(inp, io.WidgetInput) and not inp.optional
+    }
+    source = type("Source", (), {"RETURN_TYPES": ("*",), "INPUT_TYPES": classmethod(lambda _: {})})
+    getattr(comfyui_nodes, "NODE_CLASS_MAPPINGS")["Source"] = source  # noqa: B009
+    prompt = {
+        "source": {"class_type": "Source", "inputs": {}},
+        "node": {"class_type": node_id, "inputs": {**links, **defaults(node_id), **widgets}},
+    }
+    _, errors, _ = asyncio.run(execution.validate_inputs("prompt", prompt, "node", {}))
+    return [f"{error['message']}: {error['details']}" for error in errors]

@@ -1,0 +1,245 @@
+"""Bad input: one clear error that names field, value and cure, before any work starts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .pack import node_result, pack_module, refusals, run_node
+
+SAVE = "UnlearnSaveCheckpoint"
+
+
+@pytest.mark.parametrize("concept", ["", "   ", "\n"])
+def test_empty_concept(concept: str) -> None:
+    (answer,) = refusals("UnlearnForgetConcept", concept=concept)
+    assert "concept must name what to forget" in answer
+    assert repr(concept) in answer
+    with pytest.raises(ValueError, match="type a word such as 'ink'"):
+        run_node("UnlearnForgetConcept", concept=concept)
+
+
+def test_concept_among_its_replacements() -> None:
+    with pytest.raises(ValueError, match="replacements must not contain the concept.*'ink'"):
+        run_node("UnlearnForgetConcept", replacements="noto, ink")
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(ValueError, match="kind must be one of .*got 'smell'"):
+        run_node("UnlearnForgetConcept", kind="smell")
+
+
+def test_words_are_read_without_gaps_and_doubles() -> None:
+    (concept,) = node_result("UnlearnForgetConcept", synonyms=" inky,, wash ,inky,")
+    assert concept.synonyms == ("inky", "wash")
+
+
+@pytest.mark.parametrize(
+    ("widgets", "said"),
+    [
+        ({"templates": "a {object} on paper"}, "put {concept} where it belongs"),
+        ({"templates": "a cat in ink style"}, "the concept is not in 'a cat in ink style'"),
+        ({"templates": " \n"}, "templates: none given"),
+        ({"templates": "{concept} {smell}"}, "'smell', which is no dimension"),
+        ({"templates": "{concept} {"}, "unpaired brace"),
+        ({"templates": "{concept} {object:>999999999}"}, "nothing may follow the name"),
+        ({"templates": "{concept} {object.__class__}"}, "which is no dimension"),
+        ({"dimensions": "cat, dog"}, "cannot read 'cat, dog'"),
+        ({"dimensions": "object: cat\nbackground: white, pink"}, "needs 2 or more"),
+    ],
+)
+def test_bad_prompts(widgets: dict[str, str], said: str) -> None:
+    answers = refusals("UnlearnDiversifyPrompts", **widgets)
+    assert answers
+    assert all(said in answer for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "widget"),
+    [
+        ("UnlearnDiversifyPrompts", "train_count"),
+        ("UnlearnDiversifyPrompts", "test_count"),
+        ("UnlearnRestrictedGradient", "steps"),
+        ("UnlearnRestrictedGradient", "batch_size"),
+        ("UnlearnRestrictedGradient", "retain_batch_factor"),
+        ("UnlearnRestrictedGradient", "generation_steps"),
+        ("UnlearnRestrictedGradient", "learning_rate"),
+        ("UnlearnRestrictedGradient", "truncation"),
+        ("UnlearnEvaluateAlignment", "pictures"),
+        ("UnlearnEvaluateAlignment", "generation_steps"),
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1])
+def test_counts_of_zero_and_less(node_id: str, widget: str, value: int) -> None:
+    (answer,) = refusals(node_id, **{widget: value})
+    assert widget in answer
+    assert f"{value}" in answer
+    assert "smaller than min" in answer
+
+
+@pytest.mark.parametrize(
+    ("widgets", "said"),
+    [
+        ({"method": "magic"}, "method must be one of .*'magic'"),
+        ({"objective": "magic"}, "objective must be one of .*'magic'"),
+        ({"scope": "magic"}, "scope must be one of .*'magic'"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"retain_weight": float("inf")}, "retain_weight must be 0 or more, got inf"),
+    ],
+)
+def test_bad_settings(loaded: Any, pairs: Any, widgets: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        run_node("UnlearnRestrictedGradient", model=loaded, prompts=pairs, **widgets)
+
+
+def test_scope_that_the_model_has_nothing_of(pairs: Any, tmp_path: Path) -> None:
+    (model, _) = node_result("UnlearnLoadModel", model="tiny-class")
+    with pytest.raises(ValueError, match="scope 'xattn' holds no parameter .* choose 'full'"):
+        run_node("UnlearnRestrictedGradient", model=model, prompts=pairs, scope="xattn")
+    assert not (tmp_path / "user").exists(), "pictures were drawn before the refusal"
+
+
+def test_prompts_that_the_model_cannot_express(pairs: Any) -> None:
+    (model, _) = node_result("UnlearnLoadModel", model="tiny-class")
+    with pytest.raises(ValueError, match="prompt must name exactly one class of 'tiny-class'"):
+        run_node("UnlearnRestrictedGradient", model=model, prompts=pairs)
+
+
+# Models
+
+
+def test_the_bundled_models_and_every_diffusers_folder_are_offered(diffusers: Path) -> None:
+    shutil.copytree(diffusers.parent, diffusers / ".hidden", dirs_exist_ok=False, ignore=_all)
+    (diffusers / ".hidden" / "model_index.json").write_text("{}")
+    places = pack_module("nodes.places")
+    assert places.model_names() == [*places.BUNDLED, "tiny-class", "tiny-sd"]
+
+
+def _all(_: str, names: list[str]) -> list[str]:
+    return names
+
+
+@pytest.mark.parametrize("name", ["../tiny-sd", "/etc", "C:\\models", "a/../../b", "\\\\host\\x"])
+def test_model_outside(name: str) -> None:
+    (answer,) = refusals("UnlearnLoadModel", model=name)
+    assert "leads outside ComfyUI's models/diffusers" in answer
+    assert repr(name) in answer
+    with pytest.raises(ValueError, match="leads outside"):
+        run_node("UnlearnLoadModel", model=name)
+
+
+@pytest.mark.parametrize("name", ["", " ", "no-such-model"])
+def test_model_that_is_not_there(name: str) -> None:
+    (answer,) = refusals("UnlearnLoadModel", model=name)
+    assert f"{name!r} is not in ComfyUI's models/diffusers" in answer
+    assert "choose another model" in answer
+
+
+def test_pickle(diffusers: Path) -> None:
+    (diffusers / "model.ckpt").write_bytes(b"\x80\x04.")
+    (answer,) = refusals("UnlearnLoadModel", model="model.ckpt")
+    assert "'model.ckpt' is a pickle, which can run code when opened" in answer
+
+
+def test_single_file(diffusers: Path) -> None:
+    (diffusers / "model.safetensors").write_bytes(b"")
+    (answer,) = refusals("UnlearnLoadModel", model="model.safetensors")
+    assert "is a single file, choose a diffusers folder" in answer
+
+
+def test_folder_that_is_no_model(diffusers: Path) -> None:
+    (diffusers / "holiday").mkdir()
+    (answer,) = refusals("UnlearnLoadModel", model="holiday")
+    assert "has no model_index.json, so it is no diffusion model" in answer
+
+
+def test_model_of_another_kind(diffusers: Path) -> None:
+    folder = diffusers / "speech"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "SpeechPipeline"}')
+    with pytest.raises(ValueError, match="model: 'speech'"):
+        run_node("UnlearnLoadModel", model="speech")
+
+
+def test_truncated_safetensors(diffusers: Path, tiny_models: Path) -> None:
+    shutil.copytree(tiny_models / "tiny-sd", diffusers / "broken")
+    weights = diffusers / "broken" / "unet" / "diffusion_pytorch_model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    with pytest.raises(ValueError, match="broken/unet/.* is truncated or damaged .*again"):
+        run_node("UnlearnLoadModel", model="broken")
+
+
+def test_a_model_that_was_overwritten_is_loaded_anew(diffusers: Path, tiny_models: Path) -> None:
+    shutil.copytree(tiny_models / "tiny-class", diffusers / "mine")
+    fingerprint = pack_module("nodes.load_model").LoadModel.fingerprint_inputs
+    before = fingerprint("mine")
+    assert fingerprint("mine") == before
+    weights = next((diffusers / "mine" / "unet").glob("*.safetensors"))
+    os.utime(weights, (0, 0))
+    assert fingerprint("mine") != before
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "  ", ".", "..", "../up", "a/b", "a\\b", "/abs", "C:", "C:\\x", "a:b", "what?"),
+        *("a*", "a|b", '"q"', "<x>", "nul", "COM1", "com1.txt", "LPT9", "end.", "end ", " start"),
+        *(".hidden", "~home", "line\nbreak", "zero\0byte", "bidi\u202eeman", "x" * 201, "é" * 101),
+    ],
+)
+def test_name_that_could_do_harm(name: str, diffusers: Path, unlearned: Any) -> None:
+    answers = refusals(SAVE, name=name)
+    assert answers
+    assert all("name must " in answer and "'my-model-without-ink'" in answer for answer in answers)
+    with pytest.raises(ValueError, match="name must"):
+        run_node(SAVE, unlearned=unlearned, name=name)
+    assert list(diffusers.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["my-model-without-ink", "Größe 2", "v1.5 without ink", "水墨"])
+def test_name_that_is_fine(name: str, diffusers: Path) -> None:
+    assert refusals(SAVE, name=name) == []
+    assert pack_module("nodes.places").save_folder(name) == diffusers / name
+
+
+def test_name_that_is_taken(diffusers: Path, unlearned: Any) -> None:
+    (path,) = node_result(SAVE, unlearned=unlearned, name="mine")
+    assert path == str(diffusers / "mine")
+    answers = refusals(SAVE, name="mine")
+    assert all("'mine' exists already" in a and "switch overwrite on" in a for a in answers)
+    assert answers
+    with pytest.raises(FileExistsError, match="'mine' exists already, choose another name"):
+        run_node(SAVE, unlearned=unlearned, name="mine")
+    assert refusals(SAVE, name="mine", overwrite=True) == []
+    run_node(SAVE, unlearned=unlearned, name="mine", overwrite=True)
+    assert [folder.name for folder in diffusers.iterdir()] == ["mine"]
+
+
+def test_overwriting_spares_what_is_no_model(diffusers: Path, unlearned: Any) -> None:
+    (diffusers / "holiday").mkdir()
+    (diffusers / "holiday" / "picture.png").write_bytes(b"dear")
+    with pytest.raises(FileExistsError, match="exists and is no model"):
+        run_node(SAVE, unlearned=unlearned, name="holiday", overwrite=True)
+    assert (diffusers / "holiday" / "picture.png").read_bytes() == b"dear"
+
+
+def test_disk_full(diffusers: Path, unlearned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run_node(SAVE, unlearned=unlearned, name="old")
+    before = {file: file.read_bytes() for file in diffusers.rglob("*") if file.is_file()}
+    monkeypatch.setattr(shutil, "copyfile", full)
+    for name in ("new", "old"):
+        with pytest.raises(OSError, match=f"'{name}' could not be saved .*No space left"):
+            run_node(SAVE, unlearned=unlearned, name=name, overwrite=True)
+    assert {f: f.read_bytes() for f in diffusers.rglob("*") if f.is_file()} == before
+    assert [folder.name for folder in diffusers.iterdir()] == ["old"]

@@ -1,0 +1,178 @@
+"""The nodes at work, on a tiny model of the real architecture."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import pytest
+import torch
+
+from .conftest import QUICK, FakeServer
+from .pack import node_result, pack_module, run_node
+
+UNLEARN = "UnlearnRestrictedGradient"
+Interrupted = comfy.model_management.InterruptProcessingException
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def is_image(tensor: torch.Tensor) -> bool:
+    in_range = 0 <= tensor.min() <= tensor.max() <= 1
+    return tensor.ndim == 4 and tensor.shape[0] == 1 and tensor.shape[3] == 3 and bool(in_range)
+
+
+def test_from_loading_to_the_saved_model(diffusers: Path, page: FakeServer, pairs: Any) -> None:
+    model, info = node_result("UnlearnLoadModel", model="tiny-sd")
+    assert "tiny-sd" in info
+    before = weights(model)
+
+    output = run_node(UNLEARN, model=model, prompts=pairs, **{**QUICK, "preview_every": 2})
+    assert output.result is not None
+    unlearned, chart, comparison = output.result
+    assert is_image(chart)
+    assert is_image(comparison)
+    assert len(output.ui["images"]) == 1
+    assert unlearned.model.changed_tensors()
+
+    # The given model is as it was, and could still be trained.
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert not any(p.is_inference() for _, p in model.named_parameters())
+    assert not any(p.requires_grad for _, p in model.named_parameters())
+
+    steps = page.steps
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert all(step["node"] == "7" and step["total"] == 3 for step in steps)
+
+    output = run_node("UnlearnEvaluateAlignment", unlearned=unlearned, pictures=2, **DRAWING)
+    assert output.result is not None
+    report, grid, figures = output.result
+    assert is_image(grid)
+    assert "pictures of each kind" in figures
+    assert output.ui["text"] == (figures,)
+
+    (path,) = node_result("UnlearnSaveCheckpoint", unlearned=unlearned, report=report, name="mine")
+    assert path == str(diffusers / "mine")
+    saved = pack_module("unlearn_core.models").load_model(path)
+    after = weights(unlearned.model)
+    assert all(torch.allclose(p, after[name]) for name, p in saved.named_parameters())
+    assert "mine" in pack_module("nodes.places").model_names()
+
+
+DRAWING = {"generation_steps": 2}
+
+
+def test_the_same_seed_gives_the_same_model(loaded: Any, pairs: Any) -> None:
+    def run(seed: int) -> dict[str, torch.Tensor]:
+        return weights(
+            node_result(UNLEARN, model=loaded, prompts=pairs, seed=seed, **QUICK)[0].model
+        )
+
+    first, again, other = run(1), run(1), run(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_class_is_forgotten_as_well(page: FakeServer) -> None:
+    model, _ = node_result("UnlearnLoadModel", model="tiny-class")
+    (concept,) = node_result(
+        "UnlearnForgetConcept", concept="cat", kind="class", replacements="dog, house"
+    )
+    (pairs, _) = node_result(
+        "UnlearnDiversifyPrompts",
+        concept=concept,
+        templates="{concept}",
+        dimensions="",
+        train_count=4,
+        test_count=2,
+    )
+    unlearned = node_result(UNLEARN, model=model, prompts=pairs, **QUICK)[0]
+    assert len(page.steps) == QUICK["steps"]
+    report = node_result("UnlearnEvaluateAlignment", unlearned=unlearned, pictures=2, **DRAWING)[0]
+    assert report.before.pictures == 2
+
+
+def test_cancel_between_two_steps(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = weights(loaded)
+    send = page.send_sync
+
+    def press_cancel(event: str, data: dict[str, Any], sid: str | None) -> None:
+        send(event, data, sid)
+        if data["step"] == 2:
+            comfy.model_management.interrupt_current_processing(True)
+
+    monkeypatch.setattr(page, "send_sync", press_cancel)
+    with pytest.raises(Interrupted):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **{**QUICK, "steps": 50})
+    assert len(page.steps) == 2
+    assert all(torch.equal(p, before[name]) for name, p in loaded.named_parameters())
+
+
+def test_cancel_between_two_pictures_keeps_what_is_drawn(
+    loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = pack_module("nodes.progress")
+    update = progress.Phases.update
+
+    def press_cancel(self: Any, phase: str, done: int, *rest: Any) -> None:
+        if done:
+            comfy.model_management.interrupt_current_processing(True)
+        update(self, phase, done, *rest)
+
+    monkeypatch.setattr(progress.Phases, "update", press_cancel)
+    with pytest.raises(Interrupted):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **QUICK)
+    assert page.steps == []
+    kept = list((tmp_path / "user" / "unlearn_cache").iterdir())
+    assert len(kept) == len(pairs.train), "the forget pictures were drawn, and are kept"
+
+
+def test_cancel_while_evaluating(unlearned: Any) -> None:
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(Interrupted):
+        run_node("UnlearnEvaluateAlignment", unlearned=unlearned, pictures=2, **DRAWING)
+
+
+def test_the_bar_fills_once_from_end_to_end(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int, Any]] = []
+
+    class Bar:
+        def __init__(self, total: int) -> None:
+            pass
+
+        def update_absolute(self, value: int, total: int, preview: Any) -> None:
+            told.append((value, total, preview))
+
+    monkeypatch.setattr("comfy.utils.ProgressBar", Bar)
+    run_node(UNLEARN, model=loaded, prompts=pairs, **{**QUICK, "preview_every": 2})
+    values = [value for value, _, _ in told]
+    assert values == sorted(values)
+    assert values[-1] == told[-1][1]
+    previews = [preview for _, _, preview in told if preview]
+    assert len(previews) == 1
+    assert previews[0][0] == "JPEG"
+
+
+def test_no_number_becomes_null(page: FakeServer) -> None:
+    report = pack_module("unlearn_core.unlearn").StepReport(1, 0.5, 0.5, 0.0, False, 1.0, 1.0, 0.1)
+    broken = replace(report, forget_loss=math.nan, retain_loss=math.inf)
+    pack_module("nodes.progress").send_step("7", broken, 10)
+    (data,) = page.steps
+    assert (data["forget_loss"], data["retain_loss"], data["cosine"]) == (None, None, 0.0)
+    json.dumps(data, allow_nan=False)
+
+
+def test_the_prompts_can_be_read(pairs: Any) -> None:
+    text = pack_module("nodes.diversify_prompts").readable(pairs)
+    for pair in (*pairs.train, *pairs.test):
+        assert f"{pair.forget}\n  → {pair.retain}" in text

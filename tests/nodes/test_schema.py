@@ -1,0 +1,119 @@
+"""What each node says of itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from demo import world
+
+from .pack import NODES, PACK, ROOT, defaults, pack_module, schema_inputs
+
+IDS = (
+    "UnlearnLoadModel",
+    "UnlearnForgetConcept",
+    "UnlearnDiversifyPrompts",
+    "UnlearnRestrictedGradient",
+    "UnlearnEvaluateAlignment",
+    "UnlearnSaveCheckpoint",
+)
+every_node = pytest.mark.parametrize("node_id", IDS)
+
+
+def test_the_six_nodes_are_announced() -> None:
+    assert tuple(NODES) == IDS
+    assert not hasattr(PACK, "NODE_CLASS_MAPPINGS")  # it would hide the entry point
+
+
+@every_node
+def test_every_input_and_output_is_explained(node_id: str) -> None:
+    schema = NODES[node_id].define_schema()
+    assert schema.category == "unlearn"
+    assert schema.display_name.startswith("Unlearn: ")
+    for inp in schema_inputs(node_id).values():
+        assert len(inp.tooltip) > 20, inp.id
+    for output in schema.outputs:
+        assert output.tooltip, output.display_name
+        assert output.display_name
+
+
+@every_node
+def test_every_widget_has_a_default_that_the_core_accepts(node_id: str) -> None:
+    for name, value in defaults(node_id).items():
+        assert value is not None, name
+
+
+@every_node
+def test_a_tooltip_that_names_the_default_names_the_right_one(node_id: str) -> None:
+    for name, inp in schema_inputs(node_id).items():
+        found = re.search(r"(?:, |\s)'?([\w.-]+|[\w ]+)'? by default", inp.tooltip)
+        if found and isinstance(inp.default, int | float) and not isinstance(inp.default, bool):
+            assert float(found[1]) == inp.default, name
+
+
+@every_node
+def test_it_has_a_help_page(node_id: str) -> None:
+    page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+    assert page.startswith("# ")
+    for name in schema_inputs(node_id):
+        assert f"**{name}**" in page, name
+
+
+@every_node
+def test_the_id_is_literal(node_id: str) -> None:
+    """The Manager's scanner reads it off the source."""
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "nodes").glob("*.py")]
+    assert sum(f'node_id="{node_id}"' in source for source in sources) == 1
+
+
+def of_settings(settings: Any) -> dict[str, Any]:
+    return {f.name: getattr(settings, f.name) for f in fields(settings)}
+
+
+def test_unlearn_defaults_are_the_core_s() -> None:
+    core = pack_module("unlearn_core.settings")
+    given = defaults("UnlearnRestrictedGradient")
+    drawing = core.GenerationSettings()
+    assert given.pop("generation_steps") == drawing.steps
+    assert given.pop("guidance_scale") == drawing.guidance_scale
+    given.pop("preview_every")
+    assert given == of_settings(core.UnlearnSettings())
+
+
+def test_evaluation_defaults_are_the_core_s() -> None:
+    settings = pack_module("unlearn_core.settings").EvaluationSettings()
+    drawing = settings.generation
+    assert defaults("UnlearnEvaluateAlignment") == {
+        "pictures": settings.pictures,
+        "seed": drawing.seed,
+        "generation_steps": drawing.steps,
+        "guidance_scale": drawing.guidance_scale,
+    }
+
+
+def test_prompt_defaults_speak_the_demo_model_s_language() -> None:
+    given = defaults("UnlearnDiversifyPrompts")
+    dimensions = pack_module("unlearn_core.prompts").parse_dimensions(given["dimensions"])
+    assert dimensions == {"object": world.OBJECTS, "background": world.BACKGROUNDS}
+    wordings = [t.replace("{concept}", "{style}") for t in given["templates"].splitlines()]
+    assert set(wordings) <= set(world.FULL_CAPTIONS)
+    concept = defaults("UnlearnForgetConcept")
+    words = [concept["concept"], *concept["replacements"].split(", ")]
+    assert sorted(words) == sorted(world.STYLES)
+
+
+def test_rare_inputs_are_advanced() -> None:
+    inputs = schema_inputs("UnlearnRestrictedGradient")
+    rare = {name for name, inp in inputs.items() if inp.as_dict().get("advanced")}
+    assert rare == {
+        "batch_size",
+        "retain_batch_factor",
+        "truncation",
+        "generation_steps",
+        "guidance_scale",
+    }
+    order = list(inputs)
+    assert set(order[-len(rare) :]) == rare

@@ -1,0 +1,126 @@
+"""``python -m unlearn_core``: the same job without ComfyUI."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .dataset import LatentCache
+from .evaluation.report import report_json, summary, table
+from .job import Job, read_settings
+from .unlearn import StepReport
+
+CACHE = Path.home() / ".cache" / "unlearn"
+
+
+class Bars:
+    """One progress bar a phase, on stderr, so that stdout stays free for ``--json``."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+        self.phase = ""
+
+    def __call__(self, phase: str, done: int, total: int, report: StepReport | None) -> None:
+        if phase != self.phase or self.bar is None:
+            self.close()
+            self.phase, self.bar = phase, tqdm(total=total, desc=f"{phase:<14}", file=sys.stderr)
+        if report is not None:
+            self.bar.set_postfix(
+                forget=f"{report.forget_loss:.3f}",
+                retain=f"{report.retain_loss:.3f}",
+                cosine=f"{report.cosine:+.2f}",
+                refresh=False,
+            )
+        self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m unlearn_core", description=__doc__)
+    stages = top.add_subparsers(dest="stage", required=True)
+    for stage, text in (
+        ("prompts", "show the diversified prompt pairs; nothing is drawn"),
+        ("unlearn", "draw the forget and retain sets and unlearn; leaves the result in --out"),
+        ("evaluate", "compare what `unlearn` left in --out with the model before"),
+        ("save", "write what `unlearn` left in --out as a diffusers folder, --out/model"),
+        ("run", "unlearn, evaluate and save, one after the other"),
+    ):
+        sub = stages.add_parser(stage, help=text, description=text)
+        sub.add_argument("settings", help="settings file, JSON")
+        sub.add_argument("--json", action="store_true", help="print the result as JSON")
+        if stage != "prompts":
+            sub.add_argument(
+                "--out", type=Path, default=Path("unlearned"), help="folder of results"
+            )
+            sub.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            sub.add_argument("--device", default=device, help="%(default)s here by default")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status; a mistake in the settings or files is one line on stderr."""
+    options = parser().parse_args(arguments)
+    try:
+        run(options)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    settings = read_settings(options.settings)
+    if options.stage == "prompts":
+        pairs = settings.pairs()
+        if options.json:
+            say(
+                json.dumps(
+                    {"train": [*map(asdict, pairs.train)], "test": [*map(asdict, pairs.test)]}
+                )
+            )
+        else:
+            for split in ("train", "test"):
+                for pair in getattr(pairs, split):
+                    say(f"{split:<6}{pair.forget}  |  {pair.retain}")
+        return
+    bars = Bars()
+    job = Job(
+        settings,
+        options.out,
+        cache=LatentCache(options.cache),
+        device=options.device,
+        on_progress=bars,
+    )
+    try:
+        unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
+        report = job.evaluate(unlearned) if options.stage in ("evaluate", "run") else None
+        saved = job.save(unlearned, report) if options.stage in ("save", "run") else None
+    finally:
+        bars.close()
+    if options.json:
+        say(json.dumps(report_json(unlearned, report, job.seconds)))
+        return
+    if report is not None:
+        say(f"{table(report)}\n\n{summary(report)}")
+    if saved is not None:
+        say(f"Saved: {saved}")
+    took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
+    say(f"Results in {options.out} ({took})")

@@ -1,0 +1,243 @@
+"""A whole job from a settings file: prompts, unlearning, evaluation, saving, in one folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .checkpoints import save_diffusers_folder
+from .concepts import ForgetConcept
+from .dataset import LatentCache, make_training_sets
+from .evaluation import AlignmentReport, evaluate
+from .evaluation.pictures import comparison_grid, loss_chart
+from .evaluation.report import report_json
+from .models import ModelHandle, load_model
+from .parameters import parameter_names
+from .prompts import PromptPairs, diversify
+from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
+from .unlearn import StepReport, UnlearnedModel, Unlearning
+
+OnProgress = Callable[[str, int, int, StepReport | None], None]
+"""Called with (phase, done, total, the step's report while unlearning)."""
+
+TENSORS, STEPS = "unlearned.safetensors", "unlearned.json"
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """Arguments of ``diversify``."""
+
+    templates: tuple[str, ...]
+    dimensions: Mapping[str, tuple[str, ...]]
+    train_count: int = 240
+    test_count: int = 64
+    test_share: float = 0.25
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What a settings file holds; see ``read_settings``."""
+
+    model: Path
+    concept: ForgetConcept
+    prompts: PromptSettings
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    unlearn: UnlearnSettings = field(default_factory=UnlearnSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def pairs(self) -> PromptPairs:
+        """The diversified prompts."""
+        p = self.prompts
+        return diversify(
+            self.concept,
+            p.templates,
+            p.dimensions,
+            train_count=p.train_count,
+            test_count=p.test_count,
+            test_share=p.test_share,
+            seed=p.seed,
+        )
+
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(file: str | Path) -> JobSettings:
+    """Read a settings file (JSON); relative paths in it count from its folder.
+
+    Raises:
+        ValueError: not JSON, a missing or unknown field, a value out of range; names the field.
+    """
+    file = Path(file)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"settings: {str(file)!r} does not exist") from None
+    except ValueError as error:
+        raise ValueError(f"settings: {file.name!r} is not JSON ({error})") from None
+    sections = {
+        "concept": ForgetConcept,
+        "prompts": PromptSettings,
+        "generation": GenerationSettings,
+        "unlearn": UnlearnSettings,
+    }
+    _check_fields("settings", content, JobSettings)
+    for name in ("model", "concept", "prompts"):
+        if name not in content:
+            raise ValueError(f"settings: {name!r} is missing in {file.name!r}")
+    parsed: dict[str, Any] = {
+        name: _build(name, kind, content[name])
+        for name, kind in sections.items()
+        if name in content
+    }
+    if "evaluation" in content:
+        evaluation = dict(content["evaluation"])
+        drawing = evaluation.pop("generation", None)
+        if drawing is not None:
+            evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
+        parsed["evaluation"] = _build("evaluation", EvaluationSettings, evaluation)
+    return JobSettings(model=file.parent / content["model"], **parsed)
+
+
+def _check_fields(section: str, content: object, kind: type) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{section}: wanted an object, got {type(content).__name__}")
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(content.keys() - known)
+    if unknown:
+        raise ValueError(
+            f"{section}: no field {unknown[0]!r}, choose from {', '.join(sorted(known))}"
+        )
+
+
+def _build(section: str, kind: type[Settings], content: dict[str, Any]) -> Settings:
+    _check_fields(section, content, kind)
+    frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+    try:
+        return kind(**frozen)
+    except TypeError as error:
+        raise ValueError(f"{section}: {error}") from None
+
+
+class Job:
+    """A job and its folder. Each stage leaves its result there, for the next one or another day."""
+
+    def __init__(
+        self,
+        settings: JobSettings,
+        folder: Path,
+        *,
+        cache: LatentCache | None = None,
+        device: str = "cpu",
+        on_progress: OnProgress = lambda *_: None,
+    ) -> None:
+        self.settings, self.folder, self.cache = settings, folder, cache
+        self.on_progress = on_progress
+        self.seconds: dict[str, float] = {}
+        self.pairs = settings.pairs()  # before the model: bad prompts are refused at once
+        self.base = self._timed("loading", lambda: load_model(settings.model, device))
+        parameter_names(self.base, settings.unlearn.scope)
+
+    def unlearn(self) -> UnlearnedModel:
+        """Draw the sets, unlearn, and leave the changed tensors in the folder."""
+        settings = self.settings
+        sets = self._timed(
+            "making images",
+            lambda: make_training_sets(
+                self.base,
+                self.pairs,
+                settings.generation,
+                cache=self.cache,
+                on_picture=lambda done, total: self.on_progress("making images", done, total, None),
+            ),
+        )
+        run = Unlearning(self.base, sets, settings.unlearn)
+
+        def train() -> UnlearnedModel:
+            for report in run:
+                self.on_progress("unlearning", report.step, len(run), report)
+            return run.result()
+
+        unlearned = self._timed("unlearning", train)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file(unlearned.model.changed_tensors(), self.folder / TENSORS)
+        steps = {"seconds": self.seconds, "steps": [asdict(step) for step in unlearned.reports]}
+        (self.folder / STEPS).write_text(json.dumps(steps) + "\n", encoding="utf-8")
+        loss_chart(unlearned.reports).save(self.folder / "loss.png")
+        return unlearned
+
+    def unlearned(self) -> UnlearnedModel:
+        """What ``unlearn`` left in the folder.
+
+        Raises:
+            ValueError: it left nothing, or not for this model.
+        """
+        try:
+            tensors = load_file(self.folder / TENSORS)
+            steps = json.loads((self.folder / STEPS).read_text(encoding="utf-8"))
+        except (FileNotFoundError, SafetensorError) as error:
+            raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
+        self.seconds = {**steps["seconds"], **self.seconds}
+        reports = tuple(StepReport(**step) for step in steps["steps"])
+        model = with_tensors(self.base, tensors)
+        return UnlearnedModel(model, self.base, self.pairs, self.settings.unlearn, reports)
+
+    def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
+        """Judge the model; leaves ``report.json`` and ``before_after.png``."""
+        report = self._timed(
+            "evaluating",
+            lambda: evaluate(
+                unlearned,
+                self.settings.evaluation,
+                cache=self.cache,
+                on_picture=lambda done, total: self.on_progress("evaluating", done, total, None),
+            ),
+        )
+        comparison_grid(report).save(self.folder / "before_after.png")
+        self.write_report(unlearned, report)
+        return report
+
+    def save(self, unlearned: UnlearnedModel, report: AlignmentReport | None) -> Path:
+        """Write the model as a diffusers folder, ``model`` in the job's own."""
+        destination = self.folder / "model"
+        saved = self._timed(
+            "saving",
+            lambda: save_diffusers_folder(unlearned, destination, overwrite=True, report=report),
+        )
+        if report is not None:
+            self.write_report(unlearned, report)
+        return saved
+
+    def write_report(self, unlearned: UnlearnedModel, report: AlignmentReport) -> None:
+        content = report_json(unlearned, report, self.seconds)
+        text = json.dumps(content, indent=1) + "\n"
+        (self.folder / "report.json").write_text(text, encoding="utf-8")
+
+    def _timed(self, phase: str, work: Callable[[], Settings]) -> Settings:
+        started = time.perf_counter()
+        result = work()
+        self.seconds[phase] = time.perf_counter() - started
+        return result
+
+
+def with_tensors(base: ModelHandle, tensors: Mapping[str, Any]) -> ModelHandle:
+    """A new handle whose named tensors are replaced.
+
+    Raises:
+        ValueError: a name or shape that the model does not have.
+    """
+    model = base.trainable_copy(list(tensors))
+    for name, parameter in model.named_parameters():
+        if name in tensors:
+            if parameter.shape != tensors[name].shape:
+                raise ValueError(f"tensor {name!r} does not fit {base.info.name!r}")
+            parameter.requires_grad_(False).copy_(tensors[name])
+    return model
