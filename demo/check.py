@@ -11,7 +11,7 @@ from unlearn_core.cli import Bars, say
 from unlearn_core.dataset import draw_latents
 from unlearn_core.evaluation.judge import ConvJudge
 from unlearn_core.evaluation.pictures import picture_strip
-from unlearn_core.models import load_model
+from unlearn_core.models.load import load_model
 from unlearn_core.prompts import with_articles
 from unlearn_core.settings import GenerationSettings
 

@@ -28,6 +28,7 @@ OBJECT_TEMPLATES = (
     "a {concept} in {style} style on a {background} background",
     "a {concept} drawn in {style} style, {background} background",
 )
+DIGIT_WORDINGS = ("digit", "number", "handwritten", "a picture of")
 
 
 def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
@@ -55,11 +56,13 @@ def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
             unlearn=unlearn,
         )
     if concept in DIGITS:
-        # A class has no wording to vary: train and test prompts are the same ten names.
+        # A class has only its name: wordings differ for the reader, not for the model.
         return JobSettings(
             model=DIGITS_MODEL,
             concept=ForgetConcept(concept, "class", (), _others(DIGITS, concept)),
-            prompts=PromptSettings(("digit {concept}",), {}, seed=unlearn.seed),
+            prompts=PromptSettings(
+                ("{wording} {concept}",), {"wording": DIGIT_WORDINGS}, seed=unlearn.seed
+            ),
             unlearn=unlearn,
         )
     groups = {"styles": STYLES, "objects": OBJECTS, "digits": DIGITS}

@@ -24,6 +24,8 @@ cactus, mushroom, butterfly, frog, pig, rabbit, bear, lion, car, bicycle, sailbo
 guitar, key, crown, heart, star, sun, hamburger, cake
 background: white, pink, blue, green, yellow, gray"""
 
+ANY_CONCEPT = ForgetConcept("«concept»")  # stands for the linked one; no template holds this word
+
 
 class DiversifyPrompts(io.ComfyNode):
     @classmethod
@@ -108,7 +110,7 @@ class DiversifyPrompts(io.ComfyNode):
         try:
             if templates is not None and dimensions is not None:  # None: comes along a link
                 diversify(
-                    ForgetConcept("any"),
+                    ANY_CONCEPT,
                     templates.splitlines(),
                     parse_dimensions(dimensions),
                     train_count=1,

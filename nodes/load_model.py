@@ -9,8 +9,8 @@ import torch
 from comfy.model_management import get_torch_device
 from comfy_api.latest import io
 
-from ..unlearn_core.models import ModelHandle, load_model
-from ..unlearn_core.models.load import read_index
+from ..unlearn_core.models.load import load_model, read_index
+from ..unlearn_core.models.protocol import ModelHandle
 from . import sockets
 from .pictures import shown
 from .places import BUNDLED, model_folder, model_names

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ..unlearn_core.dataset import LatentCache, make_training_sets
 from ..unlearn_core.evaluation.pictures import before_after, loss_chart
-from ..unlearn_core.models import ModelHandle
-from ..unlearn_core.objectives import OBJECTIVES
+from ..unlearn_core.models.protocol import ModelHandle
+from ..unlearn_core.objectives import OBJECTIVES, RETAIN_OBJECTIVES
 from ..unlearn_core.parameters import SCOPES, parameter_names
 from ..unlearn_core.previews import PreviewPrompts
 from ..unlearn_core.prompts import PromptPairs
@@ -81,6 +81,8 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         batch_size: int,
         retain_batch_factor: int,
         truncation: float,
+        retain_objective: str,
+        negative_guidance: float,
         generation_steps: int,
         guidance_scale: float,
     ) -> io.NodeOutput:
@@ -94,6 +96,8 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             retain_batch_factor=retain_batch_factor,
             retain_weight=retain_weight,
             truncation=truncation,
+            retain_objective=retain_objective,
+            negative_guidance=negative_guidance,
             seed=seed,
         )
         drawing = GenerationSettings(generation_steps, guidance_scale, seed)
@@ -260,6 +264,24 @@ def _advanced_inputs() -> list[io.Input]:
             tooltip=f"'ascent' pushes the concept away only up to this error, "
             f"{DEFAULT.truncation:g} by default. Higher pushes it further away and the rest with "
             "it. 'redirect' does not use it.",
+        ),
+        io.Combo.Input(
+            "retain_objective",
+            options=list(RETAIN_OBJECTIVES),
+            default=DEFAULT.retain_objective,
+            tooltip=f"What keeping means, {DEFAULT.retain_objective!r} by default. 'distill': draw "
+            "everything else as the model did before, which protects best. 'denoise': go on "
+            "training on everything else, as in the paper.",
+        ),
+        io.Float.Input(
+            "negative_guidance",
+            default=DEFAULT.negative_guidance,
+            min=0.0,
+            max=20.0,
+            step=0.1,
+            tooltip=f"How far 'redirect' aims beyond the replacement, away from the concept, "
+            f"{DEFAULT.negative_guidance:g} by default. Higher forgets in fewer steps and wears "
+            "the rest down more; 0 forgets slowly. 'ascent' does not use it.",
         ),
         io.Int.Input(
             "generation_steps",

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 CATEGORY = "unlearn"
 
-Model = io.Custom("UNLEARN_MODEL")  # unlearn_core.models.ModelHandle
+Model = io.Custom("UNLEARN_MODEL")  # unlearn_core.models.protocol.ModelHandle
 Concept = io.Custom("UNLEARN_CONCEPT")  # unlearn_core.concepts.ForgetConcept
 Prompts = io.Custom("UNLEARN_PROMPTS")  # unlearn_core.prompts.PromptPairs
 Result = io.Custom("UNLEARN_RESULT")  # unlearn_core.unlearn.UnlearnedModel
@@ -18,6 +18,6 @@ AnyInput = TypeVar("AnyInput", bound=io.Input)
 
 
 def advanced(inp: AnyInput) -> AnyInput:
-    """The input, shown only after "Show Advanced". No constructor takes this yet."""
+    """The input, which pages that can do so hide. No constructor takes this yet."""
     inp.extra_dict["advanced"] = True
     return inp

@@ -56,5 +56,5 @@ class ForgetConcept:
         return re.sub(r"\s{2,}", " ", self._pattern().sub(lambda _: replacement, prompt)).strip()
 
     def _pattern(self) -> re.Pattern[str]:
-        words = "|".join(re.escape(word.strip()) for word in self.words)
+        words = "|".join(r"\s+".join(map(re.escape, word.split())) for word in self.words)
         return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)

@@ -18,7 +18,8 @@ from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
-from .models import ModelHandle, load_model
+from .models.load import load_model
+from .models.protocol import ModelHandle
 from .parameters import parameter_names
 from .prompts import PromptPairs, diversify
 from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -35,15 +36,44 @@ class ForgetBatch:
     t: Tensor
 
 
-def retain_loss(
-    model: ModelHandle, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
+def denoise(
+    model: ModelHandle,
+    frozen: ModelHandle,
+    latents: Tensor,
+    conditioning: Conditioning,
+    noise: Tensor,
+    t: Tensor,
 ) -> Tensor:
-    """The model's own training loss on retain pictures, [B]."""
+    """The model's own training loss on retain pictures (the paper's ``L_r``), [B]."""
     return _per_sample(model.denoise_error(latents, conditioning, noise, t))
 
 
+def distill(
+    model: ModelHandle,
+    frozen: ModelHandle,
+    latents: Tensor,
+    conditioning: Conditioning,
+    noise: Tensor,
+    t: Tensor,
+) -> Tensor:
+    """How far the prediction has moved from the frozen model's on retain pictures, [B].
+
+    The minimum is the same as ``denoise``'s for a model that drew its own retain set, but the
+    noise that no model can predict has cancelled: what is left of the gradient is damage alone.
+    """
+    latents_t = model.add_noise(latents, noise, t)
+    with torch.no_grad():
+        target = frozen.predict(latents_t, conditioning, t)
+    return _per_sample((model.predict(latents_t, conditioning, t) - target).square())
+
+
 def ascent(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, truncation: float
+    model: ModelHandle,
+    frozen: ModelHandle,
+    batch: ForgetBatch,
+    *,
+    truncation: float,
+    negative_guidance: float,
 ) -> Tensor:
     """``-min((eps - eps_theta)^2, alpha)`` (the paper, with its CIFAR code's truncation), [B].
 
@@ -55,24 +85,49 @@ def ascent(
 
 
 def redirect(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, truncation: float
+    model: ModelHandle,
+    frozen: ModelHandle,
+    batch: ForgetBatch,
+    *,
+    truncation: float,
+    negative_guidance: float,
 ) -> Tensor:
-    """Distance to what the frozen model predicts for the parallel prompt, [B].
+    """Distance to what the frozen model predicts for the parallel prompt, and a little beyond, [B].
 
-    The concept's prompt comes to mean its parallel: ``||eps_theta(x_t, c_f) - eps_0(x_t, c_r)||^2``
-    (Kumari et al. 2023), on the parallel's pictures and on the concept's own in turn, so that the
+    The concept's prompt comes to mean its parallel: ``||eps_theta(x_t, c_f) - target||^2`` with
+    ``target = eps_0(x_t, c_r) - eta * (eps_0(x_t, c_f) - eps_0(x_t, c_r))``, where ``eta`` is
+    ``negative_guidance`` (Kumari et al. 2023 for eta = 0; the second term is that of Gandikota et
+    al. 2023). Without it, what is left of the concept is amplified by guidance when sampling.
+    Half of the rows start from the concept's pictures and half from the parallel's, so that the
     answer is right both where sampling starts and where it ends up.
     """
     from_concept = torch.arange(len(batch.t), device=batch.t.device) % 2 == 0
     latents = torch.where(from_concept.view(-1, 1, 1, 1), batch.latents, batch.parallel_latents)
     latents_t = model.add_noise(latents, batch.noise, batch.t)
     with torch.no_grad():
-        target = frozen.predict(latents_t, batch.parallel_conditioning, batch.t)
+        wanted = frozen.predict(latents_t, batch.parallel_conditioning, batch.t)
+        unwanted = frozen.predict(latents_t, batch.conditioning, batch.t)
+        target = wanted - negative_guidance * (unwanted - wanted)
     return _per_sample((model.predict(latents_t, batch.conditioning, batch.t) - target).square())
 
 
-ForgetObjective = Callable[[ModelHandle, ModelHandle, ForgetBatch, float], Tensor]
-OBJECTIVES: dict[str, ForgetObjective] = {"ascent": ascent, "redirect": redirect}
+class ForgetObjective(Protocol):
+    """A forget loss of the arguments that ``ascent`` and ``redirect`` have."""
+
+    def __call__(
+        self,
+        model: ModelHandle,
+        frozen: ModelHandle,
+        batch: ForgetBatch,
+        *,
+        truncation: float,
+        negative_guidance: float,
+    ) -> Tensor: ...
+
+
+RetainObjective = Callable[[ModelHandle, ModelHandle, Tensor, Conditioning, Tensor, Tensor], Tensor]
+OBJECTIVES: dict[str, ForgetObjective] = {"redirect": redirect, "ascent": ascent}
+RETAIN_OBJECTIVES: dict[str, RetainObjective] = {"distill": distill, "denoise": denoise}
 
 
 def _per_sample(error: Tensor) -> Tensor:

@@ -58,6 +58,8 @@ def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
         parsed = tuple(dict.fromkeys(filter(None, map(str.strip, values.split(",")))))
         if not colon or not name.strip().isidentifier() or not parsed:
             raise ValueError(f"dimensions: cannot read {line!r}, write 'object: cat, dog, house'")
+        if name.strip() in dimensions:
+            raise ValueError(f"dimensions: {name.strip()!r} is there twice, write it on one line")
         dimensions[name.strip()] = parsed
     return dimensions
 
@@ -104,6 +106,7 @@ def diversify(
         ValueError: a template without ``{concept}`` or with an unknown field, an empty grid.
     """
     templates = [t.strip() for t in templates if t.strip()]
+    dimensions = {name: tuple(dict.fromkeys(values)) for name, values in dimensions.items()}
     _check(templates, dimensions, train_count, test_count, test_share)
     rng = random.Random(seed)
     train, test = split_values(dimensions, test_share, rng)
@@ -111,7 +114,7 @@ def diversify(
         concept,
         _draw(concept, templates, train, train_count, rng),
         _draw(concept, templates, test, test_count, rng),
-        {name: tuple(values) for name, values in dimensions.items()},
+        dimensions,
     )
 
 
@@ -136,6 +139,8 @@ def _check(
                 f"templates: {template!r} uses {sorted(unknown)[0]!r}, "
                 f"which is no dimension ({', '.join(dimensions) or 'none given'})"
             )
+    if not dimensions:
+        raise ValueError("dimensions: none given, write one such as 'object: cat, dog, house'")
     if CONCEPT_FIELD in dimensions:
         raise ValueError("dimensions: 'concept' stands for the concept, choose another name")
     for name, count in (("train_count", train_count), ("test_count", test_count)):
@@ -171,20 +176,31 @@ def _draw(
     order = [c for _ in range(math.ceil(count / len(grid))) for c in rng.sample(grid, len(grid))]
     replacements = concept.replacements or ("",)
     turns = rng.sample(replacements, len(replacements))
+    rounds = math.lcm(len(templates), len(turns))
     pairs = []
     for i, combination in enumerate(order[:count]):
         values = dict(zip(dimensions, combination, strict=True))
-        template = templates[i % len(templates)]
+        # Shifted once a round, so that every template meets every replacement.
+        template = templates[(i + i // rounds) % len(templates)]
         word = (concept.name, *concept.synonyms)[i % (1 + len(concept.synonyms))]
         replacement = turns[i % len(turns)]
-        pairs.append(
-            PromptPair(
-                forget=_fill(template, word, values),
-                retain=_fill(template, replacement, values),
-                replacement=replacement,
-                values={k: v for k, v in values.items() if f"{{{k}}}" in template},
-            )
+        pair = PromptPair(
+            forget=_fill(template, word, values),
+            retain=_fill(template, replacement, values),
+            replacement=replacement,
+            values={k: v for k, v in values.items() if f"{{{k}}}" in template},
         )
+        if not concept.is_mentioned_in(pair.forget):
+            raise ValueError(
+                f"templates: {template!r} hides the concept in {pair.forget!r}, "
+                "put spaces around {concept}"
+            )
+        if concept.is_mentioned_in(pair.retain):
+            raise ValueError(
+                f"templates: {pair.retain!r} is to be kept but mentions {concept.name!r}; "
+                "take it out of the template or of the dimensions"
+            )
+        pairs.append(pair)
     return tuple(pairs)
 
 

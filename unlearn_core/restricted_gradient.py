@@ -79,7 +79,8 @@ def restricted(products: Gram, retain_weight: float) -> Coefficients:
     Returns:
         ``(a, b)`` of the direction ``a * grad_forget + b * grad_retain``.
     """
-    if not products.conflict:
+    # A product of two tiny gradients may survive where their own squares underflow to zero.
+    if not products.conflict or 0 in (products.forget_forget, products.retain_retain):
         return 1.0, retain_weight
     along_retain = products.forget_retain / products.retain_retain
     along_forget = products.forget_retain / products.forget_forget

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .objectives import OBJECTIVES
+from .objectives import OBJECTIVES, RETAIN_OBJECTIVES
 from .parameters import SCOPES
 from .restricted_gradient import RULES
+
+LARGEST_SEED = 2**63  # torch takes seeds below 2**64, and each picture adds one
 
 
 def _require(condition: bool, field: str, value: object, rule: str) -> None:
     if not condition:
         raise ValueError(f"{field} must be {rule}, got {value!r}")
+
+
+def _whole(field: str, value: object, least: int, most: int = 2**31) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{field} must be a whole number, got {value!r}")
+    _require(value >= least, field, value, f"{least} or more")
+    _require(value <= most, field, value, f"{most} or less")
 
 
 def _positive(field: str, value: float) -> None:
@@ -36,9 +45,9 @@ class GenerationSettings:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "steps", self.steps, "1 or more")
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _whole("steps", self.steps, 1)
+        _whole("batch_size", self.batch_size, 1)
+        _whole("seed", self.seed, 0, LARGEST_SEED)
         _positive("guidance_scale", self.guidance_scale)
 
 
@@ -49,6 +58,7 @@ class UnlearnSettings:
     Attributes:
         method: how the two gradients are combined, a name in ``RULES``.
         objective: what the forget loss asks for, a name in ``OBJECTIVES``.
+        retain_objective: what the retain loss holds on to, a name in ``RETAIN_OBJECTIVES``.
         scope: which parameters are trained, a name in ``SCOPES``.
         steps: optimizer steps.
         learning_rate: of Adam, after a short warm-up.
@@ -56,31 +66,40 @@ class UnlearnSettings:
         retain_batch_factor: the retain batch is this many times as large, for a calmer gradient.
         retain_weight: lambda of Theorem 4.
         truncation: alpha; squared errors above it no longer count in ``ascent``.
+        negative_guidance: eta; how far beyond the parallel prompt ``redirect`` aims.
         seed: of batches, noise and timesteps.
     """
 
     method: str = "restricted gradient"
-    objective: str = "ascent"
+    objective: str = "redirect"
+    retain_objective: str = "distill"
     scope: str = "full"
-    steps: int = 80
-    learning_rate: float = 5e-5
+    steps: int = 100
+    learning_rate: float = 3e-4
     batch_size: int = 16
     retain_batch_factor: int = 1
-    retain_weight: float = 5.0
+    retain_weight: float = 3.0
     truncation: float = 1.0
+    negative_guidance: float = 0.6
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field, known in (("method", RULES), ("objective", OBJECTIVES), ("scope", SCOPES)):
+        for field, known in (
+            ("method", RULES),
+            ("objective", OBJECTIVES),
+            ("retain_objective", RETAIN_OBJECTIVES),
+            ("scope", SCOPES),
+        ):
             value = getattr(self, field)
             _require(value in known, field, value, f"one of {', '.join(known)}")
         for field in ("steps", "batch_size", "retain_batch_factor"):
-            _require(getattr(self, field) >= 1, field, getattr(self, field), "1 or more")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+            _whole(field, getattr(self, field), 1)
+        _whole("seed", self.seed, 0, LARGEST_SEED)
         for field in ("learning_rate", "truncation"):
             _positive(field, getattr(self, field))
-        weight = self.retain_weight
-        _require(math.isfinite(weight) and weight >= 0, "retain_weight", weight, "0 or more")
+        for field in ("retain_weight", "negative_guidance"):
+            value = getattr(self, field)
+            _require(math.isfinite(value) and value >= 0, field, value, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -96,4 +115,4 @@ class EvaluationSettings:
     generation: GenerationSettings = GenerationSettings(seed=1_000_000)
 
     def __post_init__(self) -> None:
-        _require(self.pictures >= 1, "pictures", self.pictures, "1 or more")
+        _whole("pictures", self.pictures, 1)

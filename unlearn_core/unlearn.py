@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .dataset import TrainingSets
-from .models.protocol import ModelHandle
-from .objectives import OBJECTIVES, ForgetBatch, retain_loss
+from .models.protocol import Conditioning, ModelHandle
+from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
 from .parameters import parameter_names
 from .prompts import PromptPairs
 from .restricted_gradient import RULES, combine_, gram
 from .settings import UnlearnSettings
+
+if TYPE_CHECKING:
+    from .dataset import TrainingSets
 
 WARM_UP = 0.1  # share of the steps over which the learning rate grows from zero
 
@@ -92,13 +95,20 @@ class Unlearning:
     def _step(self) -> StepReport:
         started = time.perf_counter()
         settings, step = self.settings, len(self.reports) + 1
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)  # ``result`` may have frozen them in between
 
         # Two gradients over one explicit list of parameters.
         forget = OBJECTIVES[settings.objective](
-            self.model, self.base, self._forget_batch(), settings.truncation
+            self.model,
+            self.base,
+            self._forget_batch(),
+            truncation=settings.truncation,
+            negative_guidance=settings.negative_guidance,
         ).mean()
         grad_forget = torch.autograd.grad(forget, self.parameters, materialize_grads=True)
-        retain = retain_loss(self.model, *self._retain_batch()).mean()
+        retain_loss = RETAIN_OBJECTIVES[settings.retain_objective]
+        retain = retain_loss(self.model, self.base, *self._retain_batch()).mean()
         grad_retain = torch.autograd.grad(retain, self.parameters, materialize_grads=True)
 
         # The restricted direction, written over grad_forget.
@@ -137,7 +147,7 @@ class Unlearning:
             t=t,
         )
 
-    def _retain_batch(self):  # noqa: ANN202 - the arguments of retain_loss
+    def _retain_batch(self) -> tuple[Tensor, Conditioning, Tensor, Tensor]:
         rows = self._rows(self.settings.batch_size * self.settings.retain_batch_factor)
         latents = self.sets.retain_latents[rows].to(self.base.device)
         return latents, self.sets.retain_conditioning[rows], *self._noise(latents)

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.objectives import OBJECTIVES, ForgetBatch, ascent, redirect, retain_loss
+from unlearn_core.objectives import (
+    OBJECTIVES,
+    ForgetBatch,
+    ForgetObjective,
+    ascent,
+    denoise,
+    distill,
+    redirect,
+)
 
 SIZE = 4
 
@@ -43,10 +51,34 @@ def squared_error(model: ModelHandle, batch: ForgetBatch) -> Tensor:
     return model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
 
 
-def test_retain_loss_is_the_training_loss_of_each_picture(
+def forget_loss(
+    objective: ForgetObjective,
+    model: ModelHandle,
+    frozen: ModelHandle,
+    batch: ForgetBatch,
+    truncation: float = 1.0,
+    negative_guidance: float = 0.5,
+) -> Tensor:
+    return objective(
+        model, frozen, batch, truncation=truncation, negative_guidance=negative_guidance
+    )
+
+
+def test_distill_is_the_distance_to_the_frozen_prediction(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    given = (batch.latents, batch.conditioning, batch.noise, batch.t)
+    assert distill(sd_model, sd_model, *given).max() == 0
+    x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
+    moved = changed.predict(x_t, batch.conditioning, batch.t)
+    expected = (moved - sd_model.predict(x_t, batch.conditioning, batch.t)).square()
+    torch.testing.assert_close(distill(changed, sd_model, *given), expected.mean((1, 2, 3)))
+
+
+def test_denoise_is_the_training_loss_of_each_picture(
     sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
-    found = retain_loss(sd_model, batch.latents, batch.conditioning, batch.noise, batch.t)
+    found = denoise(sd_model, sd_model, batch.latents, batch.conditioning, batch.noise, batch.t)
     assert found.shape == (SIZE,)
     torch.testing.assert_close(found, squared_error(sd_model, batch).mean((1, 2, 3)))
 
@@ -57,7 +89,7 @@ def test_ascent_is_the_negative_truncated_error(
 ) -> None:
     error = squared_error(changed, batch)
     expected = -torch.minimum(error, torch.tensor(truncation)).mean((1, 2, 3))
-    torch.testing.assert_close(ascent(changed, sd_model, batch, truncation), expected)
+    torch.testing.assert_close(forget_loss(ascent, changed, sd_model, batch, truncation), expected)
 
 
 def test_what_is_wrong_enough_has_no_gradient(
@@ -67,7 +99,7 @@ def test_what_is_wrong_enough_has_no_gradient(
     below = squared_error(changed, batch).min().item() / 2
 
     def gradient_norm(truncation: float) -> float:
-        loss = ascent(changed, sd_model, batch, truncation).mean()
+        loss = forget_loss(ascent, changed, sd_model, batch, truncation).mean()
         gradients = torch.autograd.grad(loss, parameters)
         return sum(g.square().sum().item() for g in gradients)
 
@@ -75,17 +107,20 @@ def test_what_is_wrong_enough_has_no_gradient(
     assert gradient_norm(1e9) > 0
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5, 2.0])
 def test_redirect_is_the_distance_to_the_frozen_prediction_of_the_parallel(
-    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, eta: float
 ) -> None:
     """Row by row: even rows start from the concept's pictures, odd ones from the parallel's."""
-    found = redirect(changed, sd_model, batch, 1.0)
+    found = forget_loss(redirect, changed, sd_model, batch, negative_guidance=eta)
     assert found.shape == (SIZE,)
     for row in range(SIZE):
         latents = batch.latents if row % 2 == 0 else batch.parallel_latents
         one = slice(row, row + 1)
         x_t = sd_model.add_noise(latents[one], batch.noise[one], batch.t[one])
-        wanted = sd_model.predict(x_t, batch.parallel_conditioning[one], batch.t[one])
+        parallel = sd_model.predict(x_t, batch.parallel_conditioning[one], batch.t[one])
+        concept = sd_model.predict(x_t, batch.conditioning[one], batch.t[one])
+        wanted = (1 + eta) * parallel - eta * concept
         given = changed.predict(x_t, batch.conditioning[one], batch.t[one])
         torch.testing.assert_close(found[row], (given - wanted).square().mean())
 
@@ -94,8 +129,8 @@ def test_redirect_has_nothing_to_do_for_equal_prompts_and_models(
     sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
     same = replace(batch, parallel_conditioning=batch.conditioning)
-    assert redirect(sd_model, sd_model, same, 1.0).max() < 1e-10
-    assert redirect(sd_model, sd_model, batch, 1.0).min() > 0
+    assert forget_loss(redirect, sd_model, sd_model, same, 1.0).max() < 1e-10
+    assert forget_loss(redirect, sd_model, sd_model, batch, 1.0).min() > 0
 
 
 def test_redirect_trains_the_model_and_not_the_frozen_one(
@@ -103,7 +138,7 @@ def test_redirect_trains_the_model_and_not_the_frozen_one(
 ) -> None:
     names = [name for name, _ in sd_model.named_parameters()]
     trained, frozen = sd_model.trainable_copy(names), sd_model.trainable_copy(names)
-    loss = redirect(trained, frozen, batch, 1.0).sum()
+    loss = forget_loss(redirect, trained, frozen, batch, 1.0).sum()
     ours, theirs = ([p for _, p in m.named_parameters()] for m in (trained, frozen))
     gradients = torch.autograd.grad(loss, ours + theirs, allow_unused=True)
     assert all(g is None for g in gradients[len(ours) :])
@@ -115,8 +150,8 @@ def test_no_row_is_moved_by_another(
     objective: str, changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
     loss = OBJECTIVES[objective]
-    before = loss(changed, sd_model, batch, 1.0)
+    before = forget_loss(loss, changed, sd_model, batch)
     latents = torch.cat([batch.latents[:2], batch.latents[2:] + 1])
-    after = loss(changed, sd_model, replace(batch, latents=latents), 1.0)
+    after = forget_loss(loss, changed, sd_model, replace(batch, latents=latents))
     torch.testing.assert_close(after[:2], before[:2])
     assert not torch.allclose(after[2], before[2])

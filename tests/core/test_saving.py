@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from unlearn_core.checkpoints import save_diffusers_folder
 from unlearn_core.dataset import TrainingSets
-from unlearn_core.models import ModelHandle, load_model
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.settings import UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel, Unlearning
 

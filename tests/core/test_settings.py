@@ -28,6 +28,8 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "learning_rate", value) for value in (0.0, -1, NAN, INF)),
     *((UnlearnSettings, "truncation", value) for value in (0.0, -0.1, NAN, INF)),
     *((UnlearnSettings, "retain_weight", value) for value in (-0.1, NAN, INF)),
+    *((UnlearnSettings, "negative_guidance", value) for value in (-0.1, NAN, INF)),
+    *((UnlearnSettings, "retain_objective", value) for value in ("", "keep")),
     *((EvaluationSettings, "pictures", value) for value in (0, -1, 1.5)),
 ]
 
@@ -56,7 +58,7 @@ def test_the_defaults_are_good_and_frozen(settings: type) -> None:
 
 def test_the_ends_of_every_range_are_allowed() -> None:
     UnlearnSettings(
-        steps=1, batch_size=1, retain_batch_factor=1, retain_weight=0, seed=2**64 - 1,
+        steps=1, batch_size=1, retain_batch_factor=1, retain_weight=0, seed=2**63,
         learning_rate=1e-12, truncation=1e-6,
     )  # fmt: skip
     GenerationSettings(steps=1, batch_size=1, seed=0, guidance_scale=1)

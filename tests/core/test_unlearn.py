@@ -22,7 +22,13 @@ from unlearn_core.unlearn import StepReport, UnlearnedModel, Unlearning
 
 # Untrained weights draw latents far from unit variance; the truncation must not hide them all.
 SETTINGS = UnlearnSettings(
-    steps=4, batch_size=3, learning_rate=1e-3, retain_weight=2.0, truncation=100.0
+    objective="ascent",
+    retain_objective="denoise",
+    steps=4,
+    batch_size=3,
+    learning_rate=1e-3,
+    retain_weight=2.0,
+    truncation=100.0,
 )
 
 
@@ -181,7 +187,11 @@ def test_the_forget_loss_falls(sd_model: ModelHandle, sets: TrainingSets, object
 
     def loss() -> float:
         with torch.no_grad():
-            return OBJECTIVES[objective](unlearning.model, sd_model, batch, 100.0).mean().item()
+            objective_ = OBJECTIVES[objective]
+            losses = objective_(
+                unlearning.model, sd_model, batch, truncation=100.0, negative_guidance=0.5
+            )
+            return losses.mean().item()
 
     before = loss()
     list(unlearning)

@@ -73,7 +73,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
 @pytest.fixture(scope="session")
 def loaded(tiny_models: Path) -> Any:
     """The tiny Stable Diffusion's handle, for every test: a node never changes it."""
-    return pack_module("unlearn_core.models").load_model(tiny_models / "tiny-sd")
+    return pack_module("unlearn_core.models.load").load_model(tiny_models / "tiny-sd")
 
 
 @pytest.fixture(scope="session")

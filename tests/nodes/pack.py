@@ -86,6 +86,12 @@ def run_node(node_id: str, **inputs: Any) -> io.NodeOutput:
         return clone.EXECUTE_NORMALIZED(**{**defaults(node_id), **inputs})
 
 
+def shown_by(output: io.NodeOutput) -> dict[str, Any]:
+    """What the page gets to show on the node."""
+    assert isinstance(output.ui, dict)
+    return output.ui
+
+
 def node_result(node_id: str, **inputs: Any) -> tuple[Any, ...]:
     result = run_node(node_id, **inputs).result
     assert result is not None

@@ -49,6 +49,7 @@ def test_words_are_read_without_gaps_and_doubles() -> None:
         ({"templates": "{concept} {"}, "unpaired brace"),
         ({"templates": "{concept} {object:>999999999}"}, "nothing may follow the name"),
         ({"templates": "{concept} {object.__class__}"}, "which is no dimension"),
+        ({"templates": "{concept}ish {object}"}, "put spaces around {concept}"),
         ({"dimensions": "cat, dog"}, "cannot read 'cat, dog'"),
         ({"dimensions": "object: cat\nbackground: white, pink"}, "needs 2 or more"),
     ],
@@ -195,12 +196,12 @@ def test_a_model_that_was_overwritten_is_loaded_anew(diffusers: Path, tiny_model
         *(".hidden", "~home", "line\nbreak", "zero\0byte", "bidi\u202eeman", "x" * 201, "é" * 101),
     ],
 )
-def test_name_that_could_do_harm(name: str, diffusers: Path, unlearned: Any) -> None:
+def test_name_that_could_do_harm(name: str, diffusers: Path) -> None:
     answers = refusals(SAVE, name=name)
     assert answers
     assert all("name must " in answer and "'my-model-without-ink'" in answer for answer in answers)
     with pytest.raises(ValueError, match="name must"):
-        run_node(SAVE, unlearned=unlearned, name=name)
+        run_node(SAVE, unlearned=None, name=name)  # refused before the model is looked at
     assert list(diffusers.iterdir()) == []
 
 

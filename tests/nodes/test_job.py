@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from .conftest import QUICK, FakeServer
-from .pack import node_result, pack_module, run_node
+from .pack import node_result, pack_module, run_node, shown_by
 
 UNLEARN = "UnlearnRestrictedGradient"
+DRAWING = {"generation_steps": 2}
 Interrupted = comfy.model_management.InterruptProcessingException
 
 
@@ -38,7 +39,7 @@ def test_from_loading_to_the_saved_model(diffusers: Path, page: FakeServer, pair
     unlearned, chart, comparison = output.result
     assert is_image(chart)
     assert is_image(comparison)
-    assert len(output.ui["images"]) == 1
+    assert len(shown_by(output)["images"]) == 1
     assert unlearned.model.changed_tensors()
 
     # The given model is as it was, and could still be trained.
@@ -55,17 +56,14 @@ def test_from_loading_to_the_saved_model(diffusers: Path, page: FakeServer, pair
     report, grid, figures = output.result
     assert is_image(grid)
     assert "pictures of each kind" in figures
-    assert output.ui["text"] == (figures,)
+    assert shown_by(output)["text"] == (figures,)
 
     (path,) = node_result("UnlearnSaveCheckpoint", unlearned=unlearned, report=report, name="mine")
     assert path == str(diffusers / "mine")
-    saved = pack_module("unlearn_core.models").load_model(path)
+    saved = pack_module("unlearn_core.models.load").load_model(path)
     after = weights(unlearned.model)
     assert all(torch.allclose(p, after[name]) for name, p in saved.named_parameters())
     assert "mine" in pack_module("nodes.places").model_names()
-
-
-DRAWING = {"generation_steps": 2}
 
 
 def test_the_same_seed_gives_the_same_model(loaded: Any, pairs: Any) -> None:
@@ -87,8 +85,8 @@ def test_a_class_is_forgotten_as_well(page: FakeServer) -> None:
     (pairs, _) = node_result(
         "UnlearnDiversifyPrompts",
         concept=concept,
-        templates="{concept}",
-        dimensions="",
+        templates="{wording} {concept}",
+        dimensions="wording: a, one",
         train_count=4,
         test_count=2,
     )

@@ -1,6 +1,1 @@
-"""Model families behind one protocol."""
-
-from .load import ModelError, load_model
-from .protocol import Conditioning, ModelHandle, ModelInfo
-
-__all__ = ["Conditioning", "ModelError", "ModelHandle", "ModelInfo", "load_model"]
+"""Model families behind one protocol: ``load.load_model`` opens them."""

@@ -92,7 +92,9 @@ class ClassConditionalHandle:
         def predict(latents_t: Tensor, t: Tensor) -> Tensor:
             return self.predict(latents_t, classes, t)
 
-        return denoiser.sample_dpm_solver(self.scheduler_config, noise, predict, steps, on_step)
+        return denoiser.sample_dpm_solver(
+            self.scheduler_config, noise, predict, steps, on_step, in_pixel_space=True
+        )
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.unet.named_parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -56,8 +57,16 @@ def sample_dpm_solver(
     predict: Predict,
     steps: int,
     on_step: OnStep | None,
+    *,
+    in_pixel_space: bool = False,
 ) -> Tensor:
-    """DPM-Solver++ (Lu et al. 2022), second order, from pure noise to latents."""
+    """DPM-Solver++ (Lu et al. 2022), second order, from pure noise to latents.
+
+    ``in_pixel_space``: keep predictions of x_0 in -1..1, as pictures are.
+    """
+    # A cosine schedule ends in almost pure noise, where noise prediction says nothing of the
+    # picture; diffusers' own advice is to start a little before that end.
+    cosine = scheduler_config.get("beta_schedule") == "squaredcos_cap_v2"
     scheduler = DPMSolverMultistepScheduler.from_config(
         scheduler_config,
         algorithm_type="dpmsolver++",
@@ -65,6 +74,9 @@ def sample_dpm_solver(
         use_karras_sigmas=False,
         timestep_spacing="linspace",
         lower_order_final=True,
+        thresholding=in_pixel_space,
+        sample_max_value=1.0,
+        lambda_min_clipped=-5.1 if cosine else -math.inf,
     )
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma

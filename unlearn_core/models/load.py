@@ -30,6 +30,8 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> ModelH
     folder = Path(folder)
     index = read_index(folder)
     fingerprint = weights_fingerprint(folder)
+    if "text_encoder_2" in index:
+        raise ModelError(f"model: {folder.name!r} is {index.get('_class_name')}; wanted {FAMILIES}")
     if {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= set(index):
         return _stable_diffusion(folder, fingerprint, torch.device(device))
     if "unet" in index and "id2label" in index:
@@ -64,7 +66,8 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """SHA-256 over every weight file, after checking that each can be read to its end.
+    """SHA-256 over every weight file and the scheduler's settings, which decide what weights mean;
+    on the way, checks that each weight file can be read to its end.
 
     Raises:
         ModelError: a truncated or damaged safetensors file, or a component without any.
@@ -90,6 +93,8 @@ def weights_fingerprint(folder: Path) -> str:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
+    for settings in sorted(folder.glob("scheduler/*.json")):
+        digest.update(settings.read_bytes())
     return digest.hexdigest()
 
 
@@ -103,7 +108,16 @@ def _component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
         raise ModelError(f"model: {folder.name}/{name} cannot be loaded: {error}") from error
 
 
-def _frozen(module: Any, device: torch.device) -> Any:
+def _weights(loader: Any, folder: Path, name: str, device: torch.device, **options: Any) -> Any:
+    """A frozen module of a pipeline, with every one of its tensors read from the file: the
+    libraries fill what is missing with random numbers and only warn."""
+    module, info = _component(loader, folder, name, output_loading_info=True, **options)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} the first; "
+            "copy or download it again"
+        )
     return module.to(device).eval().requires_grad_(False)
 
 
@@ -112,10 +126,11 @@ def _scheduler(folder: Path) -> tuple[NoiseSchedule, dict[str, object]]:
 
     try:
         scheduler = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-    except (OSError, ValueError) as error:
+        config = dict(scheduler.config)
+        schedule = NoiseSchedule(scheduler.alphas_cumprod, str(config["prediction_type"]))
+    except (OSError, ValueError, NotImplementedError) as error:
         raise ModelError(f"model: {folder.name}/scheduler cannot be loaded: {error}") from error
-    config = dict(scheduler.config)
-    return NoiseSchedule(scheduler.alphas_cumprod, str(config["prediction_type"])), config
+    return schedule, config
 
 
 def _stable_diffusion(folder: Path, fingerprint: str, device: torch.device) -> ModelHandle:
@@ -125,14 +140,14 @@ def _stable_diffusion(folder: Path, fingerprint: str, device: torch.device) -> M
     from .stable_diffusion import StableDiffusionHandle
 
     float32 = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-    unet = _frozen(_component(UNet2DConditionModel, folder, "unet", **float32), device)
+    unet = _weights(UNet2DConditionModel, folder, "unet", device, **float32)
     if unet.config["in_channels"] != unet.config["out_channels"]:
         raise ModelError(
             f"model: {folder.name!r} is an inpainting or edit model "
             f"({unet.config['in_channels']} input channels), which is not supported"
         )
-    vae = _frozen(_component(AutoencoderKL, folder, "vae", **float32), device)
-    text_encoder = _component(CLIPTextModel, folder, "text_encoder", dtype=torch.float32)
+    vae = _weights(AutoencoderKL, folder, "vae", device, **float32)
+    text_encoder = _weights(CLIPTextModel, folder, "text_encoder", device, dtype=torch.float32)
     schedule, config = _scheduler(folder)
     scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
     size = int(unet.config["sample_size"]) * scale
@@ -141,7 +156,7 @@ def _stable_diffusion(folder: Path, fingerprint: str, device: torch.device) -> M
         unet=unet,
         base=unet,
         vae=vae,
-        text_encoder=_frozen(text_encoder, device),
+        text_encoder=text_encoder,
         tokenizer=_component(CLIPTokenizer, folder, "tokenizer"),
         schedule=schedule,
         scheduler_config=config,
@@ -155,20 +170,21 @@ def _class_conditional(
 
     from .class_conditional import ClassConditionalHandle
 
-    unet = _component(
-        UNet2DModel, folder, "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False
-    )
+    float32 = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    unet = _weights(UNet2DModel, folder, "unet", device, **float32)
     names = index["id2label"]
-    wanted = [str(i) for i in range(len(names))]
-    if not isinstance(names, dict) or sorted(names, key=int) != wanted:
+    wanted = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
+    if not wanted or set(names) != set(wanted):
         raise ModelError(f"model: id2label of {folder.name!r} must name the labels 0, 1, 2, …")
+    if not isinstance(unet.config["sample_size"], int):
+        raise ModelError(f"model: {folder.name}/unet/config.json must say its sample_size")
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     schedule, config = _scheduler(folder)
     size = int(unet.config["sample_size"])
     return ClassConditionalHandle(
         info=ModelInfo(folder.name, "class-conditional", folder, fingerprint, size, "unet"),
-        unet=_frozen(unet, device),
+        unet=unet,
         base=unet,
         class_names=tuple(names[i] for i in wanted),
         schedule=schedule,

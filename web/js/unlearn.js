@@ -5,12 +5,12 @@ import { app } from "../../../scripts/app.js";
 
 const WIDGET = "unlearn text";
 
-// Node class -> what stands there before it has run, and how high the text may grow, in pixels.
+// Node class -> what stands there before it has run, and the text's height in pixels.
 const PANELS = {
-  UnlearnLoadModel: { placeholder: "What was loaded appears here.", min: 70, max: 70 },
+  UnlearnLoadModel: { placeholder: "What was loaded appears here.", min: 94, max: 94 },
   UnlearnDiversifyPrompts: { placeholder: "The prompts appear here.", min: 120 },
   UnlearnRestrictedGradient: { placeholder: "Each step appears here.", min: 56, max: 56 },
-  UnlearnEvaluateAlignment: { placeholder: "The figures appear here.", min: 190, max: 190 },
+  UnlearnEvaluateAlignment: { placeholder: "The figures appear here.", min: 216, max: 216 },
   UnlearnSaveCheckpoint: { placeholder: "The saved model's folder appears here.", min: 60 },
 };
 
@@ -88,9 +88,6 @@ app.registerExtension({
     api.addEventListener("executed", onExecuted);
   },
   nodeCreated(node) {
-    if (!node.comfyClass.startsWith("Unlearn")) return;
-    // This page tells classic nodes of `advanced` only in the options.
-    for (const widget of node.widgets ?? []) widget.advanced ||= widget.options?.advanced;
     const panel = PANELS[node.comfyClass];
     if (panel) addPanel(node, panel);
   },
