@@ -43,7 +43,7 @@ def draw(subject: Subject, rng: random.Random) -> np.ndarray:
     art = art.transform((TILE, TILE), Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
     if subject.style == "pixel":
         art = art.resize((PIXEL_GRID, PIXEL_GRID), Image.Resampling.BOX)
-        art.putalpha(art.getchannel("A").point(lambda a: 255 if a > 110 else 0))
+        art.putalpha(art.getchannel("A").point([255 * (a > 110) for a in range(256)]))
         art = art.resize((SIZE, SIZE), Image.Resampling.NEAREST)
     else:
         art = art.resize((SIZE, SIZE), Image.Resampling.LANCZOS)

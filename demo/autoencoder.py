@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -12,9 +14,12 @@ from .pictures import Pool, to_unit
 
 KL_WEIGHT = 1e-4
 
+# diffusers types its models narrower than they are; here they are Any.
 
-def new_autoencoder() -> AutoencoderKL:
-    return AutoencoderKL(
+
+def new_autoencoder() -> Any:
+    kind: Any = AutoencoderKL
+    return kind(
         sample_size=64,
         latent_channels=4,
         block_out_channels=(24, 48, 64),
@@ -34,7 +39,7 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
 
 def train_autoencoder(
     pool: Pool, steps: int, device: torch.device, seed: int = 0, batch_size: int = 24
-) -> AutoencoderKL:
+) -> Any:
     """The trained model, its ``scaling_factor`` set so that latents have unit variance."""
     torch.manual_seed(seed)
     vae = new_autoencoder().to(device, memory_format=torch.channels_last)
@@ -64,7 +69,7 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def encode_pool(vae: AutoencoderKL, pool: Pool, device: torch.device) -> Tensor:
+def encode_pool(vae: Any, pool: Pool, device: torch.device) -> Tensor:
     """Unscaled latent means of the whole pool, fp16 [N, 4, 16, 16]."""
     latents = []
     for chunk in tqdm(pool.pictures.split(64), desc="encoding", mininterval=5):
@@ -76,7 +81,7 @@ def encode_pool(vae: AutoencoderKL, pool: Pool, device: torch.device) -> Tensor:
 
 
 def sharpen_decoder(
-    vae: AutoencoderKL,
+    vae: Any,
     pool: Pool,
     latents: Tensor,
     steps: int,
@@ -91,7 +96,7 @@ def sharpen_decoder(
     """
     torch.manual_seed(seed)
     decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    vae.to(device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    vae.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(decoder, lr=1.5e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, steps, pct_start=0.1)
     spread = latents[:2000].float().std()

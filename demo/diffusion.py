@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -176,14 +177,15 @@ def save_pipeline(
 ) -> None:
     """A Stable Diffusion pipeline folder as diffusers writes it, fp16 safetensors."""
     parts = copy.deepcopy(model).half().cpu()
-    pipeline = StableDiffusionPipeline(
+    kind: Any = StableDiffusionPipeline  # whose signature is typed narrower than it is
+    pipeline = kind(
         vae=copy.deepcopy(vae).half().cpu(),
         text_encoder=parts.text_encoder,
         tokenizer=tokenizer,
         unet=parts.unet,
         scheduler=new_scheduler(),
-        safety_checker=None,  # pyright: ignore[reportArgumentType]
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)

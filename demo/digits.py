@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ EMA_DECAY = 0.999
 
 def digit_pictures() -> tuple[Tensor, Tensor]:
     """The 1,797 pictures, [N, 1, 16, 16] in 0..1, and their labels int64 [N]."""
-    data = load_digits()
+    data: Any = load_digits()
     pictures = torch.from_numpy(data.images).float().unsqueeze(1) / 16
     enlarged = F.interpolate(pictures, (SIZE, SIZE), mode="bicubic").clamp(0, 1)
     return enlarged, torch.from_numpy(data.target).long()

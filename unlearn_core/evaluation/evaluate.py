@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -202,6 +202,6 @@ def _content(pairs: Sequence[PromptPair], seen: dict[str, list[str | None]]) -> 
     )
 
 
-def _share(found_and_wanted) -> float | None:  # noqa: ANN001
+def _share(found_and_wanted: Iterable[tuple[str | None, str]]) -> float | None:
     right = [found == wanted for found, wanted in found_and_wanted]
     return sum(right) / len(right) if right else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
@@ -67,7 +68,7 @@ def sample_dpm_solver(
     # A cosine schedule ends in almost pure noise, where noise prediction says nothing of the
     # picture; diffusers' own advice is to start a little before that end.
     cosine = scheduler_config.get("beta_schedule") == "squaredcos_cap_v2"
-    scheduler = DPMSolverMultistepScheduler.from_config(
+    scheduler: Any = DPMSolverMultistepScheduler.from_config(
         scheduler_config,
         algorithm_type="dpmsolver++",
         final_sigmas_type="zero",

@@ -125,7 +125,7 @@ def _scheduler(folder: Path) -> tuple[NoiseSchedule, dict[str, object]]:
     from diffusers import DDPMScheduler
 
     try:
-        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+        scheduler: Any = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
         config = dict(scheduler.config)
         schedule = NoiseSchedule(scheduler.alphas_cumprod, str(config["prediction_type"]))
     except (OSError, ValueError, NotImplementedError) as error:

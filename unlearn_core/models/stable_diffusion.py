@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from typing_extensions import Self
@@ -27,7 +28,7 @@ class StableDiffusionHandle:
     info: ModelInfo
     unet: UNet2DConditionModel
     base: UNet2DConditionModel
-    vae: AutoencoderKL
+    vae: Any  # AutoencoderKL, whose outputs diffusers types wrongly
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     schedule: denoiser.NoiseSchedule
