@@ -23,10 +23,12 @@ EMOJI, DIGITS_MODEL = MODELS / "emoji-canvas", MODELS / "digits"
 STYLE_TEMPLATES = (
     "a {object} in {concept} style on a {background} background",
     "a {object} drawn in {concept} style, {background} background",
+    "{concept} style {object}",
 )
 OBJECT_TEMPLATES = (
     "a {concept} in {style} style on a {background} background",
     "a {concept} drawn in {style} style, {background} background",
+    "{style} style {concept}",
 )
 DIGIT_WORDINGS = ("digit", "number", "handwritten", "a picture of")
 

@@ -17,7 +17,8 @@ from .pictures import shown
 
 TEMPLATES = """\
 a {object} in {concept} style on a {background} background
-a {object} drawn in {concept} style, {background} background"""
+a {object} drawn in {concept} style, {background} background
+{concept} style {object}"""
 DIMENSIONS = """\
 object: cat, dog, fish, bird, apple, banana, pizza, rocket, house, tree, sunflower, tulip, \
 cactus, mushroom, butterfly, frog, pig, rabbit, bear, lion, car, bicycle, sailboat, umbrella, \

@@ -80,7 +80,7 @@ class UnlearnSettings:
     retain_batch_factor: int = 1
     retain_weight: float = 3.0
     truncation: float = 1.0
-    negative_guidance: float = 0.6
+    negative_guidance: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:

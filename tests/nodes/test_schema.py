@@ -99,7 +99,7 @@ def test_prompt_defaults_speak_the_demo_model_s_language() -> None:
     dimensions = pack_module("unlearn_core.prompts").parse_dimensions(given["dimensions"])
     assert dimensions == {"object": world.OBJECTS, "background": world.BACKGROUNDS}
     wordings = [t.replace("{concept}", "{style}") for t in given["templates"].splitlines()]
-    assert set(wordings) <= set(world.FULL_CAPTIONS)
+    assert set(wordings) <= {*world.FULL_CAPTIONS, *world.NO_BACKGROUND_CAPTIONS}
     concept = defaults("UnlearnForgetConcept")
     words = [concept["concept"], *concept["replacements"].split(", ")]
     assert sorted(words) == sorted(world.STYLES)
@@ -112,6 +112,8 @@ def test_rare_inputs_are_advanced() -> None:
         "batch_size",
         "retain_batch_factor",
         "truncation",
+        "retain_objective",
+        "negative_guidance",
         "generation_steps",
         "guidance_scale",
     }
