@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -189,3 +190,7 @@ def save_pipeline(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    for file in folder.glob("*/config.json"):
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings.pop("_name_or_path", None)  # where it happened to be trained
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
