@@ -90,7 +90,8 @@ def main() -> None:
                 name = f"{concept}-{method.replace(' ', '-')}-{seed}"
                 file = RESULTS / f"{name}.json"
                 done = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-                if done is None or done["settings"] != asdict(unlearn):
+                wanted = asdict(job_settings(concept, unlearn).unlearn)
+                if done is None or done["settings"] != wanted:
                     done = run(
                         concept, unlearn, options.pictures, Path(".build") / "erasure" / name
                     )

@@ -36,6 +36,8 @@ DIGIT_WORDINGS = ("digit", "number", "handwritten", "a picture of")
 def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
     """The demo's job for a style or object of EmojiCanvas, or a digit.
 
+    The digits model overrules the scope and what goes with it.
+
     Raises:
         ValueError: the demo world knows no such concept.
     """
@@ -58,7 +60,9 @@ def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
             unlearn=unlearn,
         )
     if concept in DIGITS:
-        # A class has only its name: wordings differ for the reader, not for the model.
+        # A class has only its name: wordings differ for the reader, not for the model. And it has
+        # no cross-attention, so all of the model is taught, in smaller steps that push further.
+        unlearn = replace(unlearn, scope="full", learning_rate=3e-4, negative_guidance=0.5)
         return JobSettings(
             model=DIGITS_MODEL,
             concept=ForgetConcept(concept, "class", (), _others(DIGITS, concept)),

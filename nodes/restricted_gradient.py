@@ -183,9 +183,10 @@ def _main_inputs() -> list[io.Input]:
             "scope",
             options=list(SCOPES),
             default=DEFAULT.scope,
-            tooltip=f"Which weights may change, {DEFAULT.scope!r} by default. 'full': all of the "
-            "denoiser, the most thorough. 'xattn': only where the words meet the picture, which "
-            "needs less memory and touches less, but may forget less.",
+            tooltip=f"Which weights may change, {DEFAULT.scope!r} by default. 'xattn': only where "
+            "the words meet the picture, which needs less memory and touches the rest least. "
+            "'full': all of the denoiser, also for models without words; take a third of the "
+            "learning rate.",
         ),
         io.Int.Input(
             "steps",

@@ -73,14 +73,14 @@ class UnlearnSettings:
     method: str = "restricted gradient"
     objective: str = "redirect"
     retain_objective: str = "distill"
-    scope: str = "full"
+    scope: str = "xattn"
     steps: int = 100
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     batch_size: int = 16
     retain_batch_factor: int = 1
     retain_weight: float = 3.0
     truncation: float = 1.0
-    negative_guidance: float = 0.5
+    negative_guidance: float = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:
