@@ -18,7 +18,7 @@ from .diffusion import PHASES, save_pipeline, train_denoiser
 from .digits import digit_pictures, save_digits, train_digit_judge, train_digits
 from .evaluators import train_judge, train_scorer
 from .pictures import make_pool
-from .tokenizer import new_tokenizer
+from unlearn_core.models.text import clip_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / ".build"
@@ -41,7 +41,7 @@ def build_emoji(device: torch.device) -> None:
         torch.save(encode_pool(vae, pool, device), latents_file)
     vae = AutoencoderKL.from_pretrained(folder)
     latents = torch.load(latents_file, weights_only=True)
-    tokenizer = new_tokenizer(BUILD / "tokenizer")
+    tokenizer = clip_tokenizer()
     scaled = latents * vae.config["scaling_factor"]
     model = None
     for seed, phase in enumerate(PHASES):

@@ -169,7 +169,7 @@ class Job:
 
         unlearned = self._timed("unlearning", train)
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_file(unlearned.model.changed_tensors(), self.folder / TENSORS)
+        save_file(dict(unlearned.model.changed_tensors()), self.folder / TENSORS)
         steps = {"seconds": self.seconds, "steps": [asdict(step) for step in unlearned.reports]}
         (self.folder / STEPS).write_text(json.dumps(steps) + "\n", encoding="utf-8")
         loss_chart(unlearned.reports).save(self.folder / "loss.png")

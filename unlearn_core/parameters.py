@@ -1,16 +1,33 @@
-"""Trainable scopes: a name becomes the ordered list of parameters that unlearning may change."""
+"""Trainable scopes: a name becomes the parameters that unlearning may change."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from .models.protocol import ModelHandle
 
+if TYPE_CHECKING:
+    from .settings import UnlearnSettings
+
+LORA = "lora"
+# The layers that kohya's LoRA trainer adapts: everything linear in the transformer blocks, and the
+# projections in and out of them.
+LORA_WEIGHT = re.compile(
+    r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2)\.weight"
+)
+
 SCOPES: dict[str, Callable[[str], bool]] = {
-    "full": lambda name: True,
     "xattn": lambda name: ".attn2." in name,
+    "noxattn": lambda name: ".attn2." not in name,
+    "full": lambda name: True,
+    LORA: lambda name: LORA_WEIGHT.fullmatch(name) is not None,
 }
-"""Scope -> whether it holds the parameter of that name; ``attn2`` is diffusers' cross-attention."""
+"""Scope -> whether it holds the parameter of that name; ``attn2`` is diffusers' cross-attention.
+With ``lora`` those weights stay as they are, and low-rank layers beside them are trained."""
 
 
 def parameter_names(model: ModelHandle, scope: str) -> list[str]:
@@ -28,3 +45,19 @@ def parameter_names(model: ModelHandle, scope: str) -> list[str]:
             f"a {model.info.family} model has none, choose 'full'"
         )
     return names
+
+
+def trainable(
+    model: ModelHandle, settings: UnlearnSettings
+) -> tuple[ModelHandle, list[nn.Parameter]]:
+    """A copy of the model, and those of its parameters that may change.
+
+    Raises:
+        ValueError: a scope that is empty in this model.
+    """
+    names = parameter_names(model, settings.scope)
+    if settings.scope == LORA:
+        copied = model.lora_copy(names, settings.lora_rank, settings.lora_alpha, settings.seed)
+        return copied, [p for _, p in copied.named_parameters() if p.requires_grad]
+    copied, wanted = model.trainable_copy(names), set(names)
+    return copied, [p for name, p in copied.named_parameters() if name in wanted]

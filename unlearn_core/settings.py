@@ -60,6 +60,8 @@ class UnlearnSettings:
         objective: what the forget loss asks for, a name in ``OBJECTIVES``.
         retain_objective: what the retain loss holds on to, a name in ``RETAIN_OBJECTIVES``.
         scope: which parameters are trained, a name in ``SCOPES``.
+        lora_rank: rank of the layers that scope ``lora`` trains.
+        lora_alpha: their strength; what they add is multiplied by ``lora_alpha / lora_rank``.
         steps: optimizer steps.
         learning_rate: of Adam, after a short warm-up.
         batch_size: pictures of each set per step.
@@ -74,6 +76,8 @@ class UnlearnSettings:
     objective: str = "redirect"
     retain_objective: str = "distill"
     scope: str = "xattn"
+    lora_rank: int = 16
+    lora_alpha: float = 16.0
     steps: int = 100
     learning_rate: float = 1e-3
     batch_size: int = 16
@@ -92,10 +96,10 @@ class UnlearnSettings:
         ):
             value = getattr(self, field)
             _require(value in known, field, value, f"one of {', '.join(known)}")
-        for field in ("steps", "batch_size", "retain_batch_factor"):
+        for field in ("steps", "batch_size", "retain_batch_factor", "lora_rank"):
             _whole(field, getattr(self, field), 1)
         _whole("seed", self.seed, 0, LARGEST_SEED)
-        for field in ("learning_rate", "truncation"):
+        for field in ("learning_rate", "truncation", "lora_alpha"):
             _positive(field, getattr(self, field))
         for field in ("retain_weight", "negative_guidance"):
             value = getattr(self, field)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .models.protocol import Conditioning, ModelHandle
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
-from .parameters import parameter_names
+from .parameters import trainable
 from .prompts import PromptPairs
 from .restricted_gradient import RULES, combine_, gram
 from .settings import UnlearnSettings
@@ -66,11 +66,8 @@ class Unlearning:
     """
 
     def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
-        names = parameter_names(base, settings.scope)
         self.base, self.sets, self.settings = base, sets, settings
-        self.model = base.trainable_copy(names)
-        trained = set(names)
-        self.parameters = [p for name, p in self.model.named_parameters() if name in trained]
+        self.model, self.parameters = trainable(base, settings)
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings.learning_rate)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.reports: list[StepReport] = []

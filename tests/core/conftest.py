@@ -15,7 +15,12 @@ from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts import PromptPairs, diversify
 from unlearn_core.settings import GenerationSettings
 
-from .tiny_models import write_class_conditional, write_stable_diffusion
+from .tiny_models import (
+    write_class_conditional,
+    write_dit,
+    write_stable_diffusion,
+    write_stable_diffusion_xl,
+)
 
 # A slow machine is not a failing test, and a red run can be repeated.
 settings.register_profile(
@@ -31,7 +36,7 @@ settings.load_profile("core")
 torch.set_num_threads(1)
 
 FAST = GenerationSettings(steps=2, batch_size=4)
-FAMILIES = ("sd", "sd-v", "class", "class-grey")
+FAMILIES = ("sd", "sd-v", "sdxl", "class", "class-grey", "dit")
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +49,18 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sd_v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same weights under the other training target, velocity."""
     return write_stable_diffusion(tmp_path_factory.mktemp("models") / "tiny-v", "v_prediction")
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion XL."""
+    return write_stable_diffusion_xl(tmp_path_factory.mktemp("models") / "tiny-xl")
+
+
+@pytest.fixture(scope="session")
+def dit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny diffusion transformer with class labels."""
+    return write_dit(tmp_path_factory.mktemp("models") / "tiny-dit")
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +85,13 @@ def model(
     request: pytest.FixtureRequest,
     sd_folder: Path,
     sd_v_folder: Path,
+    sdxl_folder: Path,
     class_folder: Path,
     grey_folder: Path,
+    dit_folder: Path,
 ) -> ModelHandle:
     """Every model family in turn."""
-    folders = (sd_folder, sd_v_folder, class_folder, grey_folder)
+    folders = (sd_folder, sd_v_folder, sdxl_folder, class_folder, grey_folder, dit_folder)
     return load_model(dict(zip(FAMILIES, folders, strict=True))[request.param])
 
 

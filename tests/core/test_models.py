@@ -60,9 +60,10 @@ def test_it_is_a_model_handle(model: ModelHandle) -> None:
 
 def test_what_it_says_of_itself(model: ModelHandle) -> None:
     info = model.info
-    assert info.family in ("stable-diffusion", "class-conditional")
-    assert (info.name, info.denoiser_folder) == (info.source.name, "unet")
-    assert info.image_size == (16 if info.family == "stable-diffusion" else 8)
+    assert info.family in ("stable-diffusion", "class-conditional", "dit")
+    denoiser = "transformer" if info.family == "dit" else "unet"
+    assert (info.name, info.denoiser_folder) == (info.source.name, denoiser)
+    assert info.image_size == (8 if info.family == "class-conditional" else 16)
     assert len(info.fingerprint) == 64
     assert model.device == torch.device("cpu")
     assert model.timesteps == 1000

@@ -21,6 +21,8 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "method", value) for value in ("", "PCGrad", "Restricted Gradient")),
     *((UnlearnSettings, "objective", value) for value in ("", "descent")),
     *((UnlearnSettings, "scope", value) for value in ("", "lora9", "FULL")),
+    *((UnlearnSettings, "lora_rank", value) for value in (0, -1, 1.5)),
+    *((UnlearnSettings, "lora_alpha", value) for value in (0.0, -1.0, NAN, INF)),
     *((UnlearnSettings, "steps", value) for value in (0, -5, 1.5, NAN)),
     *((UnlearnSettings, "batch_size", value) for value in (0, -1, 1.5)),
     *((UnlearnSettings, "retain_batch_factor", value) for value in (0, -1, 1.5)),

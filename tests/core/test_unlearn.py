@@ -22,6 +22,7 @@ from unlearn_core.unlearn import StepReport, UnlearnedModel, Unlearning
 
 # Untrained weights draw latents far from unit variance; the truncation must not hide them all.
 SETTINGS = UnlearnSettings(
+    scope="full",
     objective="ascent",
     retain_objective="denoise",
     steps=4,

@@ -14,13 +14,16 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from demo.tokenizer import new_tokenizer
+from unlearn_core.models.text import clip_tokenizer
 
 CLASS_NAMES = ("cat", "dog", "house")
 WIDTH = 16  # of the text embeddings
@@ -29,6 +32,31 @@ WIDTH = 16  # of the text embeddings
 def _built(kind: Any, **options: Any) -> Any:
     """diffusers types its options narrower than it takes them."""
     return kind(**options)
+
+
+def _vae() -> AutoencoderKL:
+    return _built(
+        AutoencoderKL,
+        sample_size=16, latent_channels=4, norm_num_groups=4, block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+
+
+def _text_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        hidden_size=WIDTH, intermediate_size=32, num_attention_heads=2,
+        num_hidden_layers=2, projection_dim=WIDTH, eos_token_id=49407,
+    )  # fmt: skip
+
+
+def _scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
+    return _built(
+        DDIMScheduler,
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+        prediction_type=prediction_type,
+    )  # fmt: skip
 
 
 def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
@@ -42,35 +70,72 @@ def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Pa
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         )  # fmt: skip
-        vae = _built(
-            AutoencoderKL,
-            sample_size=16, latent_channels=4, norm_num_groups=4, block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-        )  # fmt: skip
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=WIDTH, intermediate_size=32, num_attention_heads=2,
-                num_hidden_layers=2, projection_dim=WIDTH,
-            )
-        )  # fmt: skip
+        vae = _vae()
+        text_encoder = CLIPTextModel(_text_config())
     pipeline = _built(
         StableDiffusionPipeline,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=new_tokenizer(folder.with_name(f"{folder.name}-vocabulary")),
+        tokenizer=clip_tokenizer(),
         unet=unet,
-        scheduler=_built(
-            DDIMScheduler,
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-            clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-            prediction_type=prediction_type,
-        ),
+        scheduler=_scheduler(prediction_type),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder)
+    return folder
+
+
+def write_stable_diffusion_xl(folder: Path) -> Path:
+    """The same in the shape of SDXL: two text encoders, pooled text and sizes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
+            block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=(2, 4),
+            cross_attention_dim=2 * WIDTH, use_linear_projection=True,
+            transformer_layers_per_block=(1, 2), addition_embed_type="text_time",
+            addition_time_embed_dim=8, projection_class_embeddings_input_dim=WIDTH + 6 * 8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        )  # fmt: skip
+        vae = _vae()
+        first = CLIPTextModel(_text_config())
+        second = CLIPTextModelWithProjection(_text_config())
+    pipeline = _built(
+        StableDiffusionXLPipeline,
+        vae=vae,
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer("!"),
+        unet=unet,
+        scheduler=_scheduler(),
+        force_zeros_for_empty_prompt=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def write_dit(folder: Path) -> Path:
+    """A diffusion transformer over ``CLASS_NAMES``, on the latents of the same autoencoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = DiTTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8,
+            num_layers=2, norm_num_groups=4, sample_size=8, patch_size=2,
+            num_embeds_ada_norm=len(CLASS_NAMES),
+        )  # fmt: skip
+        vae = _vae()
+    _built(
+        DiTPipeline, transformer=transformer, vae=vae, scheduler=_scheduler()
+    ).save_pretrained(folder)  # fmt: skip
+    # The published models name their classes here, which saving leaves out.
+    index = folder / "model_index.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    content["id2label"] = {i: f"{name}, {name} thing" for i, name in enumerate(CLASS_NAMES)}
+    index.write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from .protocol import OnStep
+from . import weights
+from .protocol import Conditioning, LoraLayer, ModelInfo, OnStep
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, h, w], t [B]) -> output [B, C, h, w]
 
@@ -89,26 +91,63 @@ def sample_dpm_solver(
     return latents
 
 
-def copy_with_own(module: nn.Module, names: Sequence[str]) -> nn.Module:
-    """A copy of ``module`` that owns the named parameters and shares every other tensor."""
-    owned = set(names)
-    unknown = owned - {name for name, _ in module.named_parameters()}
-    if unknown:
-        raise ValueError(f"names: no parameter is called {sorted(unknown)[0]!r}")
-    shared = [p for name, p in module.named_parameters() if name not in owned]
-    shared += list(module.buffers())
-    copied = copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
-    for name, parameter in copied.named_parameters():
-        if name in owned:
-            parameter.requires_grad_(True)
-    return copied
+@dataclass(frozen=True, eq=False)
+class DenoiserHandle:
+    """The part of a handle that is the same for every family.
 
+    ``base`` is the denoiser as loaded; ``denoiser`` is it, or what unlearning made of it.
+    """
 
-def changed_tensors(module: nn.Module, base: nn.Module) -> dict[str, Tensor]:
-    """Tensors of ``module`` whose values differ from ``base``'s, by name."""
-    before = base.state_dict()
-    return {
-        name: tensor
-        for name, tensor in module.state_dict().items()
-        if tensor is not before[name] and not torch.equal(tensor, before[name])
-    }
+    info: ModelInfo
+    denoiser: Any  # a diffusers model: its outputs and config are loosely typed
+    base: Any
+    schedule: NoiseSchedule
+    scheduler_config: dict[str, object]
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    @property
+    def timesteps(self) -> int:
+        return len(self.schedule.alphas_cumprod)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return self.schedule.add_noise(latents, noise, t)
+
+    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def guided(self, prompt: Conditioning, nothing: Conditioning, guidance_scale: float) -> Predict:
+        """``predict`` with classifier-free guidance (Ho and Salimans 2022) away from ``nothing``."""
+        both = Conditioning.cat([nothing, prompt])
+
+        def predict(latents_t: Tensor, t: Tensor) -> Tensor:
+            if guidance_scale == 1:
+                return self.predict(latents_t, prompt, t)
+            free, wanted = self.predict(latents_t.repeat(2, 1, 1, 1), both, t.repeat(2)).chunk(2)
+            return free + guidance_scale * (wanted - free)
+
+        return predict
+
+    def denoise_error(
+        self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
+    ) -> Tensor:
+        output = self.predict(self.add_noise(latents, noise, t), conditioning, t)
+        return (output - self.schedule.target(latents, noise, t)).square()
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.denoiser.named_parameters()
+
+    def trainable_copy(self, names: Sequence[str]) -> Self:
+        return replace(self, denoiser=weights.copy_with_own(self.denoiser, names))
+
+    def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:
+        adapted = weights.copy_with_lora(self.denoiser, names, rank, alpha, seed)
+        return replace(self, denoiser=adapted)
+
+    def lora_layers(self) -> dict[str, LoraLayer]:
+        return weights.lora_layers(self.denoiser)
+
+    def changed_tensors(self) -> Mapping[str, Tensor]:
+        return weights.changed_tensors(self.denoiser, self.base)

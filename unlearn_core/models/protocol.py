@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -20,12 +20,15 @@ class ModelInfo:
     """Where a model came from.
 
     Attributes:
-        name: what the person calls it; the folder's name.
-        family: ``"stable-diffusion"`` or ``"class-conditional"``.
-        source: the folder it was loaded from.
-        fingerprint: SHA-256 over every weight file, hex; two equal models share it.
+        name: what the person calls it; the name of its folder or file.
+        family: ``"sd1"``, ``"sd2"``, ``"sdxl"``, ``"stable-diffusion"`` for one of other sizes,
+            ``"class-conditional"`` or ``"dit"``.
+        source: the folder or file it was loaded from.
+        fingerprint: SHA-256 over every weight file, hex; two equal models share it. A single file's
+            is the hash that other programs know it by.
         image_size: edge of a picture in pixels.
-        denoiser_folder: where in ``source`` the denoiser's weights are, ``"unet"``.
+        denoiser_folder: where in ``source`` the denoiser's weights are, ``"unet"``; empty for a
+            single file.
     """
 
     name: str
@@ -38,19 +41,40 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Encoded prompts: embeddings [B, L, D], or class labels int64 [B]."""
+    """Encoded prompts: embeddings [B, L, D], or class labels int64 [B]; SDXL adds pooled
+    embeddings [B, P]."""
 
     values: Tensor
+    pooled: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, index: Tensor | slice | list[int]) -> Conditioning:
-        return Conditioning(self.values[index])
+        pooled = None if self.pooled is None else self.pooled[index]
+        return Conditioning(self.values[index], pooled)
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        return Conditioning(torch.cat([part.values for part in parts]))
+        """All rows of all parts, which must be of one model."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return Conditioning(
+            torch.cat([part.values for part in parts]), torch.cat(pooled) if pooled else None
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LoraLayer:
+    """A low-rank change of one weight: ``alpha / r * up @ down`` is added to it.
+
+    Attributes:
+        down: [r, in], or [r, in, kh, kw] of a convolution.
+        up: [out, r], or [out, r, 1, 1].
+    """
+
+    down: Tensor
+    up: Tensor
+    alpha: float
 
 
 @runtime_checkable
@@ -123,6 +147,19 @@ class ModelHandle(Protocol):
         """A new handle that owns copies of the named parameters and shares every other weight."""
         ...
 
-    def changed_tensors(self) -> dict[str, Tensor]:
+    def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:
+        """A new handle that shares every weight and has trainable low-rank layers beside the named
+        ones (Hu et al. 2021), which start without effect.
+
+        Raises:
+            ValueError: it has such layers already.
+        """
+        ...
+
+    def lora_layers(self) -> dict[str, LoraLayer]:
+        """The layers that ``lora_copy`` added, by the name of the module that each changes."""
+        ...
+
+    def changed_tensors(self) -> Mapping[str, Tensor]:
         """The denoiser's tensors that differ from the loaded file, by their name in it."""
         ...

@@ -1,0 +1,305 @@
+"""Opens a diffusers folder, recognises its family, and refuses what is not a diffusion model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .denoiser import NoiseSchedule
+from .errors import PICKLES, ModelError
+from .families import FAMILIES
+from .options import LoadOptions
+from .protocol import ModelHandle, ModelInfo
+
+SUPPORTED = (
+    "a diffusers folder of Stable Diffusion 1.x, 2.x or XL, of DiT, "
+    "or of a UNet2DModel with class labels"
+)
+
+
+def load_folder(folder: Path, device: torch.device, options: LoadOptions) -> ModelHandle:
+    """Open a diffusers folder, ready for unlearning."""
+    index = read_index(folder)
+    build = _BUILDERS[recognise(folder, index)]
+    if options.vae is not None:
+        raise ModelError(
+            f"vae: {options.vae.name!r} is for models in one file; {folder.name!r} is a folder "
+            "with a VAE of its own"
+        )
+    if options.prediction != "auto":
+        raise ModelError(
+            f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} says "
+            "itself what it predicts, choose 'auto'"
+        )
+    return build(folder, index, weights_fingerprint(folder), device, options)
+
+
+def recognise(folder: Path, index: dict[str, Any]) -> str:
+    """The name of the builder for what a ``model_index.json`` describes.
+
+    Raises:
+        ModelError: no model that this pack can teach.
+    """
+    parts = {name for name, value in index.items() if isinstance(value, list) and any(value)}
+    if {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= parts:
+        if "image_encoder" not in parts:
+            return "stable-diffusion-xl" if "text_encoder_2" in parts else "stable-diffusion"
+    elif "unet" in parts and "id2label" in index:
+        return "class-conditional"
+    elif {"transformer", "vae", "scheduler"} <= parts and "id2label" in index:
+        return "dit"
+    raise ModelError(f"model: {folder.name!r} is {index.get('_class_name')}; wanted {SUPPORTED}")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """``model_index.json`` of a diffusers folder, after looking at what was given instead."""
+    if not folder.exists():
+        raise ModelError(f"model: {str(folder)!r} does not exist, choose {SUPPORTED}")
+    file = folder / "model_index.json"
+    if not file.is_file():
+        raise ModelError(
+            f"model: {folder.name!r} has no model_index.json, so it is no diffusion model; "
+            f"choose {SUPPORTED}"
+        )
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"model: {folder.name}/model_index.json is not JSON ({error})") from None
+    if not isinstance(index, dict):
+        raise ModelError(f"model: {folder.name}/model_index.json holds no object")
+    return index
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """SHA-256 over every weight file and the scheduler's settings, which decide what weights mean;
+    on the way, checks that each weight file can be read to its end.
+
+    Raises:
+        ModelError: a truncated or damaged safetensors file, or a component without any.
+    """
+    files = sorted(f for f in folder.glob("*/*.safetensors") if f.parent.name != "evaluation")
+    denoisers = ("unet", "transformer")
+    if not any(f.parent.name in denoisers for f in files):
+        inside = [f for name in denoisers for f in folder.glob(f"{name}/*")]
+        pickles = [f.name for f in inside if f.suffix in PICKLES]
+        found = f"only the pickle {pickles[0]}" if pickles else "no weights"
+        where = inside[0].parent.name if inside else "unet"
+        raise ModelError(
+            f"model: {folder.name!r} has {found} in its {where} folder, wanted a .safetensors file"
+        )
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"model: {folder.name}/{file.parent.name}/{file.name} is truncated or damaged "
+                f"({error}); copy or download it again"
+            ) from None
+        digest.update(f"{file.parent.name}/{file.name}".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    for settings in sorted(folder.glob("scheduler/*.json")):
+        digest.update(settings.read_bytes())
+    return digest.hexdigest()
+
+
+def _component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
+    """One part of a pipeline; whatever the library says of a bad one becomes a ``ModelError``."""
+    try:
+        return loader.from_pretrained(
+            folder / name, local_files_only=True, use_safetensors=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"model: {folder.name}/{name} cannot be loaded: {error}") from error
+
+
+def _weights(loader: Any, folder: Path, name: str, device: torch.device, **options: Any) -> Any:
+    """A frozen module of a pipeline, with every one of its tensors read from the file: the
+    libraries fill what is missing with random numbers and only warn."""
+    module, info = _component(loader, folder, name, output_loading_info=True, **options)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} the first; "
+            "copy or download it again"
+        )
+    return module.to(device).eval().requires_grad_(False)
+
+
+def _scheduler(folder: Path) -> tuple[NoiseSchedule, dict[str, object]]:
+    from diffusers import DDPMScheduler
+
+    try:
+        scheduler: Any = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+        config = dict(scheduler.config)
+        schedule = NoiseSchedule(scheduler.alphas_cumprod, str(config["prediction_type"]))
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise ModelError(f"model: {folder.name}/scheduler cannot be loaded: {error}") from error
+    return schedule, config
+
+
+def _denoiser(
+    loader: Any, folder: Path, name: str, device: torch.device, dtype: torch.dtype | None
+) -> Any:
+    options = {"torch_dtype": dtype or "auto", "low_cpu_mem_usage": False}
+    return _weights(loader, folder, name, device, **options)
+
+
+def _vae(folder: Path, device: torch.device) -> Any:
+    """In fp32 always: SDXL's overflows in fp16."""
+    from diffusers import AutoencoderKL
+
+    options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    return _weights(AutoencoderKL, folder, "vae", device, **options)
+
+
+def _stable_diffusion(
+    folder: Path,
+    index: dict[str, Any],
+    fingerprint: str,
+    device: torch.device,
+    options: LoadOptions,
+) -> ModelHandle:
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    from . import autoencoder
+    from .stable_diffusion import StableDiffusionHandle
+    from .text import ClipPairText, ClipText
+
+    is_pair = "text_encoder_2" in index
+    mixed = options.is_mixed(is_pair, device)
+    dtype = None if mixed else torch.float32
+    unet = _denoiser(UNet2DConditionModel, folder, "unet", device, dtype)
+    if unet.config["in_channels"] != unet.config["out_channels"]:
+        raise ModelError(
+            f"model: {folder.name!r} is an inpainting or edit model "
+            f"({unet.config['in_channels']} input channels), which is not supported"
+        )
+    text_dtype = {"dtype": dtype or "auto"}
+    encoder = _weights(CLIPTextModel, folder, "text_encoder", device, **text_dtype)
+    tokenizer = _component(CLIPTokenizer, folder, "tokenizer")
+    text = ClipText(encoder, tokenizer)
+    if is_pair:
+        second = _weights(
+            CLIPTextModelWithProjection, folder, "text_encoder_2", device, **text_dtype
+        )
+        text = ClipPairText(
+            (encoder, second), (tokenizer, _component(CLIPTokenizer, folder, "tokenizer_2"))
+        )
+    vae = _vae(folder, device)
+    schedule, config = _scheduler(folder)
+    size = options.image_size or int(unet.config["sample_size"]) * autoencoder.scale(vae)
+    return StableDiffusionHandle(
+        info=ModelInfo(folder.name, family_of(unet), folder, fingerprint, size, "unet"),
+        denoiser=unet,
+        base=unet,
+        schedule=schedule,
+        scheduler_config=config,
+        vae=vae,
+        text=text,
+        mixed=mixed,
+    )
+
+
+def family_of(unet: Any) -> str:
+    """The published family that a U-Net belongs to, or ``"stable-diffusion"`` for another size."""
+    widths = tuple(unet.config["block_out_channels"])
+    for family in FAMILIES:
+        blocks = len(family.unet["down_block_types"])
+        if unet.config["cross_attention_dim"] == family.context and len(widths) == blocks:
+            return family.name
+    return "stable-diffusion"
+
+
+def _class_names(folder: Path, index: dict[str, Any]) -> tuple[str, ...]:
+    names = index["id2label"]
+    wanted = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
+    if not wanted or set(names) != set(wanted):
+        raise ModelError(f"model: id2label of {folder.name!r} must name the labels 0, 1, 2, …")
+    return tuple(names[i] for i in wanted)
+
+
+def _class_conditional(
+    folder: Path,
+    index: dict[str, Any],
+    fingerprint: str,
+    device: torch.device,
+    options: LoadOptions,
+) -> ModelHandle:
+    from diffusers import UNet2DModel
+
+    from .class_conditional import ClassConditionalHandle
+
+    names = _class_names(folder, index)
+    unet = _denoiser(UNet2DModel, folder, "unet", device, torch.float32)
+    if not isinstance(unet.config["sample_size"], int):
+        raise ModelError(f"model: {folder.name}/unet/config.json must say its sample_size")
+    if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
+        raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
+    schedule, config = _scheduler(folder)
+    size = _own_size(folder, int(unet.config["sample_size"]), options)
+    return ClassConditionalHandle(
+        info=ModelInfo(folder.name, "class-conditional", folder, fingerprint, size, "unet"),
+        denoiser=unet,
+        base=unet,
+        schedule=schedule,
+        scheduler_config=config,
+        class_names=names,
+    )
+
+
+def _dit(
+    folder: Path,
+    index: dict[str, Any],
+    fingerprint: str,
+    device: torch.device,
+    options: LoadOptions,
+) -> ModelHandle:
+    from diffusers import DiTTransformer2DModel
+
+    from . import autoencoder
+    from .class_conditional import DiTHandle
+
+    names = _class_names(folder, index)
+    transformer = _denoiser(DiTTransformer2DModel, folder, "transformer", device, torch.float32)
+    if transformer.config["num_embeds_ada_norm"] != len(names):
+        raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
+    vae = _vae(folder, device)
+    schedule, config = _scheduler(folder)
+    own = int(transformer.config["sample_size"]) * autoencoder.scale(vae)
+    size = _own_size(folder, own, options)
+    return DiTHandle(
+        info=ModelInfo(folder.name, "dit", folder, fingerprint, size, "transformer"),
+        denoiser=transformer,
+        base=transformer,
+        schedule=schedule,
+        scheduler_config=config,
+        class_names=names,
+        vae=vae,
+    )
+
+
+def _own_size(folder: Path, size: int, options: LoadOptions) -> int:
+    if options.image_size not in (0, size):
+        raise ModelError(
+            f"image_size: {folder.name!r} draws {size} × {size} px only, choose 0, "
+            f"got {options.image_size}"
+        )
+    return size
+
+
+_BUILDERS = {
+    "stable-diffusion": _stable_diffusion,
+    "stable-diffusion-xl": _stable_diffusion,
+    "class-conditional": _class_conditional,
+    "dit": _dit,
+}

@@ -1,0 +1,129 @@
+"""Copies of a denoiser that share what is not trained, and what training changed in them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .protocol import LoraLayer
+
+ADAPTER = "unlearn"
+
+
+def copy_with_own(module: nn.Module, names: Sequence[str]) -> nn.Module:
+    """A copy of ``module`` that owns the named parameters, in fp32, and shares every other tensor.
+
+    Raises:
+        ValueError: a name that no parameter has.
+    """
+    owned = set(names)
+    unknown = owned - {name for name, _ in module.named_parameters()}
+    if unknown:
+        raise ValueError(f"names: no parameter is called {sorted(unknown)[0]!r}")
+    shared = [p for name, p in module.named_parameters() if name not in owned]
+    shared += list(module.buffers())
+    copied = copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+    for name, parameter in copied.named_parameters():
+        if name in owned:
+            parameter.data = parameter.data.float()  # 16 bits would swallow small steps
+            parameter.requires_grad_(True)
+    return copied
+
+
+def copy_with_lora(
+    module: nn.Module, names: Sequence[str], rank: int, alpha: float, seed: int
+) -> nn.Module:
+    """A copy that shares every tensor, with trainable low-rank layers beside the named weights.
+
+    Raises:
+        ValueError: there are such layers already, or peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("scope 'lora' needs the package peft: pip install peft") from error
+
+    if any(lora_modules(module)):
+        raise ValueError("scope 'lora': the model has LoRA layers already; save and load it first")
+    targets = [name.removesuffix(".weight") for name in names]
+    copied = copy_with_own(module, ())
+    config: Any = LoraConfig(r=rank, target_modules=targets)
+    config.lora_alpha = alpha  # typed as int, which nothing of its use needs
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, copied, adapter_name=ADAPTER)
+    for name, parameter in copied.named_parameters():
+        if is_lora(name):
+            parameter.data = parameter.data.float()
+        else:
+            parameter.requires_grad_(False)
+    return copied
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter belongs to a LoRA layer."""
+    return f".{ADAPTER}." in name
+
+
+def lora_modules(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The adapted layers by name."""
+    for name, part in module.named_modules():
+        if hasattr(part, "lora_A") and ADAPTER in part.lora_A:  # type: ignore[operator]
+            yield name, part
+
+
+def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
+    """The low-rank factors of every adapted layer; empty where there is none."""
+    return {
+        name: LoraLayer(
+            down=part.lora_A[ADAPTER].weight.detach(),
+            up=part.lora_B[ADAPTER].weight.detach(),
+            alpha=float(part.lora_alpha[ADAPTER]),
+        )
+        for name, part in lora_modules(module)
+    }
+
+
+class LazyTensors(Mapping[str, Tensor]):
+    """Tensors that are worked out one at a time, when asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def changed_tensors(module: nn.Module, base: nn.Module) -> Mapping[str, Tensor]:
+    """Tensors of ``module`` whose values differ from ``base``'s, by the name that they have there.
+
+    LoRA layers are added to the weights they adapt, one at a time: together they could be as large
+    as the model.
+    """
+    before = base.state_dict()
+    makers: dict[str, Callable[[], Tensor]] = {}
+    for name, part in lora_modules(module):
+        if part.lora_B[ADAPTER].weight.any():
+            makers[f"{name}.weight"] = lambda part=part: _merged(part)
+    for name, tensor in module.state_dict().items():
+        name = name.replace(".base_layer.", ".")
+        if is_lora(name) or name in makers or tensor.data_ptr() == before[name].data_ptr():
+            continue
+        if not torch.equal(tensor.to(before[name].dtype), before[name]):
+            makers[name] = lambda tensor=tensor: tensor
+    return LazyTensors(makers)
+
+
+@torch.no_grad()
+def _merged(part: Any) -> Tensor:
+    return part.base_layer.weight.float() + part.get_delta_weight(ADAPTER).float()

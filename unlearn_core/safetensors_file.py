@@ -1,0 +1,201 @@
+"""Reads the header of a safetensors file and rewrites such a file in a stream.
+
+The format: 8 bytes of header length, a JSON header with the dtype, shape and place of every tensor,
+then the tensors' bytes. Writing it ourselves keeps the peak of memory at one tensor where the
+library would hold them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+BLOCK = 1 << 22
+ALIGNMENT = 8  # readers map the file, and a tensor's bytes must lie where its dtype may
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor's header entry; ``start`` and ``end`` count bytes from the end of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its tensors, in their order on disk."""
+
+    tensors: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    data_start: int
+
+
+def read_header(file: Path) -> Header:
+    """The header of a complete, undamaged file.
+
+    Raises:
+        SafetensorError: truncated, damaged, or no safetensors file.
+    """
+    with safe_open(file, framework="pt"):
+        pass  # the library checks every length and offset against the file
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        content: dict[str, Any] = json.loads(stream.read(length))
+    metadata = content.pop("__metadata__", None) or {}
+    entries = {
+        name: Entry(said["dtype"], tuple(said["shape"]), *said["data_offsets"])
+        for name, said in content.items()
+    }
+    ordered = dict(sorted(entries.items(), key=lambda item: item[1].start))
+    return Header(ordered, metadata, 8 + length)
+
+
+def read_tensors(file: Path, names: Iterable[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The named tensors, floating ones in ``dtype`` if one is given; owns its memory."""
+    with safe_open(file, framework="pt") as opened:
+        return {name: _own(opened.get_tensor(name), dtype) for name in names}
+
+
+def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    return tensor.to(wanted, copy=True)
+
+
+def content_hash(file: Path) -> str:
+    """SHA-256 of all tensors' bytes, hex: kohya's ``sshs_model_hash``, which ignores metadata."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        stream.seek(8 + length)
+        return _digest(stream)
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of the whole file, hex."""
+    with file.open("rb") as stream:
+        return _digest(stream)
+
+
+def _digest(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def copy_replacing(
+    source: Path,
+    destination: Path,
+    replacement: Callable[[str], Tensor | None],
+    metadata: Callable[[str], Mapping[str, str]],
+) -> None:
+    """Copy a file byte for byte, with some tensors' values and the metadata replaced.
+
+    Args:
+        replacement: a tensor's new value of the same shape (its dtype becomes the file's), or None
+            to keep it.
+        metadata: the new metadata, given the SHA-256 of the new tensors' bytes.
+    """
+    header = read_header(source)
+
+    def chunks() -> Iterator[bytes]:
+        with source.open("rb") as stream:
+            for name, entry in header.tensors.items():
+                value = replacement(name)
+                if value is None:
+                    stream.seek(header.data_start + entry.start)
+                    left = entry.end - entry.start
+                    while left:
+                        block = stream.read(min(BLOCK, left))
+                        left -= len(block)
+                        yield block
+                elif tuple(value.shape) != entry.shape:
+                    raise ValueError(
+                        f"tensor {name!r} has shape {list(entry.shape)} in the file, "
+                        f"got {list(value.shape)}"
+                    )
+                else:
+                    yield raw_bytes(value.to(DTYPES[entry.dtype]))
+
+    write(destination, header.tensors, chunks, metadata)
+
+
+def write_tensors(
+    destination: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Callable[[str], Mapping[str, str]],
+) -> None:
+    """Write a new file; ``metadata`` is given the SHA-256 of the tensors' bytes."""
+    entries, at = {}, 0
+    # Wide dtypes first, as the library orders them: every tensor is then aligned.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    for name in names:
+        tensor = tensors[name]
+        size = tensor.numel() * tensor.element_size()
+        entries[name] = Entry(CODES[tensor.dtype], tuple(tensor.shape), at, at + size)
+        at += size
+    write(destination, entries, lambda: (raw_bytes(tensors[name]) for name in names), metadata)
+
+
+def write(
+    destination: Path,
+    entries: Mapping[str, Entry],
+    chunks: Callable[[], Iterator[bytes]],
+    metadata: Callable[[str], Mapping[str, str]],
+) -> None:
+    """Write header and bytes. The bytes are made twice, since their hash stands before them."""
+    digest = hashlib.sha256()
+    for chunk in chunks():
+        digest.update(chunk)
+    said: dict[str, object] = {"__metadata__": dict(metadata(digest.hexdigest()))}
+    for name, entry in entries.items():
+        said[name] = {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": [entry.start, entry.end],
+        }
+    text = json.dumps(said, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    with destination.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)))
+        stream.write(text)
+        for chunk in chunks():
+            stream.write(chunk)
+
+
+def raw_bytes(tensor: Tensor) -> bytes:
+    """A tensor's bytes in the order of the format (little-endian, C-contiguous)."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+__all__ = [
+    "DTYPES",
+    "Entry",
+    "Header",
+    "SafetensorError",
+    "content_hash",
+    "copy_replacing",
+    "file_hash",
+    "read_header",
+    "read_tensors",
+    "write_tensors",
+]
