@@ -21,7 +21,11 @@ CHECKS = {
     "pyright": ["pyright", "--pythonpath", sys.executable],
 }
 # The live tests apart: in one process our `nodes` package would hide ComfyUI's nodes.py.
-TIERS = {"core, nodes": ("tests/core", "tests/nodes"), "comfyui": ("tests/comfyui",)}
+TIERS = {
+    "core, nodes": ("tests/core", "tests/nodes"),
+    "checkpoints": ("tests/checkpoints",),
+    "comfyui": ("tests/comfyui",),
+}
 NO_TESTS_FOUND = 5  # pytest's exit status
 
 

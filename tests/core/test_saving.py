@@ -85,7 +85,7 @@ def test_full_disk_leaves_nothing_behind_and_keeps_the_old_model(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("unlearn_core.checkpoints.diffusers_folder.replace_tensors", full)
+    monkeypatch.setattr("unlearn_core.checkpoints.diffusers_folder.copy_replacing", full)
     with pytest.raises(OSError, match="'new' could not be saved .*No space left on device"):
         save_diffusers_folder(unlearned, destination, overwrite=overwrite)
     assert files(tmp_path) == before

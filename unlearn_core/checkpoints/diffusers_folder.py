@@ -1,24 +1,28 @@
-"""Saves an unlearned model as a diffusers folder: the base's files, with the changed tensors
-replaced. Everything else, dtype and metadata included, stays as it was."""
+"""Saves an unlearned model as a diffusers folder."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from ..evaluation.evaluate import AlignmentReport
 from ..evaluation.report import report_json
+from ..models.single_file import ldm_names, read_checkpoint, unet_config
+from ..models.stable_diffusion import StableDiffusionHandle
+from ..models.text import ClipPairText, ClipText
+from ..safetensors_file import DTYPES, copy_replacing, read_header, write_tensors
 from ..unlearn import UnlearnedModel
+from .atomic import MODEL_INDEX, appearing, refuse_existing
 
 KEPT = (".json", ".txt", ".safetensors", ".md", ".model")  # never a pickle, never code
 REPORT_FILE = "unlearn_report.json"
+DENOISER_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def save_diffusers_folder(
@@ -30,46 +34,29 @@ def save_diffusers_folder(
 ) -> Path:
     """Write the model to ``destination``; either the whole folder appears there, or nothing.
 
+    A model that came as a folder is copied with the changed tensors replaced: everything else,
+    dtype and metadata included, stays as it was. One that came as a single file is taken apart.
+
     Raises:
-        FileExistsError: ``destination`` exists and ``overwrite`` is false.
+        FileExistsError: ``destination`` exists and ``overwrite`` is false, or is no model.
         OSError: the disk is full or not writable; nothing is left behind.
     """
-    destination = Path(destination)
-    if destination.exists() and not overwrite:
-        raise FileExistsError(
-            f"name: {destination.name!r} exists already, choose another name or switch overwrite on"
-        )
-    if destination.exists() and not (destination / "model_index.json").is_file():
-        raise FileExistsError(
-            f"name: {destination.name!r} exists and is no model, so it is not overwritten; "
-            "choose another name"
-        )
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    # A sibling folder: the move at the end must not cross file systems to be atomic.
-    part = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-    try:
-        _write(unlearned, report, part)
-        _make_readable(part)
-        if destination.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-            destination.replace(old)
-            part.replace(destination)
-            shutil.rmtree(old)
+    destination, source = Path(destination), unlearned.base.info.source
+    refuse_existing(destination, source, overwrite=overwrite)
+    with appearing(destination) as room:
+        part = room / destination.name
+        part.mkdir()
+        if source.is_dir():
+            _copy(unlearned, part)
         else:
-            part.replace(destination)
-    except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
-        raise OSError(
-            f"name: {destination.name!r} could not be saved ({error}); nothing was written, "
-            "free some space or check the folder's permissions"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            _take_apart(unlearned, part)
+        content: dict[str, Any] = report_json(unlearned, report, {})
+        (part / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return destination
 
 
-def _write(unlearned: UnlearnedModel, report: AlignmentReport | None, folder: Path) -> None:
-    info = unlearned.base.info
-    changed = unlearned.model.changed_tensors()
+def _copy(unlearned: UnlearnedModel, folder: Path) -> None:
+    info, changed = unlearned.base.info, unlearned.model.changed_tensors()
     for file in sorted(info.source.rglob("*")):
         relative = file.relative_to(info.source)
         if not file.is_file() or file.suffix not in KEPT or relative.name == REPORT_FILE:
@@ -78,26 +65,73 @@ def _write(unlearned: UnlearnedModel, report: AlignmentReport | None, folder: Pa
         copy.parent.mkdir(parents=True, exist_ok=True)
         is_denoiser = relative.parent == Path(info.denoiser_folder)
         if is_denoiser and file.suffix == ".safetensors":
-            replace_tensors(file, copy, changed)
+            metadata = read_header(file).metadata
+            copy_replacing(file, copy, changed.get, lambda _, kept=metadata: kept)
         else:
             shutil.copyfile(file, copy)
-    content: dict[str, Any] = report_json(unlearned, report, {})
-    (folder / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def replace_tensors(source: Path, destination: Path, changed: dict[str, Tensor]) -> None:
-    """Copy a safetensors file with the named tensors replaced, in the file's own dtype."""
-    with safe_open(source, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    for name in tensors.keys() & changed.keys():
-        tensors[name] = changed[name].to("cpu", tensors[name].dtype).contiguous()
-    save_file(tensors, destination, metadata=metadata)
+def _take_apart(unlearned: UnlearnedModel, folder: Path) -> None:
+    """The components of a single file in diffusers' layout, in the file's dtype."""
+    from diffusers import DDIMScheduler
+
+    model = unlearned.base
+    assert isinstance(model, StableDiffusionHandle)  # no other family comes as a single file
+    header, family = read_checkpoint(model.info.source)
+    key = next(iter(ldm_names(header, unet_config(header, family)).values()))
+    dtype = DTYPES[header.tensors[key].dtype]
+
+    changed = unlearned.model.changed_tensors()
+    state = {
+        name: changed.get(name, tensor)
+        for name, tensor in model.base.state_dict().items()
+    }
+    _write_diffusers(model.base, folder / "unet", state, dtype)
+    _write_diffusers(model.vae, folder / "vae", model.vae.state_dict(), dtype)
+    scheduler: Any = DDIMScheduler.from_config(model.scheduler_config)
+    scheduler.save_pretrained(folder / "scheduler")
+    text = model.text
+    assert isinstance(text, (ClipText, ClipPairText))
+    pair = isinstance(text, ClipPairText)
+    encoders = text.encoders if pair else (text.encoder,)
+    tokenizers = text.tokenizers if pair else (text.tokenizer,)
+    for suffix, encoder, tokenizer in zip(("", "_2"), encoders, tokenizers, strict=False):
+        half = {name: _in(tensor, dtype) for name, tensor in encoder.state_dict().items()}
+        encoder.save_pretrained(folder / f"text_encoder{suffix}", state_dict=half)
+        tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
+    index = json.dumps(_index(pair), indent=2) + "\n"
+    (folder / MODEL_INDEX).write_text(index, encoding="utf-8")
 
 
-def _make_readable(folder: Path) -> None:
-    """mkdtemp and safetensors write for their owner alone, which would hide the model from the
-    other users of a shared server."""
-    folder.chmod(0o755)
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+def _index(pair: bool) -> dict[str, Any]:
+    import diffusers
+
+    parts: dict[str, Any] = {
+        "_class_name": "StableDiffusionXLPipeline" if pair else "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    if pair:
+        parts["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
+        parts["tokenizer_2"] = ["transformers", "CLIPTokenizer"]
+        parts["force_zeros_for_empty_prompt"] = False
+    else:
+        parts.update(safety_checker=[None, None], feature_extractor=[None, None])
+        parts["requires_safety_checker"] = False
+    return parts
+
+
+def _write_diffusers(
+    module: Any, folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype
+) -> None:
+    module.save_config(folder)
+    state = {name: _in(tensor, dtype) for name, tensor in tensors.items()}
+    write_tensors(folder / DENOISER_FILE, state, lambda _: {"format": "pt"})
+
+
+def _in(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to(dtype) if tensor.is_floating_point() else tensor

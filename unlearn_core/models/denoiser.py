@@ -119,7 +119,7 @@ class DenoiserHandle:
         raise NotImplementedError
 
     def guided(self, prompt: Conditioning, nothing: Conditioning, guidance_scale: float) -> Predict:
-        """``predict`` with classifier-free guidance (Ho and Salimans 2022) away from ``nothing``."""
+        """``predict`` with classifier-free guidance (Ho and Salimans 2022), away from nothing."""
         both = Conditioning.cat([nothing, prompt])
 
         def predict(latents_t: Tensor, t: Tensor) -> Tensor:

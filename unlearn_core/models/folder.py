@@ -199,7 +199,15 @@ def _stable_diffusion(
     schedule, config = _scheduler(folder)
     size = options.image_size or int(unet.config["sample_size"]) * autoencoder.scale(vae)
     return StableDiffusionHandle(
-        info=ModelInfo(folder.name, family_of(unet), folder, fingerprint, size, "unet"),
+        info=ModelInfo(
+            folder.name,
+            family_of(unet),
+            folder,
+            fingerprint,
+            size,
+            schedule.prediction_type,
+            "unet",
+        ),
         denoiser=unet,
         base=unet,
         schedule=schedule,
@@ -248,7 +256,15 @@ def _class_conditional(
     schedule, config = _scheduler(folder)
     size = _own_size(folder, int(unet.config["sample_size"]), options)
     return ClassConditionalHandle(
-        info=ModelInfo(folder.name, "class-conditional", folder, fingerprint, size, "unet"),
+        info=ModelInfo(
+            folder.name,
+            "class-conditional",
+            folder,
+            fingerprint,
+            size,
+            schedule.prediction_type,
+            "unet",
+        ),
         denoiser=unet,
         base=unet,
         schedule=schedule,
@@ -278,7 +294,15 @@ def _dit(
     own = int(transformer.config["sample_size"]) * autoencoder.scale(vae)
     size = _own_size(folder, own, options)
     return DiTHandle(
-        info=ModelInfo(folder.name, "dit", folder, fingerprint, size, "transformer"),
+        info=ModelInfo(
+            folder.name,
+            "dit",
+            folder,
+            fingerprint,
+            size,
+            schedule.prediction_type,
+            "transformer",
+        ),
         denoiser=transformer,
         base=transformer,
         schedule=schedule,

@@ -27,6 +27,7 @@ class ModelInfo:
         fingerprint: SHA-256 over every weight file, hex; two equal models share it. A single file's
             is the hash that other programs know it by.
         image_size: edge of a picture in pixels.
+        prediction: what the denoiser predicts: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         denoiser_folder: where in ``source`` the denoiser's weights are, ``"unet"``; empty for a
             single file.
     """
@@ -36,6 +37,7 @@ class ModelInfo:
     source: Path
     fingerprint: str
     image_size: int
+    prediction: str
     denoiser_folder: str
 
 

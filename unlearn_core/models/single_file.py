@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,8 +115,8 @@ def load_single_file(file: Path, device: torch.device, options: LoadOptions) -> 
     config = {**family.scheduler, "prediction_type": prediction}
     scheduler: Any = DDPMScheduler.from_config(config)
     return StableDiffusionHandle(
-        info=ModelInfo(file.stem, family.name, file, file_hash(file), size, ""),
-        unet=unet,
+        info=ModelInfo(file.stem, family.name, file, file_hash(file), size, prediction, ""),
+        denoiser=unet,
         base=unet,
         vae=vae,
         text=text,
@@ -144,7 +142,9 @@ def unet_config(header: Header, family: Family) -> dict[str, Any]:
     """Settings of diffusers' U-Net; the widths of its blocks are read from the file."""
     widths = [header.tensors[UNET + "input_blocks.0.0.weight"].shape[0]]
     for block in range(1, len(family.unet["down_block_types"])):
-        convolution = header.tensors.get(UNET + f"input_blocks.{3 * block + 1}.0.in_layers.2.weight")
+        convolution = header.tensors.get(
+            UNET + f"input_blocks.{3 * block + 1}.0.in_layers.2.weight"
+        )
         widths.append(convolution.shape[0] if convolution else widths[-1])
     heads = {}
     if family.head_channels is not None:

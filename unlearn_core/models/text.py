@@ -71,7 +71,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
 
 
 def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:
-    """CLIP's tokenizer, 77 tokens a prompt, from the vocabulary that open_clip ships: no download."""
+    """CLIP's tokenizer, 77 tokens a prompt, from the vocabulary file that open_clip ships."""
     with tempfile.TemporaryDirectory() as folder:
         write_vocabulary(Path(folder))
         return CLIPTokenizer.from_pretrained(

@@ -1,0 +1,204 @@
+"""Somebody else's loader: real ComfyUI opens what we open and what we save, and both predict the
+same, before and after the weights change. Full-size weights of Stable Diffusion 1.5 and 2.1-v, and
+an SDXL with a narrower U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from other_loader import ComfySide
+from safetensors import safe_open
+from torch import Tensor
+
+from unlearn_core.checkpoints import save_lora, save_single_file
+from unlearn_core.concepts import ForgetConcept
+from unlearn_core.models.load import load_model
+from unlearn_core.models.options import LoadOptions
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.parameters import parameter_names
+from unlearn_core.prompts import PromptPairs, diversify
+from unlearn_core.safetensors_file import content_hash, read_header
+from unlearn_core.settings import UnlearnSettings
+from unlearn_core.unlearn import UnlearnedModel
+
+PROMPTS = ["a cat by Vincent van Gogh, oil on canvas, naïve", ""]
+TIMESTEP = 500
+EDGE = 8
+LABELS = {
+    "sd1": "sd1",
+    "sd1-ema": "sd1",
+    "sd2-v": "sd2",
+    "sdxl": "sdxl",
+}
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Iterator[ModelHandle]:
+    yield load_model(checkpoint, options=LoadOptions(image_size=8 * EDGE))
+
+
+@pytest.fixture(scope="module")
+def pairs() -> PromptPairs:
+    return diversify(
+        ForgetConcept("van Gogh", "style"),
+        ["a {thing} by {concept}"],
+        {"thing": ("cat", "dog")},
+        train_count=1,
+        test_count=1,
+        test_share=0.5,
+    )
+
+
+def ours(model: ModelHandle) -> dict[str, Tensor]:
+    """The same that ``comfy_side.predict`` works out."""
+    generator = torch.Generator().manual_seed(7)
+    latents = torch.randn(2, 4, EDGE, EDGE, generator=generator)
+    pixels = torch.rand(1, 8 * EDGE, 8 * EDGE, 3, generator=generator)
+    encoded = model.encode_prompts(PROMPTS)
+    t = torch.full((2,), TIMESTEP)
+    with torch.no_grad():
+        output = model.predict(latents, encoded, t)
+    # x_0 from eps or v at this noise level, by adding noise to nothing.
+    spread = model.add_noise(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), t[:1])
+    signal = model.add_noise(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), t[:1])
+    if model.info.prediction == "epsilon":
+        estimate = (latents - spread * output) / signal
+    else:
+        estimate = signal * latents - spread * output
+    factor = {"sdxl": 0.13025}.get(model.info.family, 0.18215)
+    return {
+        "context": encoded.values,
+        "estimate": estimate,
+        "pixels": model.decode_latents(latents * factor).permute(0, 2, 3, 1),
+        "latents": model.encode_images(pixels.permute(0, 3, 1, 2)) / factor,
+    }
+
+
+def assert_close(found: Tensor, expected: Tensor, what: str) -> None:
+    difference = (found - expected).norm() / expected.norm()
+    assert difference < 2e-4, f"{what}: relative difference {difference:.2e}"
+
+
+def unlearned(
+    model: ModelHandle, changed: ModelHandle, pairs: PromptPairs, scope: str
+) -> UnlearnedModel:
+    settings = UnlearnSettings(scope=scope, lora_rank=4, lora_alpha=2.0)
+    return UnlearnedModel(changed, model, pairs, settings, ())
+
+
+def shaken(model: ModelHandle, names: list[str]) -> ModelHandle:
+    """A copy whose named weights have moved a good deal, by a change of rank 2 where it can be."""
+    copied = model.trainable_copy(names)
+    generator = torch.Generator().manual_seed(3)
+    wanted = set(names)
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            if name in wanted:
+                rows, columns = parameter.shape[0], parameter[0].numel()
+                left = torch.randn(rows, 2, generator=generator)
+                right = torch.randn(2, columns, generator=generator)
+                change = left @ right if parameter.ndim > 1 else left[:, 0]
+                scale = 0.3 * parameter.std() / change.std()
+                parameter.add_(scale * change.reshape(parameter.shape))
+    return copied
+
+
+def test_the_family_is_recognised(model: ModelHandle, family: str) -> None:
+    assert model.info.family == LABELS[family]
+    assert model.info.prediction == ("v_prediction" if family == "sd2-v" else "epsilon")
+
+
+def test_comfyui_predicts_what_we_predict(
+    model: ModelHandle, checkpoint: Path, comfy_side: ComfySide, tmp_path: Path
+) -> None:
+    """Text encoder, U-Net, noise schedule, and the autoencoder both ways."""
+    (said,) = comfy_side.predict(tmp_path, {"checkpoint": checkpoint})
+    for what, expected in ours(model).items():
+        assert_close(said[what], expected, what)
+
+
+def test_saving_what_has_not_changed_reproduces_every_bit(
+    model: ModelHandle, checkpoint: Path, pairs: PromptPairs, tmp_path: Path
+) -> None:
+    saved = save_single_file(unlearned(model, model, pairs, "full"), tmp_path / "same.safetensors")
+    before, after = read_header(checkpoint), read_header(saved)
+    assert list(after.tensors.items()) == list(before.tensors.items())
+    assert content_hash(saved) == content_hash(checkpoint)
+    assert after.metadata["sshs_model_hash"] == content_hash(checkpoint)
+    assert after.metadata["modelspec.author"] == "somebody"
+    saved.unlink()
+
+
+def test_comfyui_predicts_what_the_changed_model_predicts(
+    model: ModelHandle,
+    checkpoint: Path,
+    pairs: PromptPairs,
+    comfy_side: ComfySide,
+    tmp_path: Path,
+    family: str,
+) -> None:
+    """The file saved whole, a LoRA extracted from the same change, and that LoRA at strength 0."""
+    names = parameter_names(model, "xattn")
+    names += [n for n, _ in model.named_parameters() if "resnets.0" in n or "time_emb" in n]
+    result = unlearned(model, shaken(model, names), pairs, "full")
+    whole = save_single_file(result, tmp_path / "changed.safetensors")
+    lora = save_lora(result, tmp_path / "lora.safetensors", rank=4)
+    assert lora.captured > 0.999
+    said = comfy_side.predict(
+        tmp_path,
+        {"checkpoint": whole},
+        {"checkpoint": checkpoint, "lora": lora.path, "strength": 1.0},
+        {"checkpoint": checkpoint, "lora": lora.path, "strength": 0.0},
+        {"checkpoint": checkpoint},
+    )
+    before, after = ours(model)["estimate"], ours(result.model)["estimate"]
+    moved = (after - before).norm() / before.norm()
+    assert moved > 0.05
+    # 16-bit weights round the change itself, in the whole file as in the LoRA.
+    for estimate in said[:2]:
+        off = (estimate["estimate"] - after).norm() / (after - before).norm()
+        assert off < 0.02, f"{off:.2e}"
+    assert torch.equal(said[2]["estimate"], said[3]["estimate"])
+    if family == "sd1-ema":
+        assert_averages_follow(whole, checkpoint)
+
+
+def assert_averages_follow(whole: Path, checkpoint: Path) -> None:
+    """A moving average that kept the old weights would bring back what was unlearned."""
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    with safe_open(whole, "pt") as new, safe_open(checkpoint, "pt") as old:
+        average = new.get_tensor("model_ema." + key.replace(".", ""))
+        assert average.dtype == torch.float32
+        torch.testing.assert_close(average.half(), new.get_tensor("model." + key))
+        assert not torch.equal(average, old.get_tensor("model_ema." + key.replace(".", "")))
+
+
+def test_comfyui_predicts_what_a_lora_run_predicts(
+    model: ModelHandle, checkpoint: Path, pairs: PromptPairs, comfy_side: ComfySide, tmp_path: Path
+) -> None:
+    """Factors as a LoRA run leaves them, saved as they are and merged into the whole file."""
+    names = parameter_names(model, "lora")
+    copied = model.lora_copy(names, 4, 2.0, seed=0)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _, parameter in copied.named_parameters():
+            if parameter.requires_grad:
+                scale = 0.6 / parameter[0].numel() ** 0.5
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    result = unlearned(model, copied, pairs, "lora")
+    lora = save_lora(result, tmp_path / "lora.safetensors")
+    assert (lora.rank, lora.captured) == (4, 1.0)
+    whole = save_single_file(result, tmp_path / "merged.safetensors")
+    said = comfy_side.predict(
+        tmp_path,
+        {"checkpoint": checkpoint, "lora": lora.path, "strength": 1.0},
+        {"checkpoint": whole},
+    )
+    before, after = ours(model)["estimate"], ours(copied)["estimate"]
+    assert (after - before).norm() / before.norm() > 0.05
+    for estimate in said:
+        off = (estimate["estimate"] - after).norm() / (after - before).norm()
+        assert off < 0.02, f"{off:.2e}"

@@ -1,0 +1,82 @@
+"""A file or folder appears whole, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+MODEL_INDEX = "model_index.json"
+
+
+def refuse_existing(destination: Path, source: Path, *, overwrite: bool) -> None:
+    """Raise for a name that may not be written, before any work is done.
+
+    Raises:
+        FileExistsError: it is taken and ``overwrite`` is false, it is the model itself, or a folder
+            of something else.
+    """
+    if destination.exists() and not overwrite:
+        raise FileExistsError(
+            f"name: {destination.name!r} exists already, choose another name or switch overwrite on"
+        )
+    if destination.is_dir() and not (destination / MODEL_INDEX).is_file():
+        raise FileExistsError(
+            f"name: {destination.name!r} exists and is no model, so it is not overwritten; "
+            "choose another name"
+        )
+    if destination.exists() and destination.samefile(source):
+        raise FileExistsError(
+            f"name: {destination.name!r} is the model that you started from, which is never "
+            "overwritten; choose another name"
+        )
+
+
+@contextmanager
+def appearing(destination: Path) -> Iterator[Path]:
+    """An empty folder beside ``destination``: the entry in it of the same name moves there at the
+    end, in one step, and replaces what was there; after an error it is gone.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    # A sibling: the move at the end must not cross file systems to be atomic.
+    room = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    try:
+        yield room
+        part = room / destination.name
+        _make_readable(part)
+        if destination.is_dir():
+            _swap(part, destination, room / "old")
+        else:
+            part.replace(destination)
+    except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
+        raise OSError(
+            f"name: {destination.name!r} could not be saved ({error}); nothing was written, "
+            "free some space or check the folder's permissions"
+        ) from error
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _swap(part: Path, destination: Path, old: Path) -> None:
+    """A folder with entries cannot be replaced in one step: the old one steps aside, and back if
+    the new one cannot take its place."""
+    destination.replace(old)
+    try:
+        part.replace(destination)
+    except OSError:
+        old.replace(destination)
+        raise
+
+
+def _make_readable(part: Path) -> None:
+    """mkdtemp and safetensors write for their owner alone, which would hide the model from the
+    other users of a shared server."""
+    for path in (part, *part.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
