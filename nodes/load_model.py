@@ -9,11 +9,16 @@ import torch
 from comfy.model_management import get_torch_device
 from comfy_api.latest import io
 
-from ..unlearn_core.models.load import load_model, read_index
+from ..unlearn_core.models.families import FAMILIES
+from ..unlearn_core.models.load import check_model, load_model
+from ..unlearn_core.models.options import LARGEST_IMAGE, PRECISIONS, PREDICTIONS, LoadOptions
 from ..unlearn_core.models.protocol import ModelHandle
 from . import sockets
 from .pictures import shown
-from .places import BUNDLED, model_folder, model_names
+from .places import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
+
+DEFAULT = LoadOptions()
+LABELS = {family.name: family.label for family in FAMILIES}
 
 
 class LoadModel(io.ComfyNode):
@@ -32,10 +37,18 @@ class LoadModel(io.ComfyNode):
                     default=next(iter(BUNDLED)),
                     tooltip="The model to work on. EmojiCanvas, the default, comes with this pack, "
                     "is tiny and draws emoji in five styles: good for trying things out in "
-                    "minutes. Your own Stable Diffusion models appear here when their diffusers "
-                    "folder lies in ComfyUI's models/diffusers; larger ones need a GPU and time. "
-                    "Only safetensors are opened, never pickles (.ckpt).",
+                    "minutes. Your own appear here from ComfyUI's models/checkpoints (Stable "
+                    "Diffusion 1.x, 2.x and XL in one file) and models/diffusers (folders); they "
+                    "need a GPU and time. Only safetensors are opened, never pickles (.ckpt).",
                 ),
+                io.Combo.Input(
+                    "vae",
+                    options=vae_names(),
+                    default=OWN_VAE,
+                    tooltip="What turns latents into pictures: the model's own by default. Choose "
+                    "a file of models/vae for a checkpoint that comes without one.",
+                ),
+                *map(sockets.advanced, _advanced_inputs()),
             ],
             outputs=[
                 sockets.Model.Output(display_name="model", tooltip="The model as it was loaded."),
@@ -45,39 +58,81 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None) -> bool | str:
+        """Before any node runs. The other inputs are checked when this one does, which is first."""
         if model is None:  # comes along a link, known only when the node runs
             return True
         try:
-            read_index(model_folder(model))
+            check_model(model_path(model))
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, model: str | None) -> object:
+    def fingerprint_inputs(cls, model: str | None, vae: str | None = None, **_: object) -> object:
         """The same name may hold other weights by now: saving can overwrite a model."""
-        if model is None:
-            return None
-        files = sorted(model_folder(model).rglob("*.safetensors"))
+        paths = [model_path(model) if model else None, vae_path(vae) if vae else None]
+        files = [
+            file
+            for path in paths
+            if path is not None
+            for file in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path])
+        ]
         return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
     @classmethod
-    def execute(cls, model: str) -> io.NodeOutput:
+    def execute(
+        cls, model: str, vae: str, image_size: int, prediction: str, precision: str
+    ) -> io.NodeOutput:
+        options = _options(vae, image_size, prediction, precision)
         # ComfyUI runs nodes in inference mode, and weights made there can never be trained.
         with torch.inference_mode(False):
-            handle = load_model(model_folder(model), get_torch_device())
+            handle = load_model(model_path(model), get_torch_device(), options)
         info = describe(handle)
         return io.NodeOutput(handle, info, ui=shown(cls, text=info))
 
 
+def _options(vae: str, image_size: int, prediction: str, precision: str) -> LoadOptions:
+    return LoadOptions(vae_path(vae), image_size, prediction, precision)
+
+
 def describe(model: ModelHandle) -> str:
     """Name, family, picture size, size of the denoiser and device, one line each."""
+    info = model.info
     parameters = sum(parameter.numel() for _, parameter in model.named_parameters())
     return "\n".join(
         (
-            model.info.name,
-            f"{model.info.family}, {model.info.image_size} × {model.info.image_size} px",
+            info.name,
+            f"{LABELS.get(info.family, info.family)}, predicts {info.prediction}, "
+            f"{info.image_size} × {info.image_size} px",
             f"{parameters / 1e6:.1f} million parameters to teach, on {model.device}",
-            f"fingerprint {model.info.fingerprint[:12]}",
+            f"fingerprint {info.fingerprint[:12]}",
         )
     )
+
+
+def _advanced_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "image_size",
+            default=DEFAULT.image_size,
+            min=0,
+            max=LARGEST_IMAGE,
+            step=64,
+            tooltip="Edge of the pictures in pixels; 0, the default, is what the model was made "
+            "for. Smaller needs less memory and time, and draws worse.",
+        ),
+        io.Combo.Input(
+            "prediction",
+            options=list(PREDICTIONS),
+            default=DEFAULT.prediction,
+            tooltip="What the model was trained to predict, 'auto' by default, which reads it from "
+            "the file. Set it if previews of a Stable Diffusion 2 model look like noise.",
+        ),
+        io.Combo.Input(
+            "precision",
+            options=list(PRECISIONS),
+            default=DEFAULT.precision,
+            tooltip="How exactly it calculates, 'auto' by default: 'mixed' for SDXL on a GPU, "
+            "where frozen weights keep their 16 bits, else 'fp32'. Mixed halves the memory.",
+        ),
+    ]

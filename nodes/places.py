@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
@@ -13,12 +14,13 @@ BUNDLED = {
     "Digits (demo)": PACK / "demo" / "models" / "digits",
 }
 MODEL_INDEX = "model_index.json"
+OWN_VAE = "the model's own"
 
 RESERVED_CHARACTERS = frozenset('<>:"/\\|?*')
 RESERVED_NAMES = frozenset(
     ["CON", "PRN", "AUX", "NUL"] + [f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10)]
 )
-LONGEST_NAME = 200  # bytes; file systems allow 255, and saving puts a few before and behind
+LONGEST_NAME = 200  # bytes; file systems allow 255, and saving adds a few
 
 
 def cache_folder() -> Path:
@@ -27,7 +29,8 @@ def cache_folder() -> Path:
 
 
 def model_names() -> list[str]:
-    """The bundled models, then every diffusers folder below ComfyUI's ``models/diffusers``."""
+    """The bundled models, the checkpoints of ``models/checkpoints`` that are no pickles, and every
+    diffusers folder below ``models/diffusers``."""
     found: set[str] = set()
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
         for folder, below, files in os.walk(root, followlinks=True):
@@ -35,38 +38,85 @@ def model_names() -> list[str]:
                 found.add(Path(folder).relative_to(root).as_posix())
                 below.clear()  # a model's own parts are no models
             below[:] = [name for name in below if not name.startswith(".")]
-    return [*BUNDLED, *sorted(found)]
+    return [*BUNDLED, *_safetensors("checkpoints"), *sorted(found)]
 
 
-def model_folder(name: str) -> Path:
-    """The folder that a name of ``model_names`` stands for.
+def model_path(name: str) -> Path:
+    """The file or folder that a name of ``model_names`` stands for.
 
     Raises:
-        ValueError: for a name that leads outside ``models/diffusers``, or to nothing.
+        ValueError: for a name that leads outside ComfyUI's folders, or to nothing.
     """
-    if name in BUNDLED:
-        return BUNDLED[name]
+    return BUNDLED[name] if name in BUNDLED else _find("model", name, ("checkpoints", "diffusers"))
+
+
+def vae_names() -> list[str]:
+    """``OWN_VAE``, then the files of ``models/vae`` that are no pickles."""
+    return [OWN_VAE, *_safetensors("vae")]
+
+
+def vae_path(name: str) -> Path | None:
+    """The file that a name of ``vae_names`` stands for; None for the model's own.
+
+    Raises:
+        ValueError: for a name that leads outside ``models/vae``, or to nothing, or a pickle.
+    """
+    if name == OWN_VAE:
+        return None
+    path = _find("vae", name, ("vae",))
+    if path.suffix != ".safetensors":
+        raise ValueError(f"vae: {name!r} is no safetensors file, choose another from the list")
+    return path
+
+
+def _safetensors(kind: str) -> list[str]:
+    return [n for n in folder_paths.get_filename_list(kind) if n.endswith(".safetensors")]
+
+
+def _find(field: str, name: str, kinds: Sequence[str]) -> Path:
+    where = " or ".join(f"models/{kind}" for kind in kinds)
     windows = PureWindowsPath(name)  # understands both separators, drives and network shares
     if windows.anchor or PurePosixPath(name).is_absolute() or ".." in windows.parts:
         raise ValueError(
-            f"model: {name!r} leads outside ComfyUI's models/diffusers folder, "
-            "choose a model from the list"
+            f"{field}: {name!r} leads outside ComfyUI's {where} folder, choose one from the list"
         )
-    for root in folder_paths.get_folder_paths("diffusers"):
-        if name.strip() and (folder := Path(root, name)).exists():
-            return folder
+    for kind in kinds:
+        for root in folder_paths.get_folder_paths(kind):
+            if name.strip() and (path := Path(root, name)).exists():
+                return path
     raise ValueError(
-        f"model: {name!r} is not in ComfyUI's models/diffusers folder, "
-        "put it there and press R, or choose another model from the list"
+        f"{field}: {name!r} is not in ComfyUI's {where} folder, "
+        "put it there and press R, or choose another from the list"
     )
 
 
-def save_folder(name: str) -> Path:
-    """The folder of that name, existing or not, in ComfyUI's first ``models/diffusers``.
+AS_LOADED, CHECKPOINT, LORA, FOLDER = "as it was loaded", "checkpoint", "LoRA", "diffusers folder"
+SAVE_AS = (AS_LOADED, CHECKPOINT, LORA, FOLDER)
+
+
+def save_paths(name: str, save_as: str) -> dict[str, Path]:
+    """Where a model of that name would be saved, existing or not, by the kind of file: for
+    ``AS_LOADED`` a checkpoint or a folder, since that is known only when the model is.
 
     Raises:
-        ValueError: for anything but one plain folder name that every operating system allows.
+        ValueError: an unknown ``save_as``, or anything but one plain name that every operating
+            system allows.
     """
+    if save_as not in SAVE_AS:
+        raise ValueError(f"save_as must be one of {', '.join(SAVE_AS)}, got {save_as!r}")
+    check_name(name)
+    file = f"{name}.safetensors"
+    paths = {
+        CHECKPOINT: Path(folder_paths.get_folder_paths("checkpoints")[0], file),
+        LORA: Path(folder_paths.get_folder_paths("loras")[0], file),
+        FOLDER: Path(folder_paths.get_folder_paths("diffusers")[0], name),
+    }
+    wanted = (CHECKPOINT, FOLDER) if save_as == AS_LOADED else (save_as,)
+    return {kind: paths[kind] for kind in wanted}
+
+
+def check_name(name: str) -> None:
+    """Refuse anything but one plain name that every operating system allows."""
     cure = "type a plain name such as 'my-model-without-ink'"
     if not name.strip():
         raise ValueError(f"name must not be empty, got {name!r}: {cure}")
@@ -84,4 +134,3 @@ def save_folder(name: str) -> Path:
         raise ValueError(f"name must not be {name!r}, which Windows keeps for itself: {cure}")
     if len(name.encode()) > LONGEST_NAME:
         raise ValueError(f"name must be shorter, got {len(name)} characters: {cure}")
-    return Path(folder_paths.get_folder_paths("diffusers")[0], name)

@@ -85,11 +85,15 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         negative_guidance: float,
         generation_steps: int,
         guidance_scale: float,
+        lora_rank: int,
+        lora_alpha: float,
     ) -> io.NodeOutput:
         settings = UnlearnSettings(
             method=method,
             objective=objective,
             scope=scope,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
             steps=steps,
             learning_rate=learning_rate,
             batch_size=batch_size,
@@ -185,8 +189,9 @@ def _main_inputs() -> list[io.Input]:
             default=DEFAULT.scope,
             tooltip=f"Which weights may change, {DEFAULT.scope!r} by default. 'xattn': only where "
             "the words meet the picture, which needs less memory and touches the rest least. "
-            "'full': all of the denoiser, also for models without words; take a third of the "
-            "learning rate.",
+            "'noxattn': everything else. 'full': all of the denoiser, also for models without "
+            "words; take a third of the learning rate. 'lora': small layers beside the attention, "
+            "which need the least memory and can be saved as a LoRA without loss.",
         ),
         io.Int.Input(
             "steps",
@@ -300,5 +305,22 @@ def _advanced_inputs() -> list[io.Input]:
             step=0.1,
             tooltip=f"How closely those pictures follow their prompts, {DRAWING.guidance_scale:g} "
             "by default. Use what you draw with; 1 switches guidance off, which is twice as fast.",
+        ),
+        io.Int.Input(
+            "lora_rank",
+            default=DEFAULT.lora_rank,
+            min=1,
+            max=1024,
+            tooltip=f"Rank of the layers that the scope 'lora' trains, {DEFAULT.lora_rank} by "
+            "default. Higher can change more, in a larger file. Other scopes do not use it.",
+        ),
+        io.Float.Input(
+            "lora_alpha",
+            default=DEFAULT.lora_alpha,
+            min=0.01,
+            max=1024.0,
+            step=0.5,
+            tooltip=f"Strength of those layers, {DEFAULT.lora_alpha:g} by default: what they add "
+            "is multiplied by lora_alpha / lora_rank. Usually the same as the rank, or half of it.",
         ),
     ]

@@ -5,15 +5,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
+from comfy.cli_args import args
 from comfy_api.latest import io
 
-from ..unlearn_core.checkpoints import save_diffusers_folder
+from ..unlearn_core.checkpoints import save_diffusers_folder, save_lora, save_single_file
 from ..unlearn_core.evaluation import AlignmentReport
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
 from .pictures import shown
-from .places import save_folder
+from .places import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
+from .progress import Phases
+
+LORA_RANK = 32
+EXTRACTING = "extracting"
 
 
 class SaveCheckpoint(io.ComfyNode):
@@ -23,17 +31,27 @@ class SaveCheckpoint(io.ComfyNode):
             node_id="UnlearnSaveCheckpoint",
             display_name="Unlearn: Save Checkpoint",
             category=sockets.CATEGORY,
-            description="Saves the unlearned model as a diffusers folder in ComfyUI's "
-            "models/diffusers, ready to be loaded here or in any diffusers program.",
+            description="Saves the unlearned model among ComfyUI's own models, as the checkpoint "
+            "that it came from, as a LoRA, or as a diffusers folder: ready to be loaded here or "
+            "in any other Stable Diffusion program.",
             is_output_node=True,
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 sockets.Result.Input("unlearned", tooltip="From Restricted Gradient Unlearn."),
                 io.String.Input(
                     "name",
                     default="my-model-without-ink",
-                    tooltip="Name of the new folder in ComfyUI's models/diffusers, "
-                    "'my-model-without-ink' by default. A plain name without / or \\: nothing is "
-                    "ever written outside that folder.",
+                    tooltip="Name of the new model, 'my-model-without-ink' by default. A plain "
+                    "name without / or \\: nothing is ever written outside ComfyUI's folders.",
+                ),
+                io.Combo.Input(
+                    "save_as",
+                    options=list(SAVE_AS),
+                    default=AS_LOADED,
+                    tooltip=f"{AS_LOADED!r}, the default: a checkpoint where it came as one file, "
+                    "with nothing but the changed weights replaced, else a diffusers folder. "
+                    f"{LORA!r}: a small file in models/loras, to be added to the original model at "
+                    "any strength.",
                 ),
                 io.Boolean.Input(
                     "overwrite",
@@ -41,13 +59,25 @@ class SaveCheckpoint(io.ComfyNode):
                     label_on="replace a model of that name",
                     label_off="keep what is there",
                     tooltip="Off by default: a name that is taken is refused, before any work "
-                    "starts. On: the model of that name is replaced, and cannot be had back.",
+                    "starts. On: the model of that name is replaced, and cannot be had back. The "
+                    "model that you started from is never replaced.",
                 ),
                 sockets.Report.Input(
                     "report",
                     optional=True,
-                    tooltip="From Evaluate Alignment, if you like: its figures are stored beside "
-                    "the model.",
+                    tooltip="From Evaluate Alignment, if you like: its figures are stored in the "
+                    "file.",
+                ),
+                sockets.advanced(
+                    io.Int.Input(
+                        "lora_rank",
+                        default=LORA_RANK,
+                        min=1,
+                        max=1024,
+                        tooltip=f"Rank of the LoRA, {LORA_RANK} by default. Higher holds more of "
+                        "the change in a larger file. What was unlearned with the scope 'lora' "
+                        "keeps the rank it has.",
+                    )
                 ),
             ],
             outputs=[
@@ -56,17 +86,20 @@ class SaveCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str | None, overwrite: bool | None) -> bool | str:
+    def validate_inputs(
+        cls, name: str | None, save_as: str | None, overwrite: bool | None
+    ) -> bool | str:
         """Now rather than after the minutes that unlearning takes."""
-        if name is None:  # comes along a link, known only when the node runs
+        if name is None or save_as is None:  # comes along a link, known only when the node runs
             return True
         try:
-            folder = save_folder(name)
+            paths = save_paths(name, save_as)
         except ValueError as error:
             return str(error)
-        if folder.exists() and overwrite is False:
+        taken = [path for path in paths.values() if path.exists()]
+        if taken and overwrite is False:
             return (
-                f"name: {name!r} exists already in models/diffusers, "
+                f"name: {name!r} exists already in models/{taken[0].parent.name}, "
                 "choose another name or switch overwrite on"
             )
         return True
@@ -76,10 +109,52 @@ class SaveCheckpoint(io.ComfyNode):
         cls,
         unlearned: UnlearnedModel,
         name: str,
+        save_as: str,
         overwrite: bool,
+        lora_rank: int,
         report: AlignmentReport | None = None,
     ) -> io.NodeOutput:
-        folder = save_folder(name)
-        with torch.inference_mode(False):
-            path = save_diffusers_folder(unlearned, folder, overwrite=overwrite, report=report)
-        return io.NodeOutput(str(path), ui=shown(cls, text=f"Saved to {path}"))
+        paths = save_paths(name, save_as)
+        kind = save_as
+        if kind == AS_LOADED:
+            kind = CHECKPOINT if unlearned.base.info.source.is_file() else FOLDER
+        with torch.inference_mode(False), torch.no_grad():
+            path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, report)
+        return io.NodeOutput(str(path), ui=shown(cls, text=f"Saved to {path}{note}"))
+
+    @classmethod
+    def _save(
+        cls,
+        unlearned: UnlearnedModel,
+        kind: str,
+        path: Path,
+        lora_rank: int,
+        overwrite: bool,
+        report: AlignmentReport | None,
+    ) -> tuple[Path, str]:
+        if kind == FOLDER:
+            return save_diffusers_folder(unlearned, path, overwrite=overwrite, report=report), ""
+        metadata = cls._workflow()
+        if kind == CHECKPOINT:
+            return save_single_file(
+                unlearned, path, overwrite=overwrite, report=report, metadata=metadata
+            ), ""
+        saved = save_lora(
+            unlearned,
+            path,
+            rank=lora_rank,
+            overwrite=overwrite,
+            report=report,
+            metadata=metadata,
+            on_tensor=Phases({EXTRACTING: 1}).of(EXTRACTING),
+        )
+        note = f"\nrank {saved.rank}, holds {100 * saved.captured:.1f} % of the change"
+        return saved.path, note
+
+    @classmethod
+    def _workflow(cls) -> dict[str, str]:
+        """The graph, as ComfyUI's own savers write it, unless the person has switched that off."""
+        if args.disable_metadata:
+            return {}
+        graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+        return {key: json.dumps(value) for key, value in graph.items() if value is not None}

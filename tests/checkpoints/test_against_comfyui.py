@@ -4,7 +4,6 @@ an SDXL with a narrower U-Net."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,8 +35,8 @@ LABELS = {
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> Iterator[ModelHandle]:
-    yield load_model(checkpoint, options=LoadOptions(image_size=8 * EDGE))
+def model(checkpoint: Path) -> ModelHandle:
+    return load_model(checkpoint, options=LoadOptions(image_size=8 * EDGE))
 
 
 @pytest.fixture(scope="module")

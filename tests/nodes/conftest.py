@@ -56,6 +56,9 @@ def diffusers(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     own = tmp_path / "diffusers"
     own.mkdir()
     places = {"diffusers": ([str(own), str(tiny_models)], {"folder"})}
+    for kind in ("checkpoints", "loras", "vae"):
+        (tmp_path / kind).mkdir()
+        places[kind] = ([str(tmp_path / kind)], {".safetensors", ".ckpt"})
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", places)
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from .pack import node_result, pack_module, refusals, run_node
 
@@ -108,7 +110,7 @@ def test_scope_that_the_model_has_nothing_of(pairs: Any, tmp_path: Path) -> None
 def test_prompts_that_the_model_cannot_express(pairs: Any) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="tiny-class")
     with pytest.raises(ValueError, match="prompt must name exactly one class of 'tiny-class'"):
-        run_node("UnlearnRestrictedGradient", model=model, prompts=pairs)
+        run_node("UnlearnRestrictedGradient", model=model, prompts=pairs, scope="full")
 
 
 # Models
@@ -128,7 +130,7 @@ def _all(_: str, names: list[str]) -> list[str]:
 @pytest.mark.parametrize("name", ["../tiny-sd", "/etc", "C:\\models", "a/../../b", "\\\\host\\x"])
 def test_model_outside(name: str) -> None:
     (answer,) = refusals("UnlearnLoadModel", model=name)
-    assert "leads outside ComfyUI's models/diffusers" in answer
+    assert "leads outside ComfyUI's models/checkpoints or models/diffusers" in answer
     assert repr(name) in answer
     with pytest.raises(ValueError, match="leads outside"):
         run_node("UnlearnLoadModel", model=name)
@@ -137,8 +139,8 @@ def test_model_outside(name: str) -> None:
 @pytest.mark.parametrize("name", ["", " ", "no-such-model"])
 def test_model_that_is_not_there(name: str) -> None:
     (answer,) = refusals("UnlearnLoadModel", model=name)
-    assert f"{name!r} is not in ComfyUI's models/diffusers" in answer
-    assert "choose another model" in answer
+    assert f"{name!r} is not in ComfyUI's models/checkpoints or models/diffusers" in answer
+    assert "choose another from the list" in answer
 
 
 def test_pickle(diffusers: Path) -> None:
@@ -147,10 +149,33 @@ def test_pickle(diffusers: Path) -> None:
     assert "'model.ckpt' is a pickle, which can run code when opened" in answer
 
 
-def test_single_file(diffusers: Path) -> None:
-    (diffusers / "model.safetensors").write_bytes(b"")
+def test_single_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "model.safetensors").write_bytes(b"")
     (answer,) = refusals("UnlearnLoadModel", model="model.safetensors")
-    assert "is a single file, choose a diffusers folder" in answer
+    assert "'model.safetensors' is truncated or damaged" in answer
+
+
+def test_lora_given_as_a_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoints" / "style.safetensors"
+    save_file({"lora_unet_mid_block.lora_up.weight": torch.zeros(1)}, file)
+    (answer,) = refusals("UnlearnLoadModel", model="style.safetensors")
+    assert "'style.safetensors' is a LoRA file" in answer
+    assert "choose Stable Diffusion" in answer
+
+
+@pytest.mark.parametrize(
+    ("widgets", "message"),
+    [
+        ({"vae": "../x.safetensors"}, "vae: .* leads outside ComfyUI's models/vae"),
+        ({"vae": "gone.safetensors"}, "vae: 'gone.safetensors' is not in ComfyUI's models/vae"),
+        ({"image_size": 100}, "image_size must be a multiple of 64 .*got 100"),
+        ({"prediction": "flow"}, "prediction must be one of auto, .*got 'flow'"),
+        ({"precision": "fp8"}, "precision must be one of auto, .*got 'fp8'"),
+    ],
+)
+def test_bad_options_of_a_model(widgets: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_node("UnlearnLoadModel", model="tiny-sd", **widgets)
 
 
 def test_folder_that_is_no_model(diffusers: Path) -> None:
@@ -208,7 +233,8 @@ def test_name_that_could_do_harm(name: str, diffusers: Path) -> None:
 @pytest.mark.parametrize("name", ["my-model-without-ink", "Größe 2", "v1.5 without ink", "水墨"])
 def test_name_that_is_fine(name: str, diffusers: Path) -> None:
     assert refusals(SAVE, name=name) == []
-    assert pack_module("nodes.places").save_folder(name) == diffusers / name
+    paths = pack_module("nodes.places").save_paths(name, "as it was loaded")
+    assert paths["diffusers folder"] == diffusers / name
 
 
 def test_name_that_is_taken(diffusers: Path, unlearned: Any) -> None:

@@ -90,7 +90,7 @@ def test_a_class_is_forgotten_as_well(page: FakeServer) -> None:
         train_count=4,
         test_count=2,
     )
-    unlearned = node_result(UNLEARN, model=model, prompts=pairs, **QUICK)[0]
+    unlearned = node_result(UNLEARN, model=model, prompts=pairs, scope="full", **QUICK)[0]
     assert len(page.steps) == QUICK["steps"]
     report = node_result("UnlearnEvaluateAlignment", unlearned=unlearned, pictures=2, **DRAWING)[0]
     assert report.before.pictures == 2

@@ -116,6 +116,8 @@ def test_rare_inputs_are_advanced() -> None:
         "negative_guidance",
         "generation_steps",
         "guidance_scale",
+        "lora_rank",
+        "lora_alpha",
     }
     order = list(inputs)
     assert set(order[-len(rare) :]) == rare

@@ -82,10 +82,7 @@ def _take_apart(unlearned: UnlearnedModel, folder: Path) -> None:
     dtype = DTYPES[header.tensors[key].dtype]
 
     changed = unlearned.model.changed_tensors()
-    state = {
-        name: changed.get(name, tensor)
-        for name, tensor in model.base.state_dict().items()
-    }
+    state = {name: changed.get(name, tensor) for name, tensor in model.base.state_dict().items()}
     _write_diffusers(model.base, folder / "unet", state, dtype)
     _write_diffusers(model.vae, folder / "vae", model.vae.state_dict(), dtype)
     scheduler: Any = DDIMScheduler.from_config(model.scheduler_config)

@@ -246,8 +246,11 @@ def _filled(
     name: str, part: str, build: Callable[[], nn.Module], tensors: dict[str, Tensor]
 ) -> nn.Module:
     """A frozen module whose every tensor comes from the file."""
-    with torch.device("meta"):
-        empty = build()
+    try:
+        with torch.device("meta"):
+            empty = build()
+    except ValueError as error:
+        raise ModelError(f"model: the {part} of {name!r} cannot be: {error}") from None
     wanted = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     given = {key: tuple(tensors[key].shape) for key in tensors}
     wrong = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))

@@ -1,0 +1,147 @@
+"""Telling what a single file is from its header, before anything is loaded."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from unlearn_core.models.load import ModelError, check_model, load_model
+from unlearn_core.models.options import LoadOptions
+
+UNET = "model.diffusion_model."
+FIRST = UNET + "input_blocks.0.0.weight"
+ATTENDED = UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+LABELS = UNET + "label_emb.0.0.weight"
+
+
+def write(
+    file: Path,
+    channels: int = 4,
+    width: int = 32,
+    context: int = 768,
+    dtype: torch.dtype = torch.float16,
+    **more: int,
+) -> Path:
+    """The tensors by which a file is recognised, and no others."""
+    tensors = {FIRST: torch.zeros(width, channels, 1, 1), ATTENDED: torch.zeros(1, context)}
+    if "pooled" in more:
+        tensors[LABELS] = torch.zeros(1, more["pooled"])
+    save_file({name: value.to(dtype) for name, value in tensors.items()}, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("shapes", "label"),
+    [
+        ({"context": 768}, "Stable Diffusion 1.x"),
+        ({"context": 1024}, "Stable Diffusion 2.x"),
+        ({"context": 2048, "pooled": 2816}, "Stable Diffusion XL"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_families(tmp_path: Path, shapes: dict[str, int], label: str, dtype: torch.dtype) -> None:
+    assert check_model(write(tmp_path / "model.safetensors", dtype=dtype, **shapes)) == label
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"channels": 9}, "is an inpainting model, which is not supported"),
+        ({"channels": 8}, r"is an edit \(InstructPix2Pix\) model"),
+        ({"channels": 5}, "is a model with 5 input channels"),
+        ({"context": 1280, "pooled": 2560}, "is the SDXL refiner"),
+        ({"context": 1024, "pooled": 2048}, "is a 2.x unCLIP model"),
+        ({"context": 2048}, r"is unknown \(text width 2048\)"),
+        ({"dtype": torch.float8_e4m3fn}, "holds F8_E4M3 numbers, .*choose its fp16"),
+    ],
+)
+def test_relatives_that_are_not_supported(
+    tmp_path: Path, shapes: dict[str, int], message: str
+) -> None:
+    file = write(tmp_path / "model.safetensors", **shapes)
+    with pytest.raises(ModelError, match=rf"^model: 'model.safetensors' {message}") as caught:
+        load_model(file)
+    assert "choose" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("lora_unet_down_blocks_0.lora_up.weight", "a LoRA file"),
+        ("transformer.blocks.0.attn.lora_A.weight", "a LoRA file"),
+        ("double_blocks.0.img_attn.proj.weight", "a Flux or similar model"),
+        ("model.diffusion_model.joint_blocks.0.x.weight", "a Stable Diffusion 3 model"),
+        ("control_model.time_embed.0.weight", "a ControlNet"),
+        ("first_stage_model.decoder.conv_in.weight", "a model without a U-Net"),
+        ("decoder.up.0.block.0.conv1.weight", "a VAE alone"),
+        ("down_blocks.0.resnets.0.conv1.weight", "a U-Net alone"),
+        ("text_model.encoder.layers.0.fc1.weight", "a text encoder alone"),
+        ("string_to_param", "a textual inversion embedding"),
+        ("something.else", "no model that this pack knows"),
+    ],
+)
+def test_files_of_another_kind(tmp_path: Path, key: str, message: str) -> None:
+    save_file({key: torch.zeros(1)}, tmp_path / "file.safetensors")
+    with pytest.raises(ModelError, match=f"'file.safetensors' is {message}.*choose Stable"):
+        check_model(tmp_path / "file.safetensors")
+
+
+@pytest.mark.parametrize("key", ["edm_mean", "edm_vpred.sigma_max", "ztsnr"])
+def test_other_noise_schedules(tmp_path: Path, key: str) -> None:
+    tensors = {FIRST: torch.zeros(8, 4, 1, 1), ATTENDED: torch.zeros(1, 768), key: torch.zeros(1)}
+    save_file(tensors, tmp_path / "file.safetensors")
+    with pytest.raises(ModelError, match=f"another noise schedule \\('{key}'\\)"):
+        check_model(tmp_path / "file.safetensors")
+
+
+def test_no_safetensors_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    whole = write(file).read_bytes()
+    for content, message in (
+        (whole[:-3], "is truncated or damaged"),
+        (whole[:5], "is truncated or damaged"),
+        (b"", "is truncated or damaged"),
+        (b"GGUF\x03\x00\x00\x00" + whole, "is a GGUF file"),
+        (b"<!DOCTYPE html><html>", "is a web page or a link"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a web page or a link"),
+        (b"\x80\x04\x95 pickled", "is a pickle under another name"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ModelError, match=f"'model.safetensors' {message}"):
+            check_model(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x04.")
+    with pytest.raises(ModelError, match="is a pickle under another name"):
+        check_model(file)
+
+
+def test_a_recognised_file_that_lacks_tensors(tmp_path: Path) -> None:
+    file = write(tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"the U-Net of 'model.safetensors' is built differently"):
+        load_model(file)
+    with pytest.raises(ModelError, match=r"the U-Net of 'model.safetensors' cannot be: .*\(8\)"):
+        load_model(write(file, width=8))
+
+
+@pytest.mark.parametrize("size", [-64, 63, 100, 8256, 64.5])
+def test_a_picture_size_that_cannot_be(size: int) -> None:
+    with pytest.raises(ValueError, match="image_size must be a multiple of 64 up to 8192") as error:
+        LoadOptions(image_size=size)
+    assert repr(size) in str(error.value)
+
+
+def test_options_for_single_files_are_refused_for_folders(sd_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="vae: 'x.safetensors' is for models in one file"):
+        load_model(sd_folder, options=LoadOptions(vae=tmp_path / "x.safetensors"))
+    with pytest.raises(ModelError, match="prediction: 'epsilon' is for models in one file"):
+        load_model(sd_folder, options=LoadOptions(prediction="epsilon"))
+
+
+def test_a_folder_at_another_picture_size(sd_folder: Path, class_folder: Path) -> None:
+    assert load_model(sd_folder, options=LoadOptions(image_size=64)).latent_shape == (4, 32, 32)
+    with pytest.raises(ModelError, match="image_size: 'tiny-class' draws 8 × 8 px only"):
+        load_model(class_folder, options=LoadOptions(image_size=64))
