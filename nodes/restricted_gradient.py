@@ -190,7 +190,7 @@ def _main_inputs() -> list[io.Input]:
             tooltip=f"Which weights may change, {DEFAULT.scope!r} by default. 'xattn': only where "
             "the words meet the picture, which needs less memory and touches the rest least. "
             "'noxattn': everything else. 'full': all of the denoiser, also for models without "
-            "words; take a third of the learning rate. 'lora': small layers beside the attention, "
+            "words. 'lora': small layers beside the attention, "
             "which need the least memory and can be saved as a LoRA without loss.",
         ),
         io.Int.Input(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .dataset import LatentCache
 from .evaluation.report import report_json, summary, table
-from .job import Job, read_settings
+from .job import SAVE_AS, Job, read_settings
 from .unlearn import StepReport
 
 CACHE = Path.home() / ".cache" / "unlearn"
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         ("prompts", "show the diversified prompt pairs; nothing is drawn"),
         ("unlearn", "draw the forget and retain sets and unlearn; leaves the result in --out"),
         ("evaluate", "compare what `unlearn` left in --out with the model before"),
-        ("save", "write what `unlearn` left in --out as a diffusers folder, --out/model"),
+        ("save", "write what `unlearn` left in --out as a model file or folder"),
         ("run", "unlearn, evaluate and save, one after the other"),
     ):
         sub = stages.add_parser(stage, help=text, description=text)
@@ -70,6 +70,15 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
             device = "cuda" if torch.cuda.is_available() else "cpu"
             sub.add_argument("--device", default=device, help="%(default)s here by default")
+        if stage in ("save", "run"):
+            sub.add_argument(
+                "--as",
+                dest="save_as",
+                choices=SAVE_AS,
+                default=SAVE_AS[0],
+                help="kind of file (%(default)s)",
+            )
+            sub.add_argument("--rank", type=int, default=32, help="of a LoRA (%(default)s)")
     return top
 
 
@@ -112,7 +121,9 @@ def run(options: argparse.Namespace) -> None:
     try:
         unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
         report = job.evaluate(unlearned) if options.stage in ("evaluate", "run") else None
-        saved = job.save(unlearned, report) if options.stage in ("save", "run") else None
+        saved = None
+        if options.stage in ("save", "run"):
+            saved = job.save(unlearned, report, options.save_as, options.rank)
     finally:
         bars.close()
     if options.json:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .checkpoints import save_diffusers_folder
+from .checkpoints import save_diffusers_folder, save_lora, save_single_file
 from .concepts import ForgetConcept
 from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
 from .models.load import load_model
+from .models.options import LoadOptions
 from .models.protocol import ModelHandle
 from .parameters import parameter_names
 from .prompts import PromptPairs, diversify
@@ -28,6 +29,7 @@ from .unlearn import StepReport, UnlearnedModel, Unlearning
 OnProgress = Callable[[str, int, int, StepReport | None], None]
 """Called with (phase, done, total, the step's report while unlearning)."""
 
+SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
 TENSORS, STEPS = "unlearned.safetensors", "unlearned.json"
 
 
@@ -50,6 +52,7 @@ class JobSettings:
     model: Path
     concept: ForgetConcept
     prompts: PromptSettings
+    loading: LoadOptions = field(default_factory=LoadOptions)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     unlearn: UnlearnSettings = field(default_factory=UnlearnSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -87,6 +90,7 @@ def read_settings(file: str | Path) -> JobSettings:
     sections = {
         "concept": ForgetConcept,
         "prompts": PromptSettings,
+        "loading": LoadOptions,
         "generation": GenerationSettings,
         "unlearn": UnlearnSettings,
     }
@@ -105,6 +109,9 @@ def read_settings(file: str | Path) -> JobSettings:
         if drawing is not None:
             evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
         parsed["evaluation"] = _build("evaluation", EvaluationSettings, evaluation)
+    loading = parsed.get("loading")
+    if loading is not None and loading.vae is not None:
+        parsed["loading"] = replace(loading, vae=file.parent / loading.vae)
     return JobSettings(model=file.parent / content["model"], **parsed)
 
 
@@ -144,7 +151,9 @@ class Job:
         self.on_progress = on_progress
         self.seconds: dict[str, float] = {}
         self.pairs = settings.pairs()  # before the model: bad prompts are refused at once
-        self.base = self._timed("loading", lambda: load_model(settings.model, device))
+        self.base = self._timed(
+            "loading", lambda: load_model(settings.model, device, settings.loading)
+        )
         parameter_names(self.base, settings.unlearn.scope)
 
     def unlearn(self) -> UnlearnedModel:
@@ -206,13 +215,38 @@ class Job:
         self.write_report(unlearned, report)
         return report
 
-    def save(self, unlearned: UnlearnedModel, report: AlignmentReport | None) -> Path:
-        """Write the model as a diffusers folder, ``model`` in the job's own."""
+    def save(
+        self,
+        unlearned: UnlearnedModel,
+        report: AlignmentReport | None,
+        save_as: str = SAVE_AS[0],
+        rank: int = 32,
+    ) -> Path:
+        """Write the model into the folder: ``model`` or ``model.safetensors``.
+
+        Args:
+            save_as: a name in ``SAVE_AS``.
+            rank: of a LoRA.
+        """
         destination = self.folder / "model"
-        saved = self._timed(
-            "saving",
-            lambda: save_diffusers_folder(unlearned, destination, overwrite=True, report=report),
-        )
+        options: dict[str, Any] = {"overwrite": True, "report": report}
+        file = destination.with_suffix(".safetensors")
+        if save_as == "as-loaded":
+            save_as = "checkpoint" if self.settings.model.is_file() else "folder"
+        savers: dict[str, Callable[[], Path]] = {
+            "checkpoint": lambda: save_single_file(unlearned, file, **options),
+            "lora": lambda: (
+                save_lora(
+                    unlearned,
+                    file,
+                    rank=rank,
+                    on_tensor=lambda done, total: self.on_progress("extracting", done, total, None),
+                    **options,
+                ).path
+            ),
+            "folder": lambda: save_diffusers_folder(unlearned, destination, **options),
+        }
+        saved = self._timed("saving", savers[save_as])
         if report is not None:
             self.write_report(unlearned, report)
         return saved

@@ -79,10 +79,10 @@ class UnlearnSettings:
     lora_rank: int = 16
     lora_alpha: float = 16.0
     steps: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     batch_size: int = 16
     retain_batch_factor: int = 1
-    retain_weight: float = 3.0
+    retain_weight: float = 8.0
     truncation: float = 1.0
     negative_guidance: float = 0.25
     seed: int = 0

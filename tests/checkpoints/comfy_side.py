@@ -153,15 +153,20 @@ def make(family: str, file: Path, seed: int) -> None:
 @torch.inference_mode()
 def predict(job: dict[str, Any]) -> None:
     """The stock loaders' model: encoded prompts, estimate of x_0, a decoded and encoded picture."""
-    model, clip, vae = comfy.sd.load_checkpoint_guess_config(
+    loaded: tuple[Any, ...] = comfy.sd.load_checkpoint_guess_config(
         job["checkpoint"], output_vae=True, output_clip=True
-    )[:3]
+    )
+    model, clip, vae = loaded[:3]
     if "vae" in job:
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(job["vae"]))
     if "lora" in job:
         lora = comfy.utils.load_torch_file(job["lora"], safe_load=True)
-        model, clip = comfy.sd.load_lora_for_models(model, clip, lora, job["strength"], 0.0)
-    encoded = [nodes.CLIPTextEncode().encode(clip, prompt)[0][0] for prompt in PROMPTS]
+        patched: tuple[Any, ...] = comfy.sd.load_lora_for_models(
+            model, clip, lora, job["strength"], 0.0
+        )
+        model, clip = patched
+    encoder: Any = getattr(nodes, "CLIPTextEncode")()  # noqa: B009 - pyright sees our nodes
+    encoded = [encoder.encode(clip, prompt)[0][0] for prompt in PROMPTS]
     context = torch.cat([values for values, _ in encoded])
     generator = torch.Generator().manual_seed(7)
     latents = torch.randn(2, 4, EDGE, EDGE, generator=generator)

@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from torch import Tensor
 
 from unlearn_core.models.load import load_model
+from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import Conditioning, ModelHandle
+from unlearn_core.parameters import parameter_names
 
 PROMPTS = ("a cat indoors", "the dog", "house by the sea")
 
@@ -250,6 +257,50 @@ def test_a_copy_of_a_copy_is_compared_with_the_file(model: ModelHandle) -> None:
     assert model.changed_tensors() == {}
 
 
+def test_lora_layers_start_without_effect_and_share_every_weight(model: ModelHandle) -> None:
+    names = parameter_names(model, "lora")
+    copy = model.lora_copy(names, 2, 1.0, seed=3)
+    latents, _, t = random_batch(model)
+    encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+    with torch.no_grad():
+        assert torch.equal(copy.predict(latents, encoded, t), model.predict(latents, encoded, t))
+    assert copy.changed_tensors() == {}
+    original = {p.data_ptr() for _, p in model.named_parameters()}
+    added = [p for _, p in copy.named_parameters() if p.data_ptr() not in original]
+    assert {id(p) for p in added} == {id(p) for _, p in copy.named_parameters() if p.requires_grad}
+    assert {f"{name}.weight" for name in copy.lora_layers()} == set(names)
+    with pytest.raises(ValueError, match="has LoRA layers already"):
+        copy.lora_copy(names, 2, 1.0, seed=3)
+
+
+def test_merged_lora_layers_predict_the_same(model: ModelHandle) -> None:
+    """What is saved as a whole model is the adapted one, and the factors are what peft uses."""
+    copy = model.lora_copy(parameter_names(model, "lora"), 2, 3.0, seed=3)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, parameter in copy.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    changed = copy.changed_tensors()
+    merged = model.trainable_copy(list(changed))
+    base = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in merged.named_parameters():
+            if name in changed:
+                parameter.copy_(changed[name])
+                layer = copy.lora_layers()[name.removesuffix(".weight")]
+                delta = 3.0 / 2 * layer.up.flatten(1) @ layer.down.flatten(1)
+                expected = base[name] + delta.reshape(base[name].shape)
+                torch.testing.assert_close(parameter, expected)
+        latents, _, t = random_batch(model)
+        encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+        adapted = copy.predict(latents, encoded, t)
+        torch.testing.assert_close(
+            merged.predict(latents, encoded, t), adapted, rtol=1e-3, atol=1e-4
+        )
+    assert not torch.allclose(adapted, model.predict(latents, encoded, t), atol=1e-3)
+
+
 def test_a_copy_of_an_unknown_parameter_is_refused(model: ModelHandle) -> None:
     with pytest.raises(ValueError, match="no parameter is called 'text_model'"):
         model.trainable_copy(["text_model"])
@@ -265,6 +316,49 @@ def test_a_class_model_refuses_what_it_cannot_express(class_folder: Path, prompt
 def test_a_class_name_is_found_in_any_case(class_folder: Path) -> None:
     encoded = load_model(class_folder).encode_prompts(["A House!", "CAT", "hot dog"])
     assert encoded.values.tolist() == [2, 0, 1]
+
+
+def test_xl_draws_the_picture_of_diffusers_own_pipeline(sdxl_folder: Path) -> None:
+    """Both text encoders, the pooled text and the sizes."""
+    model = load_model(sdxl_folder)
+    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(sdxl_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    prompts, seeds, steps = ["a cat by the sea", "dog"], [11, 12], 4
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        algorithm_type="dpmsolver++",
+        final_sigmas_type="zero",
+        timestep_spacing="linspace",
+    )
+    noise = [
+        torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds
+    ]
+    expected = pipeline(
+        prompts, latents=torch.stack(noise), num_inference_steps=steps,
+        guidance_scale=4.0, output_type="np", height=16, width=16,
+    ).images  # fmt: skip
+    latents = model.sample(prompts, seeds, steps=steps, guidance_scale=4.0)
+    found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_mixed_precision_stays_close(sdxl_folder: Path) -> None:
+    """bfloat16 arithmetic, weights as in the file, trained copies in fp32."""
+    exact = load_model(sdxl_folder)
+    mixed = load_model(sdxl_folder, options=LoadOptions(precision="mixed"))
+    latents, noise, t = random_batch(exact)
+    encoded = exact.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+    with torch.no_grad():
+        found, expected = (m.predict(latents, encoded, t) for m in (mixed, exact))
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+    assert (found - expected).norm() < 0.03 * expected.norm()
+    names = some_parameters(mixed)
+    copy = mixed.trainable_copy(names)
+    copy.denoise_error(latents, encoded, noise, t).mean().backward()
+    grads = [p.grad for name, p in copy.named_parameters() if name in names]
+    assert all(g is not None and g.dtype == torch.float32 for g in grads)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def write(
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_families(tmp_path: Path, shapes: dict[str, int], label: str, dtype: torch.dtype) -> None:
+def test_families(tmp_path: Path, shapes: dict[str, Any], label: str, dtype: torch.dtype) -> None:
     assert check_model(write(tmp_path / "model.safetensors", dtype=dtype, **shapes)) == label
 
 
@@ -60,7 +61,7 @@ def test_families(tmp_path: Path, shapes: dict[str, int], label: str, dtype: tor
     ],
 )
 def test_relatives_that_are_not_supported(
-    tmp_path: Path, shapes: dict[str, int], message: str
+    tmp_path: Path, shapes: dict[str, Any], message: str
 ) -> None:
     file = write(tmp_path / "model.safetensors", **shapes)
     with pytest.raises(ModelError, match=rf"^model: 'model.safetensors' {message}") as caught:

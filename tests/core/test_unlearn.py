@@ -113,7 +113,7 @@ def test_a_seed_decides_every_bit(sd_model: ModelHandle, sets: TrainingSets) -> 
     assert numbers[0] == numbers[1]
 
 
-@pytest.mark.parametrize("scope", ["full", "xattn"])
+@pytest.mark.parametrize("scope", ["full", "xattn", "noxattn", "lora"])
 def test_the_base_model_keeps_every_bit(
     sd_model: ModelHandle, sets: TrainingSets, scope: str
 ) -> None:
@@ -133,6 +133,16 @@ def test_xattn_changes_cross_attention_alone(sd_model: ModelHandle, sets: Traini
     result = run(sd_model, sets, replace(SETTINGS, scope="xattn"))
     assert set(result.model.changed_tensors()) == set(parameter_names(sd_model, "xattn"))
     assert all(".attn2." in name for name in result.model.changed_tensors())
+
+
+def test_lora_changes_the_attention_layers_alone(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    result = run(sd_model, sets, replace(SETTINGS, scope="lora", lora_rank=2))
+    names = parameter_names(sd_model, "lora")
+    assert set(result.model.changed_tensors()) == set(names)
+    base = dict(sd_model.named_parameters())
+    for name, value in result.model.changed_tensors().items():
+        delta = (value - base[name]).flatten(1)
+        assert torch.linalg.matrix_rank(delta, rtol=1e-3) <= 2, name
 
 
 def test_breaking_off_leaves_the_model_of_the_last_finished_step(

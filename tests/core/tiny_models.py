@@ -91,7 +91,8 @@ def write_stable_diffusion_xl(folder: Path) -> Path:
     """The same in the shape of SDXL: two text encoders, pooled text and sizes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = UNet2DConditionModel(
+        unet = _built(
+            UNet2DConditionModel,
             sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
             block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=(2, 4),
             cross_attention_dim=2 * WIDTH, use_linear_projection=True,

@@ -73,6 +73,8 @@ def save_lora(
         tensors, captured = _native(layers), 1.0
         rank, alpha = unlearned.settings.lora_rank, unlearned.settings.lora_alpha
     else:
+        if unlearned.settings.scope == "lora":  # merged since: its change is of that rank
+            rank = unlearned.settings.lora_rank
         tensors, captured = _extracted(unlearned, rank, on_tensor)
         alpha = float(rank)
     if not tensors:

@@ -186,7 +186,7 @@ def _text(
     return ClipPairText((encoders[0], encoders[1]), (tokenizers[0], tokenizers[1]))
 
 
-def _text_part(file: Path, header: Header, part: TextPart, dtype: torch.dtype | None) -> nn.Module:
+def _text_part(file: Path, header: Header, part: TextPart, dtype: torch.dtype | None) -> Any:
     from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
