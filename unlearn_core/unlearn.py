@@ -111,6 +111,7 @@ class Unlearning:
         # The restricted direction, written over grad_forget.
         products = gram(grad_forget, grad_retain)
         combine_(grad_forget, grad_retain, RULES[settings.method](products, settings.retain_weight))
+        del grad_retain  # as large as the model: make room for Adam's moments
 
         # Adam's step along it.
         for parameter, gradient in zip(self.parameters, grad_forget, strict=True):

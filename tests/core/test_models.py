@@ -343,10 +343,23 @@ def test_xl_draws_the_picture_of_diffusers_own_pipeline(sdxl_folder: Path) -> No
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_mixed_precision_stays_close(sdxl_folder: Path) -> None:
-    """bfloat16 arithmetic, weights as in the file, trained copies in fp32."""
-    exact = load_model(sdxl_folder)
-    mixed = load_model(sdxl_folder, options=LoadOptions(precision="mixed"))
+@pytest.mark.parametrize("kind", [StableDiffusionPipeline, StableDiffusionXLPipeline])
+def test_mixed_precision_stays_close(
+    sd_folder: Path, sdxl_folder: Path, tmp_path: Path, kind: Any
+) -> None:
+    """A 16-bit model: bfloat16 arithmetic, frozen weights as in the file, trained ones in fp32."""
+    source = sdxl_folder if kind is StableDiffusionXLPipeline else sd_folder
+    kind.from_pretrained(source, safety_checker=None).to(torch.float16).save_pretrained(
+        tmp_path / "half"
+    )
+    exact = load_model(tmp_path / "half")
+    mixed = load_model(tmp_path / "half", options=LoadOptions(precision="mixed"))
+    assert {p.dtype for _, p in mixed.named_parameters() if p.ndim > 1} == {torch.float16}
+    assert mixed.trainable_copy(some_parameters(mixed)).changed_tensors() == {}
+    torch.testing.assert_close(
+        mixed.encode_prompts(PROMPTS).values, exact.encode_prompts(PROMPTS).values,
+        atol=0.05, rtol=0.05,
+    )  # fmt: skip
     latents, noise, t = random_batch(exact)
     encoded = exact.encode_prompts([PROMPTS[i % 3] for i in range(4)])
     with torch.no_grad():

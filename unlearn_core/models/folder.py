@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..safetensors_file import DTYPES, read_header
 from .denoiser import NoiseSchedule
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
+from .weights import keep_vectors_exact
 
 SUPPORTED = (
     "a diffusers folder of Stable Diffusion 1.x, 2.x or XL, of DiT, "
@@ -131,6 +133,7 @@ def _weights(loader: Any, folder: Path, name: str, device: torch.device, **optio
             f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} the first; "
             "copy or download it again"
         )
+    keep_vectors_exact(module)
     return module.to(device).eval().requires_grad_(False)
 
 
@@ -147,10 +150,20 @@ def _scheduler(folder: Path) -> tuple[NoiseSchedule, dict[str, object]]:
 
 
 def _denoiser(
-    loader: Any, folder: Path, name: str, device: torch.device, dtype: torch.dtype | None
+    loader: Any, folder: Path, name: str, device: torch.device, *, mixed: bool = False
 ) -> Any:
-    options = {"torch_dtype": dtype or "auto", "low_cpu_mem_usage": False}
+    dtype = _stored_dtype(folder / name) if mixed else torch.float32
+    options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     return _weights(loader, folder, name, device, **options)
+
+
+def _stored_dtype(component: Path) -> torch.dtype:
+    """The dtype of a component's weights on disk, which diffusers does not look at by itself."""
+    for file in sorted(component.glob("*.safetensors")):
+        for entry in read_header(file).tensors.values():
+            if entry.dtype in DTYPES:
+                return DTYPES[entry.dtype]
+    return torch.float32
 
 
 def _vae(folder: Path, device: torch.device) -> Any:
@@ -177,14 +190,13 @@ def _stable_diffusion(
 
     is_pair = "text_encoder_2" in index
     mixed = options.is_mixed(is_pair, device)
-    dtype = None if mixed else torch.float32
-    unet = _denoiser(UNet2DConditionModel, folder, "unet", device, dtype)
+    unet = _denoiser(UNet2DConditionModel, folder, "unet", device, mixed=mixed)
     if unet.config["in_channels"] != unet.config["out_channels"]:
         raise ModelError(
             f"model: {folder.name!r} is an inpainting or edit model "
             f"({unet.config['in_channels']} input channels), which is not supported"
         )
-    text_dtype = {"dtype": dtype or "auto"}
+    text_dtype = {"dtype": "auto" if mixed else torch.float32}
     encoder = _weights(CLIPTextModel, folder, "text_encoder", device, **text_dtype)
     tokenizer = _component(CLIPTokenizer, folder, "tokenizer")
     text = ClipText(encoder, tokenizer)
@@ -248,7 +260,7 @@ def _class_conditional(
     from .class_conditional import ClassConditionalHandle
 
     names = _class_names(folder, index)
-    unet = _denoiser(UNet2DModel, folder, "unet", device, torch.float32)
+    unet = _denoiser(UNet2DModel, folder, "unet", device)
     if not isinstance(unet.config["sample_size"], int):
         raise ModelError(f"model: {folder.name}/unet/config.json must say its sample_size")
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
@@ -286,7 +298,7 @@ def _dit(
     from .class_conditional import DiTHandle
 
     names = _class_names(folder, index)
-    transformer = _denoiser(DiTTransformer2DModel, folder, "transformer", device, torch.float32)
+    transformer = _denoiser(DiTTransformer2DModel, folder, "transformer", device)
     if transformer.config["num_embeds_ada_norm"] != len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     vae = _vae(folder, device)

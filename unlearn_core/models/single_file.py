@@ -16,6 +16,7 @@ from .errors import ModelError
 from .families import FAMILIES, OTHERS, SUPPORTED, UNET, Family, TextPart
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
+from .weights import keep_vectors_exact
 
 # ComfyUI's rule of thumb for 2.x, whose files do not say what they predict: this tensor varies
 # more in the models trained on velocity.
@@ -264,6 +265,7 @@ def _filled(
         )
     empty.load_state_dict(tensors, assign=True)
     _restore_buffers(empty, build)
+    keep_vectors_exact(empty)
     return empty.eval().requires_grad_(False)
 
 

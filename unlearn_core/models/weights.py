@@ -34,6 +34,14 @@ def copy_with_own(module: nn.Module, names: Sequence[str]) -> nn.Module:
     return copied
 
 
+def keep_vectors_exact(module: nn.Module) -> None:
+    """Biases and the weights of normalisations in fp32, in place: 16 bits of them are what kernels
+    of normalisation refuse beside other 16-bit inputs, and they take no room."""
+    for parameter in module.parameters():
+        if parameter.ndim < 2:
+            parameter.data = parameter.data.float()
+
+
 def copy_with_lora(
     module: nn.Module, names: Sequence[str], rank: int, alpha: float, seed: int
 ) -> nn.Module:
