@@ -284,7 +284,7 @@ def _advanced_inputs() -> list[io.Input]:
             default=DEFAULT.negative_guidance,
             min=0.0,
             max=20.0,
-            step=0.1,
+            step=0.05,
             tooltip=f"How far 'redirect' aims beyond the replacement, away from the concept, "
             f"{DEFAULT.negative_guidance:g} by default. Higher forgets in fewer steps and wears "
             "the rest down more; 0 forgets slowly. 'ascent' does not use it.",

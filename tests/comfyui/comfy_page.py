@@ -93,6 +93,12 @@ class ComfyPage:
                 n.type, (n.imgs ?? []).filter(i => i.naturalWidth > 0).map(i => i.src)]))"""
         )
 
+    def laid_out(self) -> list[Json]:
+        """Type, position and size of every node as the page draws it."""
+        return self.page.evaluate(
+            "() => app.graph._nodes.map(n => ({type: n.type, pos: [...n.pos], size: [...n.size]}))"
+        )
+
     def fit_view(self) -> None:
         self.page.evaluate(
             "() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 from comfy_page import ComfyPage, open_page
 from live_server import Json, LiveServer, running_server
 from playwright.sync_api import Browser
-from workflow_files import DEMO, QUICK, read, with_widgets
+from workflow_files import DEMO, QUICK, WORKFLOWS, overlap, read, with_widgets
 
 # A workflow of ComfyUI's own nodes: what the page logs for it, it logs without us.
 CORE_WORKFLOW: Json = {
@@ -77,3 +78,14 @@ def test_demo_in_the_page(
     for node_type in ("UnlearnRestrictedGradient", "UnlearnEvaluateAlignment"):
         assert any("/view?" in source for source in shown[node_type]), (node_type, shown[node_type])
     assert [error for error in page.errors if error not in errors_without_the_pack] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_two_nodes_overlap_as_the_page_lays_them_out(page: ComfyPage, path: Path) -> None:
+    """A node grows to hold its widgets, whatever size the file gives it."""
+    page.load_workflow(read(path))
+    page.page.wait_for_timeout(1000)
+    nodes = page.laid_out()
+    assert len(nodes) == len(read(path)["nodes"])
+    for one, other in combinations(nodes, 2):
+        assert not overlap(one, other), f"{one['type']} lies over {other['type']}"

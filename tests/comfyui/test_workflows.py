@@ -6,10 +6,8 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from live_server import Json, LiveServer
-from workflow_files import DEMO, NOTES, WORKFLOWS, read
-
-TITLE_HEIGHT = 30  # the page draws a node's title above its position
+from live_server import LiveServer
+from workflow_files import DEMO, NOTES, WORKFLOWS, overlap, read
 
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
@@ -27,7 +25,7 @@ def test_every_node_type_is_known(path: Path, server: LiveServer) -> None:
 @every_workflow
 def test_no_two_nodes_overlap(path: Path) -> None:
     for one, other in combinations(read(path)["nodes"], 2):
-        assert not _overlap(one, other), f"{one['type']} lies over {other['type']}"
+        assert not overlap(one, other), f"{one['type']} lies over {other['type']}"
 
 
 @every_workflow
@@ -46,11 +44,3 @@ def test_has_a_note_and_a_thumbnail(path: Path) -> None:
     assert notes
     assert all(node["widgets_values"][0].strip() for node in notes)
     assert path.with_suffix(".jpg").read_bytes().startswith(b"\xff\xd8")
-
-
-def _overlap(one: Json, other: Json) -> bool:
-    (x1, y1), (w1, h1) = one["pos"], one["size"]
-    (x2, y2), (w2, h2) = other["pos"], other["size"]
-    beside = x1 + w1 <= x2 or x2 + w2 <= x1
-    below = y1 + h1 <= y2 - TITLE_HEIGHT or y2 + h2 <= y1 - TITLE_HEIGHT
-    return not (beside or below)

@@ -14,6 +14,7 @@ from live_server import PACK, Json
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
 DEMO = PACK / "workflows" / "remove a style (demo).json"
 NOTES = ("Note", "MarkdownNote")
+TITLE_HEIGHT = 30  # the page draws a node's title above its position
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 Overrides = Mapping[str, Mapping[str, Any]]  # node type -> widget -> value
@@ -71,3 +72,12 @@ def as_prompt(workflow: Json, object_info: dict[str, Json]) -> Json:
 
 def node_of_type(workflow: Json, node_type: str) -> Json:
     return next(node for node in workflow["nodes"] if node["type"] == node_type)
+
+
+def overlap(one: Json, other: Json) -> bool:
+    """Whether two nodes, titles included, lie over each other."""
+    (x1, y1), (w1, h1) = one["pos"], one["size"]
+    (x2, y2), (w2, h2) = other["pos"], other["size"]
+    beside = x1 + w1 <= x2 or x2 + w2 <= x1
+    below = y1 + h1 <= y2 - TITLE_HEIGHT or y2 + h2 <= y1 - TITLE_HEIGHT
+    return not (beside or below)

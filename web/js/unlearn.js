@@ -11,7 +11,7 @@ const PANELS = {
   UnlearnDiversifyPrompts: { placeholder: "The prompts appear here.", min: 120 },
   UnlearnRestrictedGradient: { placeholder: "Each step appears here.", min: 56, max: 56 },
   UnlearnEvaluateAlignment: { placeholder: "The figures appear here.", min: 216, max: 216 },
-  UnlearnSaveCheckpoint: { placeholder: "The saved model's folder appears here.", min: 60 },
+  UnlearnSaveCheckpoint: { placeholder: "Where it was saved appears here.", min: 60 },
 };
 
 function addPanel(node, { placeholder, min, max }) {
