@@ -13,13 +13,14 @@ from ..unlearn_core.dataset import LatentCache, make_training_sets
 from ..unlearn_core.evaluation.pictures import before_after, loss_chart
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.objectives import OBJECTIVES, RETAIN_OBJECTIVES
-from ..unlearn_core.parameters import SCOPES, parameter_names
+from ..unlearn_core.parameters import SCOPES
 from ..unlearn_core.previews import PreviewPrompts
 from ..unlearn_core.prompts import PromptPairs
 from ..unlearn_core.restricted_gradient import RULES
 from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
 from ..unlearn_core.unlearn import UnlearnedModel, Unlearning
 from . import sockets
+from .memory import make_room_to_train
 from .pictures import as_image, shown, stacked
 from .places import cache_folder
 from .progress import Phases, obey_cancel, send_step
@@ -105,7 +106,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             seed=seed,
         )
         drawing = GenerationSettings(generation_steps, guidance_scale, seed)
-        parameter_names(model, scope)  # refuses a scope that this model has nothing of
+        make_room_to_train(model, settings)  # refuses a scope that this model has nothing of
         node_id = str(cls.hidden.unique_id)
         # ComfyUI runs nodes in inference mode, where nothing can be trained.
         with torch.inference_mode(False), torch.enable_grad():

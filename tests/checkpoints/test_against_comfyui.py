@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from other_loader import ComfySide
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from unlearn_core.checkpoints import save_lora, save_single_file
+from unlearn_core.checkpoints import save_diffusers_folder, save_lora, save_single_file
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
@@ -201,3 +203,41 @@ def test_comfyui_predicts_what_a_lora_run_predicts(
     for estimate in said:
         off = (estimate["estimate"] - after).norm() / (after - before).norm()
         assert off < 0.02, f"{off:.2e}"
+
+
+@pytest.mark.parametrize("family", ["sd1-ema"], indirect=True)
+def test_a_vae_of_its_own(
+    checkpoint: Path, comfy_side: ComfySide, tmp_path: Path, family: str
+) -> None:
+    """The stock VAELoader's file, without the prefix that it has in a checkpoint."""
+    prefix, vae = "first_stage_model.", tmp_path / "vae.safetensors"
+    with safe_open(checkpoint, "pt") as opened:
+        tensors = {
+            key.removeprefix(prefix): opened.get_tensor(key)
+            for key in opened.keys()  # noqa: SIM118 - no dict
+            if key.startswith(prefix)
+        }
+    tensors["decoder.conv_out.bias"] = tensors["decoder.conv_out.bias"] + 0.2
+    save_file(tensors, vae)
+    (said,) = comfy_side.predict(tmp_path, {"checkpoint": checkpoint, "vae": vae})
+    own = load_model(checkpoint, options=LoadOptions(image_size=8 * EDGE))
+    other = load_model(checkpoint, options=LoadOptions(image_size=8 * EDGE, vae=vae))
+    assert_close(ours(other)["pixels"], said["pixels"], "pixels")
+    assert not torch.allclose(ours(own)["pixels"], said["pixels"], atol=0.01)
+
+
+@pytest.mark.parametrize("family", ["sd1-ema", "sdxl"], indirect=True)
+def test_a_single_file_taken_apart_into_a_diffusers_folder(
+    model: ModelHandle, pairs: PromptPairs, tmp_path: Path, family: str
+) -> None:
+    """diffusers opens it as the pipeline that it is, and it is the changed model."""
+    names = parameter_names(model, "xattn")
+    result = unlearned(model, shaken(model, names), pairs, "xattn")
+    folder = save_diffusers_folder(result, tmp_path / "folder")
+    again = load_model(folder, options=LoadOptions(image_size=8 * EDGE))
+    assert again.info.family == LABELS[family]
+    before, after, found = (ours(m)["estimate"] for m in (model, result.model, again))
+    assert (found - after).norm() < 0.02 * (after - before).norm()
+    pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16)
+    assert type(pipeline).__name__.startswith("StableDiffusion")
+    assert ("XL" in type(pipeline).__name__) is (family == "sdxl")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import unlearn_core
+from unlearn_core.version import VERSION
 
 CORE = Path(unlearn_core.__file__).parent
 ROOT = CORE.parent
@@ -126,3 +127,8 @@ def test_the_example_of_the_package_runs_and_its_names_exist() -> None:
     assert outcome.attempted > 3
     assert outcome.failed == 0
     assert all(hasattr(unlearn_core, name) for name in unlearn_core.__all__)
+
+
+def test_the_version_is_the_registrys() -> None:
+    said = f'version = "{VERSION}"'
+    assert said in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()

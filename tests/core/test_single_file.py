@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 from unlearn_core.models.load import ModelError, check_model, load_model
 from unlearn_core.models.options import LoadOptions
+from unlearn_core.models.single_file import V_WITNESS, predicts, read_checkpoint
+from unlearn_core.models.text import clip_tokenizer, tokenize
 
 UNET = "model.diffusion_model."
 FIRST = UNET + "input_blocks.0.0.weight"
@@ -146,3 +148,34 @@ def test_a_folder_at_another_picture_size(sd_folder: Path, class_folder: Path) -
     assert load_model(sd_folder, options=LoadOptions(image_size=64)).latent_shape == (4, 32, 32)
     with pytest.raises(ModelError, match="image_size: 'tiny-class' draws 8 × 8 px only"):
         load_model(class_folder, options=LoadOptions(image_size=64))
+
+
+@pytest.mark.parametrize(
+    ("context", "spread", "metadata", "expected"),
+    [
+        (1024, 0.05, {}, "epsilon"),
+        (1024, 0.2, {}, "v_prediction"),
+        (1024, 0.2, {"modelspec.prediction_type": "epsilon"}, "epsilon"),
+        (1024, 0.05, {"modelspec.prediction_type": "v"}, "v_prediction"),
+        (768, 0.2, {}, "epsilon"),
+    ],
+)
+def test_what_a_file_says_that_it_predicts(
+    tmp_path: Path, context: int, spread: float, metadata: dict[str, str], expected: str
+) -> None:
+    file = tmp_path / "model.safetensors"
+    witness = spread * torch.randn(320, generator=torch.Generator().manual_seed(0))
+    tensors = {FIRST: torch.zeros(32, 4, 1, 1), ATTENDED: torch.zeros(1, context)}
+    save_file({**tensors, V_WITNESS: witness}, file, metadata)
+    assert predicts(file, *read_checkpoint(file)) == expected
+
+
+def test_clip_reads_prompts_as_the_published_tokenizer_does() -> None:
+    """Token numbers of the original release; 2.x and XL's second encoder pad with 0."""
+    tokens = tokenize(clip_tokenizer(), ["a photo of a cat"])[0].tolist()
+    assert tokens[:7] == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert set(tokens[7:]) == {49407}
+    padded = tokenize(clip_tokenizer("!"), ["a photo of a cat"])[0].tolist()
+    assert padded[:7] == tokens[:7]
+    assert set(padded[7:]) == {0}
+    assert len(tokens) == len(padded) == 77

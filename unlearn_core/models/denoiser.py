@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,7 +93,7 @@ def sample_dpm_solver(
 
 
 @dataclass(frozen=True, eq=False)
-class DenoiserHandle:
+class DenoiserHandle(ABC):
     """The part of a handle that is the same for every family.
 
     ``base`` is the denoiser as loaded; ``denoiser`` is it, or what unlearning made of it.
@@ -115,8 +116,8 @@ class DenoiserHandle:
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return self.schedule.add_noise(latents, noise, t)
 
-    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor: ...
 
     def guided(self, prompt: Conditioning, nothing: Conditioning, guidance_scale: float) -> Predict:
         """``predict`` with classifier-free guidance (Ho and Salimans 2022), away from nothing."""
