@@ -20,10 +20,12 @@ CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "pyright": ["pyright", "--pythonpath", sys.executable],
 }
-# The live tests apart: in one process our `nodes` package would hide ComfyUI's nodes.py.
+# The live tests apart: in one process our `nodes` package would hide ComfyUI's nodes.py. The server
+# with a full-size model apart: what other tests leave behind would take the memory it needs.
 TIERS = {
     "core, nodes": ("tests/core", "tests/nodes"),
-    "checkpoints": ("tests/checkpoints",),
+    "checkpoints": ("tests/checkpoints/test_against_comfyui.py",),
+    "full-size": ("tests/checkpoints/test_in_the_server.py",),
     "comfyui": ("tests/comfyui",),
 }
 NO_TESTS_FOUND = 5  # pytest's exit status
@@ -66,7 +68,12 @@ def main(arguments: list[str]) -> int:
     others = [argument for argument in arguments if argument not in chosen]
     totals: Counter[str] = Counter()
     for name, folders in TIERS.items():
-        places = [place for place in chosen or folders if place.startswith(folders)]
+        places = [
+            folder if folder.startswith(place) else place
+            for folder in folders
+            for place in chosen or folders
+            if place.startswith(folder) or folder.startswith(place)
+        ]
         places = [place for place in places if (ROOT / place.split("::")[0]).exists()]
         if not places:
             continue

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from .models.protocol import Conditioning, ModelHandle
 
@@ -26,6 +26,7 @@ class ForgetBatch:
         parallel_conditioning: the same prompts without the concept.
         noise: [B, C, h, w].
         t: timesteps int64 [B].
+        nothing: the empty prompt, one row; None where no objective asks for it.
     """
 
     latents: Tensor
@@ -34,6 +35,16 @@ class ForgetBatch:
     parallel_conditioning: Conditioning
     noise: Tensor
     t: Tensor
+    nothing: Conditioning | None = None
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How far the objectives go; ``UnlearnSettings`` says what each means."""
+
+    truncation: float
+    negative_guidance: float
+    npo_beta: float
 
 
 def denoise(
@@ -68,29 +79,71 @@ def distill(
 
 
 def ascent(
-    model: ModelHandle,
-    frozen: ModelHandle,
-    batch: ForgetBatch,
-    *,
-    truncation: float,
-    negative_guidance: float,
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
     """``-min((eps - eps_theta)^2, alpha)`` (the paper, with its CIFAR code's truncation), [B].
 
     An element whose error has passed ``truncation`` has no gradient: the model is pushed away from
     the concept only until it is that wrong.
     """
-    error = model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
-    return -_per_sample(error.clamp(max=truncation))
+    return -_per_sample(_concept_error(model, batch).clamp(max=strengths.truncation))
+
+
+def ascent_stop_above(
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
+) -> Tensor:
+    """``-(eps - eps_theta)^2``, switched off while the batch's mean is above ``truncation``, [B].
+
+    The paper's Stable Diffusion code divides such a batch's loss by its own norm; what it computes
+    is this switch, for the gradient of a number divided by itself is zero.
+    """
+    error = _per_sample(_concept_error(model, batch))
+    return -torch.where(error.detach().mean() > strengths.truncation, error.detach(), error)
+
+
+def npo(
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
+) -> Tensor:
+    """Negative preference optimisation (Zhang et al. 2024) with diffusion's bound in place of the
+    log-likelihood, ``-2 / beta * log sigmoid(beta * (l_theta - l_0))``, [B], where ``l`` is the
+    squared error summed over a picture.
+
+    Ascent that fades for every picture at which the model is already worse than the frozen one;
+    for ``beta`` near 0 it is plain ascent.
+    """
+    with torch.no_grad():
+        before = _per_sample(_concept_error(frozen, batch))
+    size = batch.latents[0].numel()
+    beta = strengths.npo_beta * size  # the summed error, while the loss stays a mean
+    worse = _per_sample(_concept_error(model, batch)) - before
+    return -2 / beta * logsigmoid(beta * worse)
+
+
+def relabel(
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
+) -> Tensor:
+    """The training loss for the parallel's picture under the concept's prompt, [B].
+
+    The random labels of SalUn (Fan et al. 2024), where parallels differ from row to row.
+    """
+    error = model.denoise_error(batch.parallel_latents, batch.conditioning, batch.noise, batch.t)
+    return _per_sample(error)
+
+
+def erase(
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
+) -> Tensor:
+    """ESD (Gandikota et al. 2023): distance to the frozen model's guidance away from the concept,
+    ``eps_0(x_t) - eta * (eps_0(x_t, c_f) - eps_0(x_t))`` with ``eta`` = ``negative_guidance``, [B].
+    """
+    assert batch.nothing is not None, "the loop gives the empty prompt to this objective"
+    nothing = batch.nothing[[0] * len(batch.t)]
+    latents_t = model.add_noise(batch.latents, batch.noise, batch.t)
+    return _away(model, frozen, latents_t, batch, nothing, strengths.negative_guidance)
 
 
 def redirect(
-    model: ModelHandle,
-    frozen: ModelHandle,
-    batch: ForgetBatch,
-    *,
-    truncation: float,
-    negative_guidance: float,
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
     """Distance to what the frozen model predicts for the parallel prompt, and a little beyond, [B].
 
@@ -104,30 +157,43 @@ def redirect(
     from_concept = torch.arange(len(batch.t), device=batch.t.device) % 2 == 0
     latents = torch.where(from_concept.view(-1, 1, 1, 1), batch.latents, batch.parallel_latents)
     latents_t = model.add_noise(latents, batch.noise, batch.t)
-    with torch.no_grad():
-        wanted = frozen.predict(latents_t, batch.parallel_conditioning, batch.t)
-        unwanted = frozen.predict(latents_t, batch.conditioning, batch.t)
-        target = wanted - negative_guidance * (unwanted - wanted)
-    return _per_sample((model.predict(latents_t, batch.conditioning, batch.t) - target).square())
-
-
-class ForgetObjective(Protocol):
-    """A forget loss of the arguments that ``ascent`` and ``redirect`` have."""
-
-    def __call__(
-        self,
-        model: ModelHandle,
-        frozen: ModelHandle,
-        batch: ForgetBatch,
-        *,
-        truncation: float,
-        negative_guidance: float,
-    ) -> Tensor: ...
+    parallel = batch.parallel_conditioning
+    return _away(model, frozen, latents_t, batch, parallel, strengths.negative_guidance)
 
 
 RetainObjective = Callable[[ModelHandle, ModelHandle, Tensor, Conditioning, Tensor, Tensor], Tensor]
-OBJECTIVES: dict[str, ForgetObjective] = {"redirect": redirect, "ascent": ascent}
+ForgetObjective = Callable[[ModelHandle, ModelHandle, ForgetBatch, Strengths], Tensor]
+ERASE = "erase (ESD)"  # the one that needs the empty prompt
+OBJECTIVES: dict[str, ForgetObjective] = {
+    "redirect": redirect,
+    "ascent": ascent,
+    "ascent, stop above": ascent_stop_above,
+    "NPO": npo,
+    "relabel": relabel,
+    ERASE: erase,
+}
 RETAIN_OBJECTIVES: dict[str, RetainObjective] = {"distill": distill, "denoise": denoise}
+
+
+def _concept_error(model: ModelHandle, batch: ForgetBatch) -> Tensor:
+    """The squared error on the concept's pictures under its prompts, [B, C, h, w]."""
+    return model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
+
+
+def _away(
+    model: ModelHandle,
+    frozen: ModelHandle,
+    latents_t: Tensor,
+    batch: ForgetBatch,
+    anchor: Conditioning,
+    eta: float,
+) -> Tensor:
+    """Distance of the concept's prediction to the frozen anchor's, ``eta`` beyond it, [B]."""
+    with torch.no_grad():
+        wanted = frozen.predict(latents_t, anchor, batch.t)
+        unwanted = frozen.predict(latents_t, batch.conditioning, batch.t)
+        target = wanted - eta * (unwanted - wanted)
+    return _per_sample((model.predict(latents_t, batch.conditioning, batch.t) - target).square())
 
 
 def _per_sample(error: Tensor) -> Tensor:

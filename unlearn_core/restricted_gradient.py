@@ -92,7 +92,83 @@ def plain_sum(products: Gram, retain_weight: float) -> Coefficients:
     return 1.0, retain_weight
 
 
-RULES: dict[str, Rule] = {"restricted gradient": restricted, "GradDiff": plain_sum}
+def retain_only(products: Gram, retain_weight: float) -> Coefficients:
+    """Fine-tuning on the retain set, in the hope that what is not rehearsed is forgotten."""
+    return 0.0, 1.0
+
+
+def forget_only(products: Gram, retain_weight: float) -> Coefficients:
+    """Gradient ascent: the forget loss alone."""
+    return 1.0, 0.0
+
+
+def dual_cone(products: Gram, retain_weight: float) -> Coefficients:
+    """The direction nearest to ``g_f + lambda * g_r`` that raises neither loss (Lopez-Paz and
+    Ranzato 2017, for two). Where ``restricted`` corrects each gradient, this corrects their sum,
+    and leaves it as it is more often."""
+    a, b = 1.0, retain_weight
+    along_forget = a * products.forget_forget + b * products.forget_retain
+    along_retain = a * products.forget_retain + b * products.retain_retain
+    more_forget, more_retain = into_cone(products, -along_forget, -along_retain)
+    return a + more_forget, b + more_retain
+
+
+def nash(products: Gram, retain_weight: float) -> Coefficients:
+    """MUNBa (Wu and Harandi 2024): the Nash bargaining solution, for two in closed form.
+
+    The direction ``d = x g_f + y g_r`` that maximises ``log(g_f.d) + lambda log(g_r.d)`` over a
+    ball satisfies ``x (g_f.d) = 1`` and ``y (g_r.d) = lambda``. Both gradients count by their angle
+    alone, not by their lengths.
+    """
+    if 0 in (products.forget_forget, products.retain_retain):
+        return 1.0, retain_weight
+    cosine = max(products.cosine, -0.999)  # opposite players find no agreement, however long
+    both = cosine * (1 + retain_weight)
+    product = 2 * retain_weight / (both + math.sqrt(both**2 + 4 * retain_weight * (1 - cosine**2)))
+    forget = math.sqrt(max(0.0, 1 - cosine * product))
+    retain = math.sqrt(max(0.0, retain_weight - cosine * product))
+    return forget / math.sqrt(products.forget_forget), retain / math.sqrt(products.retain_retain)
+
+
+RULES: dict[str, Rule] = {
+    "restricted gradient": restricted,
+    "GradDiff": plain_sum,
+    "dual cone": dual_cone,
+    "Nash (MUNBa)": nash,
+    "retain only": retain_only,
+    "forget only": forget_only,
+}
+
+
+def into_cone(products: Gram, rise_forget: float, rise_retain: float) -> Coefficients:
+    """The shortest correction that makes a step raise neither loss.
+
+    Args:
+        rise_forget, rise_retain: ``g_f.u`` and ``g_r.u`` of the step ``u``, what it changes each
+            loss by, to first order.
+
+    Returns:
+        ``(a, b)``, neither negative, such that ``u - a g_f - b g_r`` raises neither: the projection
+        of ``u`` on the cone of such steps, from its conditions of optimality (at most two
+        constraints, so that each combination can be tried).
+    """
+    f, r, c = products.forget_forget, products.retain_retain, products.forget_retain
+    if rise_forget <= 0 and rise_retain <= 0:
+        return 0.0, 0.0
+    # One constraint alone, if the other then holds too.
+    if rise_forget > 0 and f > 0 and rise_retain - rise_forget / f * c <= 0:
+        return rise_forget / f, 0.0
+    if rise_retain > 0 and r > 0 and rise_forget - rise_retain / r * c <= 0:
+        return 0.0, rise_retain / r
+    area = f * r - c * c
+    if area <= 1e-6 * f * r:  # one line: what takes the larger rise away, takes both away
+        if f == 0 or (r > 0 and rise_retain / math.sqrt(r) > rise_forget / math.sqrt(f)):
+            return 0.0, max(0.0, rise_retain) / r if r > 0 else 0.0
+        return max(0.0, rise_forget) / f, 0.0
+    return (
+        max(0.0, rise_forget * r - rise_retain * c) / area,
+        max(0.0, rise_retain * f - rise_forget * c) / area,
+    )
 
 
 def combine_(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .objectives import OBJECTIVES, RETAIN_OBJECTIVES
+from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
 from .parameters import SCOPES
 from .restricted_gradient import RULES
 
@@ -65,10 +65,21 @@ class UnlearnSettings:
         steps: optimizer steps.
         learning_rate: of Adam, after a short warm-up.
         batch_size: pictures of each set per step.
-        retain_batch_factor: the retain batch is this many times as large, for a calmer gradient.
+        retain_batch_factor: the retain batch is this many times as large, for a calmer gradient;
+            0 takes the whole retain set at every step, as the paper's RGD does.
+        paired: the retain batch begins with the parallels of the forget batch, under the same
+            noise and timesteps.
+        retain_ema: decay of a moving average of the retain gradient over the steps, below 1;
+            0 switches it off.
+        restrict_step: whether the optimizer's step is restricted too, after Adam has bent it.
+        weight_decay: of AdamW.
+        saliency: share of the trained weights that may change, those that matter most to the
+            concept; SalUn takes half.
         retain_weight: lambda of Theorem 4.
         truncation: alpha; squared errors above it no longer count in ``ascent``.
-        negative_guidance: eta; how far beyond the parallel prompt ``redirect`` aims.
+        npo_beta: how fast ``NPO`` fades; near 0 it is plain ascent.
+        negative_guidance: eta; how far ``redirect`` aims beyond the parallel prompt, and
+            ``erase`` beyond the empty one.
         seed: of batches, noise and timesteps.
     """
 
@@ -82,9 +93,15 @@ class UnlearnSettings:
     learning_rate: float = 4e-4
     batch_size: int = 16
     retain_batch_factor: int = 1
+    paired: bool = False
+    retain_ema: float = 0.0
+    restrict_step: bool = False
+    weight_decay: float = 0.0
+    saliency: float = 1.0
     retain_weight: float = 8.0
     truncation: float = 1.0
     negative_guidance: float = 0.25
+    npo_beta: float = 0.01
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,14 +113,25 @@ class UnlearnSettings:
         ):
             value = getattr(self, field)
             _require(value in known, field, value, f"one of {', '.join(known)}")
-        for field in ("steps", "batch_size", "retain_batch_factor", "lora_rank"):
+        for field in ("steps", "batch_size", "lora_rank"):
             _whole(field, getattr(self, field), 1)
+        _whole("retain_batch_factor", self.retain_batch_factor, 0)
         _whole("seed", self.seed, 0, LARGEST_SEED)
-        for field in ("learning_rate", "truncation", "lora_alpha"):
+        for field in ("learning_rate", "truncation", "lora_alpha", "npo_beta"):
             _positive(field, getattr(self, field))
-        for field in ("retain_weight", "negative_guidance"):
+        for field in ("retain_weight", "negative_guidance", "weight_decay"):
             value = getattr(self, field)
             _require(math.isfinite(value) and value >= 0, field, value, "0 or more")
+        _require(0 <= self.retain_ema < 1, "retain_ema", self.retain_ema, "0 or more, below 1")
+        _require(0 < self.saliency <= 1, "saliency", self.saliency, "above 0, at most 1")
+        for field in ("paired", "restrict_step"):
+            value = getattr(self, field)
+            _require(isinstance(value, bool), field, value, "true or false")
+
+    @property
+    def strengths(self) -> Strengths:
+        """What the forget objectives are given."""
+        return Strengths(self.truncation, self.negative_guidance, self.npo_beta)
 
 
 @dataclass(frozen=True)

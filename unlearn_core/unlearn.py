@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .models.protocol import Conditioning, ModelHandle
+from .batches import Batches
+from .models.protocol import ModelHandle
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
+from .optimizer import RestrictedAdam
 from .parameters import trainable
 from .prompts import PromptPairs
-from .restricted_gradient import RULES, combine_, gram
+from .restricted_gradient import RULES, gram
+from .saliency import saliency_mask
 from .settings import UnlearnSettings
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class StepReport:
         cosine: of the two gradients, -1..1; negative is a conflict.
         conflict: whether the gradients were in conflict.
         grad_forget_norm, grad_retain_norm: Euclidean norms over the trained parameters.
+        forget_change, retain_change: of the two losses by the step made, to first order.
         seconds: wall time of the step.
     """
 
@@ -44,6 +48,8 @@ class StepReport:
     conflict: bool
     grad_forget_norm: float
     grad_retain_norm: float
+    forget_change: float
+    retain_change: float
     seconds: float
 
 
@@ -68,8 +74,10 @@ class Unlearning:
     def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(base, settings)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.learning_rate)
-        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
+        self.batches = Batches(base, sets, settings)
+        self.mask: list[Tensor] = []
+        self.smooth_retain: list[Tensor] = []
         self.reports: list[StepReport] = []
 
     def __len__(self) -> int:
@@ -95,70 +103,74 @@ class Unlearning:
         for parameter in self.parameters:
             parameter.requires_grad_(True)  # ``result`` may have frozen them in between
 
+        if settings.saliency < 1 and not self.mask:
+            self.mask = saliency_mask(self.model, self.parameters, self.batches, settings.saliency)
+
         # Two gradients over one explicit list of parameters.
-        forget = OBJECTIVES[settings.objective](
-            self.model,
-            self.base,
-            self._forget_batch(),
-            truncation=settings.truncation,
-            negative_guidance=settings.negative_guidance,
-        ).mean()
-        grad_forget = torch.autograd.grad(forget, self.parameters, materialize_grads=True)
-        retain_loss = RETAIN_OBJECTIVES[settings.retain_objective]
-        retain = retain_loss(self.model, self.base, *self._retain_batch()).mean()
-        grad_retain = torch.autograd.grad(retain, self.parameters, materialize_grads=True)
+        batch = self.batches.forget()
+        forget_loss, grad_forget = self._forget_gradient(batch)
+        retain_loss, grad_retain = self._retain_gradient(batch)
+        for gradients in (grad_forget, grad_retain):
+            for gradient, kept in zip(gradients, self.mask, strict=False):
+                gradient.mul_(kept)
 
-        # The restricted direction, written over grad_forget.
+        # Adam's step along the direction that is made of them.
         products = gram(grad_forget, grad_retain)
-        combine_(grad_forget, grad_retain, RULES[settings.method](products, settings.retain_weight))
-        del grad_retain  # as large as the model: make room for Adam's moments
-
-        # Adam's step along it.
-        for parameter, gradient in zip(self.parameters, grad_forget, strict=True):
-            parameter.grad = gradient
         warm_up = min(1.0, step / max(1.0, WARM_UP * settings.steps))
-        self.optimizer.param_groups[0]["lr"] = settings.learning_rate * warm_up
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        change = self.optimizer.step(
+            grad_forget,
+            grad_retain,
+            products,
+            RULES[settings.method](products, settings.retain_weight),
+            settings.learning_rate * warm_up,
+            restrict=settings.restrict_step,
+        )
 
         return StepReport(
             step=step,
-            forget_loss=forget.item(),
-            retain_loss=retain.item(),
+            forget_loss=forget_loss,
+            retain_loss=retain_loss,
             cosine=products.cosine,
             conflict=products.conflict,
             grad_forget_norm=products.forget_forget**0.5,
             grad_retain_norm=products.retain_retain**0.5,
+            forget_change=change.forget,
+            retain_change=change.retain,
             seconds=time.perf_counter() - started,
         )
 
-    def _forget_batch(self) -> ForgetBatch:
-        rows = self._rows(self.settings.batch_size)
-        latents = self.sets.forget_latents[rows].to(self.base.device)
-        noise, t = self._noise(latents)
-        return ForgetBatch(
-            latents=latents,
-            conditioning=self.sets.forget_conditioning[rows],
-            parallel_latents=self.sets.retain_latents[rows].to(self.base.device),
-            parallel_conditioning=self.sets.retain_conditioning[rows],
-            noise=noise,
-            t=t,
+    def _forget_gradient(self, batch: ForgetBatch) -> tuple[float, Sequence[Tensor]]:
+        losses = OBJECTIVES[self.settings.objective](
+            self.model, self.base, batch, self.settings.strengths
         )
+        loss = losses.mean()
+        return loss.item(), torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
-    def _retain_batch(self) -> tuple[Tensor, Conditioning, Tensor, Tensor]:
-        rows = self._rows(self.settings.batch_size * self.settings.retain_batch_factor)
-        latents = self.sets.retain_latents[rows].to(self.base.device)
-        return latents, self.sets.retain_conditioning[rows], *self._noise(latents)
+    def _retain_gradient(self, batch: ForgetBatch) -> tuple[float, Sequence[Tensor]]:
+        """Mean over the step's retain pictures, and the gradient smoothed over steps if asked."""
+        objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
+        total, count, gradients = 0.0, 0, None
+        for part in self.batches.retain(batch):
+            loss = objective(self.model, self.base, *part).sum()
+            found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+            total, count = total + loss.item(), count + len(part[0])
+            if gradients is None:
+                gradients = found
+            else:
+                torch._foreach_add_(gradients, found)
+        assert gradients is not None, "a step has a retain picture or more"
+        torch._foreach_div_(gradients, count)
+        return total / count, self._smoothed(gradients)
 
-    def _rows(self, count: int) -> Tensor:
-        total = len(self.sets.forget_latents)
-        return torch.randint(total, (count,), generator=self.generator)
-
-    def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Gaussian noise and timesteps spread evenly over the schedule (stratified: the same
-        expectation, less variance), drawn on the CPU so that devices agree."""
-        count = len(latents)
-        spread = (torch.arange(count) + torch.rand(count, generator=self.generator)) / count
-        t = (spread * self.base.timesteps).long().clamp(max=self.base.timesteps - 1)
-        noise = torch.randn(latents.shape, generator=self.generator)
-        return noise.to(latents.device), t.to(latents.device)
+    def _smoothed(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Exponential moving average over the steps, without bias towards its start at zero."""
+        decay, step = self.settings.retain_ema, len(self.reports) + 1
+        if decay == 0:
+            return gradients
+        if not self.smooth_retain:
+            self.smooth_retain = [torch.zeros_like(g) for g in gradients]
+        for smooth, gradient in zip(self.smooth_retain, gradients, strict=True):
+            smooth.lerp_(gradient, 1 - decay)
+        torch._foreach_copy_(gradients, self.smooth_retain)
+        torch._foreach_div_(gradients, 1 - decay**step)
+        return gradients

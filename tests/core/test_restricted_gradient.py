@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 from torch import Tensor
-from torchjd.aggregation import PCGrad
+from torchjd.aggregation import DualProj, PCGrad, UPGrad
 
 from unlearn_core.restricted_gradient import (
     RULES,
     Gram,
     combine_,
     gram,
+    nash,
     plain_sum,
     restricted,
 )
@@ -197,7 +199,7 @@ def test_without_conflict_it_is_the_plain_sum(
     if gram(forget, retain).conflict:
         retain = [-r for r in retain]
     expected = [f + retain_weight * r for f, r in zip(forget, retain, strict=True)]
-    for method in RULES:
+    for method in ("restricted gradient", "GradDiff", "dual cone"):
         found = direction(forget, retain, retain_weight, method)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * norm(expected))
 
@@ -208,6 +210,81 @@ def test_grad_diff_is_the_plain_sum_in_conflict_too(
 ) -> None:
     forget, retain = pair
     assert plain_sum(gram(forget, retain), retain_weight) == (1.0, retain_weight)
+
+
+def rows_of_one_length(forget: Gradient, retain: Gradient) -> np.ndarray:
+    return torch.stack([flat(forget) / norm(forget), flat(retain) / norm(retain)]).numpy()
+
+
+@given(gradient_pairs(), retain_weights)
+def test_dual_cone_is_the_projection_of_the_sum(
+    pair: tuple[Gradient, Gradient], retain_weight: float
+) -> None:
+    """By a solver."""
+    forget, retain = pair
+    rows = rows_of_one_length(forget, retain)
+    assume(abs(rows[0] @ rows[1]) < 0.999)
+    total = (flat(forget) + retain_weight * flat(retain)).numpy()
+    expected = total + rows.T @ nnls(rows.T, -total)[0]
+    found = flat(direction(forget, retain, retain_weight, "dual cone")).numpy()
+    size = norm(forget) + retain_weight * norm(retain)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * size)
+
+
+@given(conflicts())
+def test_torchjd_agrees_for_equal_weights(pair: tuple[Gradient, Gradient]) -> None:
+    """Its projections of the mean and, UPGrad, the mean of its projections: for two losses the
+    latter is the restricted gradient. Its solver regularises, so lengths are near one here."""
+    forget, retain = ([part / norm(one) for part in one] for one in pair)
+    assume(gram(forget, retain).cosine > -0.95)
+    retain = [0.5 * r for r in retain]
+    rows = torch.stack([flat(forget), flat(retain)])
+    for method, oracle in (("dual cone", DualProj()), ("restricted gradient", UPGrad())):
+        found = flat(direction(forget, retain, 1.0, method))
+        torch.testing.assert_close(found, 2 * oracle(rows), rtol=0, atol=2e-3)
+
+
+@given(gradient_pairs(), st.floats(0.1, 20))
+def test_nash_is_the_bargaining_solution(
+    pair: tuple[Gradient, Gradient], retain_weight: float
+) -> None:
+    """Its optimality conditions, which have one solution: ``x (g_f.d) = 1, y (g_r.d) = lambda``."""
+    forget, retain = pair
+    products = gram(forget, retain)
+    assume(products.cosine > -0.99)
+    x, y = nash(products, retain_weight)
+    step = [x * f + y * r for f, r in zip(forget, retain, strict=True)]
+    assert x > 0 < y
+    assert x * dot(step, forget) == pytest.approx(1, rel=1e-2)
+    assert y * dot(step, retain) == pytest.approx(retain_weight, rel=1e-2)
+
+
+@given(conflicts(), scales, scales)
+def test_nash_does_not_look_at_lengths(
+    pair: tuple[Gradient, Gradient], forget_scale: float, retain_scale: float
+) -> None:
+    forget, retain = pair
+    assume(gram(forget, retain).cosine > -0.99)
+    scaled = [forget_scale * f for f in forget], [retain_scale * r for r in retain]
+    left, right = (flat(direction(f, r, 2.0, "Nash (MUNBa)")) for f, r in (pair, scaled))
+    torch.testing.assert_close(left, right, rtol=1e-2, atol=1e-3 * left.norm().item())
+
+
+@given(gradient_pairs(), retain_weights)
+def test_one_loss_alone(pair: tuple[Gradient, Gradient], retain_weight: float) -> None:
+    forget, retain = pair
+    torch.testing.assert_close(direction(forget, retain, retain_weight, "forget only"), forget)
+    torch.testing.assert_close(direction(forget, retain, retain_weight, "retain only"), retain)
+
+
+@pytest.mark.parametrize("method", list(RULES))
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_every_rule_is_finite_for_vanishing_and_opposite_gradients(
+    method: str, sign: float
+) -> None:
+    one, zero = [torch.tensor([3.0, 4.0])], [torch.zeros(2)]
+    for pair in ((one, zero), (zero, one), (zero, zero), (one, [sign * 2 * one[0]])):
+        assert direction(*pair, 3.0, method)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("retain_weight", [0.0, 1.0, 5.0])

@@ -25,7 +25,16 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "lora_alpha", value) for value in (0.0, -1.0, NAN, INF)),
     *((UnlearnSettings, "steps", value) for value in (0, -5, 1.5, NAN)),
     *((UnlearnSettings, "batch_size", value) for value in (0, -1, 1.5)),
-    *((UnlearnSettings, "retain_batch_factor", value) for value in (0, -1, 1.5)),
+    *((UnlearnSettings, "retain_batch_factor", value) for value in (-1, 1.5)),
+    *(
+        (UnlearnSettings, field, value)
+        for field in ("paired", "restrict_step")
+        for value in (1, "")
+    ),
+    *((UnlearnSettings, "retain_ema", value) for value in (-0.1, 1.0, NAN)),
+    *((UnlearnSettings, "weight_decay", value) for value in (-0.1, NAN, INF)),
+    *((UnlearnSettings, "saliency", value) for value in (0.0, 1.1, NAN)),
+    *((UnlearnSettings, "npo_beta", value) for value in (0.0, -0.1, NAN, INF)),
     *((UnlearnSettings, "seed", value) for value in (-1, 2**64, 0.5)),
     *((UnlearnSettings, "learning_rate", value) for value in (0.0, -1, NAN, INF)),
     *((UnlearnSettings, "truncation", value) for value in (0.0, -0.1, NAN, INF)),

@@ -1,0 +1,91 @@
+"""What a step looks at: rows of the two sets, with noise and timesteps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .dataset import TrainingSets
+from .models.protocol import Conditioning, ModelHandle
+from .objectives import ERASE, ForgetBatch
+from .settings import UnlearnSettings
+
+RetainBatch = tuple[Tensor, Conditioning, Tensor, Tensor]
+"""Latents, prompts, noise and timesteps of retain pictures."""
+
+
+class Batches:
+    """Draws the forget batch and the retain batches of one step after another, from one seed.
+
+    Raises:
+        ValueError: an objective that needs the empty prompt, which the model has not.
+    """
+
+    def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
+        self.base, self.sets, self.settings = base, sets, settings
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.nothing: Conditioning | None = None
+        if settings.objective == ERASE:
+            try:
+                self.nothing = base.encode_prompts([""])
+            except ValueError as error:
+                raise ValueError(
+                    f"objective {ERASE!r} needs a model that knows the empty prompt, "
+                    f"choose another ({error})"
+                ) from None
+
+    def forget(self) -> ForgetBatch:
+        """``batch_size`` rows, each a concept's picture and its parallel."""
+        return self._forget_rows(self._rows(self.settings.batch_size))
+
+    def retain(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
+        """The retain pictures of the step, ``batch_size`` at a time: as many times as
+        ``retain_batch_factor`` says, or the whole set once."""
+        size, factor = self.settings.batch_size, self.settings.retain_batch_factor
+        if factor == 0:
+            for rows in torch.arange(len(self.sets.retain_latents)).split(size):
+                yield self._retain_rows(rows)
+            return
+        if self.settings.paired:
+            latents, conditioning = forget.parallel_latents, forget.parallel_conditioning
+            yield latents, conditioning, forget.noise, forget.t
+            factor -= 1
+        for _ in range(factor):
+            yield self._retain_rows(self._rows(size))
+
+    def every_forget_row(self) -> Iterator[ForgetBatch]:
+        """The whole forget set once, ``batch_size`` rows at a time."""
+        for rows in torch.arange(len(self.sets.forget_latents)).split(self.settings.batch_size):
+            yield self._forget_rows(rows)
+
+    def _forget_rows(self, rows: Tensor) -> ForgetBatch:
+        latents = self.sets.forget_latents[rows].to(self.base.device)
+        noise, t = self._noise(latents)
+        return ForgetBatch(
+            latents=latents,
+            conditioning=self.sets.forget_conditioning[rows],
+            parallel_latents=self.sets.retain_latents[rows].to(self.base.device),
+            parallel_conditioning=self.sets.retain_conditioning[rows],
+            noise=noise,
+            t=t,
+            nothing=self.nothing,
+        )
+
+    def _retain_rows(self, rows: Tensor) -> RetainBatch:
+        latents = self.sets.retain_latents[rows].to(self.base.device)
+        return latents, self.sets.retain_conditioning[rows], *self._noise(latents)
+
+    def _rows(self, count: int) -> Tensor:
+        total = len(self.sets.forget_latents)
+        return torch.randint(total, (count,), generator=self.generator)
+
+    def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Gaussian noise and timesteps spread evenly over the schedule (stratified: the same
+        expectation, less variance), drawn on the CPU so that devices agree."""
+        count = len(latents)
+        spread = (torch.arange(count) + torch.rand(count, generator=self.generator)) / count
+        t = (spread * self.base.timesteps).long().clamp(max=self.base.timesteps - 1)
+        noise = torch.randn(latents.shape, generator=self.generator)
+        return noise.to(latents.device), t.to(latents.device)

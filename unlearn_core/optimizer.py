@@ -1,0 +1,113 @@
+"""Adam whose step, not only its gradient, can be restricted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .restricted_gradient import Coefficients, Gram, into_cone
+
+# A hair more than needed, so that rounding does not leave a rise.
+MARGIN = 1.001
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step changes each loss by, to first order: ``grad . step``."""
+
+    forget: float
+    retain: float
+
+
+class RestrictedAdam:
+    """AdamW (Loshchilov and Hutter 2019) on ``a g_f + b g_r``, which is never materialised.
+
+    Momentum and the diagonal turn a step away from the gradient that it was made of, and so undo
+    the promise of the restricted gradient. With ``restrict``, the step that is about to be made is
+    projected on the cone of those that raise neither loss.
+
+    Args:
+        parameters: changed in place by ``step``.
+        weight_decay: decoupled, per unit of the learning rate.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.parameters = parameters
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.means = [torch.zeros_like(p) for p in parameters]
+        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(
+        self,
+        grad_forget: Sequence[Tensor],
+        grad_retain: Sequence[Tensor],
+        products: Gram,
+        coefficients: Coefficients,
+        learning_rate: float,
+        *,
+        restrict: bool,
+    ) -> Change:
+        """One step. The gradients are read, never written.
+
+        Args:
+            products: their inner products.
+            coefficients: ``(a, b)`` of the direction.
+        """
+        self.steps += 1
+        a, b = coefficients
+        for i, (f, r) in enumerate(zip(grad_forget, grad_retain, strict=True)):
+            direction = (a * f).add_(r, alpha=b)
+            self.means[i].lerp_(direction, 1 - self.betas[0])
+            self.squares[i].lerp_(direction.square_(), 1 - self.betas[1])
+
+        # Twice over the tensors, each worked out anew, rather than a third copy of the model.
+        change = self._change(grad_forget, grad_retain, learning_rate)
+        more_forget = more_retain = 0.0
+        if restrict:
+            more_forget, more_retain = (
+                MARGIN * more for more in into_cone(products, change.forget, change.retain)
+            )
+        for parameter, update, f, r in zip(
+            self.parameters, self._updates(learning_rate), grad_forget, grad_retain, strict=True
+        ):
+            if more_forget or more_retain:
+                update.sub_(f, alpha=more_forget).sub_(r, alpha=more_retain)
+            parameter.add_(update)
+        f, r, c = products.forget_forget, products.retain_retain, products.forget_retain
+        return Change(
+            change.forget - more_forget * f - more_retain * c,
+            change.retain - more_forget * c - more_retain * r,
+        )
+
+    def _updates(self, learning_rate: float) -> Iterator[Tensor]:
+        """What plain AdamW would add to each parameter."""
+        first, second = (1 - beta**self.steps for beta in self.betas)
+        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+            update = mean / square.div(second).sqrt_().add_(self.eps)
+            update.mul_(-learning_rate / first)
+            if self.weight_decay:
+                update.sub_(parameter, alpha=learning_rate * self.weight_decay)
+            yield update
+
+    def _change(
+        self, grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor], learning_rate: float
+    ) -> Change:
+        sums = torch.zeros(2, device=self.parameters[0].device)
+        for update, f, r in zip(
+            self._updates(learning_rate), grad_forget, grad_retain, strict=True
+        ):
+            flat = update.flatten()
+            sums += torch.stack([flat.dot(f.flatten()), flat.dot(r.flatten())])
+        return Change(*sums.tolist())
