@@ -11,14 +11,14 @@ from PIL import Image
 
 from ..unlearn_core.dataset import LatentCache, make_training_sets
 from ..unlearn_core.evaluation.pictures import before_after, loss_chart
+from ..unlearn_core.methods import begin
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.objectives import OBJECTIVES, RETAIN_OBJECTIVES
 from ..unlearn_core.parameters import SCOPES
 from ..unlearn_core.previews import PreviewPrompts
 from ..unlearn_core.prompts import PromptPairs
-from ..unlearn_core.restricted_gradient import RULES
-from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
-from ..unlearn_core.unlearn import UnlearnedModel, Unlearning
+from ..unlearn_core.settings import METHODS, GenerationSettings, UnlearnSettings
+from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
 from .memory import make_room_to_train
 from .pictures import as_image, shown, stacked
@@ -139,17 +139,20 @@ def unlearn(
         on_picture=bar.of(IMAGES),
         on_step=obey_cancel,
     )
-    run = Unlearning(model, sets, settings)
-    comparison = before_after(previews.prompts, before, before)
+    run = begin(model, sets, settings)
+    comparison = None
     for report in run:
         send_step(node_id, report, settings.steps)
-        due = preview_every and report.step % preview_every == 0
-        if due or report.step == settings.steps:
-            after = previews.draw(run.model, obey_cancel)
+        comparison = None
+        if preview_every and report.step % preview_every == 0:
+            after = previews.draw(run.result().model, obey_cancel)
             comparison = before_after(previews.prompts, before, after)
-        picture = comparison if due else None
-        bar.update(UNLEARNING, report.step, settings.steps, picture)
-    return run.result(), comparison
+        bar.update(UNLEARNING, report.step, settings.steps, comparison)
+    result = run.result()
+    if comparison is None:
+        after = previews.draw(result.model, obey_cancel)
+        comparison = before_after(previews.prompts, before, after)
+    return result, comparison
 
 
 def _costs(
@@ -169,7 +172,7 @@ def _main_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "method",
-            options=list(RULES),
+            options=list(METHODS),
             default=DEFAULT.method,
             tooltip=f"How forgetting and keeping are weighed in each step, {DEFAULT.method!r} by "
             "default, which takes out of either what would work against the other. The other "

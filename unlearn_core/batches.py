@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .dataset import TrainingSets
 from .models.protocol import Conditioning, ModelHandle
 from .objectives import ERASE, ForgetBatch
+from .prompts import PromptPairs
 from .settings import UnlearnSettings
 
 RetainBatch = tuple[Tensor, Conditioning, Tensor, Tensor]
 """Latents, prompts, noise and timesteps of retain pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSets:
+    """Row i of the forget set and row i of the retain set come from one prompt pair.
+
+    Attributes:
+        forget_latents, retain_latents: [N, C, h, w].
+        forget_conditioning, retain_conditioning: encoded prompts, [N, …].
+    """
+
+    pairs: PromptPairs
+    forget_latents: Tensor
+    retain_latents: Tensor
+    forget_conditioning: Conditioning
+    retain_conditioning: Conditioning
 
 
 class Batches:

@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .models.protocol import Conditioning, ModelHandle
+from .batches import TrainingSets
+from .models.protocol import ModelHandle
 from .prompts import PromptPairs
 from .settings import GenerationSettings
 
@@ -101,22 +101,6 @@ def draw_latents(
         if on_picture is not None:
             on_picture(len(drawn), total)
     return torch.stack([drawn[i] for i in range(total)])
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingSets:
-    """Row i of the forget set and row i of the retain set come from one prompt pair.
-
-    Attributes:
-        forget_latents, retain_latents: [N, C, h, w].
-        forget_conditioning, retain_conditioning: encoded prompts, [N, …].
-    """
-
-    pairs: PromptPairs
-    forget_latents: Tensor
-    retain_latents: Tensor
-    forget_conditioning: Conditioning
-    retain_conditioning: Conditioning
 
 
 def make_training_sets(

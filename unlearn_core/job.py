@@ -18,13 +18,14 @@ from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
+from .methods import begin
 from .models.load import load_model
 from .models.options import LoadOptions
 from .models.protocol import ModelHandle
 from .parameters import parameter_names
 from .prompts import PromptPairs, diversify
 from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
-from .unlearn import StepReport, UnlearnedModel, Unlearning
+from .unlearn import StepReport, UnlearnedModel
 
 OnProgress = Callable[[str, int, int, StepReport | None], None]
 """Called with (phase, done, total, the step's report while unlearning)."""
@@ -169,7 +170,7 @@ class Job:
                 on_picture=lambda done, total: self.on_progress("making images", done, total, None),
             ),
         )
-        run = Unlearning(self.base, sets, settings.unlearn)
+        run = begin(self.base, sets, settings.unlearn)
 
         def train() -> UnlearnedModel:
             for report in run:

@@ -9,6 +9,10 @@ from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
 from .parameters import SCOPES
 from .restricted_gradient import RULES
 
+UCE = "UCE (closed form)"
+METHODS: tuple[str, ...] = (*RULES, UCE)
+"""Ways to unlearn: a step by one of the rules, again and again, or an edit in closed form."""
+
 LARGEST_SEED = 2**63  # torch takes seeds below 2**64, and each picture adds one
 
 
@@ -56,7 +60,7 @@ class UnlearnSettings:
     """One unlearning run.
 
     Attributes:
-        method: how the two gradients are combined, a name in ``RULES``.
+        method: how the two gradients are combined, or what is done instead; one of ``METHODS``.
         objective: what the forget loss asks for, a name in ``OBJECTIVES``.
         retain_objective: what the retain loss holds on to, a name in ``RETAIN_OBJECTIVES``.
         scope: which parameters are trained, a name in ``SCOPES``.
@@ -106,7 +110,7 @@ class UnlearnSettings:
 
     def __post_init__(self) -> None:
         for field, known in (
-            ("method", RULES),
+            ("method", METHODS),
             ("objective", OBJECTIVES),
             ("retain_objective", RETAIN_OBJECTIVES),
             ("scope", SCOPES),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .batches import Batches
+from .batches import Batches, TrainingSets
 from .models.protocol import ModelHandle
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import RestrictedAdam
@@ -19,9 +18,6 @@ from .prompts import PromptPairs
 from .restricted_gradient import RULES, gram
 from .saliency import saliency_mask
 from .settings import UnlearnSettings
-
-if TYPE_CHECKING:
-    from .dataset import TrainingSets
 
 WARM_UP = 0.1  # share of the steps over which the learning rate grows from zero
 

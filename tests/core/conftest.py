@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from unlearn_core.batches import TrainingSets
 from unlearn_core.concepts import ForgetConcept
-from unlearn_core.dataset import TrainingSets, make_training_sets
+from unlearn_core.dataset import make_training_sets
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts import PromptPairs, diversify

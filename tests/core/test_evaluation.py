@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from unlearn_core.batches import TrainingSets
 from unlearn_core.concepts import ForgetConcept
-from unlearn_core.dataset import TrainingSets
 from unlearn_core.evaluation import AlignmentReport, Comparison, Metrics, evaluate
 from unlearn_core.evaluation.evaluate import Evaluators, measure
 from unlearn_core.evaluation.judge import ConvJudge

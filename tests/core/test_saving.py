@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from unlearn_core.batches import TrainingSets
 from unlearn_core.checkpoints import save_diffusers_folder
-from unlearn_core.dataset import TrainingSets
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.settings import UnlearnSettings

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearn_core.batches import RetainBatch
-from unlearn_core.dataset import TrainingSets, make_training_sets
+from unlearn_core.batches import RetainBatch, TrainingSets
+from unlearn_core.dataset import make_training_sets
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.objectives import OBJECTIVES, ForgetBatch

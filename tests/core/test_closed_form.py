@@ -1,0 +1,87 @@
+"""UCE against its normal equations, on a real tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearn_core.batches import TrainingSets
+from unlearn_core.closed_form import RIDGE, ClosedForm
+from unlearn_core.dataset import make_training_sets
+from unlearn_core.methods import begin
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import Conditioning, ModelHandle
+from unlearn_core.prompts import PromptPairs
+from unlearn_core.settings import UCE, GenerationSettings, UnlearnSettings
+
+SETTINGS = UnlearnSettings(method=UCE, retain_weight=2.0)
+
+
+def outputs(model: ModelHandle, name: str, tokens: torch.Tensor) -> torch.Tensor:
+    return tokens @ dict(model.named_parameters())[name].T
+
+
+def test_it_changes_keys_and_values_alone(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    run = begin(sd_model, sets, SETTINGS)
+    assert isinstance(run, ClosedForm)
+    assert list(run) == []
+    result = run.result()
+    assert result.reports == ()
+    changed = set(result.model.changed_tensors())
+    assert changed
+    assert all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in changed)
+    assert sd_model.changed_tensors() == {}
+
+
+def test_no_small_change_of_the_weights_serves_the_sum_better(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    """The edit is the minimum of what the paper minimises, written out token by token."""
+    result = begin(sd_model, sets, SETTINGS).result()
+    name = next(iter(result.model.changed_tensors()))
+    before = dict(sd_model.named_parameters())[name].detach().double()
+    after = dict(result.model.named_parameters())[name].detach().double()
+    forget = sets.forget_conditioning.values.double()
+    retain = sets.retain_conditioning.values.double()
+
+    def cost(weight: torch.Tensor) -> torch.Tensor:
+        total = RIDGE * (weight - before).square().sum()
+        for f, r in zip(forget, retain, strict=True):
+            differs = [bool((a - b).abs().max() > 1e-4) for a, b in zip(f, r, strict=True)]
+            first = differs.index(True)
+            total = total + (f[first:] @ weight.T - r[first:] @ before.T).square().sum()
+            total = total + 2.0 * (r @ weight.T - r @ before.T).square().sum()
+        return total
+
+    weight = after.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cost(weight), weight)
+    start = before.clone().requires_grad_()
+    (steep,) = torch.autograd.grad(cost(start), start)
+    assert gradient.norm() < 1e-3 * steep.norm()
+    assert cost(after) < cost(before)
+
+
+def test_the_concepts_prompts_come_to_act_like_their_parallels(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    result = begin(sd_model, sets, replace(SETTINGS, retain_weight=0.01)).result()
+    forget, retain = sets.forget_conditioning.values, sets.retain_conditioning.values
+    for name in result.model.changed_tensors():
+        wanted = outputs(sd_model, name, retain)
+        was = (outputs(sd_model, name, forget) - wanted).norm()
+        assert (outputs(result.model, name, forget) - wanted).norm() < 0.5 * was
+
+
+def test_equal_prompts_need_no_edit(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    same = replace(sets, forget_conditioning=Conditioning(sets.retain_conditioning.values))
+    assert len(begin(sd_model, same, SETTINGS).result().model.changed_tensors()) == 0
+
+
+def test_a_model_without_cross_attention_is_refused(class_folder: Path, pairs: PromptPairs) -> None:
+    model = load_model(class_folder)
+    sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
+    with pytest.raises(ValueError, match="method 'UCE .* none of: choose another"):
+        begin(model, sets, SETTINGS)

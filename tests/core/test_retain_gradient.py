@@ -1,0 +1,158 @@
+"""How the loop calms the retain gradient, restricts its step and masks weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn_core.batches import RetainBatch, TrainingSets
+from unlearn_core.dataset import make_training_sets
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.objectives import ERASE, ForgetBatch
+from unlearn_core.optimizer import Change
+from unlearn_core.prompts import PromptPairs
+from unlearn_core.settings import GenerationSettings, UnlearnSettings
+from unlearn_core.unlearn import Unlearning
+
+# From the first step on both losses have a gradient, and they conflict.
+SETTINGS = UnlearnSettings(
+    scope="xattn",
+    objective="ascent",
+    retain_objective="denoise",
+    steps=6,
+    batch_size=3,
+    learning_rate=1e-3,
+    retain_weight=2.0,
+    truncation=100.0,
+)
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten().double() for tensor in tensors])
+
+
+def retain_gradients(unlearning: Unlearning, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What the optimizer is given for the retain set, step by step."""
+    seen: list[Tensor] = []
+    step = unlearning.optimizer.step
+
+    def spy(*given: Any, restrict: bool) -> Change:
+        seen.append(flat(given[1]))
+        return step(*given, restrict=restrict)
+
+    monkeypatch.setattr(unlearning.optimizer, "step", spy)
+    return seen
+
+
+def test_the_whole_retain_set_at_every_step(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each picture once, and the gradient that one large batch has."""
+    settings = replace(SETTINGS, retain_batch_factor=0, steps=1)
+    unlearning = Unlearning(sd_model, sets, settings)
+    seen = retain_gradients(unlearning, monkeypatch)
+    drawn: list[RetainBatch] = []
+    draw = unlearning.batches.retain
+
+    def retain(batch: ForgetBatch) -> Iterator[RetainBatch]:
+        for part in draw(batch):
+            drawn.append(part)
+            yield part
+
+    monkeypatch.setattr(unlearning.batches, "retain", retain)
+    fresh = sd_model.trainable_copy([n for n, _ in sd_model.named_parameters() if ".attn2." in n])
+    list(unlearning)
+    latents = torch.cat([part[0] for part in drawn])
+    assert torch.equal(latents, sets.retain_latents)
+    parameters = [p for n, p in fresh.named_parameters() if ".attn2." in n]
+    loss = sum(fresh.denoise_error(*part).flatten(1).mean(1).sum() for part in drawn)
+    assert isinstance(loss, Tensor)
+    expected = flat(list(torch.autograd.grad(loss / len(latents), parameters)))
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-6 * expected.norm().item())
+
+
+def test_pairs_share_rows_noise_and_timesteps(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    settings = replace(SETTINGS, paired=True, retain_batch_factor=2)
+    batches = Unlearning(sd_model, sets, settings).batches
+    forget = batches.forget()
+    paired, free = batches.retain(forget)
+    assert torch.equal(paired[0], forget.parallel_latents)
+    assert torch.equal(paired[1].values, forget.parallel_conditioning.values)
+    assert torch.equal(paired[2], forget.noise)
+    assert torch.equal(paired[3], forget.t)
+    assert not torch.equal(free[2], forget.noise)
+
+
+def test_the_moving_average_of_the_retain_gradient(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no step to speak of, the gradients are those of a run without it, averaged."""
+    still = replace(SETTINGS, learning_rate=1e-12)
+    runs = []
+    for decay in (0.0, 0.6):
+        unlearning = Unlearning(sd_model, sets, replace(still, retain_ema=decay))
+        seen = retain_gradients(unlearning, monkeypatch)
+        list(unlearning)
+        runs.append(seen)
+    plain, smooth = runs
+    for step in range(SETTINGS.steps):
+        weights = torch.tensor([0.6 ** (step - i) for i in range(step + 1)], dtype=torch.double)
+        expected = (weights[:, None] * torch.stack(plain[: step + 1])).sum(0) / weights.sum()
+        torch.testing.assert_close(
+            smooth[step], expected, rtol=1e-3, atol=1e-5 * expected.norm().item()
+        )
+
+
+def test_a_restricted_step_raises_neither_loss(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    settings = replace(SETTINGS, steps=30)
+    free = list(Unlearning(sd_model, sets, settings))
+    kept = list(Unlearning(sd_model, sets, replace(settings, restrict_step=True)))
+    assert any(r.forget_change > 0 or r.retain_change > 0 for r in free)
+    assert not any(r.forget_change > 0 or r.retain_change > 0 for r in kept)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_mask_leaves_the_other_weights_alone(
+    sd_model: ModelHandle, sets: TrainingSets, share: float
+) -> None:
+    """And those that move are where the training loss on the concept is steepest."""
+    unlearning = Unlearning(sd_model, sets, replace(SETTINGS, saliency=share))
+    before = flat(list(unlearning.parameters))
+    list(unlearning)
+    moved = flat(list(unlearning.parameters)) != before
+    mask = flat(unlearning.mask).bool()
+    assert mask.double().mean().item() == pytest.approx(share, abs=0.01)
+    assert not moved[~mask].any()
+    assert moved[mask].double().mean() > 0.95
+
+
+def test_the_mask_is_of_the_steepest_weights(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    unlearning = Unlearning(sd_model, sets, replace(SETTINGS, saliency=0.3, steps=1))
+    generator = unlearning.batches.generator.get_state()
+    list(unlearning)
+    batches = Unlearning(sd_model, sets, SETTINGS).batches
+    batches.generator.set_state(generator)
+    names = [n for n, _ in sd_model.named_parameters() if ".attn2." in n]
+    fresh = sd_model.trainable_copy(names)
+    parameters = [p for n, p in fresh.named_parameters() if ".attn2." in n]
+    loss = torch.zeros(())
+    for batch in batches.every_forget_row():
+        error = fresh.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
+        loss = loss + error.flatten(1).mean(1).sum()
+    steepness = flat(list(torch.autograd.grad(loss, parameters))).abs()
+    mask = flat(unlearning.mask).bool()
+    assert steepness[mask].min() >= steepness[~mask].max() * 0.999
+
+
+def test_erasing_needs_the_empty_prompt(class_folder: Path, pairs: PromptPairs) -> None:
+    class_model = load_model(class_folder)
+    sets = make_training_sets(class_model, pairs, GenerationSettings(steps=2))
+    with pytest.raises(ValueError, match=r"objective 'erase \(ESD\)' needs .* choose another"):
+        Unlearning(class_model, sets, replace(SETTINGS, scope="full", objective=ERASE))
