@@ -13,21 +13,16 @@ from ..unlearn_core.dataset import LatentCache, make_training_sets
 from ..unlearn_core.evaluation.pictures import before_after, loss_chart
 from ..unlearn_core.methods import begin
 from ..unlearn_core.models.protocol import ModelHandle
-from ..unlearn_core.objectives import OBJECTIVES, RETAIN_OBJECTIVES
-from ..unlearn_core.parameters import SCOPES
 from ..unlearn_core.previews import PreviewPrompts
 from ..unlearn_core.prompts import PromptPairs
-from ..unlearn_core.settings import METHODS, GenerationSettings, UnlearnSettings
+from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
 from .memory import make_room_to_train
 from .pictures import as_image, shown, stacked
 from .places import cache_folder
 from .progress import Phases, obey_cancel, send_step
-
-DEFAULT = UnlearnSettings()
-DRAWING = GenerationSettings()
-PREVIEW_EVERY = 20
+from .unlearn_inputs import advanced_inputs, main_inputs
 
 IMAGES, UNLEARNING = "making images", "unlearning"
 
@@ -47,8 +42,8 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             inputs=[
                 sockets.Model.Input("model", tooltip="The model that is to forget."),
                 sockets.Prompts.Input("prompts", tooltip="From Diversify Retain Prompts."),
-                *_main_inputs(),
-                *map(sockets.advanced, _advanced_inputs()),
+                *main_inputs(),
+                *map(sockets.advanced, advanced_inputs()),
             ],
             outputs=[
                 sockets.Result.Output(
@@ -88,6 +83,12 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         guidance_scale: float,
         lora_rank: int,
         lora_alpha: float,
+        restrict_step: bool,
+        paired: bool,
+        retain_ema: float,
+        npo_beta: float,
+        saliency: float,
+        weight_decay: float,
     ) -> io.NodeOutput:
         settings = UnlearnSettings(
             method=method,
@@ -99,10 +100,16 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             learning_rate=learning_rate,
             batch_size=batch_size,
             retain_batch_factor=retain_batch_factor,
+            paired=paired,
+            retain_ema=retain_ema,
+            restrict_step=restrict_step,
+            weight_decay=weight_decay,
+            saliency=saliency,
             retain_weight=retain_weight,
             truncation=truncation,
             retain_objective=retain_objective,
             negative_guidance=negative_guidance,
+            npo_beta=npo_beta,
             seed=seed,
         )
         drawing = GenerationSettings(generation_steps, guidance_scale, seed)
@@ -161,170 +168,9 @@ def _costs(
     """Roughly how often each phase runs the denoiser on one picture: a guided denoising step runs
     it twice, and a training step costs three times as much because it goes back as well."""
     pictures = len(prompts.train) * 2
-    per_step = settings.batch_size * (1 + settings.retain_batch_factor)
+    retained = settings.batch_size * settings.retain_batch_factor or len(prompts.train)
+    per_step = settings.batch_size + retained
     return {
         IMAGES: pictures * drawing.steps * 2,
         UNLEARNING: settings.steps * per_step * 3,
     }
-
-
-def _main_inputs() -> list[io.Input]:
-    return [
-        io.Combo.Input(
-            "method",
-            options=list(METHODS),
-            default=DEFAULT.method,
-            tooltip=f"How forgetting and keeping are weighed in each step, {DEFAULT.method!r} by "
-            "default, which takes out of either what would work against the other. The other "
-            "choices are simpler baselines, for comparison; they tend to damage more.",
-        ),
-        io.Combo.Input(
-            "objective",
-            options=list(OBJECTIVES),
-            default=DEFAULT.objective,
-            tooltip=f"What forgetting means, {DEFAULT.objective!r} by default. 'ascent': the "
-            "concept's pictures become unlikely, and what comes instead is left open. "
-            "'redirect': the concept's prompts come to draw the replacement, which is gentler and "
-            "prettier.",
-        ),
-        io.Combo.Input(
-            "scope",
-            options=list(SCOPES),
-            default=DEFAULT.scope,
-            tooltip=f"Which weights may change, {DEFAULT.scope!r} by default. 'xattn': only where "
-            "the words meet the picture, which needs less memory and touches the rest least. "
-            "'noxattn': everything else. 'full': all of the denoiser, also for models without "
-            "words. 'lora': small layers beside the attention, "
-            "which need the least memory and can be saved as a LoRA without loss.",
-        ),
-        io.Int.Input(
-            "steps",
-            default=DEFAULT.steps,
-            min=1,
-            max=100_000,
-            tooltip=f"Steps of unlearning, {DEFAULT.steps} by default. More forgets more surely, "
-            "takes longer, and in the end wears the rest of the model down.",
-        ),
-        io.Float.Input(
-            "learning_rate",
-            default=DEFAULT.learning_rate,
-            min=1e-8,
-            max=1.0,
-            step=1e-6,
-            round=1e-8,
-            tooltip=f"How far each step goes, {DEFAULT.learning_rate:g} by default. Higher forgets "
-            "faster and is rougher on the rest; too high breaks the model. Large models want a "
-            "tenth of it or less.",
-        ),
-        io.Float.Input(
-            "retain_weight",
-            default=DEFAULT.retain_weight,
-            min=0.0,
-            max=1000.0,
-            step=0.1,
-            tooltip=f"How much keeping counts against forgetting, {DEFAULT.retain_weight:g} by "
-            "default. Higher protects the rest better and forgets more slowly; 0 only forgets.",
-        ),
-        io.Int.Input(
-            "preview_every",
-            default=PREVIEW_EVERY,
-            min=0,
-            max=100_000,
-            tooltip=f"Draw a few fixed prompts every so many steps, {PREVIEW_EVERY} by default, so "
-            "that you see the model forget. Each preview takes a little time; 0 draws none on the "
-            "way.",
-        ),
-        io.Int.Input(
-            "seed",
-            default=DEFAULT.seed,
-            min=0,
-            max=2**32 - 1,
-            control_after_generate=False,
-            tooltip=f"For all that is random here, {DEFAULT.seed} by default. The same seed and "
-            "settings give the same model; another seed tells how much was luck.",
-        ),
-    ]
-
-
-def _advanced_inputs() -> list[io.Input]:
-    return [
-        io.Int.Input(
-            "batch_size",
-            default=DEFAULT.batch_size,
-            min=1,
-            max=1024,
-            tooltip=f"Pictures of each kind in a step, {DEFAULT.batch_size} by default. More makes "
-            "calmer steps that need more memory and time.",
-        ),
-        io.Int.Input(
-            "retain_batch_factor",
-            default=DEFAULT.retain_batch_factor,
-            min=1,
-            max=64,
-            tooltip="How many times as many pictures of what is to be kept, "
-            f"{DEFAULT.retain_batch_factor} by default. More protects more precisely and makes "
-            "each step slower.",
-        ),
-        io.Float.Input(
-            "truncation",
-            default=DEFAULT.truncation,
-            min=0.001,
-            max=1000.0,
-            step=0.05,
-            tooltip=f"'ascent' pushes the concept away only up to this error, "
-            f"{DEFAULT.truncation:g} by default. Higher pushes it further away and the rest with "
-            "it. 'redirect' does not use it.",
-        ),
-        io.Combo.Input(
-            "retain_objective",
-            options=list(RETAIN_OBJECTIVES),
-            default=DEFAULT.retain_objective,
-            tooltip=f"What keeping means, {DEFAULT.retain_objective!r} by default. 'distill': draw "
-            "everything else as the model did before, which protects best. 'denoise': go on "
-            "training on everything else, as in the paper.",
-        ),
-        io.Float.Input(
-            "negative_guidance",
-            default=DEFAULT.negative_guidance,
-            min=0.0,
-            max=20.0,
-            step=0.05,
-            tooltip=f"How far 'redirect' aims beyond the replacement, away from the concept, "
-            f"{DEFAULT.negative_guidance:g} by default. Higher forgets in fewer steps and wears "
-            "the rest down more; 0 forgets slowly. 'ascent' does not use it.",
-        ),
-        io.Int.Input(
-            "generation_steps",
-            default=DRAWING.steps,
-            min=1,
-            max=1000,
-            tooltip=f"Sampling steps of every picture drawn here, {DRAWING.steps} by default. More "
-            "draws finer pictures to learn from and takes longer.",
-        ),
-        io.Float.Input(
-            "guidance_scale",
-            default=DRAWING.guidance_scale,
-            min=0.1,
-            max=100.0,
-            step=0.1,
-            tooltip=f"How closely those pictures follow their prompts, {DRAWING.guidance_scale:g} "
-            "by default. Use what you draw with; 1 switches guidance off, which is twice as fast.",
-        ),
-        io.Int.Input(
-            "lora_rank",
-            default=DEFAULT.lora_rank,
-            min=1,
-            max=1024,
-            tooltip=f"Rank of the layers that the scope 'lora' trains, {DEFAULT.lora_rank} by "
-            "default. Higher can change more, in a larger file. Other scopes do not use it.",
-        ),
-        io.Float.Input(
-            "lora_alpha",
-            default=DEFAULT.lora_alpha,
-            min=0.01,
-            max=1024.0,
-            step=0.5,
-            tooltip=f"Strength of those layers, {DEFAULT.lora_alpha:g} by default: what they add "
-            "is multiplied by lora_alpha / lora_rank. Usually the same as the rank, or half of it.",
-        ),
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ from .prompts import PromptPairs
 from .restricted_gradient import RULES, gram
 from .saliency import saliency_mask
 from .settings import UnlearnSettings
+
+Gradient = tuple[Tensor, ...]
 
 WARM_UP = 0.1  # share of the steps over which the learning rate grows from zero
 
@@ -135,14 +137,14 @@ class Unlearning:
             seconds=time.perf_counter() - started,
         )
 
-    def _forget_gradient(self, batch: ForgetBatch) -> tuple[float, Sequence[Tensor]]:
+    def _forget_gradient(self, batch: ForgetBatch) -> tuple[float, Gradient]:
         losses = OBJECTIVES[self.settings.objective](
             self.model, self.base, batch, self.settings.strengths
         )
         loss = losses.mean()
         return loss.item(), torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
-    def _retain_gradient(self, batch: ForgetBatch) -> tuple[float, Sequence[Tensor]]:
+    def _retain_gradient(self, batch: ForgetBatch) -> tuple[float, Gradient]:
         """Mean over the step's retain pictures, and the gradient smoothed over steps if asked."""
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
         total, count, gradients = 0.0, 0, None
@@ -158,7 +160,7 @@ class Unlearning:
         torch._foreach_div_(gradients, count)
         return total / count, self._smoothed(gradients)
 
-    def _smoothed(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    def _smoothed(self, gradients: Gradient) -> Gradient:
         """Exponential moving average over the steps, without bias towards its start at zero."""
         decay, step = self.settings.retain_ema, len(self.reports) + 1
         if decay == 0:

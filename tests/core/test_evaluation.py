@@ -111,7 +111,7 @@ def test_report_is_json_and_words_claim_only_what_was_tested(
     assert json.loads(json.dumps(content, allow_nan=False)).keys() == content.keys()
     assert content["seconds"] == {"unlearning": 1.23}
     assert "look at the pictures" in summary(report)
-    judged = AlignmentReport(INK, measured(), measured(), report.comparisons)
+    judged = AlignmentReport(INK, measured(), measured(), report.comparisons, 0.0)
     assert "'ink' shows in 1 of 4 pictures" in summary(judged)
     assert "0.750" in table(judged)
     assert "removed" not in summary(judged) + table(judged)

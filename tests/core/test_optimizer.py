@@ -107,7 +107,7 @@ def test_the_correction_is_the_solvers(seed: int, forget: float, retain: float) 
     rows = rng.standard_normal((2, 5)) * np.array([[forget], [retain]])
     step = rng.standard_normal(5)
     products = Gram(rows[0] @ rows[0], rows[0] @ rows[1], rows[1] @ rows[1])
-    found = into_cone(products, rows[0] @ step, rows[1] @ step)
+    found = into_cone(products, float(rows[0] @ step), float(rows[1] @ step))
     lengths = np.linalg.norm(rows, axis=1)
     expected = nnls((rows / lengths[:, None]).T, step)[0] / lengths
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-9)
@@ -118,8 +118,8 @@ def test_gradients_on_one_line(sign: float) -> None:
     """Parallel or opposite: one correction serves both."""
     row, step = np.array([3.0, 4.0]), np.array([1.0, 1.0])
     products = Gram(25.0, sign * 50.0, 100.0)
-    rises = row @ step, sign * 2 * row @ step
-    a, b = into_cone(products, *rises)
+    rise = float(row @ step)
+    a, b = into_cone(products, rise, sign * 2 * rise)
     left = step - a * row - b * sign * 2 * row
     assert left @ row == pytest.approx(0, abs=1e-9)
     assert min(a, b) >= 0

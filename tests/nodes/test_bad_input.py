@@ -69,7 +69,6 @@ def test_bad_prompts(widgets: dict[str, str], said: str) -> None:
         ("UnlearnDiversifyPrompts", "test_count"),
         ("UnlearnRestrictedGradient", "steps"),
         ("UnlearnRestrictedGradient", "batch_size"),
-        ("UnlearnRestrictedGradient", "retain_batch_factor"),
         ("UnlearnRestrictedGradient", "generation_steps"),
         ("UnlearnRestrictedGradient", "learning_rate"),
         ("UnlearnRestrictedGradient", "truncation"),

@@ -162,7 +162,9 @@ def test_the_bar_fills_once_from_end_to_end(
 
 
 def test_no_number_becomes_null(page: FakeServer) -> None:
-    report = pack_module("unlearn_core.unlearn").StepReport(1, 0.5, 0.5, 0.0, False, 1.0, 1.0, 0.1)
+    report = pack_module("unlearn_core.unlearn").StepReport(
+        1, 0.5, 0.5, 0.0, False, 1.0, 1.0, -0.1, -0.1, 0.1
+    )
     broken = replace(report, forget_loss=math.nan, retain_loss=math.inf)
     pack_module("nodes.progress").send_step("7", broken, 10)
     (data,) = page.steps

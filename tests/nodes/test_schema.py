@@ -118,6 +118,12 @@ def test_rare_inputs_are_advanced() -> None:
         "guidance_scale",
         "lora_rank",
         "lora_alpha",
+        "restrict_step",
+        "paired",
+        "retain_ema",
+        "npo_beta",
+        "saliency",
+        "weight_decay",
     }
     order = list(inputs)
     assert set(order[-len(rare) :]) == rare

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..concepts import ForgetConcept
@@ -15,6 +16,7 @@ from ..prompts import PromptPair
 from ..settings import EvaluationSettings
 from ..unlearn import UnlearnedModel
 from .alignment import SCORER_CONFIG, ClipScorer
+from .distance import cmmd
 from .judge import JUDGE_FILE, ConvJudge, Judge, ZeroShotJudge
 
 GROUPS = ("forget", "retain train", "retain test")
@@ -57,12 +59,19 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class AlignmentReport:
-    """Before and after, in figures and pictures (``comparisons`` has a key for each group)."""
+    """Before and after, in figures and pictures.
+
+    Attributes:
+        comparisons: a key for each of ``GROUPS``.
+        retain_distance: ``cmmd`` between the retain pictures before and after; None without a
+            scorer.
+    """
 
     concept: ForgetConcept
     before: Metrics
     after: Metrics
     comparisons: dict[str, Comparison]
+    retain_distance: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +151,19 @@ def evaluate(
         )
         for side in ("before", "after")
     ]
-    return AlignmentReport(pairs.concept, figures[0], figures[1], comparisons)
+    distance = _distance(comparisons, evaluators.scorer)
+    return AlignmentReport(pairs.concept, figures[0], figures[1], comparisons, distance)
+
+
+def _distance(comparisons: dict[str, Comparison], scorer: ClipScorer | None) -> float | None:
+    if scorer is None:
+        return None
+    retained = [comparisons[name] for name in GROUPS if name != "forget"]
+    before, after = (
+        scorer.embed_images(torch.cat([getattr(comparison, side) for comparison in retained]))
+        for side in ("before", "after")
+    )
+    return cmmd(before, after)
 
 
 def measure(

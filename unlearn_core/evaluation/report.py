@@ -26,6 +26,8 @@ def table(report: AlignmentReport) -> str:
     for name, label in LABELS.items():
         before, after = (getattr(side, name) for side in (report.before, report.after))
         lines.append(f"{label:<42}{_number(before):>9}{_number(after):>9}")
+    distance = _number(report.retain_distance)
+    lines.append(f"{'change of the retain pictures (CMMD)':<42}{'':>9}{distance:>9}")
     lines.append(f"{'pictures of each kind of prompt':<42}{report.after.pictures:>9}")
     return "\n".join(lines)
 
@@ -69,6 +71,7 @@ def report_json(
         "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
         "before": _figures(report.before) if report else None,
         "after": _figures(report.after) if report else None,
+        "retain_distance": report.retain_distance if report else None,
         "steps": [asdict(step) for step in unlearned.reports],
     }
 

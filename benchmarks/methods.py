@@ -1,0 +1,65 @@
+"""The methods that the quality benchmark compares, each as settings of the one loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unlearn_core.objectives import ERASE
+from unlearn_core.settings import UCE
+
+PAPER = {"objective": "ascent", "retain_objective": "denoise"}
+
+METHODS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, step not restricted": {"restrict_step": False},
+    "ours, GradDiff": {"method": "GradDiff", "restrict_step": False},
+    "ours, dual cone": {"method": "dual cone", "restrict_step": False},
+    "RG (paper)": {**PAPER, "restrict_step": False},
+    "GradDiff": {**PAPER, "method": "GradDiff", "restrict_step": False},
+    "MUNBa": {**PAPER, "method": "Nash (MUNBa)", "restrict_step": False},
+    "NPO": {**PAPER, "objective": "NPO", "method": "GradDiff", "restrict_step": False},
+    "SalUn": {
+        **PAPER,
+        "objective": "relabel",
+        "method": "GradDiff",
+        "saliency": 0.5,
+        "restrict_step": False,
+    },
+    "ESD-x": {
+        "objective": ERASE,
+        "method": "forget only",
+        "negative_guidance": 1.0,
+        "restrict_step": False,
+    },
+    "ESD-u": {
+        "objective": ERASE,
+        "method": "forget only",
+        "negative_guidance": 1.0,
+        "scope": "noxattn",
+        "restrict_step": False,
+    },
+    "UCE": {"method": UCE},
+    "gradient ascent": {**PAPER, "method": "forget only", "restrict_step": False},
+    "fine-tune": {**PAPER, "method": "retain only", "restrict_step": False},
+}
+"""Name -> what differs from the defaults. All train the cross-attention but ESD-u, which is
+defined by training everything else."""
+
+LEARNING_RATES, RETAIN_WEIGHTS = (1e-4, 4e-4, 1.6e-3), (1.5, 8.0)
+MORE_RATES = (2.5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
+UCE_WEIGHTS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+def candidates(name: str) -> list[dict[str, Any]]:
+    """Six settings a method, whatever it has to choose: the search that each is tuned by."""
+    overrides = METHODS[name]
+    method = overrides.get("method")
+    if method == UCE:
+        return [{**overrides, "retain_weight": weight} for weight in UCE_WEIGHTS]
+    if method in ("forget only", "retain only"):
+        return [{**overrides, "learning_rate": rate} for rate in MORE_RATES]
+    return [
+        {**overrides, "learning_rate": rate, "retain_weight": weight}
+        for rate in LEARNING_RATES
+        for weight in RETAIN_WEIGHTS
+    ]

@@ -1,0 +1,184 @@
+"""Every method under one budget: ``python -m benchmarks.quality``.
+
+Each finished run leaves one JSON record in ``benchmarks/results/quality``, and a run that has its
+record is not made again: the benchmark goes on where it was broken off, in two processes
+(``--part 0/2``, ``--part 1/2``) or over days. First every method is tuned by the same small search
+on a concept that is not scored; then it runs on the scored concepts, three seeds each.
+``python -m benchmarks.quality_report`` makes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from demo.erase import job_settings
+from unlearn_core.cli import CACHE, say
+from unlearn_core.dataset import LatentCache
+from unlearn_core.job import Job
+from unlearn_core.settings import EvaluationSettings, UnlearnSettings
+
+from .methods import METHODS, candidates
+
+RESULTS = Path(__file__).parent / "results" / "quality"
+ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
+TUNED_ON = "pixel"
+STYLES = ("ink", "twemoji")  # far from all others; with a near neighbour, noto
+OBJECTS = ("guitar", "cat")  # likewise; dog and bear are near
+SEEDS = (0, 1, 2)
+TUNING_PICTURES, PICTURES = 32, 64
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: where its record goes and what it does."""
+
+    name: str
+    concept: str
+    seed: int
+    settings: UnlearnSettings
+    pictures: int
+
+    @property
+    def record(self) -> Path:
+        return RESULTS / f"{self.name}.json"
+
+
+def slug(method: str) -> str:
+    kept = "".join(c if c.isalnum() else " " for c in method.lower())
+    return "-".join(kept.split())
+
+
+def tuning_tasks(method: str) -> list[Task]:
+    return [
+        Task(
+            f"tune-{slug(method)}-{i}",
+            TUNED_ON,
+            0,
+            replace(UnlearnSettings(), **chosen),
+            TUNING_PICTURES,
+        )
+        for i, chosen in enumerate(candidates(method))
+    ]
+
+
+def harmonic_mean(after: dict[str, Any]) -> float:
+    """Of UA, IRA and CRA; those that the concept has."""
+    names = ("unlearning_accuracy", "in_domain_retain", "cross_domain_retain")
+    values = [after[name] for name in names if after[name] is not None]
+    return len(values) / sum(1 / max(value, 1e-9) for value in values)
+
+
+def tuned(method: str) -> UnlearnSettings | None:
+    """The best of the search, by harmonic mean to two digits and then by retain alignment; None
+    until the search is complete."""
+    tasks = tuning_tasks(method)
+    records = [read(task) for task in tasks]
+    if None in records:
+        return None
+
+    def key(i: int) -> tuple[float, float]:
+        after = records[i]["after"]  # type: ignore[index] - none is None
+        return round(harmonic_mean(after), 2), after["alignment"]["retain_train"]
+
+    return tasks[max(range(len(tasks)), key=key)].settings
+
+
+def read(task: Task) -> dict[str, Any] | None:
+    """The record of exactly this task, if it has been made."""
+    if not task.record.exists():
+        return None
+    found = json.loads(task.record.read_text(encoding="utf-8"))
+    return found if found["settings"] == json.loads(json.dumps(asdict(task.settings))) else None
+
+
+def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
+    """Empty until the method is tuned."""
+    settings = tuned(method)
+    if settings is None:
+        return []
+    return [
+        Task(f"{concept}-{slug(method)}-{seed}", concept, seed, replace(settings, seed=seed),
+             PICTURES)
+        for concept in concepts
+        for seed in SEEDS
+    ]  # fmt: skip
+
+
+def perform(task: Task) -> None:
+    """Run it in this process, and leave its record."""
+    settings = job_settings(task.concept, task.settings)
+    settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
+    job = Job(settings, ROOM / task.name, cache=LatentCache(CACHE))
+    job.evaluate(job.unlearn())
+    report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
+    steps = report.pop("steps")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    record = {
+        "task": task.name,
+        "seed": task.seed,
+        **report,
+        "conflict_share": share(step["conflict"] for step in steps),
+        "rise_share": share(
+            max(step["forget_change"], step["retain_change"]) > 0 for step in steps
+        ),
+        "peak_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    task.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def share(truths: Iterator[bool]) -> float | None:
+    values = list(truths)
+    return sum(values) / len(values) if values else None
+
+
+def open_tasks(methods: list[str], concepts: tuple[str, ...]) -> list[Task]:
+    """Tuning first, then concept by concept, so that an early table compares all methods."""
+    tuning = [task for method in methods for task in tuning_tasks(method)]
+    scored = [task for method in methods for task in scored_tasks(method, concepts)]
+    scored.sort(key=lambda task: (task.seed, concepts.index(task.concept)))
+    return [task for task in tuning + scored if read(task) is None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--concepts", nargs="+", default=[*STYLES, *OBJECTS])
+    parser.add_argument("--part", default="0/1", help="which of how many processes this is")
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    part, parts = map(int, options.part.split("/"))
+    concepts = tuple(options.concepts)
+    if options.task:
+        (task,) = [t for t in open_tasks(options.methods, concepts) if t.name == options.task]
+        perform(task)
+        return
+    failed: set[str] = set()
+    # Methods are dealt out, for a method's own search decides what comes after it.
+    mine = [method for i, method in enumerate(options.methods) if i % parts == part]
+    while True:
+        waiting = [t for t in open_tasks(mine, concepts) if t.name not in failed]
+        if not waiting:
+            break
+        task = waiting[0]
+        say(f"{len(waiting)} open: {task.name}")
+        # A process of its own, so that its peak of memory is its own.
+        command = [sys.executable, "-m", "benchmarks.quality", "--task", task.name]
+        command += ["--concepts", *concepts]
+        if subprocess.call(command) != 0:
+            failed.add(task.name)
+            say(f"failed: {task.name}")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(sorted(failed))}")
+
+
+if __name__ == "__main__":
+    main()
