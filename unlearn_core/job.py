@@ -21,7 +21,7 @@ from .evaluation.report import report_json
 from .methods import begin
 from .models.load import load_model
 from .models.options import LoadOptions
-from .models.protocol import ModelHandle
+from .models.tensors import with_tensors
 from .parameters import parameter_names
 from .prompts import PromptPairs, diversify
 from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
@@ -262,18 +262,3 @@ class Job:
         result = work()
         self.seconds[phase] = time.perf_counter() - started
         return result
-
-
-def with_tensors(base: ModelHandle, tensors: Mapping[str, Any]) -> ModelHandle:
-    """A new handle whose named tensors are replaced.
-
-    Raises:
-        ValueError: a name or shape that the model does not have.
-    """
-    model = base.trainable_copy(list(tensors))
-    for name, parameter in model.named_parameters():
-        if name in tensors:
-            if parameter.shape != tensors[name].shape:
-                raise ValueError(f"tensor {name!r} does not fit {base.info.name!r}")
-            parameter.requires_grad_(False).copy_(tensors[name])
-    return model

@@ -152,3 +152,24 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         _whole("pictures", self.pictures, 1)
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How hard a probe tries.
+
+    Attributes:
+        pictures: drawn to see what came back.
+        examples: pictures of the concept that the training probes learn from.
+        steps: of their training.
+        generation: the sampler; its seeds are apart from those of unlearning and evaluation.
+    """
+
+    pictures: int = 32
+    examples: int = 10
+    steps: int = 60
+    generation: GenerationSettings = GenerationSettings(seed=2_000_000)
+
+    def __post_init__(self) -> None:
+        for field in ("pictures", "examples", "steps"):
+            _whole(field, getattr(self, field), 1)

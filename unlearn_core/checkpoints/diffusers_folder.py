@@ -15,7 +15,6 @@ from ..evaluation.evaluate import AlignmentReport
 from ..evaluation.report import report_json
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.stable_diffusion import StableDiffusionHandle
-from ..models.text import ClipPairText, ClipText
 from ..safetensors_file import DTYPES, copy_replacing, read_header, write_tensors
 from ..unlearn import UnlearnedModel
 from .atomic import MODEL_INDEX, appearing, refuse_existing
@@ -87,16 +86,12 @@ def _take_apart(unlearned: UnlearnedModel, folder: Path) -> None:
     _write_diffusers(model.vae, folder / "vae", model.vae.state_dict(), dtype)
     scheduler: Any = DDIMScheduler.from_config(model.scheduler_config)
     scheduler.save_pretrained(folder / "scheduler")
-    text = model.text
-    assert isinstance(text, (ClipText, ClipPairText))
-    pair = isinstance(text, ClipPairText)
-    encoders = text.encoders if pair else (text.encoder,)
-    tokenizers = text.tokenizers if pair else (text.tokenizer,)
-    for suffix, encoder, tokenizer in zip(("", "_2"), encoders, tokenizers, strict=False):
-        half = {name: _in(tensor, dtype) for name, tensor in encoder.state_dict().items()}
-        encoder.save_pretrained(folder / f"text_encoder{suffix}", state_dict=half)
-        tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
-    index = json.dumps(_index(pair), indent=2) + "\n"
+    clips = model.text.clips
+    for suffix, clip in zip(("", "_2"), clips, strict=False):
+        half = {name: _in(tensor, dtype) for name, tensor in clip.encoder.state_dict().items()}
+        clip.encoder.save_pretrained(folder / f"text_encoder{suffix}", state_dict=half)
+        clip.tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
+    index = json.dumps(_index(len(clips) == 2), indent=2) + "\n"
     (folder / MODEL_INDEX).write_text(index, encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
@@ -24,6 +25,15 @@ class _ClassHandle(DenoiserHandle):
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         labels = [self._label(prompt) for prompt in prompts]
         return Conditioning(torch.tensor(labels, device=self.device))
+
+    def word_embedding(self, word: str) -> Tensor:
+        raise self._no_words()
+
+    def with_word(self, word: str, embedding: Tensor) -> Self:
+        raise self._no_words()
+
+    def _no_words(self) -> ValueError:
+        return ValueError(f"{self.info.name!r} knows classes and reads no words")
 
     def _label(self, prompt: str) -> int:
         found = [

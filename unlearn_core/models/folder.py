@@ -186,7 +186,7 @@ def _stable_diffusion(
 
     from . import autoencoder
     from .stable_diffusion import StableDiffusionHandle
-    from .text import ClipPairText, ClipText
+    from .text import Clip, ClipPairText, ClipText
 
     is_pair = "text_encoder_2" in index
     mixed = options.is_mixed(is_pair, device)
@@ -199,14 +199,13 @@ def _stable_diffusion(
     text_dtype = {"dtype": "auto" if mixed else torch.float32}
     encoder = _weights(CLIPTextModel, folder, "text_encoder", device, **text_dtype)
     tokenizer = _component(CLIPTokenizer, folder, "tokenizer")
-    text = ClipText(encoder, tokenizer)
+    first = Clip(encoder, tokenizer)
+    text = ClipText((first,))
     if is_pair:
         second = _weights(
             CLIPTextModelWithProjection, folder, "text_encoder_2", device, **text_dtype
         )
-        text = ClipPairText(
-            (encoder, second), (tokenizer, _component(CLIPTokenizer, folder, "tokenizer_2"))
-        )
+        text = ClipPairText((first, Clip(second, _component(CLIPTokenizer, folder, "tokenizer_2"))))
     vae = _vae(folder, device)
     schedule, config = _scheduler(folder)
     size = options.image_size or int(unet.config["sample_size"]) * autoencoder.scale(vae)

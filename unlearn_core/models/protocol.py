@@ -107,6 +107,23 @@ class ModelHandle(Protocol):
         """
         ...
 
+    def word_embedding(self, word: str) -> Tensor:
+        """What the text encoders look the word up as, [E]; a mean where it is several tokens.
+
+        Raises:
+            ValueError: the family reads no words.
+        """
+        ...
+
+    def with_word(self, word: str, embedding: Tensor) -> Self:
+        """A new handle, sharing every weight, for which ``word`` means ``embedding`` [E]; prompts
+        are encoded with gradient towards it where it asks for one (textual inversion).
+
+        Raises:
+            ValueError: the family reads no words, or the word is not a single token.
+        """
+        ...
+
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in 0..1 to latents [B, C, h, w], scaled as the denoiser expects."""
         ...

@@ -178,13 +178,13 @@ def _unet(file: Path, header: Header, family: Family, dtype: torch.dtype | None)
 def _text(
     file: Path, header: Header, family: Family, dtype: torch.dtype | None, device: torch.device
 ) -> Any:
-    from .text import ClipPairText, ClipText, clip_tokenizer
+    from .text import Clip, ClipPairText, ClipText, clip_tokenizer
 
-    encoders = [_text_part(file, header, part, dtype).to(device) for part in family.text]
-    tokenizers = [clip_tokenizer(part.pad_token) for part in family.text]
-    if len(encoders) == 1:
-        return ClipText(encoders[0], tokenizers[0])
-    return ClipPairText((encoders[0], encoders[1]), (tokenizers[0], tokenizers[1]))
+    clips = tuple(
+        Clip(_text_part(file, header, part, dtype).to(device), clip_tokenizer(part.pad_token))
+        for part in family.text
+    )
+    return ClipText(clips) if len(clips) == 1 else ClipPairText(clips)
 
 
 def _text_part(file: Path, header: Header, part: TextPart, dtype: torch.dtype | None) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
@@ -35,6 +36,12 @@ class StableDiffusionHandle(DenoiserHandle):
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         with self._arithmetic():
             return self.text.encode(prompts)
+
+    def word_embedding(self, word: str) -> Tensor:
+        return self.text.word_embedding(word)
+
+    def with_word(self, word: str, embedding: Tensor) -> Self:
+        return replace(self, text=self.text.with_word(word, embedding))
 
     def encode_images(self, images: Tensor) -> Tensor:
         return autoencoder.encode(self.vae, images)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from typing_extensions import Self
 
 from .protocol import Conditioning
 
@@ -21,39 +23,80 @@ MERGES = 49152 - 256 - 2  # how many of the vocabulary file's merges CLIP uses
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-class TextEncoder(Protocol):
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One of CLIP's text encoders, with embeddings that stand in for those of some tokens."""
+
+    encoder: CLIPTextModel | CLIPTextModelWithProjection
+    tokenizer: CLIPTokenizer
+    learned: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def run(self, prompts: Sequence[str], *, hidden: bool) -> list[Any]:
+        """The encoder's outputs, ``BATCH`` prompts each; with gradient only towards ``learned``."""
+        chunks = tokenize(self.tokenizer, prompts).to(self.encoder.device).split(BATCH)
+        hook = self.encoder.get_input_embeddings().register_forward_hook(self._stand_in)
+        try:
+            with torch.set_grad_enabled(any(e.requires_grad for e in self.learned.values())):
+                return [self.encoder(part, output_hidden_states=hidden) for part in chunks]
+        finally:
+            hook.remove()
+
+    def _stand_in(self, _: Any, tokens: tuple[Tensor], embedded: Tensor) -> Tensor:
+        for token, embedding in self.learned.items():
+            embedded = torch.where(tokens[0].eq(token).unsqueeze(-1), embedding, embedded)
+        return embedded
+
+    def embedding(self, word: str) -> Tensor:
+        """Mean embedding of the word's tokens, [E]."""
+        table: Any = self.encoder.get_input_embeddings()
+        return table.weight[self._tokens(word)].detach().float().mean(0)
+
+    def with_word(self, word: str, embedding: Tensor) -> Clip:
+        tokens = self._tokens(word)
+        if len(tokens) != 1:
+            raise ValueError(f"word must be a single token to be learned, {word!r} is {tokens}")
+        return replace(self, learned={**self.learned, tokens[0]: embedding})
+
+    def _tokens(self, word: str) -> list[int]:
+        return self.tokenizer(word, add_special_tokens=False).input_ids
+
+
+@dataclass(frozen=True, eq=False)
+class TextEncoder(ABC):
     """Frozen; what a Stable Diffusion handle needs to read prompts."""
 
+    clips: tuple[Clip, ...]
+
+    @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Conditioning: ...
 
+    def word_embedding(self, word: str) -> Tensor:
+        """The encoders' embeddings of a word, side by side."""
+        return torch.cat([clip.embedding(word) for clip in self.clips])
 
-@dataclass(frozen=True, eq=False)
-class ClipText:
+    def with_word(self, word: str, embedding: Tensor) -> Self:
+        """A reader for whom ``word`` means ``embedding``."""
+        parts = embedding.split([len(clip.embedding(word)) for clip in self.clips])
+        pairs = zip(self.clips, parts, strict=True)
+        return replace(self, clips=tuple(clip.with_word(word, part) for clip, part in pairs))
+
+
+class ClipText(TextEncoder):
     """Stable Diffusion 1.x and 2.x: one encoder's last layer, [B, 77, D]."""
 
-    encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
-
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        chunks = tokenize(self.tokenizer, prompts).to(self.encoder.device).split(BATCH)
-        return Conditioning(torch.cat([self.encoder(part)[0].float() for part in chunks]))
+        outputs = self.clips[0].run(prompts, hidden=False)
+        return Conditioning(torch.cat([out[0].float() for out in outputs]))
 
 
-@dataclass(frozen=True, eq=False)
-class ClipPairText:
+class ClipPairText(TextEncoder):
     """Stable Diffusion XL: the last layer but one of two encoders side by side, [B, 77, D1 + D2],
     and the second's pooled embedding, [B, D2]."""
 
-    encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection]
-    tokenizers: tuple[CLIPTokenizer, CLIPTokenizer]
-
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         hidden, pooled = [], []
-        for encoder, tokenizer in zip(self.encoders, self.tokenizers, strict=True):
-            chunks = tokenize(tokenizer, prompts).to(encoder.device).split(BATCH)
-            outputs = [encoder(part, output_hidden_states=True) for part in chunks]
+        for clip in self.clips:
+            outputs = clip.run(prompts, hidden=True)
             hidden.append(torch.cat([out.hidden_states[-2].float() for out in outputs]))
             pooled = [out[0].float() for out in outputs]
         return Conditioning(torch.cat(hidden, dim=-1), torch.cat(pooled))

@@ -1,0 +1,155 @@
+"""The recovery probes, on a real tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from unlearn_core.batches import TrainingSets
+from unlearn_core.concepts import ForgetConcept
+from unlearn_core.dataset import draw_latents
+from unlearn_core.evaluation.evaluate import Evaluators
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.probes import PROBES, run_probe
+from unlearn_core.probes.relearning import PLACEHOLDER, invert, relearn
+from unlearn_core.probes.wordings import long_prompts, misspellings, paraphrases, typos
+from unlearn_core.prompts import PromptPairs, diversify
+from unlearn_core.settings import GenerationSettings, ProbeSettings, UnlearnSettings
+from unlearn_core.unlearn import UnlearnedModel, Unlearning
+
+SETTINGS = ProbeSettings(pictures=2, examples=2, steps=2, generation=GenerationSettings(steps=2))
+
+
+class SeesInk:
+    """A judge that sees the concept in every second picture."""
+
+    def classify(self, images: Tensor) -> dict[str, list[str | None]]:
+        return {"style": ["ink" if i % 2 == 0 else None for i in range(len(images))]}
+
+
+@pytest.fixture(scope="module")
+def ink_pairs() -> PromptPairs:
+    return diversify(
+        ForgetConcept("ink", "style", ("inky",), ("pixel",)),
+        ["a {object} in {concept} style"],
+        {"object": ("cat", "dog", "fish", "bird")},
+        train_count=4,
+        test_count=2,
+    )
+
+
+@pytest.fixture(params=["xattn", "lora"])
+def unlearned(
+    request: pytest.FixtureRequest,
+    sd_model: ModelHandle,
+    sets: TrainingSets,
+    ink_pairs: PromptPairs,
+) -> UnlearnedModel:
+    run = Unlearning(sd_model, sets, UnlearnSettings(scope=request.param, steps=1, batch_size=2))
+    list(run)
+    return replace(run.result(), pairs=ink_pairs)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_every_probe_says_what_came_back(unlearned: UnlearnedModel, name: str) -> None:
+    steps = []
+    result = run_probe(
+        name, unlearned, Evaluators(None, SeesInk()), SETTINGS, on_step=lambda: steps.append(1)
+    )
+    assert (result.before, result.after) == (0.5, 0.5)
+    assert len(result.prompts) == len(result.pictures) == 2
+    assert steps
+    nobody = run_probe(name, unlearned, Evaluators(None, None), SETTINGS)
+    assert (nobody.before, nobody.after) == (None, None)
+    torch.testing.assert_close(nobody.pictures, result.pictures)
+
+
+def test_an_unknown_probe_is_answered_with_those_there_are(unlearned: UnlearnedModel) -> None:
+    with pytest.raises(ValueError, match="paraphrases, misspellings"):
+        run_probe("asking nicely", unlearned, Evaluators(None, None), SETTINGS)
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=12))
+def test_typos_are_close_to_the_word_and_never_it(word: str) -> None:
+    found = typos(word)
+    assert found
+    assert len(set(found)) == len(found)
+    for typo in found:
+        assert typo.lower() != word.lower()
+        assert abs(len(typo) - len(word)) <= max(1, len(word) if len(word) == 1 else 1)
+
+
+def test_wordings_ask_for_the_concept_in_other_words(ink_pairs: PromptPairs) -> None:
+    concept, pairs = ink_pairs.concept, ink_pairs.test
+    trained = {pair.forget for pair in (*ink_pairs.train, *ink_pairs.test)}
+    for wording in (paraphrases, long_prompts):
+        prompts = wording(concept, pairs)
+        assert len(prompts) == len(pairs)
+        for prompt, pair in zip(prompts, pairs, strict=True):
+            assert concept.is_mentioned_in(prompt)
+            assert pair.values["object"] in prompt
+            assert prompt not in trained
+    for prompt in misspellings(concept, pairs):
+        assert not concept.is_mentioned_in(prompt)
+
+
+@pytest.mark.parametrize("kind", ["object", "person", "nudity"])
+def test_wordings_fit_every_kind(kind: str) -> None:
+    pairs = diversify(
+        ForgetConcept("cat", kind),
+        ["a {concept} in {place}"],
+        {"place": ("town", "space")},
+        train_count=1,
+        test_count=1,
+    )
+    for wording in (paraphrases, long_prompts):
+        assert all(pairs.concept.is_mentioned_in(p) for p in wording(pairs.concept, pairs.test))
+
+
+def examples(model: ModelHandle, prompts: list[str]) -> Tensor:
+    return draw_latents(model, prompts, GenerationSettings(steps=2))
+
+
+def error(model: ModelHandle, latents: Tensor, prompts: list[str]) -> float:
+    generator = torch.Generator().manual_seed(9)
+    total = 0.0
+    for _ in range(8):
+        noise = torch.randn(latents.shape, generator=generator)
+        t = torch.randint(model.timesteps, (len(latents),), generator=generator)
+        with torch.no_grad():
+            found = model.denoise_error(latents, model.encode_prompts(prompts), noise, t)
+        total += found.mean().item()
+    return total
+
+
+def test_relearning_fits_the_pictures_and_changes_nothing_given(
+    unlearned: UnlearnedModel,
+) -> None:
+    prompts = ["a cat in ink style", "a dog in ink style"]
+    latents = examples(unlearned.base, prompts)
+    before = {n: p.detach().clone() for n, p in unlearned.model.named_parameters()}
+    taught = relearn(unlearned, latents, prompts, steps=30, seed=0)
+    assert error(taught, latents, prompts) < 0.999 * error(unlearned.model, latents, prompts)
+    assert all(torch.equal(before[n], p) for n, p in unlearned.model.named_parameters())
+    assert taught.lora_layers()
+    again = relearn(unlearned, latents, prompts, steps=30, seed=0)
+    assert error(again, latents, prompts) == error(taught, latents, prompts)
+
+
+def test_inversion_learns_one_word_alone(unlearned: UnlearnedModel) -> None:
+    prompts = [f"a cat in {PLACEHOLDER} style", f"a dog in {PLACEHOLDER} style"]
+    latents = examples(unlearned.base, ["a cat in ink style", "a dog in ink style"])
+    model = unlearned.model
+    found = invert(model, latents, prompts, "ink", steps=40, seed=0)
+    started = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
+    assert error(found, latents, prompts) < error(started, latents, prompts)
+    others = ["a cat in pixel style"]
+    left, right = (m.encode_prompts(others).values for m in (model, found))
+    assert torch.equal(left, right)
+    for name, parameter in found.named_parameters():
+        assert parameter is dict(model.named_parameters())[name]

@@ -1,0 +1,23 @@
+"""A model with some of its tensors replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .protocol import ModelHandle
+
+
+def with_tensors(base: ModelHandle, tensors: Mapping[str, Any]) -> ModelHandle:
+    """A new handle whose named tensors are replaced.
+
+    Raises:
+        ValueError: a name or shape that the model does not have.
+    """
+    model = base.trainable_copy(list(tensors))
+    for name, parameter in model.named_parameters():
+        if name in tensors:
+            if parameter.shape != tensors[name].shape:
+                raise ValueError(f"tensor {name!r} does not fit {base.info.name!r}")
+            parameter.requires_grad_(False).copy_(tensors[name])
+    return model
