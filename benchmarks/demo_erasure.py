@@ -86,7 +86,12 @@ def main() -> None:
     for concept in options.concepts:
         for method in options.methods:
             for seed in options.seeds:
-                unlearn = replace(UnlearnSettings(), method=method, seed=seed)
+                unlearn = replace(
+                    UnlearnSettings(),
+                    method=method,
+                    restrict_step=method == UnlearnSettings.method,
+                    seed=seed,
+                )
                 name = f"{concept}-{method.replace(' ', '-')}-{seed}"
                 file = RESULTS / f"{name}.json"
                 done = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None

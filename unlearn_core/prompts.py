@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .concepts import ForgetConcept
+from .names import gibberish, made_up_names
 
 CONCEPT_FIELD = "concept"
 
@@ -90,6 +91,8 @@ def diversify(
     train_count: int,
     test_count: int,
     test_share: float = 0.25,
+    invented_names: int = 0,
+    gibberish_names: int = 0,
     seed: int = 0,
 ) -> PromptPairs:
     """Paired forget and retain prompts over the grid of ``dimensions``.
@@ -100,6 +103,8 @@ def diversify(
         train_count: number of train pairs; combinations repeat, evenly, when the grid is smaller.
         test_count: number of test pairs.
         test_share: share of each dimension's values held out for the test prompts, 0..1.
+        invented_names, gibberish_names: how many made-up names may take the concept's place beside
+            its replacements, so that the model learns to let go of a name and not of these.
         seed: for the split and the order.
 
     Raises:
@@ -110,10 +115,12 @@ def diversify(
     _check(templates, dimensions, train_count, test_count, test_share)
     rng = random.Random(seed)
     train, test = split_values(dimensions, test_share, rng)
+    made_up = (*made_up_names(invented_names, seed), *gibberish(gibberish_names, seed))
+    replacements = (*concept.replacements, *made_up) or ("",)
     return PromptPairs(
         concept,
-        _draw(concept, templates, train, train_count, rng),
-        _draw(concept, templates, test, test_count, rng),
+        _draw(concept, replacements, templates, train, train_count, rng),
+        _draw(concept, replacements, templates, test, test_count, rng),
         dimensions,
     )
 
@@ -165,6 +172,7 @@ def _fields(template: str) -> set[str]:
 
 def _draw(
     concept: ForgetConcept,
+    replacements: Sequence[str],
     templates: Sequence[str],
     dimensions: Mapping[str, Sequence[str]],
     count: int,
@@ -174,7 +182,6 @@ def _draw(
     and replacements each in turn, so that all are equally frequent."""
     grid = list(itertools.product(*dimensions.values()))
     order = [c for _ in range(math.ceil(count / len(grid))) for c in rng.sample(grid, len(grid))]
-    replacements = concept.replacements or ("",)
     turns = rng.sample(replacements, len(replacements))
     rounds = math.lcm(len(templates), len(turns))
     pairs = []

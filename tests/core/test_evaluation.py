@@ -29,6 +29,10 @@ class ReadsPixels:
 
     def __init__(self, shows: list[tuple[str | None, str | None]]) -> None:
         self.shows = shows
+        self.dimensions = {
+            "style": [style for style, _ in shows if style],
+            "object": [thing for _, thing in shows if thing],
+        }
 
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
         seen = [self.shows[round(image[0, 0, 0].item() * 255)] for image in images]

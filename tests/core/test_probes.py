@@ -28,6 +28,9 @@ SETTINGS = ProbeSettings(pictures=2, examples=2, steps=2, generation=GenerationS
 class SeesInk:
     """A judge that sees the concept in every second picture."""
 
+    def __init__(self) -> None:
+        self.dimensions = {"style": ("ink",)}
+
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
         return {"style": ["ink" if i % 2 == 0 else None for i in range(len(images))]}
 

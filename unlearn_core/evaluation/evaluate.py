@@ -183,6 +183,8 @@ def measure(
     shown = None
     if concept.kind in seen["forget"]:
         shown = sum(value == concept.name for value in seen["forget"][concept.kind])
+    # A judge cannot see an invented name's style, for there is none.
+    known = judge.dimensions.get(concept.kind, ()) if judge else ()
     retained = {
         name: groups["retain train"] + groups["retain test"] if name == "retain" else groups[name]
         for name in ("retain", "forget")
@@ -198,7 +200,7 @@ def measure(
             for value, pair in zip(
                 seen_retain.get(concept.kind, []), retained["retain"], strict=False
             )
-            if pair.replacement
+            if pair.replacement in known
         ),
         cross_domain_retain=_content(retained["retain"], seen_retain),
         cross_domain_forget=_content(retained["forget"], seen["forget"]),

@@ -19,7 +19,13 @@ NOISE = "random noise"  # the paper's extra class for pictures that show nothing
 
 
 class Judge(Protocol):
-    """Reads one value a dimension off a picture, or None for "none of these"."""
+    """Reads one value a dimension off a picture, or None for "none of these".
+
+    Attributes:
+        dimensions: name -> the values that it knows.
+    """
+
+    dimensions: Mapping[str, Sequence[str]]
 
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
         """Images [N, 3, H, W] in 0..1 -> for each dimension, N values."""
@@ -34,7 +40,9 @@ class ConvJudge(nn.Module):
 
     def __init__(self, dimensions: Mapping[str, Sequence[str]], image_size: int) -> None:
         super().__init__()
-        self.dimensions = {name: tuple(values) for name, values in dimensions.items()}
+        self.dimensions: Mapping[str, Sequence[str]] = {
+            name: tuple(values) for name, values in dimensions.items()
+        }
         self.image_size = image_size
         widths = (3, 24, 48, 96, 128)
         layers: list[nn.Module] = []
@@ -44,7 +52,7 @@ class ConvJudge(nn.Module):
             layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(2 * widths[-1], len(v) + 1) for name, v in self.dimensions.items()}
+            {name: nn.Linear(2 * widths[-1], len(v) + 1) for name, v in dimensions.items()}
         )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -84,7 +92,9 @@ class ZeroShotJudge:
 
     def __init__(self, scorer: ClipScorer, dimensions: Mapping[str, Sequence[str]]) -> None:
         self.scorer = scorer
-        self.dimensions = {name: tuple(values) for name, values in dimensions.items()}
+        self.dimensions: Mapping[str, Sequence[str]] = {
+            name: tuple(values) for name, values in dimensions.items()
+        }
 
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
         pictures = self.scorer.embed_images(images)

@@ -1,0 +1,121 @@
+"""Presets, made-up names and files of prompts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn_core.concepts import KINDS, ForgetConcept
+from unlearn_core.names import gibberish, made_up_names
+from unlearn_core.presets import PRESETS
+from unlearn_core.prompt_files import FORMAT, read_prompts, write_prompts
+from unlearn_core.prompts import PromptPairs, diversify
+
+CAT = ForgetConcept("cat", "object", ("kitten",), ("dog", "fox"))
+
+
+@pytest.fixture
+def cats() -> PromptPairs:
+    return diversify(
+        CAT,
+        ["a {concept} in {place}", "one {concept}, {time}"],
+        {"place": ("town", "space"), "time": ("noon", "night")},
+        train_count=4,
+        test_count=3,
+    )
+
+
+def test_there_is_a_preset_for_every_kind() -> None:
+    assert set(PRESETS) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_preset_makes_many_different_prompts(kind: str) -> None:
+    preset = PRESETS[kind]
+    concept = ForgetConcept("zebra", kind, (), ("horse",))
+    pairs = diversify(concept, preset.templates, preset.dimensions, train_count=200, test_count=50)
+    least = 100 if kind != "class" else 3
+    assert len({pair.forget for pair in pairs.train}) >= least
+    assert not {p.forget for p in pairs.train} & {p.forget for p in pairs.test}
+    used = {name for pair in pairs.train for name in pair.values}
+    assert used == set(preset.dimensions)
+
+
+@given(st.integers(0, 60), st.integers(0, 1000))
+def test_made_up_names_are_different_and_repeatable(count: int, seed: int) -> None:
+    for make in (gibberish, made_up_names):
+        names = make(count, seed)
+        assert len(set(names)) == len(names) == count
+        assert make(count, seed) == names
+        assert all(name.replace(" ", "").isalpha() for name in names)
+
+
+def test_made_up_names_take_the_concepts_place_as_often_as_real_ones() -> None:
+    pairs = diversify(
+        CAT,
+        ["a {concept} in {place}"],
+        {"place": tuple("abcdefgh")},
+        train_count=60,
+        test_count=6,
+        invented_names=2,
+        gibberish_names=2,
+    )
+    found = [pair.replacement for pair in pairs.train]
+    expected = {"dog", "fox", *made_up_names(2, 0), *gibberish(2, 0)}
+    assert set(found) == expected
+    assert {found.count(name) for name in expected} == {10}
+    assert pairs.concept == CAT  # the judge is asked for what is real
+
+
+def test_a_file_holds_all_of_a_prompt_set(cats: PromptPairs) -> None:
+    assert read_prompts(write_prompts(cats)) == cats
+
+
+def spoiled(cats: PromptPairs, change: Any) -> str:
+    content = json.loads(write_prompts(cats))
+    change(content)
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update(format="prompts"), FORMAT),
+        (lambda c: c.pop("concept"), "concept must be an object"),
+        (lambda c: c["concept"].update(name=""), "concept must name"),
+        (lambda c: c["concept"].update(kind="planet"), "kind must be one of"),
+        (lambda c: c["concept"].update(synonyms="kitten"), "concept.synonyms must be a list"),
+        (lambda c: c.update(train=[]), "'train' must list one pair"),
+        (lambda c: c["train"][1].update(forget="a dog"), r"train\[1\].forget does not mention"),
+        (lambda c: c["test"][0].update(retain="a kitten"), r"test\[0\].retain is to be kept"),
+        (lambda c: c["test"][0].update(values=[]), r"test\[0\].values must be an object"),
+        (lambda c: c["test"][0].update(replacement=None), r"test\[0\].replacement must be text"),
+        (lambda c: c["train"].append("a cat"), r"train\[4\] must be an object"),
+        (lambda c: c.update(dimensions={"place": [1]}), "dimensions.place must be a list"),
+    ],
+)
+def test_a_bad_file_is_refused_by_field(cats: PromptPairs, change: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_prompts(spoiled(cats, change))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 100_000, '{"format": NaN}'])
+def test_what_is_no_prompt_set_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(ValueError, match="^prompts: "):
+        read_prompts(text)
+
+
+def test_names_with_letters_beyond_ascii_survive(cats: PromptPairs) -> None:
+    concept = replace(CAT, name="Café Müller 猫")
+    pairs = replace(
+        cats,
+        concept=concept,
+        train=tuple(replace(p, forget="a Café Müller 猫", retain="a dog") for p in cats.train),
+        test=tuple(replace(p, forget="a Café Müller 猫", retain="a dog") for p in cats.test),
+    )
+    assert read_prompts(write_prompts(pairs)) == pairs

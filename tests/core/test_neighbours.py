@@ -1,0 +1,65 @@
+"""The nearest neighbours of a concept, on the demo model that draws them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unlearn_core.concepts import ForgetConcept
+from unlearn_core.dataset import draw_latents
+from unlearn_core.evaluation.alignment import ClipScorer
+from unlearn_core.models.load import load_model
+from unlearn_core.neighbours import nearest_neighbours
+from unlearn_core.prompts import diversify
+from unlearn_core.settings import GenerationSettings
+
+DEMO = Path(__file__).parents[2] / "demo" / "models" / "emoji-canvas"
+STEPS = GenerationSettings(steps=6)
+
+
+CAT = ForgetConcept("cat", "object")
+PAIRS = diversify(
+    CAT,
+    ["a {concept} in {style} style on a white background"],
+    {"style": ("noto", "twemoji", "fluent", "pixel")},
+    train_count=4,
+    test_count=1,
+).train
+
+
+@pytest.fixture(scope="module")
+def scorer() -> ClipScorer:
+    return ClipScorer.load(DEMO / "evaluation")
+
+
+def test_nearest_is_what_clip_finds_most_alike_picture_by_picture(scorer: ClipScorer) -> None:
+    model, words = load_model(DEMO), ["key", "crown", "pizza"]
+    seen: list[tuple[int, int]] = []
+    found = nearest_neighbours(
+        model,
+        CAT,
+        words,
+        PAIRS,
+        scorer,
+        STEPS,
+        on_picture=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (16, 16)
+    latents = {
+        word: draw_latents(model, [p.forget.replace("cat", word) for p in PAIRS], STEPS)
+        for word in ("cat", *words)
+    }
+    embedded = {word: scorer.embed_images(model.decode_latents(latents[word])) for word in latents}
+    expected = {
+        word: sum(float(a.dot(b)) for a, b in zip(embedded[word], embedded["cat"], strict=True)) / 4
+        for word in words
+    }
+    assert [n.word for n in found] == sorted(words, key=lambda word: -expected[word])
+    assert {n.word: n.similarity for n in found} == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("candidates", [[], ["dog", "Cat"], [" "]])
+def test_bad_candidates_are_refused(candidates: list[str], scorer: ClipScorer) -> None:
+    with pytest.raises(ValueError, match="candidates: "):
+        nearest_neighbours(load_model(DEMO), CAT, candidates, PAIRS, scorer, STEPS)

@@ -1,0 +1,71 @@
+"""What looks like a concept suffers first when it is forgotten: find it, and protect it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .concepts import ForgetConcept
+from .dataset import LatentCache, OnPicture, draw_latents
+from .evaluation.alignment import ClipScorer
+from .models.protocol import ModelHandle
+from .prompts import PromptPair
+from .settings import GenerationSettings
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A word and how alike its pictures are to the concept's: cosine of CLIP embeddings, -1..1."""
+
+    word: str
+    similarity: float
+
+
+def nearest_neighbours(
+    model: ModelHandle,
+    concept: ForgetConcept,
+    candidates: Sequence[str],
+    pairs: Sequence[PromptPair],
+    scorer: ClipScorer,
+    settings: GenerationSettings,
+    *,
+    cache: LatentCache | None = None,
+    on_picture: OnPicture | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> list[Neighbour]:
+    """The candidates, nearest first.
+
+    Each is drawn in the concept's place in the same prompts from the same seeds, so that pictures
+    are compared one by one and nothing but the word differs.
+
+    Args:
+        pairs: whose forget prompts are drawn.
+
+    Raises:
+        ValueError: no candidate, or one that is the concept itself.
+    """
+    if not candidates:
+        raise ValueError("candidates: none given, write some words such as 'dog, lion, fox'")
+    for word in candidates:
+        if not word.strip() or concept.is_mentioned_in(word):
+            raise ValueError(f"candidates: {word!r} is no other word than {concept.name!r}")
+    words = (concept.name, *dict.fromkeys(candidates))
+    total = len(words) * len(pairs)
+    embedded = []
+    for i, word in enumerate(words):
+
+        def report(done: int, _: int, before: int = i * len(pairs)) -> None:
+            if on_picture is not None:
+                on_picture(before + done, total)
+
+        prompts = [concept.replaced_in(pair.forget, word) for pair in pairs]
+        latents = draw_latents(
+            model, prompts, settings, cache=cache, on_picture=report, on_step=on_step
+        )
+        embedded.append(scorer.embed_images(model.decode_latents(latents.to(model.device))))
+    own, *others = embedded
+    found = [
+        Neighbour(word, (other * own).sum(1).mean().item())
+        for word, other in zip(words[1:], others, strict=True)
+    ]
+    return sorted(found, key=lambda neighbour: -neighbour.similarity)

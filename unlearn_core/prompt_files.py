@@ -1,0 +1,101 @@
+"""Prompt sets as JSON, to keep, edit and share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from .concepts import ForgetConcept
+from .prompts import PromptPair, PromptPairs
+
+FORMAT = "unlearn prompts 1"
+LARGEST = 20_000_000  # characters; a file may come from a stranger
+
+
+def write_prompts(pairs: PromptPairs) -> str:
+    """The text of a file that ``read_prompts`` reads."""
+    content = {
+        "format": FORMAT,
+        "concept": asdict(pairs.concept),
+        "dimensions": pairs.dimensions,
+        "train": [asdict(pair) for pair in pairs.train],
+        "test": [asdict(pair) for pair in pairs.test],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_prompts(text: str) -> PromptPairs:
+    """The prompt set of a file, checked as one that was made here.
+
+    Raises:
+        ValueError: not JSON, not a prompt set, a forget prompt without the concept or a retain
+            prompt with it; names the field.
+    """
+    if len(text) > LARGEST:
+        raise ValueError(f"prompts: more than {LARGEST:,} characters, which is no prompt set")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"prompts: not JSON ({error})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"prompts: wanted a file with 'format': {FORMAT!r}")
+    given = _object(content, "concept")
+    concept = ForgetConcept(
+        _text(given, "concept.name", "name"),
+        _text(given, "concept.kind", "kind"),
+        _texts(given, "concept.synonyms", "synonyms"),
+        _texts(given, "concept.replacements", "replacements"),
+    )
+    dimensions = {
+        name: _texts(_object(content, "dimensions"), f"dimensions.{name}", name)
+        for name in _object(content, "dimensions")
+    }
+    train, test = (_pairs(content, name, concept) for name in ("train", "test"))
+    return PromptPairs(concept, train, test, dimensions)
+
+
+def _pairs(content: dict[str, Any], name: str, concept: ForgetConcept) -> tuple[PromptPair, ...]:
+    rows = content.get(name)
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"prompts: {name!r} must list one pair or more")
+    pairs = []
+    for i, row in enumerate(rows):
+        where = f"{name}[{i}]"
+        if not isinstance(row, dict):
+            raise ValueError(f"prompts: {where} must be an object, got {row!r:.80}")
+        values = _object(row, "values", where)
+        pair = PromptPair(
+            forget=_text(row, f"{where}.forget", "forget"),
+            retain=_text(row, f"{where}.retain", "retain"),
+            replacement=_text(row, f"{where}.replacement", "replacement"),
+            values={key: _text(values, f"{where}.values.{key}", key) for key in values},
+        )
+        if not concept.is_mentioned_in(pair.forget):
+            raise ValueError(f"prompts: {where}.forget does not mention {concept.name!r}")
+        if concept.is_mentioned_in(pair.retain):
+            raise ValueError(f"prompts: {where}.retain is to be kept but has {concept.name!r}")
+        pairs.append(pair)
+    return tuple(pairs)
+
+
+def _object(content: dict[str, Any], name: str, where: str = "") -> dict[str, Any]:
+    value = content.get(name)
+    if not isinstance(value, dict):
+        place = f"{where}.{name}" if where else name
+        raise ValueError(f"prompts: {place} must be an object, got {value!r:.80}")
+    return value
+
+
+def _text(content: dict[str, Any], place: str, name: str) -> str:
+    value = content.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"prompts: {place} must be text, got {value!r:.80}")
+    return value
+
+
+def _texts(content: dict[str, Any], place: str, name: str) -> tuple[str, ...]:
+    value = content.get(name)
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError(f"prompts: {place} must be a list of texts, got {value!r:.80}")
+    return tuple(value)
