@@ -5,27 +5,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import torch
 from comfy_api.latest import io
 
 from ..unlearn_core.concepts import ForgetConcept
-from ..unlearn_core.job import PromptSettings
+from ..unlearn_core.dataset import LatentCache
+from ..unlearn_core.evaluation.evaluate import find_scorer
+from ..unlearn_core.models.protocol import ModelHandle
+from ..unlearn_core.neighbours import nearest_neighbours
+from ..unlearn_core.prompt_files import read_prompts, write_prompts
 from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, parse_dimensions
+from ..unlearn_core.settings import GenerationSettings
 from . import sockets
+from .forget_concept import words_of
 from .pictures import shown
-
-TEMPLATES = """\
-a {object} in {concept} style on a {background} background
-a {object} drawn in {concept} style, {background} background
-{concept} style {object}"""
-DIMENSIONS = """\
-object: cat, dog, fish, bird, apple, banana, pizza, rocket, house, tree, sunflower, tulip, \
-cactus, mushroom, butterfly, frog, pig, rabbit, bear, lion, car, bicycle, sailboat, umbrella, \
-guitar, key, crown, heart, star, sun, hamburger, cake
-background: white, pink, blue, green, yellow, gray"""
+from .places import cache_folder, check_name, prompts_path, save_prompts
+from .progress import Phases, obey_cancel
+from .prompt_inputs import NO_FILE, OFFERED, advanced_inputs, main_inputs
 
 ANY_CONCEPT = ForgetConcept("«concept»")  # stands for the linked one; no template holds this word
+
+
+ONE_OF_EACH = {"train_count": 1, "test_count": 1}
+NEIGHBOUR_PICTURES = 8  # drawn of each candidate
 
 
 class DiversifyPrompts(io.ComfyNode):
@@ -40,62 +45,13 @@ class DiversifyPrompts(io.ComfyNode):
             is_output_node=True,  # so that the prompts can be read before any work starts
             inputs=[
                 sockets.Concept.Input("concept", tooltip="What is to be forgotten."),
-                io.String.Input(
-                    "templates",
-                    multiline=True,
-                    dynamic_prompts=False,  # which would eat the braces
-                    default=TEMPLATES,
-                    tooltip="Prompts to build on, one a line; the default suits the demo model. "
-                    "{concept} stands for what is to be forgotten and must be in each; other "
-                    "{words} stand for the dimensions below. Several wordings make the model "
-                    "forget the concept itself and not one way of asking for it.",
-                ),
-                io.String.Input(
-                    "dimensions",
-                    multiline=True,
-                    dynamic_prompts=False,  # which would eat the braces
-                    default=DIMENSIONS,
-                    tooltip="What to vary, one dimension a line: 'object: cat, dog, house'. Two or "
-                    "more values each; the default is the demo model's whole vocabulary. Variety "
-                    "here is what protects the rest of the model: list whatever it must still "
-                    "draw well.",
-                ),
-                io.Int.Input(
-                    "train_count",
-                    default=PromptSettings.train_count,
-                    min=1,
-                    max=10_000,
-                    tooltip=f"Pairs to unlearn with, {PromptSettings.train_count} by default. Two "
-                    "pictures are drawn for each: more takes longer, and keeps the rest safer.",
-                ),
-                io.Int.Input(
-                    "test_count",
-                    default=PromptSettings.test_count,
-                    min=1,
-                    max=10_000,
-                    tooltip=f"Pairs to evaluate with, {PromptSettings.test_count} by default. "
-                    "Prompts alone cost nothing; how many pictures are drawn is set in Evaluate "
-                    "Alignment.",
-                ),
-                io.Float.Input(
-                    "test_share",
-                    default=PromptSettings.test_share,
-                    min=0.05,
-                    max=0.95,
-                    step=0.05,
-                    tooltip="Share of each dimension's values that only test prompts use, "
-                    f"{PromptSettings.test_share:g} by default. The evaluation then tells whether "
-                    "unlearning carries over to words it never saw. More makes the test harder "
-                    "and the training poorer.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=PromptSettings.seed,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
-                    tooltip="Shuffles the prompts and which words are held back, "
-                    f"{PromptSettings.seed} by default. The same seed gives the same prompts.",
+                *main_inputs(),
+                *map(sockets.advanced, advanced_inputs()),
+                sockets.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only for neighbours: the model that draws the candidates, to see "
+                    "which of them look like the concept.",
                 ),
             ],
             outputs=[
@@ -107,16 +63,22 @@ class DiversifyPrompts(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, templates: str | None, dimensions: str | None) -> bool | str:
+    def validate_inputs(
+        cls,
+        templates: str | None,
+        dimensions: str | None,
+        preset: str | None,
+        prompts_file: str | None,
+        save_as: str | None,
+    ) -> bool | str:
         try:
-            if templates is not None and dimensions is not None:  # None: comes along a link
-                diversify(
-                    ANY_CONCEPT,
-                    templates.splitlines(),
-                    parse_dimensions(dimensions),
-                    train_count=1,
-                    test_count=1,
-                )
+            if prompts_file not in (None, NO_FILE):
+                prompts_path(prompts_file)
+            elif templates is not None and dimensions is not None and preset is not None:
+                # None: comes along a link, known only when the node runs
+                diversify(ANY_CONCEPT, *grid(preset, templates, dimensions), **ONE_OF_EACH)
+            if save_as:
+                check_name(save_as, "save_as")
         except ValueError as error:
             return str(error)
         return True
@@ -131,18 +93,96 @@ class DiversifyPrompts(io.ComfyNode):
         test_count: int,
         test_share: float,
         seed: int,
+        preset: str,
+        invented_names: int,
+        gibberish_names: int,
+        neighbours: int,
+        candidates: str,
+        prompts_file: str,
+        save_as: str,
+        model: ModelHandle | None = None,
     ) -> io.NodeOutput:
-        pairs = diversify(
-            concept,
-            templates.splitlines(),
-            parse_dimensions(dimensions),
-            train_count=train_count,
-            test_count=test_count,
-            test_share=test_share,
-            seed=seed,
-        )
+        if prompts_file != NO_FILE:
+            pairs = _from_file(concept, prompts_file)
+        else:
+            wordings, words = grid(preset, templates, dimensions)
+            if neighbours:
+                concept = _protected(concept, wordings, words, model, candidates, neighbours, seed)
+            pairs = diversify(
+                concept,
+                wordings,
+                words,
+                train_count=train_count,
+                test_count=test_count,
+                test_share=test_share,
+                invented_names=invented_names,
+                gibberish_names=gibberish_names,
+                seed=seed,
+            )
         text = readable(pairs)
+        if save_as:
+            text = f"Saved: {save_prompts(save_as, write_prompts(pairs))}\n\n{text}"
         return io.NodeOutput(pairs, text, ui=shown(cls, text=text))
+
+
+def grid(
+    preset: str, templates: str, dimensions: str
+) -> tuple[list[str], Mapping[str, tuple[str, ...]]]:
+    """What the person wrote; what is left empty is the preset's."""
+    offered = OFFERED[preset]
+    return (
+        templates.splitlines() if templates.strip() else list(offered.templates),
+        parse_dimensions(dimensions) if dimensions.strip() else offered.dimensions,
+    )
+
+
+def _from_file(concept: ForgetConcept, name: str) -> PromptPairs:
+    pairs = read_prompts(prompts_path(name).read_text(encoding="utf-8"))
+    if pairs.concept.name != concept.name:
+        raise ValueError(
+            f"prompts_file: {name!r} is for {pairs.concept.name!r} and not {concept.name!r}, "
+            "choose another file or change the concept"
+        )
+    return pairs
+
+
+def _protected(
+    concept: ForgetConcept,
+    templates: list[str],
+    dimensions: Mapping[str, tuple[str, ...]],
+    model: ModelHandle | None,
+    candidates: str,
+    count: int,
+    seed: int,
+) -> ForgetConcept:
+    """The concept with the candidates that look most like it among its replacements."""
+    if model is None:
+        raise ValueError("neighbours: link a model, which draws the candidates, or set it to 0")
+    scorer = find_scorer(model)
+    if scorer is None:
+        raise ValueError(
+            f"neighbours: {model.info.name!r} has no CLIP beside it to compare pictures with; "
+            "name its neighbours among the concept's replacements and set this to 0"
+        )
+    words = [word for word in words_of(candidates) if word not in concept.replacements]
+    few = diversify(
+        concept, templates, dimensions, train_count=NEIGHBOUR_PICTURES, test_count=1, seed=seed
+    )
+    bar = Phases({"comparing": 1})
+    with torch.inference_mode(False), torch.no_grad():
+        found = nearest_neighbours(
+            model,
+            concept,
+            words,
+            few.train,
+            scorer,
+            GenerationSettings(seed=seed),
+            cache=LatentCache(cache_folder()),
+            on_picture=bar.of("comparing"),
+            on_step=obey_cancel,
+        )
+    nearest = tuple(neighbour.word for neighbour in found[:count])
+    return replace(concept, replacements=concept.replacements + nearest)
 
 
 def readable(pairs: PromptPairs) -> str:

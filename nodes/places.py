@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
 
+from ..unlearn_core.checkpoints.atomic import appearing
+
 PACK = Path(__file__).resolve().parent.parent
 BUNDLED = {
     "EmojiCanvas (demo)": PACK / "demo" / "models" / "emoji-canvas",
@@ -115,22 +117,61 @@ def save_paths(name: str, save_as: str) -> dict[str, Path]:
     return {kind: paths[kind] for kind in wanted}
 
 
-def check_name(name: str) -> None:
+NO_FILE = "none"
+
+
+def prompt_files() -> list[str]:
+    """The ``.json`` files of ComfyUI's input folder."""
+    folder = Path(folder_paths.get_input_directory())
+    return sorted(file.name for file in folder.glob("*.json")) if folder.is_dir() else []
+
+
+def prompts_path(name: str) -> Path:
+    """The file of the input folder that has that name.
+
+    Raises:
+        ValueError: anything but the plain name of a file that is there.
+    """
+    check_name(name, "prompts_file")
+    path = Path(folder_paths.get_input_directory(), name)
+    if not path.is_file():
+        raise ValueError(
+            f"prompts_file: {name!r} is not in ComfyUI's input folder, "
+            "put it there and press R, or choose another from the list"
+        )
+    return path
+
+
+def save_prompts(name: str, text: str) -> Path:
+    """Write a prompt set into the output folder, in place of one of that name.
+
+    Raises:
+        ValueError: anything but a plain name.
+    """
+    check_name(name, "save_as")
+    folder = Path(folder_paths.get_output_directory(), "unlearn")
+    path = folder / f"{name.removesuffix('.json')}.json"
+    with appearing(path) as room:
+        (room / path.name).write_text(text, encoding="utf-8")
+    return path
+
+
+def check_name(name: str, field: str = "name") -> None:
     """Refuse anything but one plain name that every operating system allows."""
     cure = "type a plain name such as 'my-model-without-ink'"
     if not name.strip():
-        raise ValueError(f"name must not be empty, got {name!r}: {cure}")
+        raise ValueError(f"{field} must not be empty, got {name!r}: {cure}")
     if name.strip() in (".", ".."):
-        raise ValueError(f"name must not be {name!r}, which is a folder of its own: {cure}")
+        raise ValueError(f"{field} must not be {name!r}, which is a folder of its own: {cure}")
     bad = [c for c in name if c in RESERVED_CHARACTERS or not c.isprintable()]
     if bad:
-        raise ValueError(f"name must not contain {bad[0]!r}, got {name!r}: {cure}")
+        raise ValueError(f"{field} must not contain {bad[0]!r}, got {name!r}: {cure}")
     if name != name.strip() or name[0] in ".~" or name[-1] == ".":
         raise ValueError(
-            f"name must not begin with a dot, ~ or space nor end with a dot or space, "
+            f"{field} must not begin with a dot, ~ or space nor end with a dot or space, "
             f"got {name!r}: {cure}"
         )
     if name.split(".")[0].strip().upper() in RESERVED_NAMES:
-        raise ValueError(f"name must not be {name!r}, which Windows keeps for itself: {cure}")
+        raise ValueError(f"{field} must not be {name!r}, which Windows keeps for itself: {cure}")
     if len(name.encode()) > LONGEST_NAME:
-        raise ValueError(f"name must be shorter, got {len(name)} characters: {cure}")
+        raise ValueError(f"{field} must be shorter, got {len(name)} characters: {cure}")

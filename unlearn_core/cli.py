@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from .dataset import LatentCache
 from .evaluation.report import report_json, summary, table
 from .job import SAVE_AS, Job, read_settings
+from .prompt_files import write_prompts
 from .unlearn import StepReport
 
 CACHE = Path.home() / ".cache" / "unlearn"
@@ -100,11 +100,7 @@ def run(options: argparse.Namespace) -> None:
     if options.stage == "prompts":
         pairs = settings.pairs()
         if options.json:
-            say(
-                json.dumps(
-                    {"train": [*map(asdict, pairs.train)], "test": [*map(asdict, pairs.test)]}
-                )
-            )
+            sys.stdout.write(write_prompts(pairs))
         else:
             for split in ("train", "test"):
                 for pair in getattr(pairs, split):

@@ -23,6 +23,8 @@ from .models.load import load_model
 from .models.options import LoadOptions
 from .models.tensors import with_tensors
 from .parameters import parameter_names
+from .presets import PRESETS
+from .prompt_files import read_prompts
 from .prompts import PromptPairs, diversify
 from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
 from .unlearn import StepReport, UnlearnedModel
@@ -36,14 +38,18 @@ TENSORS, STEPS = "unlearned.safetensors", "unlearned.json"
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """Arguments of ``diversify``."""
+    """Arguments of ``diversify``; where ``templates`` or ``dimensions`` are left out, those of the
+    preset for the concept's kind. ``file`` is a prompt set to read in place of all others."""
 
-    templates: tuple[str, ...]
-    dimensions: Mapping[str, tuple[str, ...]]
+    templates: tuple[str, ...] = ()
+    dimensions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     train_count: int = 240
     test_count: int = 64
     test_share: float = 0.25
+    invented_names: int = 0
+    gibberish_names: int = 0
     seed: int = 0
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,24 +58,44 @@ class JobSettings:
 
     model: Path
     concept: ForgetConcept
-    prompts: PromptSettings
+    prompts: PromptSettings = field(default_factory=PromptSettings)
     loading: LoadOptions = field(default_factory=LoadOptions)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     unlearn: UnlearnSettings = field(default_factory=UnlearnSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def pairs(self) -> PromptPairs:
-        """The diversified prompts."""
-        p = self.prompts
+        """The diversified prompts.
+
+        Raises:
+            ValueError: prompts that cannot be, or a file of prompts for another concept.
+        """
+        p, preset = self.prompts, PRESETS[self.concept.kind]
+        if p.file is not None:
+            return self._from_file(p.file)
         return diversify(
             self.concept,
-            p.templates,
-            p.dimensions,
+            p.templates or preset.templates,
+            p.dimensions or preset.dimensions,
             train_count=p.train_count,
             test_count=p.test_count,
             test_share=p.test_share,
+            invented_names=p.invented_names,
+            gibberish_names=p.gibberish_names,
             seed=p.seed,
         )
+
+    def _from_file(self, file: Path) -> PromptPairs:
+        try:
+            pairs = read_prompts(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, UnicodeDecodeError) as error:
+            raise ValueError(f"prompts.file: cannot read {str(file)!r} ({error})") from None
+        if pairs.concept.name != self.concept.name:
+            raise ValueError(
+                f"prompts.file: {file.name!r} is for {pairs.concept.name!r} "
+                f"and not {self.concept.name!r}"
+            )
+        return pairs
 
 
 Settings = TypeVar("Settings")
@@ -96,7 +122,7 @@ def read_settings(file: str | Path) -> JobSettings:
         "unlearn": UnlearnSettings,
     }
     _check_fields("settings", content, JobSettings)
-    for name in ("model", "concept", "prompts"):
+    for name in ("model", "concept"):
         if name not in content:
             raise ValueError(f"settings: {name!r} is missing in {file.name!r}")
     parsed: dict[str, Any] = {
@@ -113,6 +139,9 @@ def read_settings(file: str | Path) -> JobSettings:
     loading = parsed.get("loading")
     if loading is not None and loading.vae is not None:
         parsed["loading"] = replace(loading, vae=file.parent / loading.vae)
+    prompts = parsed.get("prompts")
+    if prompts is not None and prompts.file is not None:
+        parsed["prompts"] = replace(prompts, file=file.parent / prompts.file)
     return JobSettings(model=file.parent / content["model"], **parsed)
 
 

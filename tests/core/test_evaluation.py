@@ -29,7 +29,7 @@ class ReadsPixels:
 
     def __init__(self, shows: list[tuple[str | None, str | None]]) -> None:
         self.shows = shows
-        self.dimensions = {
+        self.dimensions: Mapping[str, Sequence[str]] = {
             "style": [style for style, _ in shows if style],
             "object": [thing for _, thing in shows if thing],
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -29,7 +30,7 @@ class SeesInk:
     """A judge that sees the concept in every second picture."""
 
     def __init__(self) -> None:
-        self.dimensions = {"style": ("ink",)}
+        self.dimensions: Mapping[str, Sequence[str]] = {"style": ("ink",)}
 
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
         return {"style": ["ink" if i % 2 == 0 else None for i in range(len(images))]}

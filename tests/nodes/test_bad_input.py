@@ -46,7 +46,11 @@ def test_words_are_read_without_gaps_and_doubles() -> None:
     [
         ({"templates": "a {object} on paper"}, "put {concept} where it belongs"),
         ({"templates": "a cat in ink style"}, "the concept is not in 'a cat in ink style'"),
-        ({"templates": " \n"}, "templates: none given"),
+        ({"dimensions": "object: cat, dog", "templates": " \n"}, "which is no dimension"),
+        ({"save_as": "../prompts"}, "save_as must not contain '/'"),
+        ({"prompts_file": "../../secret.json"}, "prompts_file"),
+        ({"prompts_file": "/etc/passwd"}, "prompts_file"),
+        ({"prompts_file": "nothing.json"}, "prompts_file"),
         ({"templates": "{concept} {smell}"}, "'smell', which is no dimension"),
         ({"templates": "{concept} {"}, "unpaired brace"),
         ({"templates": "{concept} {object:>999999999}"}, "nothing may follow the name"),

@@ -19,6 +19,7 @@ from .alignment import SCORER_CONFIG, ClipScorer
 from .distance import cmmd
 from .judge import JUDGE_FILE, ConvJudge, Judge, ZeroShotJudge
 
+EVALUATION = "evaluation"  # folder of a model's own evaluators
 GROUPS = ("forget", "retain train", "retain test")
 
 
@@ -82,10 +83,15 @@ class Evaluators:
     judge: Judge | None
 
 
+def find_scorer(model: ModelHandle) -> ClipScorer | None:
+    """The CLIP that the model's folder carries."""
+    folder = model.info.source / EVALUATION
+    return ClipScorer.load(folder) if (folder / SCORER_CONFIG).is_file() else None
+
+
 def find_evaluators(model: ModelHandle, unlearned: UnlearnedModel) -> Evaluators:
     """Those that the model's folder carries in ``evaluation/``; CLIP also judges if need be."""
-    folder = model.info.source / "evaluation"
-    scorer = ClipScorer.load(folder) if (folder / SCORER_CONFIG).is_file() else None
+    folder, scorer = model.info.source / EVALUATION, find_scorer(model)
     if (folder / JUDGE_FILE).is_file():
         return Evaluators(scorer, ConvJudge.load(folder))
     if scorer is None:

@@ -78,7 +78,7 @@ def invert(
 
     def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         learner = model.with_word(PLACEHOLDER, embedding)
-        conditioning = learner.encode_prompts([prompts[i] for i in rows.tolist()])
+        conditioning = learner.encode_prompts([prompts[int(i)] for i in rows])
         part = latents[rows].to(model.device)
         return learner.denoise_error(part, conditioning, noise, t).mean()
 
@@ -89,7 +89,7 @@ def invert(
 def _train(
     model: ModelHandle,
     loss: Callable[[Tensor, Tensor, Tensor], Tensor],
-    parameters: list[Tensor],
+    parameters: Sequence[Tensor],
     total: int,
     learning_rate: float,
     steps: int,

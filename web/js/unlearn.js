@@ -81,6 +81,24 @@ function dropLivePreview(node) {
   node.setDirtyCanvas(true);
 }
 
+// Choosing a preset writes its text into the fields beside it.
+function followPreset(node) {
+  const widget = (name) => node.widgets?.find((one) => one.name === name);
+  const chooser = widget("preset");
+  const presets = node.constructor.nodeData?.input?.required?.preset?.[1]?.presets;
+  if (!chooser || !presets) return;
+  const before = chooser.callback;
+  chooser.callback = function (value, ...rest) {
+    const result = before?.call(this, value, ...rest);
+    const [templates, dimensions] = presets[value] ?? [];
+    if (templates !== undefined) {
+      widget("templates").value = templates;
+      widget("dimensions").value = dimensions;
+    }
+    return result;
+  };
+}
+
 app.registerExtension({
   name: "unlearn.text",
   setup() {
@@ -90,5 +108,6 @@ app.registerExtension({
   nodeCreated(node) {
     const panel = PANELS[node.comfyClass];
     if (panel) addPanel(node, panel);
+    if (node.comfyClass === "UnlearnDiversifyPrompts") followPreset(node);
   },
 });

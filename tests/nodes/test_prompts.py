@@ -1,0 +1,111 @@
+"""Diversify Retain Prompts beyond its main inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import pytest
+
+from .pack import node_result, pack_module, run_node, schema_inputs
+
+NODE = "UnlearnDiversifyPrompts"
+FEW = {"train_count": 8, "test_count": 2}
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ComfyUI's input and output folders."""
+    for kind in ("input", "output"):
+        (tmp_path / kind).mkdir()
+        monkeypatch.setattr(folder_paths, f"{kind}_directory", str(tmp_path / kind))
+    return tmp_path
+
+
+def concept(**widgets: Any) -> Any:
+    return node_result("UnlearnForgetConcept", **widgets)[0]
+
+
+def test_the_page_is_told_what_a_preset_writes() -> None:
+    told = schema_inputs(NODE)["preset"].as_dict()["presets"]
+    read = pack_module("unlearn_core.prompts").parse_dimensions
+    offered = pack_module("nodes.prompt_inputs").OFFERED
+    assert set(told) == set(offered)
+    for name, (templates, dimensions) in told.items():
+        assert tuple(templates.splitlines()) == offered[name].templates
+        assert read(dimensions) == offered[name].dimensions
+
+
+@pytest.mark.parametrize("preset", ["object", "nudity"])
+def test_empty_fields_take_the_presets(preset: str) -> None:
+    (pairs, _) = node_result(
+        NODE,
+        concept=concept(concept="zebra", kind="object", replacements="horse"),
+        templates=" ",
+        dimensions="",
+        preset=preset,
+        **FEW,
+    )
+    assert pairs.dimensions == pack_module("unlearn_core.presets").PRESETS[preset].dimensions
+
+
+def test_made_up_names_join_the_replacements() -> None:
+    pairs, text = node_result(
+        NODE, concept=concept(), invented_names=1, gibberish_names=1, **{**FEW, "train_count": 60}
+    )
+    found = {pair.replacement for pair in pairs.train}
+    assert len(found - {"noto", "twemoji", "fluent", "pixel"}) == 2
+    assert all(name in text for name in found)
+
+
+def test_prompts_are_kept_and_read_again(folders: Path) -> None:
+    pairs, text = node_result(NODE, concept=concept(), save_as="mine", **FEW)
+    saved = folders / "output" / "unlearn" / "mine.json"
+    assert str(saved) in text
+    (folders / "input" / "shared.json").write_bytes(saved.read_bytes())
+    assert "shared.json" in schema_inputs(NODE)["prompts_file"].options
+    again, _ = node_result(
+        NODE, concept=concept(), prompts_file="shared.json", templates="x", dimensions="x"
+    )
+    assert again == pairs
+    with pytest.raises(ValueError, match="is for 'ink' and not 'cat'.* change the concept"):
+        run_node(NODE, concept=concept(concept="cat"), prompts_file="shared.json")
+
+
+def test_a_file_that_is_no_prompt_set_is_refused(folders: Path) -> None:
+    (folders / "input" / "shared.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="prompts: wanted a file"):
+        run_node(NODE, concept=concept(), prompts_file="shared.json")
+
+
+def test_the_nearest_candidates_join_the_replacements(folders: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(folder_paths, "user_directory", str(folders))
+    (model, _) = node_result("UnlearnLoadModel", model="EmojiCanvas (demo)")
+    pairs, _ = node_result(
+        NODE,
+        concept=concept(replacements="noto"),
+        model=model,
+        neighbours=2,
+        candidates="noto, fluent, pixel, twemoji",
+        **FEW,
+    )
+    chosen = pairs.concept.replacements
+    assert chosen[0] == "noto"
+    assert len(chosen) == 3
+    assert set(chosen[1:]) < {"fluent", "pixel", "twemoji"}
+
+
+@pytest.mark.parametrize(
+    ("widgets", "said"),
+    [({"candidates": "dog"}, "link a model"), ({"candidates": ""}, "link a model")],
+)
+def test_neighbours_need_a_model(widgets: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"neighbours: {said}"):
+        run_node(NODE, concept=concept(), neighbours=1, **widgets)
+
+
+def test_neighbours_need_a_clip(folders: Path) -> None:
+    (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
+    with pytest.raises(ValueError, match="neighbours: 'tiny-sd' has no CLIP beside it"):
+        run_node(NODE, concept=concept(), model=model, neighbours=1, candidates="noto")
