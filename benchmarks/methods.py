@@ -45,13 +45,13 @@ METHODS: dict[str, dict[str, Any]] = {
 """Name -> what differs from the defaults. All train the cross-attention but ESD-u, which is
 defined by training everything else."""
 
-LEARNING_RATES, RETAIN_WEIGHTS = (1e-4, 4e-4, 1.6e-3), (1.5, 8.0)
-MORE_RATES = (2.5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
-UCE_WEIGHTS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+LEARNING_RATES, RETAIN_WEIGHTS = (2e-4, 1e-3), (5.0, 100.0)
+MORE_RATES = (1e-4, 2e-4, 5e-4, 1e-3)
+UCE_WEIGHTS = (0.01, 0.1, 1.0, 10.0)
 
 
 def candidates(name: str) -> list[dict[str, Any]]:
-    """Six settings a method, whatever it has to choose: the search that each is tuned by."""
+    """Four settings a method, whatever it has to choose: the search that each is tuned by."""
     overrides = METHODS[name]
     method = overrides.get("method")
     if method == UCE:
