@@ -80,6 +80,21 @@ def test_demo_in_the_page(
     assert [error for error in page.errors if error not in errors_without_the_pack] == []
 
 
+def test_choosing_a_preset_writes_its_text(page: ComfyPage) -> None:
+    page.load_workflow(read(DEMO))
+    written = page.page.evaluate(
+        """() => {
+          const node = app.graph._nodes.find(({ type }) => type === "UnlearnDiversifyPrompts");
+          const widget = (name) => node.widgets.find((one) => one.name === name);
+          widget("preset").value = "nudity";
+          widget("preset").callback("nudity");
+          return [widget("templates").value, widget("dimensions").value];
+        }"""
+    )
+    assert "{concept} {person}" in written[0]
+    assert written[1].startswith("person: woman, man")
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_no_two_nodes_overlap_as_the_page_lays_them_out(page: ComfyPage, path: Path) -> None:
     """A node grows to hold its widgets, whatever size the file gives it."""
