@@ -11,8 +11,9 @@ from unlearn_core.cli import CACHE, Bars, say
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.dataset import LatentCache
 from unlearn_core.evaluation.report import summary, table
-from unlearn_core.job import Job, JobSettings, PromptSettings
+from unlearn_core.job import Job
 from unlearn_core.settings import UnlearnSettings
+from unlearn_core.settings_file import JobSettings, PromptSettings
 
 from .digits import DIGITS
 from .world import BACKGROUNDS, OBJECTS, STYLES

@@ -17,7 +17,7 @@ from ..unlearn_core.evaluation.evaluate import find_scorer
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.neighbours import nearest_neighbours
 from ..unlearn_core.prompt_files import read_prompts, write_prompts
-from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, parse_dimensions
+from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, parse_dimensions, together
 from ..unlearn_core.settings import GenerationSettings
 from . import sockets
 from .forget_concept import words_of
@@ -52,6 +52,12 @@ class DiversifyPrompts(io.ComfyNode):
                     optional=True,
                     tooltip="Only for neighbours: the model that draws the candidates, to see "
                     "which of them look like the concept.",
+                ),
+                sockets.Prompts.Input(
+                    "also",
+                    optional=True,
+                    tooltip="Prompts from another Diversify Retain Prompts: the model forgets both "
+                    "concepts in one run, and each is evaluated by itself.",
                 ),
             ],
             outputs=[
@@ -101,6 +107,7 @@ class DiversifyPrompts(io.ComfyNode):
         prompts_file: str,
         save_as: str,
         model: ModelHandle | None = None,
+        also: PromptPairs | None = None,
     ) -> io.NodeOutput:
         if prompts_file != NO_FILE:
             pairs = _from_file(concept, prompts_file)
@@ -119,9 +126,12 @@ class DiversifyPrompts(io.ComfyNode):
                 gibberish_names=gibberish_names,
                 seed=seed,
             )
-        text = readable(pairs)
-        if save_as:
-            text = f"Saved: {save_prompts(save_as, write_prompts(pairs))}\n\n{text}"
+        saved = save_prompts(save_as, write_prompts(pairs)) if save_as else None
+        if also is not None:
+            pairs = together(also, pairs)
+        text = "\n\n".join(map(readable, pairs.each))
+        if saved is not None:
+            text = f"Saved: {saved}\n\n{text}"
         return io.NodeOutput(pairs, text, ui=shown(cls, text=text))
 
 
@@ -186,10 +196,11 @@ def _protected(
 
 
 def readable(pairs: PromptPairs) -> str:
-    """Every pair: the forget prompt, and below it the retain prompt."""
+    """Every pair of one concept: the forget prompt, and below it the retain prompt."""
     return "\n\n".join(
         (
-            f"{len(pairs.train)} pairs to unlearn with, {len(pairs.test)} to test with.",
+            f"{pairs.concept.name}: {len(pairs.train)} pairs to unlearn with, "
+            f"{len(pairs.test)} to test with.",
             _section("UNLEARN WITH", pairs.train),
             _section("TEST WITH (words that the pairs above never use)", pairs.test),
         )

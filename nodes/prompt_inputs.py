@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..unlearn_core.job import PromptSettings
 from ..unlearn_core.presets import PRESETS, Preset
 from ..unlearn_core.prompts import parse_dimensions
+from ..unlearn_core.settings_file import PromptSettings
 from .places import NO_FILE, prompt_files
 
 TEMPLATES = """\

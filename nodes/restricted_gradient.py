@@ -167,10 +167,10 @@ def _costs(
 ) -> dict[str, float]:
     """Roughly how often each phase runs the denoiser on one picture: a guided denoising step runs
     it twice, and a training step costs three times as much because it goes back as well."""
-    pictures = len(prompts.train) * 2
-    retained = settings.batch_size * settings.retain_batch_factor or len(prompts.train)
+    pairs = sum(len(part.train) for part in prompts.each)
+    retained = settings.batch_size * settings.retain_batch_factor or pairs
     per_step = settings.batch_size + retained
     return {
-        IMAGES: pictures * drawing.steps * 2,
+        IMAGES: 2 * pairs * drawing.steps * 2,
         UNLEARNING: settings.steps * per_step * 3,
     }

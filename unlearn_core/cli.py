@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from tqdm import tqdm
 
 from .dataset import LatentCache
 from .evaluation.report import report_json, summary, table
-from .job import SAVE_AS, Job, read_settings
+from .job import SAVE_AS, Job
 from .prompt_files import write_prompts
+from .settings_file import read_settings
 from .unlearn import StepReport
 
 CACHE = Path.home() / ".cache" / "unlearn"
@@ -102,8 +104,8 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             sys.stdout.write(write_prompts(pairs))
         else:
-            for split in ("train", "test"):
-                for pair in getattr(pairs, split):
+            for part, split in itertools.product(pairs.each, ("train", "test")):
+                for pair in getattr(part, split):
                     say(f"{split:<6}{pair.forget}  |  {pair.retain}")
         return
     bars = Bars()

@@ -112,9 +112,11 @@ def make_training_sets(
     on_picture: OnPicture | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> TrainingSets:
-    """Draw the pictures of every train prompt; both halves of a pair start from the same seed."""
-    forget = [pair.forget for pair in pairs.train]
-    retain = [pair.retain for pair in pairs.train]
+    """Draw the pictures of every train prompt of every concept; both halves of a pair start from
+    the same seed."""
+    train = [pair for part in pairs.each for pair in part.train]
+    forget = [pair.forget for pair in train]
+    retain = [pair.retain for pair in train]
     total = len(forget) + len(retain)
 
     def draw(prompts: list[str], before: int) -> Tensor:

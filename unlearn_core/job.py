@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,20 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
-from .concepts import ForgetConcept
 from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
 from .methods import begin
 from .models.load import load_model
-from .models.options import LoadOptions
 from .models.tensors import with_tensors
 from .parameters import parameter_names
-from .presets import PRESETS
-from .prompt_files import read_prompts
-from .prompts import PromptPairs, diversify
-from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
+from .settings_file import JobSettings
 from .unlearn import StepReport, UnlearnedModel
 
 OnProgress = Callable[[str, int, int, StepReport | None], None]
@@ -35,134 +30,7 @@ OnProgress = Callable[[str, int, int, StepReport | None], None]
 SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
 TENSORS, STEPS = "unlearned.safetensors", "unlearned.json"
 
-
-@dataclass(frozen=True)
-class PromptSettings:
-    """Arguments of ``diversify``; where ``templates`` or ``dimensions`` are left out, those of the
-    preset for the concept's kind. ``file`` is a prompt set to read in place of all others."""
-
-    templates: tuple[str, ...] = ()
-    dimensions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    train_count: int = 240
-    test_count: int = 64
-    test_share: float = 0.25
-    invented_names: int = 0
-    gibberish_names: int = 0
-    seed: int = 0
-    file: Path | None = None
-
-
-@dataclass(frozen=True)
-class JobSettings:
-    """What a settings file holds; see ``read_settings``."""
-
-    model: Path
-    concept: ForgetConcept
-    prompts: PromptSettings = field(default_factory=PromptSettings)
-    loading: LoadOptions = field(default_factory=LoadOptions)
-    generation: GenerationSettings = field(default_factory=GenerationSettings)
-    unlearn: UnlearnSettings = field(default_factory=UnlearnSettings)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-
-    def pairs(self) -> PromptPairs:
-        """The diversified prompts.
-
-        Raises:
-            ValueError: prompts that cannot be, or a file of prompts for another concept.
-        """
-        p, preset = self.prompts, PRESETS[self.concept.kind]
-        if p.file is not None:
-            return self._from_file(p.file)
-        return diversify(
-            self.concept,
-            p.templates or preset.templates,
-            p.dimensions or preset.dimensions,
-            train_count=p.train_count,
-            test_count=p.test_count,
-            test_share=p.test_share,
-            invented_names=p.invented_names,
-            gibberish_names=p.gibberish_names,
-            seed=p.seed,
-        )
-
-    def _from_file(self, file: Path) -> PromptPairs:
-        try:
-            pairs = read_prompts(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, UnicodeDecodeError) as error:
-            raise ValueError(f"prompts.file: cannot read {str(file)!r} ({error})") from None
-        if pairs.concept.name != self.concept.name:
-            raise ValueError(
-                f"prompts.file: {file.name!r} is for {pairs.concept.name!r} "
-                f"and not {self.concept.name!r}"
-            )
-        return pairs
-
-
-Settings = TypeVar("Settings")
-
-
-def read_settings(file: str | Path) -> JobSettings:
-    """Read a settings file (JSON); relative paths in it count from its folder.
-
-    Raises:
-        ValueError: not JSON, a missing or unknown field, a value out of range; names the field.
-    """
-    file = Path(file)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"settings: {str(file)!r} does not exist") from None
-    except ValueError as error:
-        raise ValueError(f"settings: {file.name!r} is not JSON ({error})") from None
-    sections = {
-        "concept": ForgetConcept,
-        "prompts": PromptSettings,
-        "loading": LoadOptions,
-        "generation": GenerationSettings,
-        "unlearn": UnlearnSettings,
-    }
-    _check_fields("settings", content, JobSettings)
-    for name in ("model", "concept"):
-        if name not in content:
-            raise ValueError(f"settings: {name!r} is missing in {file.name!r}")
-    parsed: dict[str, Any] = {
-        name: _build(name, kind, content[name])
-        for name, kind in sections.items()
-        if name in content
-    }
-    if "evaluation" in content:
-        evaluation = dict(content["evaluation"])
-        drawing = evaluation.pop("generation", None)
-        if drawing is not None:
-            evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
-        parsed["evaluation"] = _build("evaluation", EvaluationSettings, evaluation)
-    loading = parsed.get("loading")
-    if loading is not None and loading.vae is not None:
-        parsed["loading"] = replace(loading, vae=file.parent / loading.vae)
-    prompts = parsed.get("prompts")
-    if prompts is not None and prompts.file is not None:
-        parsed["prompts"] = replace(prompts, file=file.parent / prompts.file)
-    return JobSettings(model=file.parent / content["model"], **parsed)
-
-
-def _check_fields(section: str, content: object, kind: type) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"{section}: wanted an object, got {type(content).__name__}")
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(content.keys() - known)
-    if unknown:
-        raise ValueError(
-            f"{section}: no field {unknown[0]!r}, choose from {', '.join(sorted(known))}"
-        )
-
-
-def _build(section: str, kind: type[Settings], content: dict[str, Any]) -> Settings:
-    _check_fields(section, content, kind)
-    frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
-    try:
-        return kind(**frozen)
-    except TypeError as error:
-        raise ValueError(f"{section}: {error}") from None
+Result = TypeVar("Result")
 
 
 class Job:
@@ -286,7 +154,7 @@ class Job:
         text = json.dumps(content, indent=1) + "\n"
         (self.folder / "report.json").write_text(text, encoding="utf-8")
 
-    def _timed(self, phase: str, work: Callable[[], Settings]) -> Settings:
+    def _timed(self, phase: str, work: Callable[[], Result]) -> Result:
         started = time.perf_counter()
         result = work()
         self.seconds[phase] = time.perf_counter() - started

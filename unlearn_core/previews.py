@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,8 +24,10 @@ class PreviewPrompts:
 
     @staticmethod
     def of(pairs: PromptPairs, settings: GenerationSettings, count: int = 3) -> PreviewPrompts:
-        """``count`` forget prompts and as many retain prompts of ``pairs.test``."""
-        chosen = pairs.test[:count]
+        """``count`` forget prompts, of each concept in turn, and as many retain prompts."""
+        tests = [part.test for part in pairs.each]
+        in_turn = (pair for row in itertools.zip_longest(*tests) for pair in row if pair)
+        chosen = list(itertools.islice(in_turn, max(count, len(tests))))
         prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
         return PreviewPrompts(tuple(prompts), len(chosen), settings)
 

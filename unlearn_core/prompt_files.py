@@ -14,7 +14,7 @@ LARGEST = 20_000_000  # characters; a file may come from a stranger
 
 
 def write_prompts(pairs: PromptPairs) -> str:
-    """The text of a file that ``read_prompts`` reads."""
+    """The text of a file that ``read_prompts`` reads: the first concept's prompts."""
     content = {
         "format": FORMAT,
         "concept": asdict(pairs.concept),

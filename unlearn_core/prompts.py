@@ -12,7 +12,7 @@ import math
 import random
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .concepts import ForgetConcept
 from .names import gibberish, made_up_names
@@ -39,12 +39,42 @@ class PromptPair:
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """The diversified prompts of one concept, train and test built from disjoint values."""
+    """The diversified prompts of one concept, train and test built from disjoint values.
+
+    Attributes:
+        also: prompts of further concepts that the same run forgets, see ``together``.
+    """
 
     concept: ForgetConcept
     train: tuple[PromptPair, ...]
     test: tuple[PromptPair, ...]
     dimensions: Mapping[str, tuple[str, ...]]
+    also: tuple[PromptPairs, ...] = ()
+
+    @property
+    def each(self) -> tuple[PromptPairs, ...]:
+        """One prompt set a concept; the first is this one."""
+        return (self, *self.also)
+
+
+def together(first: PromptPairs, second: PromptPairs) -> PromptPairs:
+    """The prompts of a run that forgets the concepts of both.
+
+    Raises:
+        ValueError: a concept that is in both, or that the other's retain prompts hold on to.
+    """
+    everything = (*first.each, *second.each)
+    for one, other in itertools.permutations(everything, 2):
+        if one.concept.is_mentioned_in(other.concept.name):
+            raise ValueError(f"concept: {other.concept.name!r} is to be forgotten twice")
+        for pair in (*other.train, *other.test):
+            if one.concept.is_mentioned_in(pair.retain):
+                raise ValueError(
+                    f"prompts: {pair.retain!r} is to be kept, but {one.concept.name!r} is to be "
+                    f"forgotten too; take it out of the replacements or dimensions of "
+                    f"{other.concept.name!r}"
+                )
+    return replace(first, also=tuple(replace(part, also=()) for part in everything[1:]))
 
 
 def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:

@@ -68,10 +68,10 @@ def _common(
     unlearned: UnlearnedModel, report: AlignmentReport | None, title: str, suffix: str, digest: str
 ) -> dict[str, str]:
     info, family = unlearned.base.info, family_of(unlearned)
-    concept = unlearned.pairs.concept
+    names = " and ".join(repr(part.concept.name) for part in unlearned.pairs.each)
     content: dict[str, Any] = report_json(unlearned, report, {})
     architecture = family.architecture if family else info.family
-    description = f"{info.name}, taught to suppress {concept.name!r}."
+    description = f"{info.name}, taught to suppress {names}."
     if report is not None:
         description = f"{description} {summary(report)}"
     return {
@@ -91,4 +91,5 @@ def _common(
         "unlearn.concept": json.dumps(content["concept"]),
         "unlearn.settings": json.dumps(content["settings"]),
         "unlearn.figures": json.dumps({side: content[side] for side in ("before", "after")}),
+        **({"unlearn.also": json.dumps(content["also"])} if content["also"] else {}),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..concepts import ForgetConcept
 from ..dataset import LatentCache, OnPicture, draw_latents
 from ..models.protocol import ModelHandle
-from ..prompts import PromptPair
+from ..prompts import PromptPair, PromptPairs
 from ..settings import EvaluationSettings
 from ..unlearn import UnlearnedModel
 from .alignment import SCORER_CONFIG, ClipScorer
@@ -66,6 +66,7 @@ class AlignmentReport:
         comparisons: a key for each of ``GROUPS``.
         retain_distance: ``cmmd`` between the retain pictures before and after; None without a
             scorer.
+        also: the same for further concepts that the run was to forget.
     """
 
     concept: ForgetConcept
@@ -73,6 +74,12 @@ class AlignmentReport:
     after: Metrics
     comparisons: dict[str, Comparison]
     retain_distance: float | None
+    also: tuple[AlignmentReport, ...] = ()
+
+    @property
+    def each(self) -> tuple[AlignmentReport, ...]:
+        """One report a concept; the first is this one."""
+        return (self, *self.also)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +96,13 @@ def find_scorer(model: ModelHandle) -> ClipScorer | None:
     return ClipScorer.load(folder) if (folder / SCORER_CONFIG).is_file() else None
 
 
-def find_evaluators(model: ModelHandle, unlearned: UnlearnedModel) -> Evaluators:
+def find_evaluators(model: ModelHandle, pairs: PromptPairs) -> Evaluators:
     """Those that the model's folder carries in ``evaluation/``; CLIP also judges if need be."""
     folder, scorer = model.info.source / EVALUATION, find_scorer(model)
     if (folder / JUDGE_FILE).is_file():
         return Evaluators(scorer, ConvJudge.load(folder))
     if scorer is None:
         return Evaluators(None, None)
-    pairs = unlearned.pairs
     concept = pairs.concept
     own = {concept.kind: (concept.name, *concept.replacements)} if concept.replacements else {}
     return Evaluators(scorer, ZeroShotJudge(scorer, {**pairs.dimensions, **own}))
@@ -111,16 +117,39 @@ def evaluate(
     on_picture: OnPicture | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> AlignmentReport:
-    """Compare the unlearned model with its base on forget prompts and retain prompts.
+    """Compare the unlearned model with its base on forget prompts and retain prompts, for each
+    concept by itself.
 
     Args:
-        evaluators: default: what ``find_evaluators`` finds.
+        evaluators: default: what ``find_evaluators`` finds for each concept.
         cache: for the base model's pictures.
         on_picture: progress over the pictures of both models.
         on_step: called after each denoising step.
     """
-    base, pairs = unlearned.base, unlearned.pairs
-    evaluators = evaluators or find_evaluators(base, unlearned)
+    each = unlearned.pairs.each
+
+    def compare(i: int) -> AlignmentReport:
+        def report(done: int, total: int) -> None:
+            if on_picture is not None:
+                on_picture(i * total + done, len(each) * total)
+
+        judges = evaluators or find_evaluators(unlearned.base, each[i])
+        return _compare(unlearned, each[i], settings, judges, cache, report, on_step)
+
+    first, *others = map(compare, range(len(each)))
+    return replace(first, also=tuple(others))
+
+
+def _compare(
+    unlearned: UnlearnedModel,
+    pairs: PromptPairs,
+    settings: EvaluationSettings,
+    evaluators: Evaluators,
+    cache: LatentCache | None,
+    on_picture: OnPicture,
+    on_step: Callable[[], None] | None,
+) -> AlignmentReport:
+    """One concept's report."""
     groups = {
         "forget": _cycle(pairs.test, settings.pictures),
         "retain train": _cycle(pairs.train, settings.pictures),
@@ -132,11 +161,10 @@ def evaluate(
     }
     everything = [prompt for name in GROUPS for prompt in prompts[name]]
     drawn = []
-    for i, (model, its_cache) in enumerate(((base, cache), (unlearned.model, None))):
+    for i, (model, its_cache) in enumerate(((unlearned.base, cache), (unlearned.model, None))):
 
         def report(done: int, total: int, before: int = i * len(everything)) -> None:
-            if on_picture is not None:
-                on_picture(before + done, 2 * total)
+            on_picture(before + done, 2 * total)
 
         latents = draw_latents(
             model, everything, settings.generation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -40,11 +41,12 @@ def before_after(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image
 
 
 def comparison_grid(report: AlignmentReport, per_group: int = 8) -> Image.Image:
-    """Before and after rows for each group of prompts, under a title each."""
+    """Before and after rows for each group of prompts of each concept, under a title each."""
     blocks = []
-    for name in GROUPS:
-        comparison = report.comparisons[name]
-        blocks.append(_title(TITLES[name]))
+    for part, name in itertools.product(report.each, GROUPS):
+        comparison = part.comparisons[name]
+        whose = f"{part.concept.name}: " if report.also else ""
+        blocks.append(_title(whose + TITLES[name]))
         chosen = slice(0, per_group)
         blocks.append(
             _rows(comparison.prompts[chosen], comparison.before[chosen], comparison.after[chosen])

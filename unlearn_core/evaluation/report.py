@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from ..concepts import ForgetConcept
 from ..unlearn import UnlearnedModel
 from .evaluate import AlignmentReport, Metrics
 
@@ -22,6 +23,12 @@ LABELS: dict[str, str] = {
 
 def table(report: AlignmentReport) -> str:
     """The figures before and after, one a line; a dash stands for what nobody could judge."""
+    if not report.also:
+        return _table(report)
+    return "\n\n".join(f"{part.concept.name}\n{_table(part)}" for part in report.each)
+
+
+def _table(report: AlignmentReport) -> str:
     lines = [f"{'':<42}{'before':>9}{'after':>9}"]
     for name, label in LABELS.items():
         before, after = (getattr(side, name) for side in (report.before, report.after))
@@ -33,7 +40,12 @@ def table(report: AlignmentReport) -> str:
 
 
 def summary(report: AlignmentReport) -> str:
-    """What was suppressed and what was kept, in two sentences that claim no more than was seen."""
+    """What was suppressed and what was kept, in two sentences a concept that claim no more than was
+    seen."""
+    return "\n".join(map(_summary, report.each))
+
+
+def _summary(report: AlignmentReport) -> str:
     name, before, after = report.concept.name, report.before, report.after
     if after.concept_shown is None:
         forgotten = f"Nobody here can judge whether {name!r} shows: look at the pictures."
@@ -58,10 +70,15 @@ def summary(report: AlignmentReport) -> str:
 def report_json(
     unlearned: UnlearnedModel, report: AlignmentReport | None, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The contents of ``report.json``: settings, seconds of each phase, figures, every step."""
-    concept = unlearned.pairs.concept
+    """The contents of ``report.json``: settings, seconds of each phase, figures, every step.
+
+    Concept and figures of the first concept; those of further ones are listed under ``also``.
+    """
+    each = unlearned.pairs.each
+    judged = report.each if report else [None] * len(each)
+    first, *others = [_concept_json(p.concept, r) for p, r in zip(each, judged, strict=True)]
     return {
-        "concept": asdict(concept),
+        **first,
         "model": {
             "name": unlearned.base.info.name,
             "family": unlearned.base.info.family,
@@ -69,10 +86,17 @@ def report_json(
         },
         "settings": asdict(unlearned.settings),
         "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
+        "also": others,
+        "steps": [asdict(step) for step in unlearned.reports],
+    }
+
+
+def _concept_json(concept: ForgetConcept, report: AlignmentReport | None) -> dict[str, Any]:
+    return {
+        "concept": asdict(concept),
         "before": _figures(report.before) if report else None,
         "after": _figures(report.after) if report else None,
         "retain_distance": report.retain_distance if report else None,
-        "steps": [asdict(step) for step in unlearned.reports],
     }
 
 

@@ -1,0 +1,181 @@
+"""A whole job's settings, and the JSON file that holds them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .concepts import ForgetConcept
+from .models.options import LoadOptions
+from .presets import PRESETS
+from .prompt_files import read_prompts
+from .prompts import PromptPairs, diversify, together
+from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """Arguments of ``diversify``; where ``templates`` or ``dimensions`` are left out, those of the
+    preset for the concept's kind. ``file`` is a prompt set to read in place of all others."""
+
+    templates: tuple[str, ...] = ()
+    dimensions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    train_count: int = 240
+    test_count: int = 64
+    test_share: float = 0.25
+    invented_names: int = 0
+    gibberish_names: int = 0
+    seed: int = 0
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Also:
+    """A further concept that the same run forgets."""
+
+    concept: ForgetConcept
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What a settings file holds; see ``read_settings``."""
+
+    model: Path
+    concept: ForgetConcept
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    also: tuple[Also, ...] = ()
+    loading: LoadOptions = field(default_factory=LoadOptions)
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    unlearn: UnlearnSettings = field(default_factory=UnlearnSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def pairs(self) -> PromptPairs:
+        """The diversified prompts of every concept.
+
+        Raises:
+            ValueError: prompts that cannot be, or a file of prompts for another concept.
+        """
+        sets = [_prompts(self.concept, self.prompts)]
+        sets += [_prompts(further.concept, further.prompts) for further in self.also]
+        return functools.reduce(together, sets)
+
+
+def _prompts(concept: ForgetConcept, settings: PromptSettings) -> PromptPairs:
+    if settings.file is not None:
+        return _from_file(concept, settings.file)
+    preset = PRESETS[concept.kind]
+    return diversify(
+        concept,
+        settings.templates or preset.templates,
+        settings.dimensions or preset.dimensions,
+        train_count=settings.train_count,
+        test_count=settings.test_count,
+        test_share=settings.test_share,
+        invented_names=settings.invented_names,
+        gibberish_names=settings.gibberish_names,
+        seed=settings.seed,
+    )
+
+
+def _from_file(concept: ForgetConcept, file: Path) -> PromptPairs:
+    try:
+        pairs = read_prompts(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise ValueError(f"prompts.file: cannot read {str(file)!r} ({error})") from None
+    if pairs.concept.name != concept.name:
+        raise ValueError(
+            f"prompts.file: {file.name!r} is for {pairs.concept.name!r} and not {concept.name!r}"
+        )
+    return pairs
+
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(file: str | Path) -> JobSettings:
+    """Read a settings file (JSON); relative paths in it count from its folder.
+
+    Raises:
+        ValueError: not JSON, a missing or unknown field, a value out of range; names the field.
+    """
+    file = Path(file)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"settings: {str(file)!r} does not exist") from None
+    except ValueError as error:
+        raise ValueError(f"settings: {file.name!r} is not JSON ({error})") from None
+    sections = {
+        "concept": ForgetConcept,
+        "prompts": PromptSettings,
+        "loading": LoadOptions,
+        "generation": GenerationSettings,
+        "unlearn": UnlearnSettings,
+    }
+    _check_fields("settings", content, JobSettings)
+    for name in ("model", "concept"):
+        if name not in content:
+            raise ValueError(f"settings: {name!r} is missing in {file.name!r}")
+    parsed: dict[str, Any] = {
+        name: _build(name, kind, content[name])
+        for name, kind in sections.items()
+        if name in content
+    }
+    if "evaluation" in content:
+        evaluation = dict(content["evaluation"])
+        drawing = evaluation.pop("generation", None)
+        if drawing is not None:
+            evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
+        parsed["evaluation"] = _build("evaluation", EvaluationSettings, evaluation)
+    loading = parsed.get("loading")
+    if loading is not None and loading.vae is not None:
+        parsed["loading"] = replace(loading, vae=file.parent / loading.vae)
+    if "also" in content:
+        if not isinstance(content["also"], list):
+            raise ValueError(f"also: wanted a list, got {type(content['also']).__name__}")
+        parsed["also"] = tuple(
+            _further(i, part, file.parent) for i, part in enumerate(content["also"])
+        )
+    if "prompts" in parsed:
+        parsed["prompts"] = _beside(parsed["prompts"], file.parent)
+    return JobSettings(model=file.parent / content["model"], **parsed)
+
+
+def _further(i: int, content: object, folder: Path) -> Also:
+    where = f"also[{i}]"
+    _check_fields(where, content, Also)
+    assert isinstance(content, dict)
+    if "concept" not in content:
+        raise ValueError(f"{where}: 'concept' is missing")
+    concept = _build(f"{where}.concept", ForgetConcept, content["concept"])
+    prompts = _build(f"{where}.prompts", PromptSettings, content.get("prompts", {}))
+    return Also(concept, _beside(prompts, folder))
+
+
+def _beside(prompts: PromptSettings, folder: Path) -> PromptSettings:
+    return prompts if prompts.file is None else replace(prompts, file=folder / prompts.file)
+
+
+def _check_fields(section: str, content: object, kind: type) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{section}: wanted an object, got {type(content).__name__}")
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(content.keys() - known)
+    if unknown:
+        raise ValueError(
+            f"{section}: no field {unknown[0]!r}, choose from {', '.join(sorted(known))}"
+        )
+
+
+def _build(section: str, kind: type[Settings], content: dict[str, Any]) -> Settings:
+    _check_fields(section, content, kind)
+    frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+    try:
+        return kind(**frozen)
+    except TypeError as error:
+        raise ValueError(f"{section}: {error}") from None
