@@ -122,14 +122,14 @@ def choose_interpreter(given: str | None) -> Interpreter:
 def install(python: Interpreter, requirements: Sequence[Path], pinned: bool) -> None:
     """Install what is missing, at once when nothing changed since last time."""
     stamp = python.packages / "unlearn-run.json"
-    done: dict[str, str] = json.loads(stamp.read_text()) if stamp.exists() else {}
+    done: dict[str, str] = json.loads(stamp.read_text("utf-8")) if stamp.exists() else {}
     constraints = ROOT / "constraints.txt"
     wanted = {str(file): _digest(file, constraints, python.torch) for file in requirements}
     if python.torch and wanted.items() <= done.items():
         return
 
     print("Installing packages (a few minutes the first time) …", flush=True)
-    pins = constraints.read_text().splitlines()
+    pins = constraints.read_text("utf-8").splitlines()
     if python.torch is None:
         # By itself and first: the exact version is served for CPU-only machines too, where a bare
         # `torch` would bring gigabytes of CUDA.
@@ -141,7 +141,8 @@ def install(python: Interpreter, requirements: Sequence[Path], pinned: bool) -> 
         effective.write_text("\n".join(_pins_beside_torch(pins if pinned else [], python)))
         named = [part for file in requirements for part in ("-r", str(file))]
         python.pip("-c", str(effective), *named)
-    _install_torchvision_hook(python)
+    if pinned:  # into our own venv: an interpreter of the person's stays as it is
+        _install_torchvision_hook(python)
     stamp.write_text(json.dumps({**done, **wanted}, indent=1))
 
 
@@ -196,7 +197,7 @@ def provision_comfyui(python: Interpreter) -> Path:
 
 def comfyui_requirements(comfyui: Path) -> Path:
     """ComfyUI's requirements without the torch family, which `install` looks after."""
-    lines = (comfyui / "requirements.txt").read_text().splitlines()
+    lines = (comfyui / "requirements.txt").read_text("utf-8").splitlines()
     BUILD.mkdir(exist_ok=True)
     file = BUILD / "comfyui-requirements.txt"
     file.write_text("\n".join(line for line in lines if line.strip() not in TORCH_FAMILY))

@@ -16,7 +16,7 @@ from ..unlearn_core.dataset import LatentCache
 from ..unlearn_core.evaluation.evaluate import find_scorer
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.neighbours import nearest_neighbours
-from ..unlearn_core.prompt_files import read_prompts, write_prompts
+from ..unlearn_core.prompt_files import read_prompt_file, write_prompts
 from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, parse_dimensions, together
 from ..unlearn_core.settings import GenerationSettings
 from . import sockets
@@ -90,6 +90,17 @@ class DiversifyPrompts(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, prompts_file: str | None, **_: object) -> object:
+        """A file that was edited is another input, though its name is the same."""
+        if prompts_file in (None, NO_FILE):
+            return None
+        try:
+            found = prompts_path(prompts_file).stat()
+        except (ValueError, OSError):
+            return None  # ``execute`` says what is wrong
+        return found.st_mtime_ns, found.st_size
+
+    @classmethod
     def execute(
         cls,
         concept: ForgetConcept,
@@ -110,7 +121,7 @@ class DiversifyPrompts(io.ComfyNode):
         also: PromptPairs | None = None,
     ) -> io.NodeOutput:
         if prompts_file != NO_FILE:
-            pairs = _from_file(concept, prompts_file)
+            pairs = read_prompt_file(prompts_path(prompts_file), concept)
         else:
             wordings, words = grid(preset, templates, dimensions)
             if neighbours:
@@ -138,22 +149,18 @@ class DiversifyPrompts(io.ComfyNode):
 def grid(
     preset: str, templates: str, dimensions: str
 ) -> tuple[list[str], Mapping[str, tuple[str, ...]]]:
-    """What the person wrote; what is left empty is the preset's."""
+    """What the person wrote; what is left empty is the preset's.
+
+    Raises:
+        ValueError: an unknown preset, or dimensions that cannot be read.
+    """
+    if preset not in OFFERED:
+        raise ValueError(f"preset must be one of {', '.join(OFFERED)}, got {preset!r}")
     offered = OFFERED[preset]
     return (
         templates.splitlines() if templates.strip() else list(offered.templates),
         parse_dimensions(dimensions) if dimensions.strip() else offered.dimensions,
     )
-
-
-def _from_file(concept: ForgetConcept, name: str) -> PromptPairs:
-    pairs = read_prompts(prompts_path(name).read_text(encoding="utf-8"))
-    if pairs.concept.name != concept.name:
-        raise ValueError(
-            f"prompts_file: {name!r} is for {pairs.concept.name!r} and not {concept.name!r}, "
-            "choose another file or change the concept"
-        )
-    return pairs
 
 
 def _protected(
@@ -175,6 +182,11 @@ def _protected(
             "name its neighbours among the concept's replacements and set this to 0"
         )
     words = [word for word in words_of(candidates) if word not in concept.replacements]
+    if not words:
+        raise ValueError(
+            "candidates: no word that is not among the replacements already, "
+            "write some or set neighbours to 0"
+        )
     few = diversify(
         concept, templates, dimensions, train_count=NEIGHBOUR_PICTURES, test_count=1, seed=seed
     )
@@ -186,7 +198,7 @@ def _protected(
             words,
             few.train,
             scorer,
-            GenerationSettings(seed=seed),
+            GenerationSettings(seed=seed, batch_size=NEIGHBOUR_PICTURES),
             cache=LatentCache(cache_folder()),
             on_picture=bar.of("comparing"),
             on_step=obey_cancel,

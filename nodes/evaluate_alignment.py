@@ -15,6 +15,7 @@ from ..unlearn_core.evaluation.report import summary, table
 from ..unlearn_core.settings import EvaluationSettings, GenerationSettings
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
+from .memory import make_room
 from .pictures import as_image, shown
 from .places import cache_folder
 from .progress import Phases, obey_cancel
@@ -66,10 +67,12 @@ class EvaluateAlignment(io.ComfyNode):
         seed: int,
         generation_steps: int,
         guidance_scale: float,
+        batch_size: int,
     ) -> io.NodeOutput:
-        generation = GenerationSettings(generation_steps, guidance_scale, seed)
+        generation = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
         settings = EvaluationSettings(pictures, generation)
         bar = Phases({DRAWING: 95, JUDGING: 5})
+        make_room()
         # Tensors made in inference mode, as ComfyUI runs nodes, could not be trained on later.
         with torch.inference_mode(False), torch.no_grad():
             report = evaluate(
@@ -113,5 +116,13 @@ def _advanced_inputs() -> list[io.Input]:
             step=0.1,
             tooltip=f"How closely the pictures follow their prompts, {drawing.guidance_scale:g} by "
             "default. Use what you draw with; 1 switches guidance off.",
+        ),
+        io.Int.Input(
+            "batch_size",
+            default=drawing.batch_size,
+            min=1,
+            max=1024,
+            tooltip=f"Pictures drawn at once, {drawing.batch_size} by default. Fewer need less "
+            "memory; the pictures stay the same.",
         ),
     ]

@@ -14,7 +14,7 @@ from ..unlearn_core.models.load import check_model, load_model
 from ..unlearn_core.models.options import LARGEST_IMAGE, PRECISIONS, PREDICTIONS, LoadOptions
 from ..unlearn_core.models.protocol import ModelHandle
 from . import sockets
-from .memory import make_room_to_load
+from .memory import make_room
 from .pictures import shown
 from .places import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
 
@@ -85,7 +85,7 @@ class LoadModel(io.ComfyNode):
         cls, model: str, vae: str, image_size: int, prediction: str, precision: str
     ) -> io.NodeOutput:
         options, path = _options(vae, image_size, prediction, precision), model_path(model)
-        make_room_to_load(path)
+        make_room()
         # ComfyUI runs nodes in inference mode, and weights made there can never be trained.
         with torch.inference_mode(False):
             handle = load_model(path, get_torch_device(), options)

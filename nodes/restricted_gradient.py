@@ -11,14 +11,14 @@ from PIL import Image
 
 from ..unlearn_core.dataset import LatentCache, make_training_sets
 from ..unlearn_core.evaluation.pictures import before_after, loss_chart
-from ..unlearn_core.methods import begin
+from ..unlearn_core.methods import begin, check
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.previews import PreviewPrompts
 from ..unlearn_core.prompts import PromptPairs
 from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
-from .memory import make_room_to_train
+from .memory import make_room
 from .pictures import as_image, shown, stacked
 from .places import cache_folder
 from .progress import Phases, obey_cancel, send_step
@@ -112,8 +112,9 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             npo_beta=npo_beta,
             seed=seed,
         )
-        drawing = GenerationSettings(generation_steps, guidance_scale, seed)
-        make_room_to_train(model, settings)  # refuses a scope that this model has nothing of
+        drawing = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
+        check(model, settings)
+        make_room()
         node_id = str(cls.hidden.unique_id)
         # ComfyUI runs nodes in inference mode, where nothing can be trained.
         with torch.inference_mode(False), torch.enable_grad():

@@ -100,8 +100,8 @@ def advanced_inputs() -> list[io.Input]:
             default=DEFAULT.batch_size,
             min=1,
             max=1024,
-            tooltip=f"Pictures of each kind in a step, {DEFAULT.batch_size} by default. More makes "
-            "calmer steps that need more memory and time.",
+            tooltip=f"Pictures of each kind in a step, {DEFAULT.batch_size} by default, and drawn "
+            "at once before. More makes calmer steps that need more memory and time.",
         ),
         io.Int.Input(
             "retain_batch_factor",

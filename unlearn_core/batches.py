@@ -24,6 +24,8 @@ class TrainingSets:
     Attributes:
         forget_latents, retain_latents: [N, C, h, w].
         forget_conditioning, retain_conditioning: encoded prompts, [N, …].
+
+    All on the CPU: a device has room for a batch of them, and not for thousands.
     """
 
     pairs: PromptPairs
@@ -31,6 +33,21 @@ class TrainingSets:
     retain_latents: Tensor
     forget_conditioning: Conditioning
     retain_conditioning: Conditioning
+
+
+def empty_prompt(model: ModelHandle) -> Conditioning:
+    """The empty prompt, encoded; one row.
+
+    Raises:
+        ValueError: a model that knows none.
+    """
+    try:
+        return model.encode_prompts([""])
+    except ValueError as error:
+        raise ValueError(
+            f"objective {ERASE!r} needs a model that knows the empty prompt, "
+            f"choose another ({error})"
+        ) from None
 
 
 class Batches:
@@ -43,15 +60,7 @@ class Batches:
     def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.nothing: Conditioning | None = None
-        if settings.objective == ERASE:
-            try:
-                self.nothing = base.encode_prompts([""])
-            except ValueError as error:
-                raise ValueError(
-                    f"objective {ERASE!r} needs a model that knows the empty prompt, "
-                    f"choose another ({error})"
-                ) from None
+        self.nothing = empty_prompt(base) if settings.objective == ERASE else None
 
     def forget(self) -> ForgetBatch:
         """``batch_size`` rows, each a concept's picture and its parallel."""
@@ -82,17 +91,25 @@ class Batches:
         noise, t = self._noise(latents)
         return ForgetBatch(
             latents=latents,
-            conditioning=self.sets.forget_conditioning[rows],
+            conditioning=self.sets.forget_conditioning[rows].to(self.base.device),
             parallel_latents=self.sets.retain_latents[rows].to(self.base.device),
-            parallel_conditioning=self.sets.retain_conditioning[rows],
+            parallel_conditioning=self.sets.retain_conditioning[rows].to(self.base.device),
             noise=noise,
             t=t,
+            from_concept=self._halves(len(latents)).to(latents.device),
             nothing=self.nothing,
         )
 
     def _retain_rows(self, rows: Tensor) -> RetainBatch:
         latents = self.sets.retain_latents[rows].to(self.base.device)
-        return latents, self.sets.retain_conditioning[rows], *self._noise(latents)
+        conditioning = self.sets.retain_conditioning[rows].to(self.base.device)
+        return latents, conditioning, *self._noise(latents)
+
+    def _halves(self, count: int) -> Tensor:
+        """True for one half of the rows, in random order; an odd row falls to either side."""
+        order = torch.randperm(count, generator=self.generator)
+        odd = int(torch.randint(2, (1,), generator=self.generator))
+        return (order + odd) % 2 == 0
 
     def _rows(self, count: int) -> Tensor:
         total = len(self.sets.forget_latents)
@@ -100,9 +117,11 @@ class Batches:
 
     def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Gaussian noise and timesteps spread evenly over the schedule (stratified: the same
-        expectation, less variance), drawn on the CPU so that devices agree."""
+        expectation, less variance), drawn on the CPU so that devices agree. In random order, for
+        a row's place in the batch may mean something."""
         count = len(latents)
-        spread = (torch.arange(count) + torch.rand(count, generator=self.generator)) / count
+        strata = torch.randperm(count, generator=self.generator)
+        spread = (strata + torch.rand(count, generator=self.generator)) / count
         t = (spread * self.base.timesteps).long().clamp(max=self.base.timesteps - 1)
         noise = torch.randn(latents.shape, generator=self.generator)
         return noise.to(latents.device), t.to(latents.device)

@@ -102,6 +102,8 @@ def run(options: argparse.Namespace) -> None:
     if options.stage == "prompts":
         pairs = settings.pairs()
         if options.json:
+            if pairs.also:
+                raise ValueError("also: a file of prompts holds one concept; leave the others out")
             sys.stdout.write(write_prompts(pairs))
         else:
             for part, split in itertools.product(pairs.each, ("train", "test")):

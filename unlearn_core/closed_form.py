@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .batches import TrainingSets
 from .models.protocol import ModelHandle
-from .settings import UnlearnSettings
+from .settings import UCE, UnlearnSettings
 from .unlearn import StepReport, UnlearnedModel
 
 RIDGE = 0.5  # how much the weights want to stay as they are, as in the authors' code
@@ -28,13 +28,7 @@ class ClosedForm:
 
     def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
         self.base, self.sets, self.settings = base, sets, settings
-        names = [n for n, _ in base.named_parameters() if n.endswith(KEYS_AND_VALUES)]
-        if not names:
-            raise ValueError(
-                f"method {settings.method!r} edits cross-attention, which {base.info.name!r} "
-                "has none of: choose another"
-            )
-        self.names = names
+        self.names = edited_names(base)
 
     def __len__(self) -> int:
         return 0
@@ -48,7 +42,7 @@ class ClosedForm:
         moved, wanted, kept = _tokens(self.sets)
         model = self.base.trainable_copy(self.names)
         weights = dict(model.named_parameters())
-        ridge = RIDGE * torch.eye(moved.shape[1], device=moved.device)
+        ridge = RIDGE * torch.eye(moved.shape[1])
         keeping = self.settings.retain_weight * kept.T @ kept + ridge
         inputs = moved.T @ moved + keeping  # [D, D]
         outputs = moved.T @ wanted + keeping
@@ -56,8 +50,23 @@ class ClosedForm:
         change = torch.linalg.solve(inputs, outputs)
         for name in self.names:
             weight = weights[name].requires_grad_(False)
-            weight.copy_((change @ weight.T.double()).T)
+            weight.copy_((change @ weight.T.cpu().double()).T)
         return UnlearnedModel(model, self.base, self.sets.pairs, self.settings, ())
+
+
+def edited_names(model: ModelHandle) -> list[str]:
+    """The keys' and values' weights of every cross-attention.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = [name for name, _ in model.named_parameters() if name.endswith(KEYS_AND_VALUES)]
+    if not names:
+        raise ValueError(
+            f"method {UCE!r} edits cross-attention, which {model.info.name!r} has none of: "
+            "choose another"
+        )
+    return names
 
 
 def _tokens(sets: TrainingSets) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,8 +75,9 @@ def _tokens(sets: TrainingSets) -> tuple[Tensor, Tensor, Tensor]:
     CLIP looks backward only: a pair's embeddings are equal up to the concept's word, and from there
     on each position of the one should act like the same position of the other.
     """
-    forget = sets.forget_conditioning.values.double()
-    retain = sets.retain_conditioning.values.double()
+    # On the CPU, for not every device knows float64.
+    forget = sets.forget_conditioning.values.cpu().double()
+    retain = sets.retain_conditioning.values.cpu().double()
     differs = (forget - retain).abs().amax(-1) > 1e-4  # [N, L]
     from_word = differs.cumsum(1) > 0
     return forget[from_word], retain[from_word], retain.flatten(0, 1)

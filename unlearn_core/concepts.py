@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
+
+
+def require_words(field: str, value: object) -> None:
+    """Refuse what is no list of texts; one text alone would pass for a list of its letters.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if not isinstance(value, (tuple, list)) or not all(isinstance(word, str) for word in value):
+        raise ValueError(f"{field} must be a list of texts, got {value!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -23,9 +33,11 @@ class ForgetConcept:
     name: str
     kind: str = "style"
     synonyms: tuple[str, ...] = ()
-    replacements: tuple[str, ...] = field(default=())
+    replacements: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"concept must be a word, got {self.name!r}")
         if not self.name.strip():
             raise ValueError(
                 f"concept must name what to forget, got {self.name!r}: type a word such as 'ink'"
@@ -33,6 +45,7 @@ class ForgetConcept:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         for field_name in ("synonyms", "replacements"):
+            require_words(field_name, getattr(self, field_name))
             for word in getattr(self, field_name):
                 if not word.strip():
                     raise ValueError(f"{field_name} holds an empty word: remove it")

@@ -51,9 +51,12 @@ class LatentCache:
         return self.folder / f"{key}.safetensors"
 
 
-def picture_key(fingerprint: str, prompt: str, seed: int, settings: GenerationSettings) -> str:
-    """Hash of everything that decides a picture: model, prompt, seed, sampler settings."""
-    content = [fingerprint, prompt, seed, settings.steps, settings.guidance_scale]
+def picture_key(model: ModelHandle, prompt: str, seed: int, settings: GenerationSettings) -> str:
+    """Hash of everything that decides a picture: the model and how it was loaded, prompt, seed,
+    sampler settings."""
+    info = model.info
+    loaded = [info.fingerprint, info.prediction, info.mixed, *model.latent_shape]
+    content = [loaded, prompt, seed, settings.steps, float(settings.guidance_scale)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -76,10 +79,7 @@ def draw_latents(
     """
     total = len(prompts)
     seeds = [settings.seed + i for i in range(total)]
-    keys = [
-        picture_key(model.info.fingerprint, p, s, settings)
-        for p, s in zip(prompts, seeds, strict=True)
-    ]
+    keys = [picture_key(model, p, s, settings) for p, s in zip(prompts, seeds, strict=True)]
     found = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
     drawn = {i: latent for i, latent in found.items() if latent is not None}
     missing = [i for i in range(total) if i not in drawn]
@@ -132,6 +132,6 @@ def make_training_sets(
         pairs=pairs,
         forget_latents=draw(forget, 0),
         retain_latents=draw(retain, len(forget)),
-        forget_conditioning=model.encode_prompts(forget),
-        retain_conditioning=model.encode_prompts(retain),
+        forget_conditioning=model.encode_prompts(forget).to("cpu"),
+        retain_conditioning=model.encode_prompts(retain).to("cpu"),
     )

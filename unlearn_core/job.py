@@ -9,18 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
+from .checkpoints.atomic import appearing
 from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
-from .methods import begin
+from .methods import begin, check
 from .models.load import load_model
 from .models.tensors import with_tensors
-from .parameters import parameter_names
 from .settings_file import JobSettings
 from .unlearn import StepReport, UnlearnedModel
 
@@ -28,7 +28,7 @@ OnProgress = Callable[[str, int, int, StepReport | None], None]
 """Called with (phase, done, total, the step's report while unlearning)."""
 
 SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
-TENSORS, STEPS = "unlearned.safetensors", "unlearned.json"
+TENSORS = "unlearned.safetensors"
 
 Result = TypeVar("Result")
 
@@ -52,7 +52,7 @@ class Job:
         self.base = self._timed(
             "loading", lambda: load_model(settings.model, device, settings.loading)
         )
-        parameter_names(self.base, settings.unlearn.scope)
+        check(self.base, settings.unlearn)
 
     def unlearn(self) -> UnlearnedModel:
         """Draw the sets, unlearn, and leave the changed tensors in the folder."""
@@ -69,32 +69,60 @@ class Job:
         )
         run = begin(self.base, sets, settings.unlearn)
 
-        def train() -> UnlearnedModel:
+        def train() -> None:
             for report in run:
                 self.on_progress("unlearning", report.step, len(run), report)
-            return run.result()
 
-        unlearned = self._timed("unlearning", train)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_file(dict(unlearned.model.changed_tensors()), self.folder / TENSORS)
-        steps = {"seconds": self.seconds, "steps": [asdict(step) for step in unlearned.reports]}
-        (self.folder / STEPS).write_text(json.dumps(steps) + "\n", encoding="utf-8")
-        loss_chart(unlearned.reports).save(self.folder / "loss.png")
+        try:
+            self._timed("unlearning", train)
+        finally:  # broken off, the steps made so far are kept
+            unlearned = run.result()
+            self._store(unlearned)
+            loss_chart(unlearned.reports).save(self.folder / "loss.png")
         return unlearned
+
+    def _store(self, unlearned: UnlearnedModel) -> None:
+        """One file, for weights and what is said of them must never be of two runs."""
+        said = {
+            "of": json.dumps(self._identity()),
+            "seconds": json.dumps(self.seconds),
+            "steps": json.dumps([asdict(step) for step in unlearned.reports]),
+        }
+        destination = self.folder / TENSORS
+        tensors = {n: t.contiguous() for n, t in unlearned.model.changed_tensors().items()}
+        with appearing(destination) as room:
+            save_file(tensors, room / TENSORS, said)
+
+    def _identity(self) -> dict[str, Any]:
+        """What weights left in the folder must have been made from."""
+        content = {
+            "model": self.base.info.fingerprint,
+            "concept": [asdict(part.concept) for part in self.pairs.each],
+            "unlearn": asdict(self.settings.unlearn),
+        }
+        return json.loads(json.dumps(content))
 
     def unlearned(self) -> UnlearnedModel:
         """What ``unlearn`` left in the folder.
 
         Raises:
-            ValueError: it left nothing, or not for this model.
+            ValueError: it left nothing, or not for this model, concept and settings.
         """
         try:
+            with safe_open(self.folder / TENSORS, "pt") as opened:
+                said = opened.metadata() or {}
             tensors = load_file(self.folder / TENSORS)
-            steps = json.loads((self.folder / STEPS).read_text(encoding="utf-8"))
-        except (FileNotFoundError, SafetensorError) as error:
+            of, seconds, steps = (json.loads(said[key]) for key in ("of", "seconds", "steps"))
+            reports = tuple(StepReport(**step) for step in steps)
+        except (FileNotFoundError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
-        self.seconds = {**steps["seconds"], **self.seconds}
-        reports = tuple(StepReport(**step) for step in steps["steps"])
+        for section, wanted in self._identity().items():
+            if of[section] != wanted:
+                raise ValueError(
+                    f"{section}: what `unlearn` left in {str(self.folder)!r} was made with another "
+                    f"{section} than the settings name; unlearn again, or choose another folder"
+                )
+        self.seconds = {**seconds, **self.seconds}
         model = with_tensors(self.base, tensors)
         return UnlearnedModel(model, self.base, self.pairs, self.settings.unlearn, reports)
 

@@ -26,6 +26,8 @@ class ForgetBatch:
         parallel_conditioning: the same prompts without the concept.
         noise: [B, C, h, w].
         t: timesteps int64 [B].
+        from_concept: bool [B]; whether ``redirect`` starts from the concept's picture or from the
+            parallel's.
         nothing: the empty prompt, one row; None where no objective asks for it.
     """
 
@@ -35,6 +37,7 @@ class ForgetBatch:
     parallel_conditioning: Conditioning
     noise: Tensor
     t: Tensor
+    from_concept: Tensor
     nothing: Conditioning | None = None
 
 
@@ -154,8 +157,8 @@ def redirect(
     Half of the rows start from the concept's pictures and half from the parallel's, so that the
     answer is right both where sampling starts and where it ends up.
     """
-    from_concept = torch.arange(len(batch.t), device=batch.t.device) % 2 == 0
-    latents = torch.where(from_concept.view(-1, 1, 1, 1), batch.latents, batch.parallel_latents)
+    from_concept = batch.from_concept.view(-1, 1, 1, 1)
+    latents = torch.where(from_concept, batch.latents, batch.parallel_latents)
     latents_t = model.add_noise(latents, batch.noise, batch.t)
     parallel = batch.parallel_conditioning
     return _away(model, frozen, latents_t, batch, parallel, strengths.negative_guidance)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .restricted_gradient import Coefficients, Gram, into_cone
 
-# A hair more than needed, so that rounding does not leave a rise.
-MARGIN = 1.001
+MARGIN = 1e-3  # a hair more than needed, so that rounding does not leave a rise
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,10 @@ class RestrictedAdam:
         change = self._change(grad_forget, grad_retain, learning_rate)
         more_forget = more_retain = 0.0
         if restrict:
-            more_forget, more_retain = (
-                MARGIN * more for more in into_cone(products, change.forget, change.retain)
+            more_forget, more_retain = into_cone(
+                products,
+                change.forget + MARGIN * abs(change.forget),
+                change.retain + MARGIN * abs(change.retain),
             )
         for parameter, update, f, r in zip(
             self.parameters, self._updates(learning_rate), grad_forget, grad_retain, strict=True

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from .concepts import ForgetConcept
 from .prompts import PromptPair, PromptPairs
 
 FORMAT = "unlearn prompts 1"
-LARGEST = 20_000_000  # characters; a file may come from a stranger
+LARGEST = 20_000_000  # bytes; a file may come from a stranger
 
 
 def write_prompts(pairs: PromptPairs) -> str:
@@ -25,15 +26,40 @@ def write_prompts(pairs: PromptPairs) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
+def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
+    """The prompt set of a file that was made for ``concept``.
+
+    Raises:
+        ValueError: the file cannot be read, is none that ``read_prompts`` takes, or is for another
+            concept.
+    """
+    try:
+        if file.stat().st_size > LARGEST:
+            raise ValueError(f"prompts: {file.name!r} is larger than any prompt set")
+        pairs = read_prompts(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"prompts: cannot read {file.name!r} ({error})") from None
+    if pairs.concept != concept:
+        different = next(
+            f.name
+            for f in fields(concept)
+            if getattr(concept, f.name) != getattr(pairs.concept, f.name)
+        )
+        raise ValueError(
+            f"prompts: {file.name!r} was made for another concept: its {different} is "
+            f"{getattr(pairs.concept, different)!r} and not {getattr(concept, different)!r}; "
+            "choose another file or change the concept"
+        )
+    return pairs
+
+
 def read_prompts(text: str) -> PromptPairs:
-    """The prompt set of a file, checked as one that was made here.
+    """The prompt set that ``write_prompts`` wrote, or somebody else.
 
     Raises:
         ValueError: not JSON, not a prompt set, a forget prompt without the concept or a retain
             prompt with it; names the field.
     """
-    if len(text) > LARGEST:
-        raise ValueError(f"prompts: more than {LARGEST:,} characters, which is no prompt set")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

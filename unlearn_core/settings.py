@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
-from .parameters import SCOPES
+from .parameters import LORA, SCOPES
 from .restricted_gradient import RULES
 
 UCE = "UCE (closed form)"
@@ -72,7 +72,7 @@ class UnlearnSettings:
         retain_batch_factor: the retain batch is this many times as large, for a calmer gradient;
             0 takes the whole retain set at every step, as the paper's RGD does.
         paired: the retain batch begins with the parallels of the forget batch, under the same
-            noise and timesteps.
+            noise and timesteps; not where it is the whole set.
         retain_ema: decay of a moving average of the retain gradient over the steps, below 1;
             0 switches it off.
         restrict_step: whether the optimizer's step is restricted too, after Adam has bent it.
@@ -128,6 +128,11 @@ class UnlearnSettings:
             _require(math.isfinite(value) and value >= 0, field, value, "0 or more")
         _require(0 <= self.retain_ema < 1, "retain_ema", self.retain_ema, "0 or more, below 1")
         _require(0 < self.saliency <= 1, "saliency", self.saliency, "above 0, at most 1")
+        if self.saliency < 1 and (self.weight_decay or self.scope == LORA):
+            raise ValueError(
+                f"saliency must be 1 with weight_decay, which changes every weight, and with scope "
+                f"{LORA!r}, whose layers start at zero, got {self.saliency!r}"
+            )
         for field in ("paired", "restrict_step"):
             value = getattr(self, field)
             _require(isinstance(value, bool), field, value, "true or false")

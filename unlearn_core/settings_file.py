@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .concepts import ForgetConcept
+from .concepts import ForgetConcept, require_words
 from .models.options import LoadOptions
 from .presets import PRESETS
-from .prompt_files import read_prompts
+from .prompt_files import read_prompt_file
 from .prompts import PromptPairs, diversify, together
 from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
 
@@ -31,6 +31,21 @@ class PromptSettings:
     gibberish_names: int = 0
     seed: int = 0
     file: Path | None = None
+
+    def __post_init__(self) -> None:
+        require_words("templates", self.templates)
+        if not isinstance(self.dimensions, Mapping):
+            raise ValueError(f"dimensions must be an object, got {self.dimensions!r:.80}")
+        for name, values in self.dimensions.items():
+            require_words(f"dimensions.{name}", values)
+        for name in ("train_count", "test_count", "invented_names", "gibberish_names", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}")
+        if not isinstance(self.test_share, (int, float)):
+            raise ValueError(f"test_share must be a number, got {self.test_share!r}")
+        if self.file is not None and not isinstance(self.file, (str, Path)):
+            raise ValueError(f"file must be the name of a file, got {self.file!r}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ class JobSettings:
 
 def _prompts(concept: ForgetConcept, settings: PromptSettings) -> PromptPairs:
     if settings.file is not None:
-        return _from_file(concept, settings.file)
+        return read_prompt_file(settings.file, concept)
     preset = PRESETS[concept.kind]
     return diversify(
         concept,
@@ -82,18 +97,6 @@ def _prompts(concept: ForgetConcept, settings: PromptSettings) -> PromptPairs:
     )
 
 
-def _from_file(concept: ForgetConcept, file: Path) -> PromptPairs:
-    try:
-        pairs = read_prompts(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompts.file: cannot read {str(file)!r} ({error})") from None
-    if pairs.concept.name != concept.name:
-        raise ValueError(
-            f"prompts.file: {file.name!r} is for {pairs.concept.name!r} and not {concept.name!r}"
-        )
-    return pairs
-
-
 Settings = TypeVar("Settings")
 
 
@@ -105,7 +108,7 @@ def read_settings(file: str | Path) -> JobSettings:
     """
     file = Path(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"settings: {str(file)!r} does not exist") from None
     except ValueError as error:
@@ -126,7 +129,10 @@ def read_settings(file: str | Path) -> JobSettings:
         for name, kind in sections.items()
         if name in content
     }
+    if not isinstance(content["model"], str):
+        raise ValueError(f"model must be the path of a model, got {content['model']!r}")
     if "evaluation" in content:
+        _check_fields("evaluation", content["evaluation"], EvaluationSettings)
         evaluation = dict(content["evaluation"])
         drawing = evaluation.pop("generation", None)
         if drawing is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unlearn_core.dataset import LatentCache, draw_latents, make_training_sets, picture_key
+from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts import PromptPairs
 from unlearn_core.settings import GenerationSettings
@@ -79,26 +80,35 @@ def test_a_cached_picture_serves_any_batch_size_and_neighbours(
     assert not torch.equal(again[2], first[2])
 
 
-def test_whatever_decides_a_picture_is_in_its_key() -> None:
-    def key(fingerprint: str = "f", prompt: str = "p", seed: int = 1, **settings: float) -> str:
-        return picture_key(fingerprint, prompt, seed, replace(SETTINGS, **settings))
+def test_whatever_decides_a_picture_is_in_its_key(sd_folder: Path) -> None:
+    model: Any = load_model(sd_folder)
+
+    def key(
+        prompt: str = "p", seed: int = 1, loaded: dict[str, Any] | None = None, **settings: float
+    ) -> str:
+        other = replace(model, info=replace(model.info, **(loaded or {})))
+        return picture_key(other, prompt, seed, replace(SETTINGS, **settings))
 
     keys = [
         key(),
-        key(fingerprint="g"),
+        key(loaded={"fingerprint": "g"}),
+        key(loaded={"prediction": "v_prediction"}),
+        key(loaded={"mixed": True}),
+        key(loaded={"image_size": 2 * model.info.image_size}),
         key(prompt="q"),
         key(prompt="p "),
         key(prompt="é"),
         key(seed=2),
         key(steps=3),
         key(guidance_scale=2.0),
-        key(fingerprint="fp", prompt=""),
+        key(prompt=""),
     ]
     assert len(set(keys)) == len(keys)
     assert all(len(k) == hashlib.sha256().digest_size * 2 for k in keys)
     # What does not decide it would only empty the cache; the seed is each picture's own.
     assert key(batch_size=7) == key() == key()
-    assert picture_key("f", "p", 1, replace(SETTINGS, seed=9)) == key()
+    assert picture_key(model, "p", 1, replace(SETTINGS, seed=9)) == key()
+    assert key(guidance_scale=4) == key(guidance_scale=4.0)
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
@@ -106,7 +116,7 @@ def test_a_damaged_cache_file_is_drawn_again(
     counted: Any, cache: LatentCache, content: bytes
 ) -> None:
     first = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
-    damaged = picture_key(counted.info.fingerprint, "a dog", 6, SETTINGS)
+    damaged = picture_key(counted, "a dog", 6, SETTINGS)
     file = cache.folder / f"{damaged}.safetensors"
     file.write_bytes(content)
     counted.drawn.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from unlearn_core.concepts import KINDS, ForgetConcept
 from unlearn_core.names import gibberish, made_up_names
 from unlearn_core.presets import PRESETS
-from unlearn_core.prompt_files import FORMAT, read_prompts, write_prompts
+from unlearn_core.prompt_files import FORMAT, read_prompt_file, read_prompts, write_prompts
 from unlearn_core.prompts import PromptPairs, diversify
 
 CAT = ForgetConcept("cat", "object", ("kitten",), ("dog", "fox"))
@@ -108,6 +109,23 @@ def test_a_bad_file_is_refused_by_field(cats: PromptPairs, change: Any, said: st
 def test_what_is_no_prompt_set_is_said_to_be_none(text: str) -> None:
     with pytest.raises(ValueError, match="^prompts: "):
         read_prompts(text)
+
+
+def test_a_file_is_for_its_own_concept(cats: PromptPairs, tmp_path: Path) -> None:
+    file = tmp_path / "cats.json"
+    file.write_text("\ufeff" + write_prompts(cats), encoding="utf-8")  # as Windows' editors save
+    assert read_prompt_file(file, CAT) == cats
+    for other, said in (
+        (replace(CAT, name="lion"), "its name is 'cat' and not 'lion'"),
+        (replace(CAT, replacements=("fox",)), "its replacements is"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read_prompt_file(file, other)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="prompts: cannot read 'cats.json'"):
+        read_prompt_file(file, CAT)
+    with pytest.raises(ValueError, match="prompts: cannot read 'none.json'"):
+        read_prompt_file(tmp_path / "none.json", CAT)
 
 
 def test_names_with_letters_beyond_ascii_survive(cats: PromptPairs) -> None:

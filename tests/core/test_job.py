@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unlearn_core.cli import main
+from unlearn_core.unlearn import StepReport, Unlearning
 
 Content = dict[str, Any]
 
@@ -100,6 +102,45 @@ def test_stages_one_by_one_make_what_run_makes(settings: Path) -> None:
     assert all(torch.equal(saved[name], tensor) for name, tensor in load_file(weights).items())
 
 
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [("unlearn", "steps", 3), ("concept", "synonyms", ["inky"])],
+)
+def test_a_later_stage_takes_no_weights_of_other_settings(
+    content: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    section: str,
+    field: str,
+    value: object,
+) -> None:
+    assert run("unlearn", write(content, tmp_path)) == 0
+    content[section][field] = value
+    assert run("save", write(content, tmp_path)) == 2
+    assert f"error: {section}: what `unlearn` left in" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_an_interrupt_keeps_the_steps_made_so_far(
+    settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Unlearning._step
+
+    def second_is_interrupted(self: Unlearning) -> StepReport:
+        if self.reports:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Unlearning, "_step", second_is_interrupted)
+    assert run("run", settings) == 130
+    monkeypatch.undo()
+    assert run("save", settings) == 0
+    left = settings.parent / "out"
+    assert load_file(left / "unlearned.safetensors")
+    with safe_open(left / "unlearned.safetensors", "pt") as opened:
+        assert len(json.loads(opened.metadata()["steps"])) == 1
+
+
 def test_prompts_shows_the_pairs_and_draws_nothing(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +160,15 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
         ("concept", "name", " ", "concept must name what to forget"),
         ("prompts", "templates", ["a cat"], "the concept is not in"),
         ("prompts", "train_count", 0, "train_count must be 1 or more"),
+        ("prompts", "train_count", "240", "train_count must be a whole number"),
+        ("prompts", "templates", "a {concept}", "templates must be a list of texts"),
+        ("prompts", "dimensions", {"object": "cat, dog"}, "dimensions.object must be a list"),
+        ("prompts", "dimensions", [], "dimensions must be an object"),
+        ("prompts", "file", "missing.json", "cannot read 'missing.json'"),
+        ("concept", "replacements", "noto", "replacements must be a list of texts"),
+        ("concept", "name", 5, "concept must be a word, got 5"),
+        (None, "model", 5, "model must be the path of a model, got 5"),
+        (None, "evaluation", 5, "evaluation: wanted an object, got int"),
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
         (None, "model", "missing", "does not exist"),
         (None, "modle", "x", "no field 'modle'"),

@@ -38,6 +38,7 @@ def batch(sd_model: ModelHandle) -> ForgetBatch:
         parallel_conditioning=sd_model.encode_prompts(["a dog", "a dog indoors"] * 2),
         noise=draws[2],
         t=torch.tensor([0, 300, 600, 999]),
+        from_concept=torch.tensor([True, False, False, True]),
         nothing=sd_model.encode_prompts([""]),
     )
 
@@ -116,11 +117,11 @@ def test_what_is_wrong_enough_has_no_gradient(
 def test_redirect_is_the_distance_to_the_frozen_prediction_of_the_parallel(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, eta: float
 ) -> None:
-    """Row by row: even rows start from the concept's pictures, odd ones from the parallel's."""
+    """Row by row, each from the picture that it is to start from."""
     found = forget_loss(redirect, changed, sd_model, batch, negative_guidance=eta)
     assert found.shape == (SIZE,)
     for row in range(SIZE):
-        latents = batch.latents if row % 2 == 0 else batch.parallel_latents
+        latents = batch.latents if batch.from_concept[row] else batch.parallel_latents
         one = slice(row, row + 1)
         x_t = sd_model.add_noise(latents[one], batch.noise[one], batch.t[one])
         parallel = sd_model.predict(x_t, batch.parallel_conditioning[one], batch.t[one])

@@ -72,8 +72,8 @@ def test_it_says_what_the_step_changes(restrict: bool) -> None:
 @given(st.integers(0, 10_000), st.floats(-3, 3).map(lambda exponent: 10.0**exponent))
 def test_a_restricted_step_raises_neither_loss(seed: int, scale: float) -> None:
     for move, _, forget, retain in run(5, restrict=True, scale=scale, seed=seed):
-        assert move.dot(forget) <= 1e-5 * move.norm() * forget.norm()
-        assert move.dot(retain) <= 1e-5 * move.norm() * retain.norm()
+        assert move.dot(forget) <= 2e-6 * move.norm() * forget.norm()
+        assert move.dot(retain) <= 2e-6 * move.norm() * retain.norm()
 
 
 def test_adam_alone_breaks_the_promise_of_its_gradient() -> None:
@@ -82,6 +82,17 @@ def test_adam_alone_breaks_the_promise_of_its_gradient() -> None:
     assert sum(c.forget > 0 or c.retain > 0 for _, c, _, _ in free) > 20
     kept = run(200, restrict=True)
     assert not any(c.forget > 0 or c.retain > 0 for _, c, _, _ in kept)
+
+
+def test_the_margin_of_one_loss_does_not_raise_the_other() -> None:
+    """Strong conflict, and a step that already lowers one of the two."""
+    grad_forget, grad_retain = [torch.tensor([1.0, 0.0])], [torch.tensor([-0.9, 0.4359])]
+    products = gram(grad_forget, grad_retain)
+    optimizer = RestrictedAdam([torch.zeros(2)])
+    optimizer.means[0] += torch.tensor([0.09, -4.0])  # momentum that has its own ideas
+    change = optimizer.step(grad_forget, grad_retain, products, (0.0, 0.0), 1.0, restrict=True)
+    assert change.forget <= 0
+    assert change.retain <= 0
 
 
 def test_a_step_that_raises_nothing_is_left_alone() -> None:

@@ -88,6 +88,20 @@ def test_typos_are_close_to_the_word_and_never_it(word: str) -> None:
         assert abs(len(typo) - len(word)) <= max(1, len(word) if len(word) == 1 else 1)
 
 
+def test_a_name_of_two_words_is_misspelled_too() -> None:
+    pairs = diversify(
+        ForgetConcept("Van Gogh", "style", (), ("Monet",)),
+        ["a {object} by {concept}"],
+        {"object": tuple("abcdefgh")},
+        train_count=6,
+        test_count=2,
+    )
+    prompts = misspellings(pairs.concept, pairs.train)
+    assert not any(pairs.concept.is_mentioned_in(prompt) for prompt in prompts)
+    assert all("Van " in prompt for prompt in prompts)
+    assert len(set(typos("Gogh"))) > 3
+
+
 def test_wordings_ask_for_the_concept_in_other_words(ink_pairs: PromptPairs) -> None:
     concept, pairs = ink_pairs.concept, ink_pairs.test
     trained = {pair.forget for pair in (*ink_pairs.train, *ink_pairs.test)}

@@ -81,6 +81,12 @@ def test_the_ends_of_every_range_are_allowed() -> None:
         assert UnlearnSettings(scope=scope).scope == scope
 
 
+def test_a_mask_does_not_go_with_what_it_cannot_mask() -> None:
+    for other in ({"weight_decay": 0.1}, {"scope": "lora"}):
+        with pytest.raises(ValueError, match="saliency must be 1 with"):
+            UnlearnSettings(saliency=0.5, **other)  # pyright: ignore[reportArgumentType]
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="restricted gradient, GradDiff"):
         UnlearnSettings(method="SalUn")

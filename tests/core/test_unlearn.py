@@ -356,6 +356,23 @@ def test_timesteps_are_spread_over_the_whole_schedule(
     assert within.mean().item() == pytest.approx(49.5, abs=3)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_no_row_is_tied_to_a_part_of_the_schedule(
+    sd_model: ModelHandle, sets: TrainingSets, batch_size: int
+) -> None:
+    """Each place in a batch sees every noise level, and both starting points at every level."""
+    batches = Unlearning(sd_model, sets, replace(SETTINGS, batch_size=batch_size)).batches
+    drawn = [batches.forget() for _ in range(400)]
+    t = torch.stack([batch.t for batch in drawn]).float()
+    from_concept = torch.stack([batch.from_concept for batch in drawn])
+    assert (t.mean(0) - sd_model.timesteps / 2).abs().max() < 60
+    assert (from_concept.float().mean(0) - 0.5).abs().max() < 0.1
+    assert abs(t[from_concept].mean() - t[~from_concept].mean()) < 60
+    if batch_size > 1:
+        per_batch = from_concept.sum(1)
+        assert ((per_batch - batch_size / 2).abs() <= 0.5).all()
+
+
 def test_the_learning_rate_warms_up_and_then_stays(
     sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
 ) -> None:

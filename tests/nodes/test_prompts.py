@@ -8,7 +8,7 @@ from typing import Any
 import folder_paths
 import pytest
 
-from .pack import node_result, pack_module, run_node, schema_inputs
+from .pack import NODES, node_result, pack_module, refusals, run_node, schema_inputs
 
 NODE = "UnlearnDiversifyPrompts"
 FEW = {"train_count": 8, "test_count": 2}
@@ -69,8 +69,25 @@ def test_prompts_are_kept_and_read_again(folders: Path) -> None:
         NODE, concept=concept(), prompts_file="shared.json", templates="x", dimensions="x"
     )
     assert again == pairs
-    with pytest.raises(ValueError, match="is for 'ink' and not 'cat'.* change the concept"):
+    with pytest.raises(ValueError, match="its name is 'ink' and not 'cat'.* change the concept"):
         run_node(NODE, concept=concept(concept="cat"), prompts_file="shared.json")
+
+
+def test_an_edited_file_is_another_input(folders: Path) -> None:
+    run_node(NODE, concept=concept(), save_as="mine", **FEW)
+    file = folders / "input" / "mine.json"
+    file.write_bytes((folders / "output" / "unlearn" / "mine.json").read_bytes())
+    fingerprint = NODES[NODE].fingerprint_inputs
+    before = fingerprint(prompts_file="mine.json")
+    assert fingerprint(prompts_file="mine.json") == before
+    file.write_text(file.read_text("utf-8").replace("cat", "tomcat"), encoding="utf-8")
+    assert fingerprint(prompts_file="mine.json") != before
+    assert fingerprint(prompts_file="none") == fingerprint(prompts_file="none")
+
+
+def test_an_unknown_preset_is_answered_with_those_there_are() -> None:
+    (answer,) = refusals(NODE, preset="planet")
+    assert "preset must be one of demo, style, object" in answer
 
 
 def test_a_file_that_is_no_prompt_set_is_refused(folders: Path) -> None:

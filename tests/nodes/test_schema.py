@@ -91,6 +91,7 @@ def test_evaluation_defaults_are_the_core_s() -> None:
         "seed": drawing.seed,
         "generation_steps": drawing.steps,
         "guidance_scale": drawing.guidance_scale,
+        "batch_size": drawing.batch_size,
     }
 
 

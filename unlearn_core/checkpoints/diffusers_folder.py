@@ -58,7 +58,10 @@ def _copy(unlearned: UnlearnedModel, folder: Path) -> None:
     info, changed = unlearned.base.info, unlearned.model.changed_tensors()
     for file in sorted(info.source.rglob("*")):
         relative = file.relative_to(info.source)
+        whole_model = len(relative.parts) == 1 and file.suffix == ".safetensors"
         if not file.is_file() or file.suffix not in KEPT or relative.name == REPORT_FILE:
+            continue
+        if whole_model:  # a download may hold the same model once more, which was taught nothing
             continue
         copy = folder / relative
         copy.parent.mkdir(parents=True, exist_ok=True)

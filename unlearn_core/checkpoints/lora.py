@@ -16,7 +16,10 @@ from ..evaluation.evaluate import AlignmentReport
 from ..models.families import UNET
 from ..models.protocol import LoraLayer
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
+from ..models.weights import fork_rng
+from ..parameters import LORA
 from ..safetensors_file import DTYPES, write_tensors
+from ..settings import UCE
 from ..unlearn import UnlearnedModel
 from .atomic import appearing, refuse_existing
 from .metadata import lora_metadata
@@ -73,7 +76,8 @@ def save_lora(
         tensors, captured = _native(layers), 1.0
         rank, alpha = unlearned.settings.lora_rank, unlearned.settings.lora_alpha
     else:
-        if unlearned.settings.scope == "lora":  # merged since: its change is of that rank
+        ran = unlearned.settings
+        if ran.scope == LORA and ran.method != UCE:  # merged since: its change is of that rank
             rank = unlearned.settings.lora_rank
         tensors, captured = _extracted(unlearned, rank, on_tensor)
         alpha = float(rank)
@@ -126,7 +130,7 @@ def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     [out, in, kh, kw]; fewer rows than ``rank`` where the matrix is smaller."""
     matrix = delta.flatten(1)
     rank = min(rank, *matrix.shape)
-    with torch.random.fork_rng(devices=[]):
+    with fork_rng(matrix.device):
         torch.manual_seed(0)
         u, s, v = torch.svd_lowrank(
             matrix, q=min(rank + OVERSAMPLING, *matrix.shape), niter=ITERATIONS

@@ -15,7 +15,7 @@ from ..models.protocol import ModelHandle
 from ..prompts import PromptPair, PromptPairs
 from ..settings import EvaluationSettings
 from ..unlearn import UnlearnedModel
-from .alignment import SCORER_CONFIG, ClipScorer
+from .alignment import SCORER_CONFIG, SCORER_WEIGHTS, ClipScorer
 from .distance import cmmd
 from .judge import JUDGE_FILE, ConvJudge, Judge, ZeroShotJudge
 
@@ -91,9 +91,11 @@ class Evaluators:
 
 
 def find_scorer(model: ModelHandle) -> ClipScorer | None:
-    """The CLIP that the model's folder carries."""
+    """The CLIP that the model's folder carries; only as safetensors, for without that file
+    open_clip would look for pickles."""
     folder = model.info.source / EVALUATION
-    return ClipScorer.load(folder) if (folder / SCORER_CONFIG).is_file() else None
+    complete = all((folder / name).is_file() for name in (SCORER_CONFIG, SCORER_WEIGHTS))
+    return ClipScorer.load(folder) if complete else None
 
 
 def find_evaluators(model: ModelHandle, pairs: PromptPairs) -> Evaluators:

@@ -218,6 +218,7 @@ def _stable_diffusion(
             size,
             schedule.prediction_type,
             "unet",
+            mixed,
         ),
         denoiser=unet,
         base=unet,
@@ -225,12 +226,12 @@ def _stable_diffusion(
         scheduler_config=config,
         vae=vae,
         text=text,
-        mixed=mixed,
     )
 
 
 def family_of(unet: Any) -> str:
-    """The published family that a U-Net belongs to, or ``"stable-diffusion"`` for another size."""
+    """The published family that a U-Net belongs to, by the width of what it attends to and the
+    number of its blocks; ``"stable-diffusion"`` for none."""
     widths = tuple(unet.config["block_out_channels"])
     for family in FAMILIES:
         blocks = len(family.unet["down_block_types"])

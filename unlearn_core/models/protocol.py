@@ -30,6 +30,7 @@ class ModelInfo:
         prediction: what the denoiser predicts: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         denoiser_folder: where in ``source`` the denoiser's weights are, ``"unet"``; empty for a
             single file.
+        mixed: whether frozen weights keep 16 bits and bfloat16 does the arithmetic.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelInfo:
     image_size: int
     prediction: str
     denoiser_folder: str
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Conditioning:
     def __getitem__(self, index: Tensor | slice | list[int]) -> Conditioning:
         pooled = None if self.pooled is None else self.pooled[index]
         return Conditioning(self.values[index], pooled)
+
+    def to(self, device: torch.device | str) -> Conditioning:
+        """The same on another device."""
+        pooled = None if self.pooled is None else self.pooled.to(device)
+        return Conditioning(self.values.to(device), pooled)
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:

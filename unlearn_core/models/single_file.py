@@ -40,8 +40,11 @@ def read_checkpoint(file: Path) -> tuple[Header, Family]:
 
 def what_it_is(file: Path) -> str:
     """Why a file that does not read as safetensors does not."""
-    with file.open("rb") as stream:
-        start = stream.read(8)
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(8)
+    except OSError:
+        return f"{file.name!r} cannot be opened"
     if start.startswith(b"GGUF"):
         return f"{file.name!r} is a GGUF file, whose weights are quantised"
     if start.startswith((b"PK", b"\x80")):
@@ -78,10 +81,11 @@ def recognise(name: str, header: Header) -> Family:
     else:
         known = {1280: "the SDXL refiner", 1024: "a 2.x unCLIP model"}.get(context, "unknown")
         raise ModelError(f"model: {name!r} is {known} (text width {context}); choose {SUPPORTED}")
-    odd = next((e.dtype for k, e in header.tensors.items() if k.startswith(UNET)), "")
-    if odd not in DTYPES:
+    in_unet = (entry.dtype for key, entry in header.tensors.items() if key.startswith(UNET))
+    unusable = next((dtype for dtype in in_unet if dtype not in DTYPES), None)
+    if unusable is not None:
         raise ModelError(
-            f"model: {name!r} holds {odd} numbers, which cannot be trained; "
+            f"model: {name!r} holds {unusable} numbers, which cannot be trained; "
             "choose its fp16, bf16 or fp32 version"
         )
     other = next((key for key in OTHER_NOISE if key in shapes), None)
@@ -116,14 +120,13 @@ def load_single_file(file: Path, device: torch.device, options: LoadOptions) -> 
     config = {**family.scheduler, "prediction_type": prediction}
     scheduler: Any = DDPMScheduler.from_config(config)
     return StableDiffusionHandle(
-        info=ModelInfo(file.stem, family.name, file, file_hash(file), size, prediction, ""),
+        info=ModelInfo(file.stem, family.name, file, file_hash(file), size, prediction, "", mixed),
         denoiser=unet,
         base=unet,
         vae=vae,
         text=text,
         schedule=NoiseSchedule(scheduler.alphas_cumprod, prediction),
         scheduler_config=dict(scheduler.config),
-        mixed=mixed,
     )
 
 

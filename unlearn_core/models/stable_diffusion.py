@@ -18,15 +18,10 @@ from .text import TextEncoder
 
 @dataclass(frozen=True, eq=False)
 class StableDiffusionHandle(DenoiserHandle):
-    """A ``UNet2DConditionModel`` with its frozen text encoder and autoencoder.
-
-    With ``mixed``, weights that are not trained keep the 16 bits of their file, and bfloat16 does
-    the arithmetic.
-    """
+    """A ``UNet2DConditionModel`` with its frozen text encoder and autoencoder."""
 
     vae: Any
     text: TextEncoder
-    mixed: bool = False
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -68,7 +63,7 @@ class StableDiffusionHandle(DenoiserHandle):
         }
 
     def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.info.mixed)
 
     def sample(
         self,

@@ -17,7 +17,8 @@ def with_tensors(base: ModelHandle, tensors: Mapping[str, Any]) -> ModelHandle:
     model = base.trainable_copy(list(tensors))
     for name, parameter in model.named_parameters():
         if name in tensors:
-            if parameter.shape != tensors[name].shape:
+            value = tensors[name]
+            if parameter.shape != value.shape:
                 raise ValueError(f"tensor {name!r} does not fit {base.info.name!r}")
-            parameter.requires_grad_(False).copy_(tensors[name])
+            parameter.requires_grad_(False).copy_(value)
     return model

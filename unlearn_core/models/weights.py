@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def copy_with_lora(
     copied = copy_with_own(module, ())
     config: Any = LoraConfig(r=rank, target_modules=targets)
     config.lora_alpha = alpha  # typed as int, which nothing of its use needs
-    with torch.random.fork_rng(devices=[]):
+    with fork_rng(next(module.parameters()).device):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, copied, adapter_name=ADAPTER)
     for name, parameter in copied.named_parameters():
@@ -70,6 +71,12 @@ def copy_with_lora(
         else:
             parameter.requires_grad_(False)
     return copied
+
+
+def fork_rng(device: torch.device) -> AbstractContextManager[None]:
+    """Whatever is seeded inside leaves the global generators as they were, the device's too."""
+    devices = [device] if device.type == "cuda" else []
+    return torch.random.fork_rng(devices=devices)
 
 
 def is_lora(name: str) -> bool:

@@ -60,7 +60,8 @@ def run_probe(
     cache: LatentCache | None = None,
     on_step: OnStep = lambda: None,
 ) -> ProbeResult:
-    """Probe the unlearned model, and its base for comparison.
+    """Probe the unlearned model, and its base for comparison, for the first of its concepts:
+    ``unlearned`` with the ``pairs`` of another one asks for that.
 
     Args:
         name: one of ``PROBES``.

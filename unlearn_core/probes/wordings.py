@@ -45,8 +45,11 @@ def long_prompts(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[st
 
 
 def misspellings(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
-    """Each forget prompt with the concept's words mistyped, one mistake each in turn."""
-    wrong = typos(concept.name)
+    """Each forget prompt with the longest of the concept's words mistyped, one mistake each in
+    turn."""
+    longest = max(concept.name.split(), key=len)
+    wrong = [concept.name.replace(longest, typo) for typo in typos(longest)]
+    wrong = [words for words in wrong if not concept.is_mentioned_in(words)] or [f"{longest}q"]
     return [concept.replaced_in(pair.forget, wrong[i % len(wrong)]) for i, pair in enumerate(pairs)]
 
 
