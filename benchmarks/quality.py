@@ -22,18 +22,21 @@ from typing import Any
 from demo.erase import job_settings
 from unlearn_core.cli import CACHE, say
 from unlearn_core.dataset import LatentCache
+from unlearn_core.evaluation.evaluate import find_evaluators
 from unlearn_core.job import Job
-from unlearn_core.settings import EvaluationSettings, UnlearnSettings
+from unlearn_core.probes import PROBES, run_probe
+from unlearn_core.settings import EvaluationSettings, ProbeSettings, UnlearnSettings
+from unlearn_core.unlearn import UnlearnedModel
 
 from .methods import METHODS, candidates
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
 TUNED_ON = "pixel"
+TUNING_PICTURES, PICTURES = 32, 64
 STYLES = ("ink", "twemoji")  # far from all others; with a near neighbour, noto
 OBJECTS = ("guitar", "cat")  # likewise; dog and bear are near
 SEEDS = (0, 1, 2)
-TUNING_PICTURES, PICTURES = 32, 64
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Task:
     seed: int
     settings: UnlearnSettings
     pictures: int
+
+    @property
+    def probed(self) -> bool:
+        """Probes take as long as the run itself: one seed of each scored concept has them."""
+        return self.concept != TUNED_ON and self.seed == SEEDS[0]
 
     @property
     def record(self) -> Path:
@@ -116,8 +124,10 @@ def perform(task: Task) -> None:
     """Run it in this process, and leave its record."""
     settings = job_settings(task.concept, task.settings)
     settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
-    job = Job(settings, ROOM / task.name, cache=LatentCache(CACHE))
-    job.evaluate(job.unlearn())
+    cache = LatentCache(CACHE)
+    job = Job(settings, ROOM / task.name, cache=cache)
+    unlearned = job.unlearn()
+    job.evaluate(unlearned)
     report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
     steps = report.pop("steps")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -129,10 +139,20 @@ def perform(task: Task) -> None:
         "rise_share": share(
             max(step["forget_change"], step["retain_change"]) > 0 for step in steps
         ),
+        "probes": probed(unlearned, cache) if task.probed else None,
         "peak_bytes": peak * (1 if sys.platform == "darwin" else 1024),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     task.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def probed(unlearned: UnlearnedModel, cache: LatentCache) -> dict[str, dict[str, float | None]]:
+    """For each probe, the share of pictures that show the concept, before and after."""
+    judges = find_evaluators(unlearned.base, unlearned.pairs)
+    results = {
+        name: run_probe(name, unlearned, judges, ProbeSettings(), cache=cache) for name in PROBES
+    }
+    return {name: {"before": r.before, "after": r.after} for name, r in results.items()}
 
 
 def share(truths: Iterator[bool]) -> float | None:

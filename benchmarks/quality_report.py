@@ -1,0 +1,154 @@
+"""Tables and a plot of what ``benchmarks.quality`` has measured so far, as ``benchmarks/README.md``
+shows them: ``python -m benchmarks.quality_report``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unlearn_core.cli import say
+
+from .methods import METHODS
+from .quality import OBJECTS, RESULTS, SEEDS, STYLES, harmonic_mean, scored_tasks, tuned
+
+HERE = Path(__file__).parent
+README, PLOT = HERE / "README.md", HERE / "results" / "quality.png"
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
+CONCEPTS = (*STYLES, *OBJECTS)
+Record = dict[str, Any]
+
+
+def drift(side: str) -> Callable[[Record], float]:
+    """How much the alignment of retained pictures has changed."""
+    return lambda r: r["after"]["alignment"][side] - r["before"]["alignment"][side]
+
+
+COLUMNS: dict[str, Callable[[Record], float | None]] = {
+    "UA": lambda r: r["after"]["unlearning_accuracy"],
+    "IRA": lambda r: r["after"]["in_domain_retain"],
+    "CRA": lambda r: r["after"]["cross_domain_retain"],
+    "CRA, forgotten prompts": lambda r: r["after"]["cross_domain_forget"],
+    "harmonic mean": lambda r: harmonic_mean(r["after"]),
+    "alignment, train": drift("retain_train"),
+    "alignment, test": drift("retain_test"),
+    "CMMD": lambda r: r["retain_distance"],
+    "raised a loss": lambda r: r["rise_share"],
+    "seconds": lambda r: r["seconds"]["unlearning"],
+    "GiB": lambda r: r["peak_bytes"] / 2**30,
+}
+SIGNED = {"alignment, train", "alignment, test"}
+ROUGH = {"seconds": 0, "GiB": 1}
+
+
+def records(method: str, concepts: Sequence[str]) -> list[Record]:
+    """What is there of a method's scored runs."""
+    files = [task.record for task in scored_tasks(method, tuple(concepts))]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+
+
+def cell(name: str, values: list[float]) -> str:
+    """Mean and half the range; a dash where nothing is known."""
+    if not values:
+        return "–"
+    digits, sign = ROUGH.get(name, 3), "+" if name in SIGNED else ""
+    spread = (max(values) - min(values)) / 2
+    return f"{statistics.mean(values):{sign}.{digits}f} ± {spread:.{digits}f}"
+
+
+def table(concepts: Sequence[str]) -> str:
+    lines = ["| method | runs | " + " | ".join(COLUMNS) + " |"]
+    lines.append("| --- | --- |" + " --- |" * len(COLUMNS))
+    for method in METHODS:
+        found = records(method, concepts)
+        if not found:
+            continue
+        cells = []
+        for name, read in COLUMNS.items():
+            values = [value for value in map(read, found) if value is not None]
+            cells.append(cell(name, values))
+        expected = len(concepts) * len(SEEDS)
+        lines.append(f"| {method} | {len(found)} of {expected} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def tuning_table() -> str:
+    lines = ["| method | learning rate | retain weight |", "| --- | --- | --- |"]
+    for method in METHODS:
+        settings = tuned(method)
+        if settings is not None:
+            lines.append(f"| {method} | {settings.learning_rate:g} | {settings.retain_weight:g} |")
+    return "\n".join(lines)
+
+
+def probe_table() -> str:
+    found = {
+        method: [r["probes"] for r in records(method, CONCEPTS) if r["probes"]]
+        for method in METHODS
+    }
+    names = list(next((probes[0] for probes in found.values() if probes), {}))
+    if not names:
+        return "No probe has run yet."
+    lines = ["| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    everybody = [probes for of_method in found.values() for probes in of_method]
+    for method, side, chosen in [
+        ("*before unlearning*", "before", everybody),
+        *((method, "after", probes) for method, probes in found.items() if probes),
+    ]:
+        shares = [statistics.mean(probes[name][side] for probes in chosen) for name in names]
+        lines.append(f"| {method} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
+    return "\n".join(lines)
+
+
+def plot() -> None:
+    """Forgetting against keeping, a point a run, a large one a method."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    markers = "oXsDP^v<>*phd8"
+    for method, marker in zip(METHODS, markers, strict=True):
+        points = [
+            (r["after"]["unlearning_accuracy"], drift("retain_test")(r))
+            for r in records(method, CONCEPTS)
+        ]
+        if not points:
+            continue
+        (small,) = axes.plot(*zip(*points, strict=True), marker, ms=3, alpha=0.4)
+        mean = [statistics.mean(values) for values in zip(*points, strict=True)]
+        axes.plot(*mean, marker, ms=9, color=small.get_color(), label=method)
+    axes.axhline(0, color="#1b1b1f", linewidth=0.8)
+    axes.set_xlabel("unlearning accuracy (to the right: forgotten)")
+    axes.set_ylabel("change of alignment, held-out retain prompts (up: kept)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    FigureCanvasAgg(figure).print_png(PLOT)
+
+
+def main() -> None:
+    text = "\n\n".join(
+        (
+            BEGIN,
+            "### Styles: ink (far from the others), twemoji (beside noto)",
+            table(STYLES),
+            "### Objects: guitar (far from the others), cat (beside other animals)",
+            table(OBJECTS),
+            "### What comes back",
+            probe_table(),
+            "### What the search chose",
+            tuning_table(),
+            END,
+        )
+    )
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    README.write_text(before + text + rest.partition(END)[2], encoding="utf-8")
+    if RESULTS.exists():
+        plot()
+    say(text)
+
+
+if __name__ == "__main__":
+    main()
