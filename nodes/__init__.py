@@ -1,4 +1,4 @@
-"""The six nodes, announced to ComfyUI."""
+"""The nodes, announced to ComfyUI: the six of a graph, and pictures of one's own beside them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from .diversify_prompts import DiversifyPrompts
 from .evaluate_alignment import EvaluateAlignment
 from .forget_concept import DefineForgetConcept
 from .load_model import LoadModel
+from .own_pictures import OwnPictures
 from .restricted_gradient import RestrictedGradientUnlearn
 from .save_checkpoint import SaveCheckpoint
 
@@ -18,6 +19,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     RestrictedGradientUnlearn,
     EvaluateAlignment,
     SaveCheckpoint,
+    OwnPictures,
 )
 
 

@@ -142,6 +142,28 @@ def prompts_path(name: str) -> Path:
     return path
 
 
+def picture_folders() -> list[str]:
+    """The folders of ComfyUI's input folder."""
+    folder = Path(folder_paths.get_input_directory())
+    return sorted(f.name for f in folder.iterdir() if f.is_dir()) if folder.is_dir() else []
+
+
+def pictures_path(name: str) -> Path:
+    """The folder of the input folder that has that name.
+
+    Raises:
+        ValueError: anything but the plain name of a folder that is there.
+    """
+    check_name(name, "folder")
+    path = Path(folder_paths.get_input_directory(), name)
+    if not path.is_dir():
+        raise ValueError(
+            f"folder: {name!r} is not in ComfyUI's input folder, "
+            "put it there and press R, or choose another from the list"
+        )
+    return path
+
+
 def save_prompts(name: str, text: str) -> Path:
     """Write a prompt set into the output folder, in place of one of that name.
 

@@ -13,6 +13,7 @@ from ..unlearn_core.dataset import LatentCache, make_training_sets
 from ..unlearn_core.evaluation.pictures import before_after, loss_chart
 from ..unlearn_core.methods import begin, check
 from ..unlearn_core.models.protocol import ModelHandle
+from ..unlearn_core.own_pictures import OwnPictures
 from ..unlearn_core.previews import PreviewPrompts
 from ..unlearn_core.prompts import PromptPairs
 from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
@@ -44,6 +45,17 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                 sockets.Prompts.Input("prompts", tooltip="From Diversify Retain Prompts."),
                 *main_inputs(),
                 *map(sockets.advanced, advanced_inputs()),
+                sockets.Pictures.Input(
+                    "forget_pictures",
+                    optional=True,
+                    tooltip="Pictures of the concept, from Own Pictures, for a concept that the "
+                    "model draws badly or knows under another name.",
+                ),
+                sockets.Pictures.Input(
+                    "retain_pictures",
+                    optional=True,
+                    tooltip="Pictures of what must stay as it is, from Own Pictures.",
+                ),
             ],
             outputs=[
                 sockets.Result.Output(
@@ -89,6 +101,8 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         npo_beta: float,
         saliency: float,
         weight_decay: float,
+        forget_pictures: OwnPictures | None = None,
+        retain_pictures: OwnPictures | None = None,
     ) -> io.NodeOutput:
         settings = UnlearnSettings(
             method=method,
@@ -119,7 +133,14 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         # ComfyUI runs nodes in inference mode, where nothing can be trained.
         with torch.inference_mode(False), torch.enable_grad():
             unlearned, comparison = unlearn(
-                model, prompts, settings, drawing, preview_every, node_id
+                model,
+                prompts,
+                settings,
+                drawing,
+                preview_every,
+                node_id,
+                forget_pictures,
+                retain_pictures,
             )
             chart = loss_chart(unlearned.reports)
             both = as_image(stacked(comparison, chart))
@@ -134,6 +155,8 @@ def unlearn(
     drawing: GenerationSettings,
     preview_every: int,
     node_id: str,
+    forget_pictures: OwnPictures | None,
+    retain_pictures: OwnPictures | None,
 ) -> tuple[UnlearnedModel, Image.Image]:
     """The unlearned model and its before/after picture, told to the page step by step."""
     previews = PreviewPrompts.of(prompts, drawing)
@@ -143,6 +166,8 @@ def unlearn(
         model,
         prompts,
         drawing,
+        forget_pictures=forget_pictures,
+        retain_pictures=retain_pictures,
         cache=LatentCache(cache_folder()),  # so that Cancel loses none of the pictures
         on_picture=bar.of(IMAGES),
         on_step=obey_cancel,

@@ -11,6 +11,7 @@ CATEGORY = "unlearn"
 Model = io.Custom("UNLEARN_MODEL")  # unlearn_core.models.protocol.ModelHandle
 Concept = io.Custom("UNLEARN_CONCEPT")  # unlearn_core.concepts.ForgetConcept
 Prompts = io.Custom("UNLEARN_PROMPTS")  # unlearn_core.prompts.PromptPairs
+Pictures = io.Custom("UNLEARN_PICTURES")  # unlearn_core.own_pictures.OwnPictures
 Result = io.Custom("UNLEARN_RESULT")  # unlearn_core.unlearn.UnlearnedModel
 Report = io.Custom("UNLEARN_REPORT")  # unlearn_core.evaluation.AlignmentReport
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,26 +14,53 @@ from .objectives import ERASE, ForgetBatch
 from .prompts import PromptPairs
 from .settings import UnlearnSettings
 
+Part = TypeVar("Part")
 RetainBatch = tuple[Tensor, Conditioning, Tensor, Tensor]
 """Latents, prompts, noise and timesteps of retain pictures."""
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingSets:
-    """Row i of the forget set and row i of the retain set come from one prompt pair.
+class Rows:
+    """Pictures of one size and their prompts, on the CPU: a device has room for a batch of them,
+    and not for thousands.
 
     Attributes:
-        forget_latents, retain_latents: [N, C, h, w].
-        forget_conditioning, retain_conditioning: encoded prompts, [N, …].
+        latents: [N, C, h, w].
+        conditioning: encoded prompts, [N, …].
+    """
 
-    All on the CPU: a device has room for a batch of them, and not for thousands.
+    latents: Tensor
+    conditioning: Conditioning
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def take(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Conditioning]:
+        return self.latents[rows].to(device), self.conditioning[rows].to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class PairedRows:
+    """Row i of either comes from one prompt pair."""
+
+    forget: Rows
+    retain: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSets:
+    """What a run learns from.
+
+    Attributes:
+        paired: the forget set and its parallels, a part for each picture size.
+        retain: the retain set, likewise; usually the parallels and what joined them.
+        includes_parallels: whether the parallels are in the retain set.
     """
 
     pairs: PromptPairs
-    forget_latents: Tensor
-    retain_latents: Tensor
-    forget_conditioning: Conditioning
-    retain_conditioning: Conditioning
+    paired: tuple[PairedRows, ...]
+    retain: tuple[Rows, ...]
+    includes_parallels: bool = True
 
 
 def empty_prompt(model: ModelHandle) -> Conditioning:
@@ -64,46 +92,57 @@ class Batches:
 
     def forget(self) -> ForgetBatch:
         """``batch_size`` rows, each a concept's picture and its parallel."""
-        return self._forget_rows(self._rows(self.settings.batch_size))
+        part = self._part(self.sets.paired, [len(part.forget) for part in self.sets.paired])
+        return self._forget_rows(part, self._rows(len(part.forget)))
 
     def retain(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
         """The retain pictures of the step, ``batch_size`` at a time: as many times as
         ``retain_batch_factor`` says, or the whole set once."""
         size, factor = self.settings.batch_size, self.settings.retain_batch_factor
         if factor == 0:
-            for rows in torch.arange(len(self.sets.retain_latents)).split(size):
-                yield self._retain_rows(rows)
+            for part in self.sets.retain:
+                for rows in torch.arange(len(part)).split(size):
+                    yield self._retain_rows(part, rows)
             return
-        if self.settings.paired:
+        if self.settings.paired and self.sets.includes_parallels:
             latents, conditioning = forget.parallel_latents, forget.parallel_conditioning
             yield latents, conditioning, forget.noise, forget.t
             factor -= 1
         for _ in range(factor):
-            yield self._retain_rows(self._rows(size))
+            part = self._part(self.sets.retain, [len(part) for part in self.sets.retain])
+            yield self._retain_rows(part, self._rows(len(part)))
 
     def every_forget_row(self) -> Iterator[ForgetBatch]:
         """The whole forget set once, ``batch_size`` rows at a time."""
-        for rows in torch.arange(len(self.sets.forget_latents)).split(self.settings.batch_size):
-            yield self._forget_rows(rows)
+        for part in self.sets.paired:
+            for rows in torch.arange(len(part.forget)).split(self.settings.batch_size):
+                yield self._forget_rows(part, rows)
 
-    def _forget_rows(self, rows: Tensor) -> ForgetBatch:
-        latents = self.sets.forget_latents[rows].to(self.base.device)
+    def _forget_rows(self, part: PairedRows, rows: Tensor) -> ForgetBatch:
+        latents, conditioning = part.forget.take(rows, self.base.device)
+        parallel_latents, parallel_conditioning = part.retain.take(rows, self.base.device)
         noise, t = self._noise(latents)
         return ForgetBatch(
             latents=latents,
-            conditioning=self.sets.forget_conditioning[rows].to(self.base.device),
-            parallel_latents=self.sets.retain_latents[rows].to(self.base.device),
-            parallel_conditioning=self.sets.retain_conditioning[rows].to(self.base.device),
+            conditioning=conditioning,
+            parallel_latents=parallel_latents,
+            parallel_conditioning=parallel_conditioning,
             noise=noise,
             t=t,
             from_concept=self._halves(len(latents)).to(latents.device),
             nothing=self.nothing,
         )
 
-    def _retain_rows(self, rows: Tensor) -> RetainBatch:
-        latents = self.sets.retain_latents[rows].to(self.base.device)
-        conditioning = self.sets.retain_conditioning[rows].to(self.base.device)
+    def _retain_rows(self, part: Rows, rows: Tensor) -> RetainBatch:
+        latents, conditioning = part.take(rows, self.base.device)
         return latents, conditioning, *self._noise(latents)
+
+    def _part(self, parts: Sequence[Part], sizes: Sequence[int]) -> Part:
+        """One of the parts, in proportion to their rows: a batch is of one picture size."""
+        if len(parts) == 1:
+            return parts[0]
+        drawn = torch.multinomial(torch.tensor(sizes).float(), 1, generator=self.generator)
+        return parts[int(drawn)]
 
     def _halves(self, count: int) -> Tensor:
         """True for one half of the rows, in random order; an odd row falls to either side."""
@@ -111,9 +150,8 @@ class Batches:
         odd = int(torch.randint(2, (1,), generator=self.generator))
         return (order + odd) % 2 == 0
 
-    def _rows(self, count: int) -> Tensor:
-        total = len(self.sets.forget_latents)
-        return torch.randint(total, (count,), generator=self.generator)
+    def _rows(self, total: int) -> Tensor:
+        return torch.randint(total, (self.settings.batch_size,), generator=self.generator)
 
     def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Gaussian noise and timesteps spread evenly over the schedule (stratified: the same

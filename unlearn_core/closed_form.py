@@ -75,9 +75,8 @@ def _tokens(sets: TrainingSets) -> tuple[Tensor, Tensor, Tensor]:
     CLIP looks backward only: a pair's embeddings are equal up to the concept's word, and from there
     on each position of the one should act like the same position of the other.
     """
-    # On the CPU, for not every device knows float64.
-    forget = sets.forget_conditioning.values.cpu().double()
-    retain = sets.retain_conditioning.values.cpu().double()
+    forget = torch.cat([part.forget.conditioning.values for part in sets.paired]).double()
+    retain = torch.cat([part.retain.conditioning.values for part in sets.paired]).double()
     differs = (forget - retain).abs().amax(-1) > 1e-4  # [N, L]
     from_word = differs.cumsum(1) > 0
     return forget[from_word], retain[from_word], retain.flatten(0, 1)

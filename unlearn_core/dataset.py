@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .batches import TrainingSets
+from .batches import PairedRows, Rows, TrainingSets
 from .models.protocol import ModelHandle
+from .own_pictures import OwnPictures, captioned, check_retained, encoded
 from .prompts import PromptPairs
 from .settings import GenerationSettings
 
@@ -51,11 +52,17 @@ class LatentCache:
         return self.folder / f"{key}.safetensors"
 
 
-def picture_key(model: ModelHandle, prompt: str, seed: int, settings: GenerationSettings) -> str:
+def picture_key(
+    model: ModelHandle,
+    prompt: str,
+    seed: int,
+    settings: GenerationSettings,
+    latent_shape: tuple[int, int, int] | None = None,
+) -> str:
     """Hash of everything that decides a picture: the model and how it was loaded, prompt, seed,
     sampler settings."""
     info = model.info
-    loaded = [info.fingerprint, info.prediction, info.mixed, *model.latent_shape]
+    loaded = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
     content = [loaded, prompt, seed, settings.steps, float(settings.guidance_scale)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -65,6 +72,7 @@ def draw_latents(
     prompts: Sequence[str],
     settings: GenerationSettings,
     *,
+    latent_shape: tuple[int, int, int] | None = None,
     cache: LatentCache | None = None,
     on_picture: OnPicture | None = None,
     on_step: Callable[[], None] | None = None,
@@ -72,6 +80,7 @@ def draw_latents(
     """One latent for each prompt, picture i from ``settings.seed + i``, [N, C, h, w] on the CPU.
 
     Args:
+        latent_shape: of another size than the model's own.
         cache: read first and filled batch by batch, so that a cancelled run loses little. Only
             for a model as loaded: its fingerprint says nothing of what unlearning changed.
         on_picture: progress in pictures, called after each batch.
@@ -79,7 +88,10 @@ def draw_latents(
     """
     total = len(prompts)
     seeds = [settings.seed + i for i in range(total)]
-    keys = [picture_key(model, p, s, settings) for p, s in zip(prompts, seeds, strict=True)]
+    keys = [
+        picture_key(model, p, s, settings, latent_shape)
+        for p, s in zip(prompts, seeds, strict=True)
+    ]
     found = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
     drawn = {i: latent for i, latent in found.items() if latent is not None}
     missing = [i for i in range(total) if i not in drawn]
@@ -92,6 +104,7 @@ def draw_latents(
             [seeds[i] for i in batch],
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
+            latent_shape=latent_shape,
             on_step=on_step,
         ).float().cpu()  # fmt: skip
         for i, latent in zip(batch, latents, strict=True):
@@ -108,30 +121,61 @@ def make_training_sets(
     pairs: PromptPairs,
     settings: GenerationSettings,
     *,
+    forget_pictures: OwnPictures | None = None,
+    retain_pictures: OwnPictures | None = None,
     cache: LatentCache | None = None,
     on_picture: OnPicture | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> TrainingSets:
     """Draw the pictures of every train prompt of every concept; both halves of a pair start from
-    the same seed."""
-    train = [pair for part in pairs.each for pair in part.train]
-    forget = [pair.forget for pair in train]
-    retain = [pair.retain for pair in train]
-    total = len(forget) + len(retain)
+    the same seed.
 
-    def draw(prompts: list[str], before: int) -> Tensor:
+    Args:
+        forget_pictures: a person's own pictures of the concept, which join the drawn ones or take
+            their place; their parallels are drawn, in the same sizes.
+        retain_pictures: pictures of what is to be kept, likewise.
+
+    Raises:
+        ValueError: a caption that does not go with its set.
+    """
+    own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
+    if retain_pictures:
+        check_retained(retain_pictures, pairs)
+    drawn = [pair for part in pairs.each for pair in part.train]
+    if forget_pictures and forget_pictures.alone:
+        drawn = []
+    total, before = 2 * len(drawn) + len(own_pairs), 0
+
+    def rows(prompts: list[str], shape: tuple[int, int, int]) -> Rows:
+        nonlocal before
+        start = before
+
         def report(done: int, _: int) -> None:
             if on_picture is not None:
-                on_picture(before + done, total)
+                on_picture(start + done, total)
 
-        return draw_latents(
-            model, prompts, settings, cache=cache, on_picture=report, on_step=on_step
+        latents = draw_latents(
+            model,
+            prompts,
+            settings,
+            latent_shape=shape,
+            cache=cache,
+            on_picture=report,
+            on_step=on_step,
         )
+        before += len(prompts)
+        return Rows(latents, model.encode_prompts(prompts).to("cpu"))
 
-    return TrainingSets(
-        pairs=pairs,
-        forget_latents=draw(forget, 0),
-        retain_latents=draw(retain, len(forget)),
-        forget_conditioning=model.encode_prompts(forget).to("cpu"),
-        retain_conditioning=model.encode_prompts(retain).to("cpu"),
-    )
+    paired = []
+    if drawn:
+        forget = rows([pair.forget for pair in drawn], model.latent_shape)
+        retain = rows([pair.retain for pair in drawn], model.latent_shape)
+        paired.append(PairedRows(forget, retain))
+    for own, chosen in encoded(model, forget_pictures):
+        shape = (own.latents.shape[1], own.latents.shape[2], own.latents.shape[3])
+        paired.append(PairedRows(own, rows([own_pairs[i].retain for i in chosen], shape)))
+    kept = [own for own, _ in encoded(model, retain_pictures)]
+    alone = retain_pictures is not None and retain_pictures.alone
+    if not alone:
+        kept = [*(part.retain for part in paired), *kept]
+    return TrainingSets(pairs, tuple(paired), tuple(kept), includes_parallels=not alone)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from unlearn_core.batches import TrainingSets
+from unlearn_core.batches import PairedRows, TrainingSets
 from unlearn_core.closed_form import RIDGE, ClosedForm
 from unlearn_core.dataset import make_training_sets
 from unlearn_core.methods import begin
 from unlearn_core.models.load import load_model
-from unlearn_core.models.protocol import Conditioning, ModelHandle
+from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts import PromptPairs
 from unlearn_core.settings import UCE, GenerationSettings, UnlearnSettings
 
@@ -44,8 +44,9 @@ def test_no_small_change_of_the_weights_serves_the_sum_better(
     name = next(iter(result.model.changed_tensors()))
     before = dict(sd_model.named_parameters())[name].detach().double()
     after = dict(result.model.named_parameters())[name].detach().double()
-    forget = sets.forget_conditioning.values.double()
-    retain = sets.retain_conditioning.values.double()
+    (part,) = sets.paired
+    forget = part.forget.conditioning.values.double()
+    retain = part.retain.conditioning.values.double()
 
     def cost(weight: torch.Tensor) -> torch.Tensor:
         total = RIDGE * (weight - before).square().sum()
@@ -68,7 +69,8 @@ def test_the_concepts_prompts_come_to_act_like_their_parallels(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
     result = begin(sd_model, sets, replace(SETTINGS, retain_weight=0.01)).result()
-    forget, retain = sets.forget_conditioning.values, sets.retain_conditioning.values
+    (part,) = sets.paired
+    forget, retain = part.forget.conditioning.values, part.retain.conditioning.values
     for name in result.model.changed_tensors():
         wanted = outputs(sd_model, name, retain)
         was = (outputs(sd_model, name, forget) - wanted).norm()
@@ -76,7 +78,8 @@ def test_the_concepts_prompts_come_to_act_like_their_parallels(
 
 
 def test_equal_prompts_need_no_edit(sd_model: ModelHandle, sets: TrainingSets) -> None:
-    same = replace(sets, forget_conditioning=Conditioning(sets.retain_conditioning.values))
+    (part,) = sets.paired
+    same = replace(sets, paired=(PairedRows(part.retain, part.retain),))
     assert len(begin(sd_model, same, SETTINGS).result().model.changed_tensors()) == 0
 
 

@@ -206,10 +206,12 @@ def test_training_sets_are_paired_row_by_row(
     seeds = list(range(5, 11))
     # Both halves of a pair start from one seed: they differ by the concept alone.
     assert counted.drawn == [*zip(forget, seeds, strict=True), *zip(retain, seeds, strict=True)]
-    assert torch.equal(sets.forget_conditioning.values, counted.encode_prompts(forget).values)
-    assert torch.equal(sets.retain_conditioning.values, counted.encode_prompts(retain).values)
-    assert torch.equal(sets.forget_latents, draw_latents(counted, forget, SETTINGS, cache=cache))
-    assert torch.equal(sets.retain_latents, draw_latents(counted, retain, SETTINGS, cache=cache))
+    (part,) = sets.paired
+    assert sets.retain == (part.retain,)
+    assert torch.equal(part.forget.conditioning.values, counted.encode_prompts(forget).values)
+    assert torch.equal(part.retain.conditioning.values, counted.encode_prompts(retain).values)
+    assert torch.equal(part.forget.latents, draw_latents(counted, forget, SETTINGS, cache=cache))
+    assert torch.equal(part.retain.latents, draw_latents(counted, retain, SETTINGS, cache=cache))
     assert sets.pairs is pairs
     # Progress never goes back, and ends at the end.
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)

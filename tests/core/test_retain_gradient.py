@@ -70,7 +70,7 @@ def test_the_whole_retain_set_at_every_step(
     fresh = sd_model.trainable_copy([n for n, _ in sd_model.named_parameters() if ".attn2." in n])
     list(unlearning)
     latents = torch.cat([part[0] for part in drawn])
-    assert torch.equal(latents, sets.retain_latents)
+    assert torch.equal(latents, sets.retain[0].latents)
     parameters = [p for n, p in fresh.named_parameters() if ".attn2." in n]
     loss = sum(fresh.denoise_error(*part).flatten(1).mean(1).sum() for part in drawn)
     assert isinstance(loss, Tensor)

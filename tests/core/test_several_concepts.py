@@ -58,9 +58,10 @@ def test_what_one_forgets_the_other_may_not_keep() -> None:
 
 def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: PromptPairs) -> None:
     sets = make_training_sets(sd_model, both, DRAWING)
-    assert len(sets.forget_latents) == len(sets.retain_latents) == 6
+    (part,) = sets.paired
+    assert len(part.forget) == len(part.retain) == 6
     alone = make_training_sets(sd_model, pairs_of("cat", "fox"), DRAWING)
-    assert (sets.forget_latents[:3] == alone.forget_latents).all()
+    assert (part.forget.latents[:3] == alone.paired[0].forget.latents).all()
     run = Unlearning(sd_model, sets, UnlearnSettings(steps=1, batch_size=2))
     assert len(list(run)) == 1
     result = run.result()

@@ -22,6 +22,10 @@ class _ClassHandle(DenoiserHandle):
 
     class_names: tuple[str, ...]
 
+    @property
+    def size_step(self) -> int | None:
+        return None
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         labels = [self._label(prompt) for prompt in prompts]
         return Conditioning(torch.tensor(labels, device=self.device))
@@ -85,9 +89,10 @@ class ClassConditionalHandle(_ClassHandle):
         *,
         steps: int,
         guidance_scale: float,
+        latent_shape: tuple[int, int, int] | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        noise = seeded_noise(seeds, self.latent_shape).to(self.device)
+        noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         classes = self.encode_prompts(prompts)
 
         def predict(latents_t: Tensor, t: Tensor) -> Tensor:
@@ -127,9 +132,10 @@ class DiTHandle(_ClassHandle):
         *,
         steps: int,
         guidance_scale: float,
+        latent_shape: tuple[int, int, int] | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        noise = seeded_noise(seeds, self.latent_shape).to(self.device)
+        noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         classes = self.encode_prompts(prompts)
         nothing = Conditioning(torch.full_like(classes.values, len(self.class_names)))
         predict = self.guided(classes, nothing, guidance_scale)

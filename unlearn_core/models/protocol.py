@@ -106,6 +106,11 @@ class ModelHandle(Protocol):
         """How many noise levels the model was trained on; t is in 0..timesteps-1."""
         ...
 
+    @property
+    def size_step(self) -> int | None:
+        """Edges of pictures may be any multiple of this, in pixels; None: one size only."""
+        ...
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Frozen encoding of each prompt, the empty one included where the family has it.
 
@@ -160,9 +165,14 @@ class ModelHandle(Protocol):
         *,
         steps: int,
         guidance_scale: float,
+        latent_shape: tuple[int, int, int] | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Latents [B, C, h, w] drawn for each prompt; a seed gives the same one in any batch."""
+        """Latents [B, C, h, w] drawn for each prompt; a seed gives the same one in any batch.
+
+        Args:
+            latent_shape: of another size than the model's own, where ``size_step`` allows it.
+        """
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:

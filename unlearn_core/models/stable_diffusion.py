@@ -28,6 +28,11 @@ class StableDiffusionHandle(DenoiserHandle):
         edge = self.info.image_size // autoencoder.scale(self.vae)
         return (int(self.denoiser.config["in_channels"]), edge, edge)
 
+    @property
+    def size_step(self) -> int | None:
+        deepest = 2 ** (len(self.denoiser.config["block_out_channels"]) - 1)
+        return autoencoder.scale(self.vae) * deepest
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         with self._arithmetic():
             return self.text.encode(prompts)
@@ -47,16 +52,19 @@ class StableDiffusionHandle(DenoiserHandle):
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
         with self._arithmetic():
             return self.denoiser(
-                latents_t, t, conditioning.values, added_cond_kwargs=self._added(conditioning)
+                latents_t,
+                t,
+                conditioning.values,
+                added_cond_kwargs=self._added(conditioning, latents_t),
             ).sample.float()
 
-    def _added(self, conditioning: Conditioning) -> dict[str, Tensor] | None:
+    def _added(self, conditioning: Conditioning, latents: Tensor) -> dict[str, Tensor] | None:
         """What SDXL is told besides the prompt: the pooled text, and that the picture was neither
         scaled nor cropped (height, width, top, left, height, width)."""
         if conditioning.pooled is None:
             return None
-        edge = self.info.image_size
-        sizes = torch.tensor([[edge, edge, 0, 0, edge, edge]], device=self.device)
+        height, width = (edge * autoencoder.scale(self.vae) for edge in latents.shape[2:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
         return {
             "text_embeds": conditioning.pooled,
             "time_ids": sizes.expand(len(conditioning), -1),
@@ -72,9 +80,10 @@ class StableDiffusionHandle(DenoiserHandle):
         *,
         steps: int,
         guidance_scale: float,
+        latent_shape: tuple[int, int, int] | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        noise = seeded_noise(seeds, self.latent_shape).to(self.device)
+        noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         prompt = self.encode_prompts(prompts)
         empty = self.encode_prompts([""])[[0] * len(prompts)]
         predict = self.guided(prompt, empty, guidance_scale)

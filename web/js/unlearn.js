@@ -9,6 +9,7 @@ const WIDGET = "unlearn text";
 const PANELS = {
   UnlearnLoadModel: { placeholder: "What was loaded appears here.", min: 94, max: 94 },
   UnlearnDiversifyPrompts: { placeholder: "The prompts appear here.", min: 120 },
+  UnlearnOwnPictures: { placeholder: "The captions appear here.", min: 94 },
   UnlearnRestrictedGradient: { placeholder: "Each step appears here.", min: 56, max: 56 },
   UnlearnEvaluateAlignment: { placeholder: "The figures appear here.", min: 216, max: 216 },
   UnlearnSaveCheckpoint: { placeholder: "Where it was saved appears here.", min: 60 },

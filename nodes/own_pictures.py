@@ -1,0 +1,105 @@
+"""Own Pictures: a person's pictures, with captions, for the forget set or the retain set."""
+
+# ComfyUI passes a node the inputs of its schema by name; its base class says `**kwargs`.
+# pyright: reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..unlearn_core.own_pictures import OwnPictures as Pictures
+from ..unlearn_core.own_pictures import read_folder, with_captions
+from . import sockets
+from .pictures import shown
+from .places import NO_FILE, picture_folders, pictures_path
+
+
+class OwnPictures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="UnlearnOwnPictures",
+            display_name="Unlearn: Own Pictures",
+            category=sockets.CATEGORY,
+            description="Pictures of your own, with what each of them shows: of the concept, to "
+            "forget it as you know it, or of anything that must stay as it is.",
+            is_output_node=True,  # so that the captions can be read before any work starts
+            inputs=[
+                io.String.Input(
+                    "captions",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    default="",
+                    tooltip="What the pictures show: one line for all of them, or one line for "
+                    "each; none by default. In a folder, a text file beside a picture and of the "
+                    "same name counts more. To forget, a caption must name the concept; to keep, "
+                    "it must not.",
+                ),
+                io.Combo.Input(
+                    "folder",
+                    options=[NO_FILE, *picture_folders()],
+                    default=NO_FILE,
+                    tooltip=f"A folder of pictures below ComfyUI's input folder, {NO_FILE!r} by "
+                    "default. They keep their shapes: each is brought to the nearest of a few "
+                    "sizes that the model can draw.",
+                ),
+                io.Boolean.Input(
+                    "alone",
+                    default=False,
+                    label_on="in place of drawn pictures",
+                    label_off="beside drawn pictures",
+                    tooltip="Whether the model learns from these pictures alone, off by default: "
+                    "they join those that it draws itself, which are many more and more varied.",
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="Pictures from another node, such as Load Image, in place of a folder.",
+                ),
+            ],
+            outputs=[
+                sockets.Pictures.Output(
+                    display_name="pictures",
+                    tooltip="For forget_pictures or retain_pictures of Restricted Gradient "
+                    "Unlearn.",
+                ),
+                io.String.Output(display_name="text", tooltip="All the captions, to read."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None) -> bool | str:
+        try:
+            if folder not in (None, NO_FILE):
+                pictures_path(folder)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str | None, **_: object) -> object:
+        """A folder that has changed is another input, though its name is the same."""
+        if folder in (None, NO_FILE):
+            return None
+        try:
+            files = sorted(pictures_path(folder).iterdir())
+            return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        except (ValueError, OSError):
+            return None  # ``execute`` says what is wrong
+
+    @classmethod
+    def execute(
+        cls, captions: str, folder: str, alone: bool, images: Tensor | None = None
+    ) -> io.NodeOutput:
+        if folder == NO_FILE:
+            if images is None:
+                raise ValueError("pictures: none given, link images or choose a folder")
+            linked = tuple(images.movedim(-1, 1)[:, :3].cpu().float())
+            pictures = Pictures(linked, with_captions(len(linked), captions), alone)
+        elif images is None:
+            pictures = Pictures(*read_folder(pictures_path(folder), captions), alone)
+        else:
+            raise ValueError(f"folder: choose {NO_FILE!r} where images are linked, or unlink them")
+        text = "\n".join((f"{len(pictures.captions)} pictures", *pictures.captions))
+        return io.NodeOutput(pictures, text, ui=shown(cls, text=text))

@@ -1,0 +1,204 @@
+"""A person's own pictures in the forget set and the retain set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from unlearn_core.concepts import ForgetConcept
+from unlearn_core.dataset import draw_latents, make_training_sets
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.own_pictures import (
+    OwnPictures,
+    bucket_sizes,
+    filled,
+    read_folder,
+    with_captions,
+)
+from unlearn_core.prompts import PromptPairs, diversify
+from unlearn_core.settings import GenerationSettings, UnlearnSettings
+from unlearn_core.unlearn import Unlearning
+
+DRAWING = GenerationSettings(steps=2)
+
+
+def picture(height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def ink_pairs() -> PromptPairs:
+    return diversify(
+        ForgetConcept("ink", "style", ("inky",), ("pixel", "noto")),
+        ["a {object} in {concept} style"],
+        {"object": ("cat", "dog", "fish", "bird")},
+        train_count=4,
+        test_count=2,
+    )
+
+
+MINE = OwnPictures(
+    (picture(40, 40), picture(30, 60, 1), picture(64, 64, 2)),
+    ("a boat in ink style", "an inky owl", "ink style house"),
+)
+KEPT = OwnPictures((picture(50, 50, 3), picture(60, 30, 4)), ("a boat", "a red owl"))
+
+
+def test_own_pictures_join_both_sets(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
+    plain = make_training_sets(sd_model, ink_pairs, DRAWING)
+    seen: list[tuple[int, int]] = []
+    sets = make_training_sets(
+        sd_model,
+        ink_pairs,
+        DRAWING,
+        forget_pictures=MINE,
+        retain_pictures=KEPT,
+        on_picture=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (11, 11)  # 4 pairs, and 3 parallels
+    drawn, *own = sets.paired
+    assert torch.equal(drawn.forget.latents, plain.paired[0].forget.latents)
+    assert sum(len(part.forget) for part in own) == 3
+    for part in own:
+        assert part.forget.latents.shape == part.retain.latents.shape
+    assert sum(map(len, sets.retain)) == 4 + 3 + 2
+    assert len({part.forget.latents.shape[2:] for part in sets.paired}) > 1
+
+
+def test_a_picture_stands_beside_its_own_parallel(
+    sd_model: ModelHandle, ink_pairs: PromptPairs
+) -> None:
+    """What is encoded is the picture, and what is drawn is its caption with a replacement."""
+    alone = replace(MINE, images=MINE.images[2:], captions=MINE.captions[2:], alone=True)
+    sets = make_training_sets(sd_model, ink_pairs, DRAWING, forget_pictures=alone)
+    (part,) = sets.paired
+    size = bucket_sizes(sd_model)
+    square = min(size, key=lambda s: abs(s[0] - s[1]))
+    expected = sd_model.encode_images(filled(MINE.images[2], square)[None])
+    torch.testing.assert_close(part.forget.latents, expected)
+    parallel = draw_latents(sd_model, ["pixel style house"], DRAWING)
+    torch.testing.assert_close(part.retain.latents, parallel)
+    asked = sd_model.encode_prompts(["ink style house"]).values
+    assert torch.equal(part.forget.conditioning.values, asked)
+    assert sets.retain == (part.retain,)
+
+
+def test_alone_they_are_the_retain_set(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
+    sets = make_training_sets(
+        sd_model, ink_pairs, DRAWING, retain_pictures=replace(KEPT, alone=True)
+    )
+    assert sum(map(len, sets.retain)) == 2
+    assert not sets.includes_parallels
+    batches = Unlearning(sd_model, sets, UnlearnSettings(batch_size=2, paired=True)).batches
+    own = torch.cat([part.latents.flatten() for part in sets.retain])
+    for _ in range(4):
+        for latents, *_ in batches.retain(batches.forget()):
+            assert torch.isin(latents, own).all()
+
+
+def test_a_run_sees_every_size_in_proportion(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
+    sets = make_training_sets(
+        sd_model, ink_pairs, DRAWING, forget_pictures=MINE, retain_pictures=KEPT
+    )
+    run = Unlearning(sd_model, sets, UnlearnSettings(steps=3, batch_size=2, paired=False))
+    assert len(list(run)) == 3
+    shapes = [tuple(run.batches.forget().latents.shape[2:]) for _ in range(300)]
+    for part in sets.paired:
+        size = part.forget.latents.shape[2:]
+        rows = sum(len(p.forget) for p in sets.paired if p.forget.latents.shape[2:] == size)
+        assert shapes.count(tuple(size)) / 300 == pytest.approx(rows / 7, abs=0.1)
+    whole = replace(run.settings, retain_batch_factor=0)
+    again = Unlearning(sd_model, sets, whole).batches
+    assert sum(len(part[0]) for part in again.retain(again.forget())) == 9
+
+
+def test_a_model_of_one_size_gets_that_size(class_folder: Path) -> None:
+    model = load_model(class_folder)
+    edge = model.info.image_size
+    assert bucket_sizes(model) == [(edge, edge)]
+
+
+@given(st.integers(5, 90), st.integers(5, 90), st.sampled_from([(8, 8), (8, 16), (24, 8)]))
+def test_filling_keeps_the_middle_and_the_range(
+    height: int, width: int, size: tuple[int, int]
+) -> None:
+    found = filled(picture(height, width), size)
+    assert found.shape == (3, *size)
+    assert 0 <= found.min() <= found.max() <= 1
+    flat = filled(torch.full((3, height, width), 0.25), size)
+    torch.testing.assert_close(flat, torch.full((3, *size), 0.25), atol=1e-3, rtol=0)
+
+
+def test_filling_crops_evenly() -> None:
+    wide = torch.zeros(3, 10, 30)
+    wide[:, :, 10:20] = 1
+    assert filled(wide, (10, 10)).min() == 1
+
+
+@pytest.mark.parametrize(
+    ("captions", "said"),
+    [
+        (("a cat",), "'a cat' does not mention 'ink'"),
+        (("ink", "ink"), "2 for 1 pictures"),
+    ],
+)
+def test_captions_of_the_concept_must_name_it(
+    sd_model: ModelHandle, ink_pairs: PromptPairs, captions: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_training_sets(
+            sd_model,
+            ink_pairs,
+            DRAWING,
+            forget_pictures=OwnPictures((picture(8, 8),), captions),
+        )
+
+
+def test_what_is_to_be_kept_must_not_name_it(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
+    bad = OwnPictures((picture(8, 8),), ("an inky cat",))
+    with pytest.raises(ValueError, match="is to be kept but mentions 'ink'"):
+        make_training_sets(sd_model, ink_pairs, DRAWING, retain_pictures=bad)
+
+
+def test_one_caption_serves_all() -> None:
+    assert with_captions(3, " a cat \n") == ("a cat",) * 3
+    assert with_captions(2, "a cat\n\na dog") == ("a cat", "a dog")
+    for text in ("", "a\nb"):
+        with pytest.raises(ValueError, match="captions: "):
+            with_captions(3, text)
+
+
+def test_a_folder_of_pictures(tmp_path: Path) -> None:
+    red = np.zeros((6, 4, 3), np.uint8)
+    red[..., 0] = 255
+    Image.fromarray(red).save(tmp_path / "b.png")
+    Image.new("L", (5, 5), 128).save(tmp_path / "a.JPG", "JPEG")
+    turned = Image.new("RGB", (8, 2))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # taken with the camera on its side
+    turned.save(tmp_path / "c.jpg", exif=exif)
+    (tmp_path / "notes.md").write_text("no picture")
+    (tmp_path / "b.txt").write_text("\ufeffa red thing\n", encoding="utf-8")
+    images, captions = read_folder(tmp_path, "a thing")
+    assert [tuple(image.shape) for image in images] == [(3, 5, 5), (3, 6, 4), (3, 8, 2)]
+    assert captions == ("a thing", "a red thing", "a thing")
+    assert images[1][0].min() == 1
+    with pytest.raises(ValueError, match=r"captions: 'a.txt' is not there"):
+        read_folder(tmp_path, "")
+    (tmp_path / "d.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"folder: 'd.png' cannot be read"):
+        read_folder(tmp_path, "a thing")
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="folder: no picture in"):
+        read_folder(tmp_path, "a thing")

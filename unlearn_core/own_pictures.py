@@ -1,0 +1,177 @@
+"""A person's own pictures, with captions, as forget set or retain set."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .batches import Rows
+from .models.protocol import ModelHandle
+from .prompts import PromptPair, PromptPairs, with_articles
+
+RATIOS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)  # width to height
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+LARGEST = 10_000  # pictures of one folder
+
+
+@dataclass(frozen=True, eq=False)
+class OwnPictures:
+    """Pictures and what each shows.
+
+    Attributes:
+        images: each [3, H, W] in 0..1.
+        captions: one a picture.
+        alone: whether they take the place of what the model draws, or join it.
+    """
+
+    images: tuple[Tensor, ...]
+    captions: tuple[str, ...]
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("pictures: none given, link an image or choose a folder")
+        if len(self.images) != len(self.captions):
+            raise ValueError(
+                f"captions: {len(self.captions)} for {len(self.images)} pictures; "
+                "write one for all, or one a line for each"
+            )
+
+
+def with_captions(count: int, text: str) -> tuple[str, ...]:
+    """Captions of ``count`` pictures from what a person wrote: one line for all, or one for each.
+
+    Raises:
+        ValueError: another number of lines.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) not in (1, count):
+        raise ValueError(
+            f"captions: {len(lines)} lines for {count} pictures; "
+            "write one for all, or one a line for each"
+        )
+    return tuple(lines * count if len(lines) == 1 else lines)
+
+
+def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
+    """The pictures of a folder in the order of their names, and their captions: of a ``.txt`` file
+    of the same name where there is one (as LoRA trainers have it), else of ``text``.
+
+    Raises:
+        ValueError: no picture, one that cannot be read, or one without a caption.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)[:LARGEST]
+    if not files:
+        raise ValueError(f"folder: no picture in {folder.name!r} ({', '.join(PICTURES)})")
+    written = [line for line in text.splitlines() if line.strip()]
+    beside = [file.with_suffix(".txt") for file in files]
+    if not written and not all(file.is_file() for file in beside):
+        missing = next(file for file in beside if not file.is_file())
+        raise ValueError(f"captions: {missing.name!r} is not there; add it, or write captions here")
+    captions = with_captions(len(files), text) if written else ("",) * len(files)
+    images = []
+    for file in files:
+        try:
+            with Image.open(file) as opened:
+                upright = ImageOps.exif_transpose(opened).convert("RGB")
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
+        array = np.asarray(upright).astype("float32") / 255
+        images.append(torch.from_numpy(array).permute(2, 0, 1))
+    captions = tuple(
+        own.read_text(encoding="utf-8-sig").strip() if own.is_file() else caption
+        for own, caption in zip(beside, captions, strict=True)
+    )
+    return tuple(images), captions
+
+
+def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[PromptPair]:
+    """A prompt pair for each picture of a concept: its caption, and that with a replacement.
+
+    Raises:
+        ValueError: a caption that mentions none of the concepts.
+    """
+    found = []
+    for i, caption in enumerate(pictures.captions):
+        part = next((p for p in pairs.each if p.concept.is_mentioned_in(caption)), None)
+        if part is None:
+            names = " or ".join(repr(p.concept.name) for p in pairs.each)
+            raise ValueError(
+                f"captions: {caption!r} does not mention {names}, which the picture is to show"
+            )
+        replacements = part.concept.replacements or ("",)
+        replacement = replacements[i % len(replacements)]
+        parallel = with_articles(part.concept.replaced_in(caption, replacement))
+        found.append(PromptPair(caption, parallel, replacement, {}))
+    return found
+
+
+def check_retained(pictures: OwnPictures, pairs: PromptPairs) -> None:
+    """Refuse to keep what is to be forgotten.
+
+    Raises:
+        ValueError: a caption that mentions a concept.
+    """
+    for caption, part in itertools.product(pictures.captions, pairs.each):
+        if part.concept.is_mentioned_in(caption):
+            raise ValueError(
+                f"captions: {caption!r} is to be kept but mentions {part.concept.name!r}"
+            )
+
+
+def encoded(
+    model: ModelHandle, pictures: OwnPictures | None
+) -> Iterator[tuple[Rows, Sequence[int]]]:
+    """The pictures as latents, one part for each size that they were brought to, and which of them
+    are in it. Sizes have about as many pixels as the model's own: shapes stay, nothing is drawn
+    out."""
+    if pictures is None:
+        return
+    sizes = bucket_sizes(model)
+    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, image in enumerate(pictures.images):
+        ratio = math.log(image.shape[2] / image.shape[1])
+        buckets[min(sizes, key=lambda s: abs(math.log(s[1] / s[0]) - ratio))].append(i)
+    for size, chosen in sorted(buckets.items()):
+        latents = [
+            model.encode_images(filled(pictures.images[i], size).unsqueeze(0)).float().cpu()
+            for i in chosen
+        ]
+        prompts = [pictures.captions[i] for i in chosen]
+        yield Rows(torch.cat(latents), model.encode_prompts(prompts).to("cpu")), chosen
+
+
+def bucket_sizes(model: ModelHandle) -> list[tuple[int, int]]:
+    """(height, width) in pixels that pictures are brought to."""
+    edge, step = model.info.image_size, model.size_step
+    if step is None:
+        return [(edge, edge)]
+    found = {
+        (
+            max(step, round(edge / math.sqrt(ratio) / step) * step),
+            max(step, round(edge * math.sqrt(ratio) / step) * step),
+        )
+        for ratio in RATIOS
+    }
+    return sorted(found)
+
+
+def filled(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of the picture [3, H, W], scaled to fill ``size``."""
+    height, width = size
+    scale = max(height / image.shape[1], width / image.shape[2])
+    scaled = (max(height, round(image.shape[1] * scale)), max(width, round(image.shape[2] * scale)))
+    resized = interpolate(image[None], scaled, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+    return resized[:, top : top + height, left : left + width]
