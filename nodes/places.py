@@ -8,14 +8,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
 
-from ..unlearn_core.checkpoints.atomic import appearing
+from ..unlearn_core.checkpoints.atomic import MODEL_INDEX, appearing
 
 PACK = Path(__file__).resolve().parent.parent
 BUNDLED = {
     "EmojiCanvas (demo)": PACK / "demo" / "models" / "emoji-canvas",
     "Digits (demo)": PACK / "demo" / "models" / "digits",
 }
-MODEL_INDEX = "model_index.json"
 OWN_VAE = "the model's own"
 
 RESERVED_CHARACTERS = frozenset('<>:"/\\|?*')

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from .batches import PairedRows, Rows, TrainingSets
-from .models.protocol import ModelHandle
+from .models.protocol import ModelHandle, OnStep
 from .own_pictures import OwnPictures, captioned, check_retained, encoded
 from .prompts import PromptPairs
 from .settings import GenerationSettings
@@ -75,7 +75,7 @@ def draw_latents(
     latent_shape: tuple[int, int, int] | None = None,
     cache: LatentCache | None = None,
     on_picture: OnPicture | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """One latent for each prompt, picture i from ``settings.seed + i``, [N, C, h, w] on the CPU.
 
@@ -125,7 +125,7 @@ def make_training_sets(
     retain_pictures: OwnPictures | None = None,
     cache: LatentCache | None = None,
     on_picture: OnPicture | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> TrainingSets:
     """Draw the pictures of every train prompt of every concept; both halves of a pair start from
     the same seed.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .concepts import ForgetConcept
 from .dataset import LatentCache, OnPicture, draw_latents
 from .evaluation.alignment import ClipScorer
-from .models.protocol import ModelHandle
+from .models.protocol import ModelHandle, OnStep
 from .prompts import PromptPair, with_articles
 from .settings import GenerationSettings
 
@@ -31,7 +31,7 @@ def nearest_neighbours(
     *,
     cache: LatentCache | None = None,
     on_picture: OnPicture | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> list[Neighbour]:
     """The candidates, nearest first.
 

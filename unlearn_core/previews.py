@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from .dataset import draw_latents
-from .models.protocol import ModelHandle
+from .models.protocol import ModelHandle, OnStep
 from .prompts import PromptPairs
 from .settings import GenerationSettings
 
@@ -31,7 +30,7 @@ class PreviewPrompts:
         prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
         return PreviewPrompts(tuple(prompts), len(chosen), settings)
 
-    def draw(self, model: ModelHandle, on_step: Callable[[], None] | None = None) -> Tensor:
+    def draw(self, model: ModelHandle, on_step: OnStep | None = None) -> Tensor:
         """Pictures [N, 3, H, W] in 0..1, one a prompt."""
         latents = draw_latents(model, self.prompts, self.settings, on_step=on_step)
         return model.decode_latents(latents.to(model.device))

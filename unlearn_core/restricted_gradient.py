@@ -58,7 +58,7 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
     for g_f, g_r in zip(grad_forget, grad_retain, strict=True):
         f, r = g_f.flatten().float(), g_r.flatten().float()
         totals += torch.stack([f.dot(f), f.dot(r), r.dot(r)])
-    forget_forget, forget_retain, retain_retain = totals.tolist()  # the step's one device sync
+    forget_forget, forget_retain, retain_retain = totals.tolist()  # one device sync
     if not all(map(math.isfinite, (forget_forget, forget_retain, retain_retain))):
         raise ValueError("a gradient is not finite: lower learning_rate or train in float32")
     return Gram(forget_forget, forget_retain, retain_retain)

@@ -89,7 +89,7 @@ class Unlearning:
             yield report
 
     def result(self) -> UnlearnedModel:
-        """What the steps so far have made."""
+        """What the steps so far have made; the model lives on, and a later step changes it."""
         for parameter in self.parameters:
             parameter.requires_grad_(False)
         pairs, reports = self.sets.pairs, tuple(self.reports)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..concepts import ForgetConcept
 from ..dataset import LatentCache, OnPicture, draw_latents
-from ..models.protocol import ModelHandle
+from ..models.protocol import ModelHandle, OnStep
 from ..prompts import PromptPair, PromptPairs
 from ..settings import EvaluationSettings
 from ..unlearn import UnlearnedModel
@@ -117,7 +117,7 @@ def evaluate(
     evaluators: Evaluators | None = None,
     cache: LatentCache | None = None,
     on_picture: OnPicture | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> AlignmentReport:
     """Compare the unlearned model with its base on forget prompts and retain prompts, for each
     concept by itself.
@@ -149,7 +149,7 @@ def _compare(
     evaluators: Evaluators,
     cache: LatentCache | None,
     on_picture: OnPicture,
-    on_step: Callable[[], None] | None,
+    on_step: OnStep | None,
 ) -> AlignmentReport:
     """One concept's report."""
     groups = {

@@ -11,14 +11,12 @@ from torch import Tensor
 from ..concepts import ForgetConcept
 from ..dataset import LatentCache, draw_latents
 from ..evaluation.evaluate import Evaluators
-from ..models.protocol import ModelHandle
+from ..models.protocol import ModelHandle, OnStep
 from ..prompts import PromptPair
 from ..settings import ProbeSettings
 from ..unlearn import UnlearnedModel
 from .relearning import PLACEHOLDER, invert, relearn
 from .wordings import long_prompts, misspellings, paraphrases
-
-OnStep = Callable[[], None]
 
 
 @dataclass(frozen=True, eq=False)

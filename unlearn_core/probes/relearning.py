@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..models.protocol import ModelHandle
+from ..models.protocol import ModelHandle, OnStep
 from ..models.tensors import with_tensors
 from ..parameters import LORA, parameter_names
 from ..unlearn import UnlearnedModel
 
-OnStep = Callable[[], None]
 RANK = 4
 PLACEHOLDER = "sks"  # a token that means nothing much, the field's habit since DreamBooth
 LORA_RATE, WORD_RATE = 1e-3, 5e-3
