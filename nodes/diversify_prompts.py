@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from comfy.model_management import get_torch_device
 from comfy_api.latest import io
 
 from ..unlearn_core.concepts import ForgetConcept
@@ -18,11 +19,12 @@ from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.neighbours import nearest_neighbours
 from ..unlearn_core.prompt_files import read_prompt_file, write_prompts
 from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, parse_dimensions, together
+from ..unlearn_core.propose import Proposer, extended
 from ..unlearn_core.settings import GenerationSettings
 from . import sockets
 from .forget_concept import words_of
 from .pictures import shown
-from .places import cache_folder, check_name, prompts_path, save_prompts
+from .places import cache_folder, check_name, language_model_path, prompts_path, save_prompts
 from .progress import Phases, obey_cancel
 from .prompt_inputs import NO_FILE, OFFERED, advanced_inputs, main_inputs
 
@@ -75,9 +77,12 @@ class DiversifyPrompts(io.ComfyNode):
         dimensions: str | None,
         preset: str | None,
         prompts_file: str | None,
+        language_model: str | None,
         save_as: str | None,
     ) -> bool | str:
         try:
+            if language_model not in (None, NO_FILE):
+                language_model_path(language_model)
             if prompts_file not in (None, NO_FILE):
                 prompts_path(prompts_file)
             elif templates is not None and dimensions is not None and preset is not None:
@@ -115,6 +120,8 @@ class DiversifyPrompts(io.ComfyNode):
         gibberish_names: int,
         neighbours: int,
         candidates: str,
+        language_model: str,
+        proposals: int,
         prompts_file: str,
         save_as: str,
         model: ModelHandle | None = None,
@@ -124,6 +131,11 @@ class DiversifyPrompts(io.ComfyNode):
             pairs = read_prompt_file(prompts_path(prompts_file), concept)
         else:
             wordings, words = grid(preset, templates, dimensions)
+            if language_model != NO_FILE:
+                proposer = Proposer(language_model_path(language_model), get_torch_device())
+                words = extended(
+                    proposer, words, proposals, concept, seed=seed, on_step=obey_cancel
+                )
             if neighbours:
                 concept = _protected(concept, wordings, words, model, candidates, neighbours, seed)
             pairs = diversify(

@@ -141,6 +141,31 @@ def prompts_path(name: str) -> Path:
     return path
 
 
+def language_models() -> list[str]:
+    """The folders of ``models/LLM`` that hold a model in transformers' layout."""
+    return sorted(file.parent.name for file in _language_folder().glob("*/config.json"))
+
+
+def language_model_path(name: str) -> Path:
+    """The folder of ``models/LLM`` that has that name.
+
+    Raises:
+        ValueError: anything but the plain name of a model that is there.
+    """
+    check_name(name, "language_model")
+    path = _language_folder() / name
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"language_model: {name!r} is not in ComfyUI's models/LLM folder, "
+            "put it there and press R, or choose another from the list"
+        )
+    return path
+
+
+def _language_folder() -> Path:
+    return Path(folder_paths.models_dir, "LLM")
+
+
 def picture_folders() -> list[str]:
     """The folders of ComfyUI's input folder."""
     folder = Path(folder_paths.get_input_directory())

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..unlearn_core.presets import PRESETS, Preset
 from ..unlearn_core.prompts import parse_dimensions
 from ..unlearn_core.settings_file import PromptSettings
-from .places import NO_FILE, prompt_files
+from .places import NO_FILE, language_models, prompt_files
 
 TEMPLATES = """\
 a {object} in {concept} style on a {background} background
@@ -127,6 +127,21 @@ def advanced_inputs() -> list[io.Input]:
             "candidates",
             default="",
             tooltip="Words to choose neighbours from, with commas between them; none by default.",
+        ),
+        io.Combo.Input(
+            "language_model",
+            options=[NO_FILE, *language_models()],
+            default=NO_FILE,
+            tooltip="A language model from ComfyUI's models/LLM folder, a folder of transformers "
+            f"each, that proposes more values for every dimension, {NO_FILE!r} by default. Read "
+            "what it wrote before you use it.",
+        ),
+        io.Int.Input(
+            "proposals",
+            default=8,
+            min=1,
+            max=100,
+            tooltip="How many values it proposes for each dimension, 8 by default.",
         ),
         io.Combo.Input(
             "prompts_file",

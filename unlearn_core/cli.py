@@ -15,8 +15,10 @@ from tqdm import tqdm
 from .dataset import LatentCache
 from .evaluation.report import report_json, summary, table
 from .job import SAVE_AS, Job
+from .presets import PRESETS
 from .prompt_files import write_prompts
-from .settings_file import read_settings
+from .propose import Proposer, extended
+from .settings_file import JobSettings, read_settings
 from .unlearn import StepReport
 
 CACHE = Path.home() / ".cache" / "unlearn"
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     stages = top.add_subparsers(dest="stage", required=True)
     for stage, text in (
         ("prompts", "show the diversified prompt pairs; nothing is drawn"),
+        ("propose", "let a language model of yours propose more values for each dimension"),
         ("unlearn", "draw the forget and retain sets and unlearn; leaves the result in --out"),
         ("evaluate", "compare what `unlearn` left in --out with the model before"),
         ("save", "write what `unlearn` left in --out as a model file or folder"),
@@ -65,7 +68,12 @@ def parser() -> argparse.ArgumentParser:
         sub = stages.add_parser(stage, help=text, description=text)
         sub.add_argument("settings", help="settings file, JSON")
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
-        if stage != "prompts":
+        if stage == "propose":
+            sub.add_argument(
+                "--language-model", type=Path, required=True, help="a folder of transformers"
+            )
+            sub.add_argument("--count", type=int, default=8, help="of each (%(default)s)")
+        if stage not in ("prompts", "propose"):
             sub.add_argument(
                 "--out", type=Path, default=Path("unlearned"), help="folder of results"
             )
@@ -110,6 +118,9 @@ def run(options: argparse.Namespace) -> None:
                 for pair in getattr(part, split):
                     say(f"{split:<6}{pair.forget}  |  {pair.retain}")
         return
+    if options.stage == "propose":
+        propose(settings, options)
+        return
     bars = Bars()
     job = Job(
         settings,
@@ -135,3 +146,18 @@ def run(options: argparse.Namespace) -> None:
         say(f"Saved: {saved}")
     took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"Results in {options.out} ({took})")
+
+
+def propose(settings: JobSettings, options: argparse.Namespace) -> None:
+    """Prints the dimensions with the proposed values, as a settings file has them."""
+    dimensions = settings.prompts.dimensions or PRESETS[settings.concept.kind].dimensions
+    proposer = Proposer(options.language_model)
+    with tqdm(desc="proposing", file=sys.stderr) as bar:
+        found = extended(
+            proposer, dimensions, options.count, settings.concept, on_step=lambda: bar.update(1)
+        )
+    if options.json:
+        say(json.dumps(found, ensure_ascii=False))
+        return
+    for name, values in found.items():
+        say(f"{name}: {', '.join(values)}")

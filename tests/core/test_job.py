@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from unlearn_core.cli import main
 from unlearn_core.unlearn import StepReport, Unlearning
 
+from .tiny_models import write_language_model
+
 Content = dict[str, Any]
 
 
@@ -139,6 +141,21 @@ def test_an_interrupt_keeps_the_steps_made_so_far(
     assert load_file(left / "unlearned.safetensors")
     with safe_open(left / "unlearned.safetensors", "pt") as opened:
         assert len(json.loads(opened.metadata()["steps"])) == 1
+
+
+def test_propose_prints_longer_dimensions(
+    settings: Path, content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_language_model(tmp_path / "llm")
+    asked = ["propose", str(settings), "--language-model", str(model), "--count", "2"]
+    assert main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    given = content["prompts"]["dimensions"]
+    assert [line.split(":")[0] for line in lines] == list(given)
+    for line, values in zip(lines, given.values(), strict=True):
+        assert ", ".join(values) in line
+    assert main([*asked[:3], str(tmp_path / "nothing")]) == 2
+    assert "language_model: 'nothing' has no config.json" in capsys.readouterr().err
 
 
 def test_prompts_shows_the_pairs_and_draws_nothing(

@@ -160,3 +160,35 @@ def write_class_conditional(folder: Path, channels: int = 3) -> Path:
     }
     (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     return folder
+
+
+def write_language_model(folder: Path, text: str = "") -> Path:
+    """A causal language model whose tokens are characters; knows ``text`` by heart."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    letters = {c: i for i, c in enumerate("\0\n" + "".join(map(chr, range(32, 127))))}
+    tokenizer = Tokenizer(WordLevel(letters, unk_token="\0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="\0", unk_token="\0")
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(letters), n_positions=256, n_embd=48, n_layer=1, n_head=2,
+        bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    tokens = torch.tensor([letters[c] for c in text])
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(250 if text else 0):
+        start = torch.randint(len(tokens) - 128, (8,), generator=generator)
+        batch = torch.stack([tokens[s : s + 128] for s in start])
+        loss = model(batch, labels=batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    fast.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder

@@ -8,6 +8,7 @@ from typing import Any
 import folder_paths
 import pytest
 
+from ..core.tiny_models import write_language_model
 from .pack import NODES, node_result, pack_module, refusals, run_node, schema_inputs
 
 NODE = "UnlearnDiversifyPrompts"
@@ -127,3 +128,25 @@ def test_neighbours_need_a_clip(folders: Path) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
     with pytest.raises(ValueError, match="neighbours: 'tiny-sd' has no CLIP beside it"):
         run_node(NODE, concept=concept(), model=model, neighbours=1, candidates="noto")
+
+
+def test_a_language_model_proposes_values(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has learned nothing may write anything: what was given stays in any case."""
+    monkeypatch.setattr(folder_paths, "models_dir", str(folders))
+    write_language_model(folders / "LLM" / "tiny")
+    assert schema_inputs(NODE)["language_model"].options == ["none", "tiny"]
+    pairs, _ = node_result(
+        NODE,
+        concept=concept(),
+        templates="a {thing} in {concept} style",
+        dimensions="thing: boat, owl, shed, road",
+        language_model="tiny",
+        proposals=2,
+        **FEW,
+    )
+    assert pairs.dimensions["thing"][:4] == ("boat", "owl", "shed", "road")
+    assert len(pairs.dimensions["thing"]) <= 6
+    (folders / "LLM" / "tiny" / "config.json").unlink()
+    answers = refusals(NODE, language_model="tiny")
+    assert all("language_model: 'tiny' is not in ComfyUI's models/LLM" in a for a in answers)
+    assert all("language_model" in a for a in refusals(NODE, language_model="../tiny"))
