@@ -153,9 +153,11 @@ def propose(settings: JobSettings, options: argparse.Namespace) -> None:
     dimensions = settings.prompts.dimensions or PRESETS[settings.concept.kind].dimensions
     proposer = Proposer(options.language_model)
     with tqdm(desc="proposing", file=sys.stderr) as bar:
-        found = extended(
-            proposer, dimensions, options.count, settings.concept, on_step=lambda: bar.update(1)
-        )
+
+        def tick() -> None:
+            bar.update()
+
+        found = extended(proposer, dimensions, options.count, settings.concept, on_step=tick)
     if options.json:
         say(json.dumps(found, ensure_ascii=False))
         return
