@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..unlearn_core.objectives import OBJECTIVES, RETAIN_OBJECTIVES
 from ..unlearn_core.parameters import SCOPES
+from ..unlearn_core.schedules import SCHEDULES
 from ..unlearn_core.settings import METHODS, GenerationSettings, UnlearnSettings
 
 DEFAULT = UnlearnSettings()
@@ -67,7 +68,7 @@ def main_inputs() -> list[io.Input]:
             "retain_weight",
             default=DEFAULT.retain_weight,
             min=0.0,
-            max=1000.0,
+            max=100_000.0,
             step=0.1,
             tooltip=f"How much keeping counts against forgetting, {DEFAULT.retain_weight:g} by "
             "default. Higher protects the rest better and forgets more slowly; 0 only forgets.",
@@ -173,6 +174,14 @@ def advanced_inputs() -> list[io.Input]:
             step=0.5,
             tooltip=f"Strength of those layers, {DEFAULT.lora_alpha:g} by default: what they add "
             "is multiplied by lora_alpha / lora_rank. Usually the same as the rank, or half of it.",
+        ),
+        io.Combo.Input(
+            "schedule",
+            options=list(SCHEDULES),
+            default=DEFAULT.schedule,
+            tooltip=f"How the learning rate runs over the steps, {DEFAULT.schedule!r} by default: "
+            "down to zero, so that the last steps settle what the first have stirred up. "
+            "'constant': level, as in the paper.",
         ),
         io.Boolean.Input(
             "restrict_step",

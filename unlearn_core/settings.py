@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
 from .parameters import LORA, SCOPES
 from .restricted_gradient import RULES
+from .schedules import SCHEDULES
 
 UCE = "UCE (closed form)"
 METHODS: tuple[str, ...] = (*RULES, UCE)
@@ -67,7 +68,8 @@ class UnlearnSettings:
         lora_rank: rank of the layers that scope ``lora`` trains.
         lora_alpha: their strength; what they add is multiplied by ``lora_alpha / lora_rank``.
         steps: optimizer steps.
-        learning_rate: of Adam, after a short warm-up.
+        learning_rate: of Adam, at its highest.
+        schedule: how it runs over the steps, a name in ``SCHEDULES``.
         batch_size: pictures of each set per step.
         retain_batch_factor: the retain batch is this many times as large, for a calmer gradient;
             0 takes the whole retain set at every step, as the paper's RGD does.
@@ -94,7 +96,8 @@ class UnlearnSettings:
     lora_rank: int = 16
     lora_alpha: float = 16.0
     steps: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
+    schedule: str = "linear"
     batch_size: int = 16
     retain_batch_factor: int = 1
     paired: bool = True
@@ -102,7 +105,7 @@ class UnlearnSettings:
     restrict_step: bool = True
     weight_decay: float = 0.0
     saliency: float = 1.0
-    retain_weight: float = 100.0
+    retain_weight: float = 400.0
     truncation: float = 1.0
     negative_guidance: float = 0.25
     npo_beta: float = 0.01
@@ -114,6 +117,7 @@ class UnlearnSettings:
             ("objective", OBJECTIVES),
             ("retain_objective", RETAIN_OBJECTIVES),
             ("scope", SCOPES),
+            ("schedule", SCHEDULES),
         ):
             value = getattr(self, field)
             _require(value in known, field, value, f"one of {', '.join(known)}")

@@ -17,11 +17,10 @@ from .parameters import trainable
 from .prompts import PromptPairs
 from .restricted_gradient import RULES, gram
 from .saliency import saliency_mask
+from .schedules import SCHEDULES
 from .settings import UnlearnSettings
 
 Gradient = tuple[Tensor, ...]
-
-WARM_UP = 0.1  # share of the steps over which the learning rate grows from zero
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,12 @@ class Unlearning:
 
         # Adam's step along the direction that is made of them.
         products = gram(grad_forget, grad_retain)
-        warm_up = min(1.0, step / max(1.0, WARM_UP * settings.steps))
         change = self.optimizer.step(
             grad_forget,
             grad_retain,
             products,
             RULES[settings.method](products, settings.retain_weight),
-            settings.learning_rate * warm_up,
+            settings.learning_rate * SCHEDULES[settings.schedule](step, settings.steps),
             restrict=settings.restrict_step,
         )
 

@@ -40,6 +40,7 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "truncation", value) for value in (0.0, -0.1, NAN, INF)),
     *((UnlearnSettings, "retain_weight", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "negative_guidance", value) for value in (-0.1, NAN, INF)),
+    *((UnlearnSettings, "schedule", value) for value in ("", "cosine")),
     *((UnlearnSettings, "retain_objective", value) for value in ("", "keep")),
     *((EvaluationSettings, "pictures", value) for value in (0, -1, 1.5)),
 ]

@@ -378,10 +378,13 @@ def test_no_row_is_tied_to_a_part_of_the_schedule(
         assert ((per_batch - batch_size / 2).abs() <= 0.5).all()
 
 
-def test_the_learning_rate_warms_up_and_then_stays(
-    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_the_learning_rate_warms_up_and_then_stays_or_falls(
+    schedule: str, sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unlearning = Unlearning(sd_model, sets, replace(SETTINGS, steps=30, batch_size=1))
+    unlearning = Unlearning(
+        sd_model, sets, replace(SETTINGS, steps=30, batch_size=1, schedule=schedule)
+    )
     rates: list[float] = []
     step = unlearning.optimizer.step
 
@@ -392,7 +395,12 @@ def test_the_learning_rate_warms_up_and_then_stays(
     monkeypatch.setattr(unlearning.optimizer, "step", spy)
     list(unlearning)
     assert rates[0] < rates[1] < rates[2]
-    assert rates[2:] == [SETTINGS.learning_rate] * 28
+    if schedule == "constant":
+        assert rates[2:] == [SETTINGS.learning_rate] * 28
+    else:
+        steps = [rates[i] - rates[i + 1] for i in range(2, 29)]
+        assert steps == pytest.approx([SETTINGS.learning_rate / 30] * 27)
+        assert rates[-1] == pytest.approx(SETTINGS.learning_rate / 30)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights(

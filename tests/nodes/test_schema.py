@@ -120,6 +120,7 @@ def test_rare_inputs_are_advanced() -> None:
         "guidance_scale",
         "lora_rank",
         "lora_alpha",
+        "schedule",
         "restrict_step",
         "paired",
         "retain_ema",
