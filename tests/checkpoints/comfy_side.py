@@ -123,9 +123,14 @@ def open_clip(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]
     return {f"{prefix}model.{name}": shape for name, shape in shapes.items()}
 
 
+# The rest is fp16, as most files are.
+STORED = {"sd2-v": torch.bfloat16, "sd1-ema": torch.float32}
+
+
 def make(family: str, file: Path, seed: int) -> None:
-    """A checkpoint in the original layout, fp16, its key names and shapes from ComfyUI's modules
-    (and for text encoders from the original releases)."""
+    """A checkpoint in the original layout, its key names and shapes from ComfyUI's modules (and for
+    text encoders from the original releases)."""
+    dtype = STORED.get(family, torch.float16)
     with torch.device("meta"):
         unet = UNetModel(**{**COMMON, **UNETS[family]}, operations=comfy.ops.disable_weight_init)
         vae = comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=VAE, embed_dim=4)
@@ -139,7 +144,7 @@ def make(family: str, file: Path, seed: int) -> None:
         shapes |= clip_l("conditioner.embedders.0.")
         shapes |= open_clip("conditioner.embedders.1.", 1280, 32)
     generator = torch.Generator().manual_seed(seed)
-    tensors = {name: filled(shape, name, generator).half() for name, shape in shapes.items()}
+    tensors = {name: filled(shape, name, generator).to(dtype) for name, shape in shapes.items()}
     if family == "sd2-v":  # by this spread programs tell what a 2.x model predicts
         witness = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
         tensors[witness] = tensors[witness] * 5
