@@ -151,7 +151,7 @@ def make(family: str, file: Path, seed: int) -> None:
     if family == "sd1-ema":
         for name in [n for n in tensors if n.startswith("model.")]:
             flat = "model_ema." + name.removeprefix("model.").replace(".", "")
-            tensors[flat] = tensors[name].float()
+            tensors[flat] = tensors[name].float().clone()
     save_file(tensors, file, metadata={"modelspec.author": "somebody", "format": "pt"})
 
 
