@@ -124,7 +124,7 @@ def open_clip(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]
 
 
 # The rest is fp16, as most files are. Of fp32 ComfyUI keeps 16 bits itself, and nothing compares.
-STORED = {"sd2-v": torch.bfloat16}
+STORED = {"sd1-ema": torch.bfloat16}
 
 
 def make(family: str, file: Path, seed: int) -> None:
