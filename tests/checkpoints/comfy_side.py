@@ -123,8 +123,8 @@ def open_clip(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]
     return {f"{prefix}model.{name}": shape for name, shape in shapes.items()}
 
 
-# The rest is fp16, as most files are. Of fp32 ComfyUI keeps 16 bits itself, and nothing compares.
-STORED = {"sd1-ema": torch.bfloat16}
+# The rest is fp16, as most files are.
+STORED = {"sd2-v": torch.bfloat16, "sd1-ema": torch.float32}
 
 
 def make(family: str, file: Path, seed: int) -> None:
@@ -144,7 +144,10 @@ def make(family: str, file: Path, seed: int) -> None:
         shapes |= clip_l("conditioner.embedders.0.")
         shapes |= open_clip("conditioner.embedders.1.", 1280, 32)
     generator = torch.Generator().manual_seed(seed)
-    tensors = {name: filled(shape, name, generator).to(dtype) for name, shape in shapes.items()}
+    # Values that fp16 can hold too, which is what ComfyUI keeps text encoders in.
+    tensors = {
+        name: filled(shape, name, generator).half().to(dtype) for name, shape in shapes.items()
+    }
     if family == "sd2-v":  # by this spread programs tell what a 2.x model predicts
         witness = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
         tensors[witness] = tensors[witness] * 5
