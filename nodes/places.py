@@ -121,7 +121,7 @@ NO_FILE = "none"
 
 def prompt_files() -> list[str]:
     """The ``.json`` files of ComfyUI's input folder."""
-    folder = Path(folder_paths.get_input_directory())
+    folder = _input_folder()
     return sorted(file.name for file in folder.glob("*.json")) if folder.is_dir() else []
 
 
@@ -131,14 +131,7 @@ def prompts_path(name: str) -> Path:
     Raises:
         ValueError: anything but the plain name of a file that is there.
     """
-    check_name(name, "prompts_file")
-    path = Path(folder_paths.get_input_directory(), name)
-    if not path.is_file():
-        raise ValueError(
-            f"prompts_file: {name!r} is not in ComfyUI's input folder, "
-            "put it there and press R, or choose another from the list"
-        )
-    return path
+    return _chosen("prompts_file", name, prompt_files(), _input_folder(), "input")
 
 
 def language_models() -> list[str]:
@@ -152,23 +145,31 @@ def language_model_path(name: str) -> Path:
     Raises:
         ValueError: anything but the plain name of a model that is there.
     """
-    check_name(name, "language_model")
-    path = _language_folder() / name
-    if not (path / "config.json").is_file():
-        raise ValueError(
-            f"language_model: {name!r} is not in ComfyUI's models/LLM folder, "
-            "put it there and press R, or choose another from the list"
-        )
-    return path
+    return _chosen("language_model", name, language_models(), _language_folder(), "models/LLM")
 
 
 def _language_folder() -> Path:
     return Path(folder_paths.models_dir, "LLM")
 
 
+def _input_folder() -> Path:
+    return Path(folder_paths.get_input_directory())
+
+
+def _chosen(field: str, name: str, offered: Sequence[str], folder: Path, where: str) -> Path:
+    """The entry of ``folder`` that has that name and is among those offered."""
+    check_name(name, field)
+    if name not in offered:
+        raise ValueError(
+            f"{field}: {name!r} is not in ComfyUI's {where} folder, "
+            "put it there and press R, or choose another from the list"
+        )
+    return folder / name
+
+
 def picture_folders() -> list[str]:
     """The folders of ComfyUI's input folder."""
-    folder = Path(folder_paths.get_input_directory())
+    folder = _input_folder()
     return sorted(f.name for f in folder.iterdir() if f.is_dir()) if folder.is_dir() else []
 
 
@@ -178,14 +179,7 @@ def pictures_path(name: str) -> Path:
     Raises:
         ValueError: anything but the plain name of a folder that is there.
     """
-    check_name(name, "folder")
-    path = Path(folder_paths.get_input_directory(), name)
-    if not path.is_dir():
-        raise ValueError(
-            f"folder: {name!r} is not in ComfyUI's input folder, "
-            "put it there and press R, or choose another from the list"
-        )
-    return path
+    return _chosen("folder", name, picture_folders(), _input_folder(), "input")
 
 
 def save_prompts(name: str, text: str) -> Path:

@@ -123,6 +123,14 @@ def test_a_later_stage_takes_no_weights_of_other_settings(
     assert not (tmp_path / "out" / "model").exists()
 
 
+def test_a_method_without_steps_goes_the_whole_way(content: Content, tmp_path: Path) -> None:
+    content["unlearn"] = {"method": "UCE (closed form)"}
+    assert run("run", write(content, tmp_path)) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["steps"] == []
+    assert load_file(tmp_path / "out" / "unlearned.safetensors")
+
+
 def test_an_interrupt_keeps_the_steps_made_so_far(
     settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
