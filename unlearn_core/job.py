@@ -9,18 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
-from .checkpoints.atomic import appearing
 from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
+from .kept import read_said, read_unlearned, write_unlearned
 from .methods import begin, check
 from .models.load import load_model
-from .models.tensors import with_tensors
 from .settings_file import JobSettings
 from .unlearn import StepReport, UnlearnedModel
 
@@ -82,16 +78,8 @@ class Job:
         return unlearned
 
     def _store(self, unlearned: UnlearnedModel) -> None:
-        """One file, for weights and what is said of them must never be of two runs."""
-        said = {
-            "of": json.dumps(self._identity()),
-            "seconds": json.dumps(self.seconds),
-            "steps": json.dumps([asdict(step) for step in unlearned.reports]),
-        }
-        destination = self.folder / TENSORS
-        tensors = {n: t.contiguous() for n, t in unlearned.model.changed_tensors().items()}
-        with appearing(destination) as room:
-            save_file(tensors, room / TENSORS, said)
+        said = {"of": self._identity(), "seconds": self.seconds}
+        write_unlearned(unlearned, self.folder / TENSORS, said)
 
     def _identity(self) -> dict[str, Any]:
         """What weights left in the folder must have been made from."""
@@ -108,13 +96,11 @@ class Job:
         Raises:
             ValueError: it left nothing, or not for this model, concept and settings.
         """
+        file = self.folder / TENSORS
         try:
-            with safe_open(self.folder / TENSORS, "pt") as opened:
-                said = opened.metadata() or {}
-            tensors = load_file(self.folder / TENSORS)
-            of, seconds, steps = (json.loads(said[key]) for key in ("of", "seconds", "steps"))
-            reports = tuple(StepReport(**step) for step in steps)
-        except (FileNotFoundError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            said = read_said(file)
+            of, seconds = said["of"], said["seconds"]
+        except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
         for section, wanted in self._identity().items():
             if of[section] != wanted:
@@ -123,8 +109,7 @@ class Job:
                     f"{section} than the settings name; unlearn again, or choose another folder"
                 )
         self.seconds = {**seconds, **self.seconds}
-        model = with_tensors(self.base, tensors)
-        return UnlearnedModel(model, self.base, self.pairs, self.settings.unlearn, reports)
+        return read_unlearned(file, self.base, self.pairs, self.settings.unlearn)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
         """Judge the model; leaves ``report.json`` and ``before_after.png``."""

@@ -1,0 +1,71 @@
+"""What a run has made, as one file, to go on with later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from .checkpoints.atomic import appearing
+from .models.protocol import ModelHandle
+from .models.tensors import with_tensors
+from .prompts import PromptPairs
+from .settings import UnlearnSettings
+from .unlearn import StepReport, UnlearnedModel
+
+
+def write_unlearned(unlearned: UnlearnedModel, file: Path, said: Mapping[str, Any]) -> None:
+    """The changed tensors and the steps' reports in one file, for weights and what is said of them
+    must never be of two runs.
+
+    Args:
+        said: what to keep beside them, as JSON.
+    """
+    metadata = {
+        "said": json.dumps(said),
+        "steps": json.dumps([asdict(step) for step in unlearned.reports]),
+    }
+    tensors = {n: t.contiguous() for n, t in unlearned.model.changed_tensors().items()}
+    with appearing(file) as room:
+        save_file(tensors, room / file.name, metadata)
+
+
+def read_said(file: Path) -> dict[str, Any]:
+    """What was kept beside the tensors.
+
+    Raises:
+        ValueError: no file, or none that ``write_unlearned`` wrote.
+    """
+    said = _metadata(file, "said")
+    if not isinstance(said, dict):
+        raise ValueError(f"{file.name!r} holds no unlearned model")
+    return said
+
+
+def read_unlearned(
+    file: Path, base: ModelHandle, pairs: PromptPairs, settings: UnlearnSettings
+) -> UnlearnedModel:
+    """The model again, made from the ``base``, ``pairs`` and ``settings`` that it was made from.
+
+    Raises:
+        ValueError: no file, or none that ``write_unlearned`` wrote.
+    """
+    try:
+        reports = tuple(StepReport(**step) for step in _metadata(file, "steps"))
+        model = with_tensors(base, load_file(file))
+    except (TypeError, SafetensorError) as error:
+        raise ValueError(f"{file.name!r} holds no unlearned model ({error})") from None
+    return UnlearnedModel(model, base, pairs, settings, reports)
+
+
+def _metadata(file: Path, key: str) -> Any:
+    try:
+        with safe_open(file, "pt") as opened:
+            return json.loads((opened.metadata() or {})[key])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{file.name!r} holds no unlearned model ({error})") from None
