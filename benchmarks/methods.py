@@ -7,6 +7,7 @@ from typing import Any
 from unlearn_core.objectives import ERASE
 from unlearn_core.settings import UCE
 
+NASH = "Nash (MUNBa)"
 PAPER = {"objective": "ascent", "retain_objective": "denoise"}
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -16,7 +17,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ours, dual cone": {"method": "dual cone", "restrict_step": False},
     "RG (paper)": {**PAPER, "restrict_step": False},
     "GradDiff": {**PAPER, "method": "GradDiff", "restrict_step": False},
-    "MUNBa": {**PAPER, "method": "Nash (MUNBa)", "restrict_step": False},
+    "MUNBa": {**PAPER, "method": NASH, "restrict_step": False},
     "NPO": {**PAPER, "objective": "NPO", "method": "GradDiff", "restrict_step": False},
     "SalUn": {
         **PAPER,
@@ -45,21 +46,23 @@ METHODS: dict[str, dict[str, Any]] = {
 """Name -> what differs from the defaults. All train the cross-attention but ESD-u, which is
 defined by training everything else."""
 
-LEARNING_RATES, RETAIN_WEIGHTS = (2e-4, 1e-3), (5.0, 100.0)
-MORE_RATES = (1e-4, 2e-4, 5e-4, 1e-3)
+LEARNING_RATES, RETAIN_WEIGHTS = (1e-3, 3e-3), (5.0, 50.0, 400.0)
+NASH_WEIGHTS = (1.0, 5.0, 25.0)  # MUNBa looks at angles alone: lengths are no part of its weight
+MORE_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 UCE_WEIGHTS = (0.01, 0.1, 1.0, 10.0)
 
 
 def candidates(name: str) -> list[dict[str, Any]]:
-    """Four settings a method, whatever it has to choose: the search that each is tuned by."""
+    """What a method is tuned over: six settings where it has two to choose, else four."""
     overrides = METHODS[name]
     method = overrides.get("method")
     if method == UCE:
         return [{**overrides, "retain_weight": weight} for weight in UCE_WEIGHTS]
     if method in ("forget only", "retain only"):
         return [{**overrides, "learning_rate": rate} for rate in MORE_RATES]
+    weights = NASH_WEIGHTS if method == NASH else RETAIN_WEIGHTS
     return [
         {**overrides, "learning_rate": rate, "retain_weight": weight}
         for rate in LEARNING_RATES
-        for weight in RETAIN_WEIGHTS
+        for weight in weights
     ]
