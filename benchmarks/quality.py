@@ -22,7 +22,7 @@ from typing import Any
 from demo.erase import job_settings
 from unlearn_core.cli import CACHE, say
 from unlearn_core.dataset import LatentCache
-from unlearn_core.evaluation.evaluate import find_evaluators
+from unlearn_core.evaluation.evaluators import find_evaluators, find_scorer
 from unlearn_core.job import Job
 from unlearn_core.probes import PROBES, run_probe
 from unlearn_core.settings import EvaluationSettings, ProbeSettings, UnlearnSettings
@@ -148,7 +148,8 @@ def perform(task: Task) -> None:
 
 def probed(unlearned: UnlearnedModel, cache: LatentCache) -> dict[str, dict[str, float | None]]:
     """For each probe, the share of pictures that show the concept, before and after."""
-    judges = find_evaluators(unlearned.base, unlearned.pairs)
+    base = unlearned.base
+    judges = find_evaluators(base, unlearned.pairs, find_scorer(base))
     results = {
         name: run_probe(name, unlearned, judges, ProbeSettings(), cache=cache) for name in PROBES
     }

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
 from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
+from .evaluation.alignment import check_scorer
+from .evaluation.html_report import html_report
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
 from .kept import read_said, read_unlearned, write_unlearned
@@ -44,7 +46,10 @@ class Job:
         self.settings, self.folder, self.cache = settings, folder, cache
         self.on_progress = on_progress
         self.seconds: dict[str, float] = {}
-        self.pairs = settings.pairs()  # before the model: bad prompts are refused at once
+        # Before the model: what is wrong here is refused at once.
+        self.pairs = settings.pairs()
+        if settings.evaluation.scorer is not None:
+            check_scorer(settings.evaluation.scorer)
         self.base = self._timed(
             "loading", lambda: load_model(settings.model, device, settings.loading)
         )
@@ -112,7 +117,7 @@ class Job:
         return read_unlearned(file, self.base, self.pairs, self.settings.unlearn)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
-        """Judge the model; leaves ``report.json`` and ``before_after.png``."""
+        """Judge the model; leaves ``report.html``, ``report.json`` and ``before_after.png``."""
         report = self._timed(
             "evaluating",
             lambda: evaluate(
@@ -120,9 +125,12 @@ class Job:
                 self.settings.evaluation,
                 cache=self.cache,
                 on_picture=lambda done, total: self.on_progress("evaluating", done, total, None),
+                on_probe=lambda done, total: self.on_progress("probing", done, total, None),
             ),
         )
         comparison_grid(report).save(self.folder / "before_after.png")
+        page = html_report(unlearned, report)
+        (self.folder / "report.html").write_text(page, encoding="utf-8")
         self.write_report(unlearned, report)
         return report
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
 from .parameters import LORA, SCOPES
@@ -13,6 +14,9 @@ from .schedules import SCHEDULES
 UCE = "UCE (closed form)"
 METHODS: tuple[str, ...] = (*RULES, UCE)
 """Ways to unlearn: a step by one of the rules, again and again, or an edit in closed form."""
+
+PROBE_CHOICES: tuple[str, ...] = ("none", "wordings", "all")
+"""No probe; other wordings; these and those that train."""
 
 LARGEST_SEED = 2**63  # torch takes seeds below 2**64, and each picture adds one
 
@@ -154,13 +158,21 @@ class EvaluationSettings:
     Attributes:
         pictures: pictures of each of forget, retain train and retain test prompts.
         generation: the sampler; its seeds are apart from those that unlearning trained on.
+        scorer: folder of an open_clip model; default: what the model's own folder carries.
+        probes: which ways of asking for the concept after all are tried, one of ``PROBE_CHOICES``.
     """
 
     pictures: int = 64
     generation: GenerationSettings = GenerationSettings(seed=1_000_000)
+    scorer: Path | None = None
+    probes: str = PROBE_CHOICES[0]
 
     def __post_init__(self) -> None:
         _whole("pictures", self.pictures, 1)
+        path = self.scorer is None or isinstance(self.scorer, (str, Path))
+        _require(path, "scorer", self.scorer, "the path of a folder")
+        known = self.probes in PROBE_CHOICES
+        _require(known, "probes", self.probes, f"one of {', '.join(PROBE_CHOICES)}")
 
 
 @dataclass(frozen=True)

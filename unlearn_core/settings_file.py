@@ -137,7 +137,10 @@ def read_settings(file: str | Path) -> JobSettings:
         drawing = evaluation.pop("generation", None)
         if drawing is not None:
             evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
-        parsed["evaluation"] = _build("evaluation", EvaluationSettings, evaluation)
+        built = _build("evaluation", EvaluationSettings, evaluation)
+        if built.scorer is not None:
+            built = replace(built, scorer=file.parent / built.scorer)
+        parsed["evaluation"] = built
     loading = parsed.get("loading")
     if loading is not None and loading.vae is not None:
         parsed["loading"] = replace(loading, vae=file.parent / loading.vae)

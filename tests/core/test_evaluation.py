@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,24 @@ from torch import Tensor
 
 from unlearn_core.batches import TrainingSets
 from unlearn_core.concepts import ForgetConcept
-from unlearn_core.evaluation import AlignmentReport, Comparison, Metrics, evaluate
-from unlearn_core.evaluation.evaluate import Evaluators, measure
-from unlearn_core.evaluation.judge import ConvJudge
+from unlearn_core.dataset import as_floats
+from unlearn_core.evaluation import AlignmentReport, Comparison, evaluate
+from unlearn_core.evaluation.alignment import ClipScorer
+from unlearn_core.evaluation.bootstrap import wilson
+from unlearn_core.evaluation.comparing import Side, build_report
+from unlearn_core.evaluation.evaluators import Evaluators, find_evaluators, find_scorer
+from unlearn_core.evaluation.groups import groups, nearest_words
+from unlearn_core.evaluation.judge import ConvJudge, ZeroShotJudge
 from unlearn_core.evaluation.pictures import before_after, comparison_grid, loss_chart
 from unlearn_core.evaluation.report import report_json, summary, table
+from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.prompts import PromptPair
+from unlearn_core.probes import WORDED
+from unlearn_core.prompts import PromptPair, diversify
 from unlearn_core.settings import EvaluationSettings, GenerationSettings, UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel, Unlearning
 
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "models" / "emoji-canvas"
 INK = ForgetConcept("ink", "style", (), ("noto", "pixel"))
 
 
@@ -41,37 +50,63 @@ class ReadsPixels:
 
 
 def pictures(*indices: int) -> Tensor:
-    return torch.tensor(indices).view(-1, 1, 1, 1).expand(-1, 3, 2, 2) / 255
+    return torch.tensor(indices, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
 
 
 def pair(replacement: str, thing: str) -> PromptPair:
     return PromptPair(f"ink {thing}", f"{replacement} {thing}", replacement, {"object": thing})
 
 
-def measured() -> Metrics:
-    judge = ReadsPixels([("ink", "cat"), ("noto", "cat"), ("pixel", "dog"), (None, None)])
-    test, train = [pair("noto", "cat"), pair("pixel", "dog")] * 2, [pair("noto", "cat")] * 4
-    groups = {"forget": test, "retain train": train, "retain test": test}
-    shown = {
-        "forget": pictures(0, 1, 3, 2),  # ink cat; noto cat for a dog; nothing; pixel dog
-        "retain train": pictures(1, 1, 1, 0),  # three right; ink instead of noto
-        "retain test": pictures(1, 2, 3, 1),  # right, right, nothing, noto cat for pixel dog
-    }
-    prompts = {
-        name: [p.forget if name == "forget" else p.retain for p in group]
-        for name, group in groups.items()
-    }
-    return measure(INK, groups, shown, prompts, Evaluators(None, judge))
+JUDGE = ReadsPixels([("ink", "cat"), ("noto", "cat"), ("pixel", "dog"), (None, None)])
+TEST, TRAIN = [pair("noto", "cat"), pair("pixel", "dog")] * 2, [pair("noto", "cat")] * 4
+PAIRS = {"forget": TEST, "retain train": TRAIN, "retain test": TEST}
+DRAWN = pictures(
+    *(0, 1, 3, 2),  # asked for ink: ink cat; noto cat for a dog; nothing; pixel dog
+    *(1, 1, 1, 0),  # trained: three right; ink instead of noto
+    *(1, 2, 3, 1),  # held out: right, right, nothing, noto cat for pixel dog
+)
+
+
+def judged(*, scorer: ClipScorer | None = None) -> AlignmentReport:
+    """A model that drew all asked for before, and ``DRAWN`` after."""
+    prompts = [
+        pair.forget if name == "forget" else pair.retain
+        for name, group in PAIRS.items()
+        for pair in group
+    ]
+    evaluators = Evaluators(scorer, JUDGE)
+    before = pictures(*(0, 0, 0, 0), *(1, 1, 1, 1), *(1, 2, 1, 2))
+    sides = [Side(p, evaluators.look(INK, p, prompts)) for p in (before, DRAWN)]
+    return build_report(INK, PAIRS, prompts, sides[0], sides[1], evaluators)
 
 
 def test_shares_are_counted_as_defined() -> None:
-    metrics = measured()
+    metrics = judged().after
     assert metrics.concept_shown == 1
     assert metrics.unlearning_accuracy == 3 / 4
     assert metrics.in_domain_retain == 5 / 8
     assert metrics.cross_domain_retain == 6 / 8
     assert metrics.cross_domain_forget == 2 / 4
     assert metrics.alignment_forget is None
+    assert metrics.pictures == 4
+
+
+def test_every_figure_has_its_interval() -> None:
+    found = judged().intervals
+    assert found["unlearning_accuracy"] == wilson(3, 4)
+    assert found["in_domain_retain"] == wilson(5, 8)
+    assert "alignment_forget" not in found
+
+
+def test_each_picture_keeps_what_was_seen_in_it() -> None:
+    comparisons = judged().comparisons
+    forget = comparisons["forget"].facts
+    assert [facts.shows_before for facts in forget] == [True] * 4
+    assert [facts.shows_after for facts in forget] == [True, False, False, False]
+    trained = comparisons["retain train"].facts
+    assert [facts.shows_after for facts in trained] == [False, False, False, True]
+    assert {facts.replacement for facts in trained} == {"noto"}
+    assert all(facts.change is None for facts in trained)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +125,8 @@ def report(unlearned: UnlearnedModel) -> AlignmentReport:
 def test_both_models_draw_the_same_prompts(report: AlignmentReport) -> None:
     for comparison in report.comparisons.values():
         assert len(comparison.prompts) == len(comparison.before) == len(comparison.after) == 3
-        assert 0 <= comparison.before.min() <= comparison.after.max() <= 1
+        assert comparison.before.dtype == comparison.after.dtype == torch.uint8
+        assert len(comparison.facts) == 3
 
 
 def test_an_unchanged_model_scores_the_same_after(
@@ -116,16 +152,21 @@ def test_report_is_json_and_words_claim_only_what_was_tested(
     assert json.loads(json.dumps(content, allow_nan=False)).keys() == content.keys()
     assert content["seconds"] == {"unlearning": 1.23}
     assert "look at the pictures" in summary(report)
-    judged = AlignmentReport(INK, measured(), measured(), report.comparisons, 0.0)
-    assert "'ink' shows in 1 of 4 pictures" in summary(judged)
-    assert "0.750" in table(judged)
-    assert "removed" not in summary(judged) + table(judged)
+    judged_by_hand = judged()
+    said = summary(judged_by_hand)
+    assert "'ink' shows in 1 of 4 pictures that ask for it, was 4." in said
+    low, high = (round(100 * end) for end in (wilson(1, 4).low, wilson(1, 4).high))
+    assert f"{low} to {high} % (95 % interval)" in said
+    assert "Not tested: paraphrases, misspellings, long prompts, textual inversion and" in said
+    assert "0.750" in table(judged_by_hand)
+    assert "removed" not in said + table(judged_by_hand)
 
 
 def test_pictures_hold_every_prompt(report: AlignmentReport, unlearned: UnlearnedModel) -> None:
     comparison: Comparison = report.comparisons["forget"]
-    one = before_after(comparison.prompts[:1], comparison.before[:1], comparison.after[:1])
-    three = before_after(comparison.prompts, comparison.before, comparison.after)
+    before, after = as_floats(comparison.before), as_floats(comparison.after)
+    one = before_after(comparison.prompts[:1], before[:1], after[:1])
+    three = before_after(comparison.prompts, before, after)
     assert three.width > 2 * one.width
     assert comparison_grid(report).height > 3 * three.height
     assert loss_chart(unlearned.reports).width > 500
@@ -139,3 +180,152 @@ def test_judge_survives_saving(tmp_path: Path) -> None:
     images = torch.rand(5, 3, 16, 16)
     torch.testing.assert_close(judge(images)["style"], again(images)["style"], rtol=0.02, atol=0.02)
     assert again.dimensions == judge.dimensions
+
+
+# With CLIP
+
+
+@pytest.fixture(scope="module")
+def scorer() -> ClipScorer:
+    return ClipScorer.load(DEMO / "evaluation")
+
+
+def test_alignment_and_change_are_cosines(scorer: ClipScorer) -> None:
+    report = judged(scorer=scorer)
+    comparison = report.comparisons["retain test"]
+    embedded = [scorer.embed_images(as_floats(p)) for p in (comparison.before, comparison.after)]
+    texts = scorer.embed_texts(comparison.prompts)
+    aligned = [(side * texts).sum(1).tolist() for side in embedded]
+    assert [facts.alignment_before for facts in comparison.facts] == pytest.approx(aligned[0])
+    assert [facts.alignment_after for facts in comparison.facts] == pytest.approx(aligned[1])
+    changes = (1 - (embedded[0] * embedded[1]).sum(1)).clamp(min=0).tolist()
+    assert [facts.change for facts in comparison.facts] == pytest.approx(changes, abs=1e-5)
+    assert report.after.alignment_retain_test == pytest.approx(sum(aligned[1]) / 4, abs=1e-5)
+    change = report.alignment_change["alignment_retain_test"]
+    assert change.mean == pytest.approx((sum(aligned[1]) - sum(aligned[0])) / 4, abs=1e-5)
+    assert change.interval.low <= change.mean <= change.interval.high
+    moved = [f.change for n in ("retain train", "retain test") for f in report.comparisons[n].facts]
+    assert report.picture_change is not None
+    assert report.picture_change.mean == pytest.approx(sum(x for x in moved if x) / 8, abs=1e-5)
+
+
+def test_a_picture_is_embedded_alike_in_any_company(scorer: ClipScorer) -> None:
+    images = torch.rand(70, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    together = scorer.embed_images(images)
+    assert together.shape == (70, 64)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(70))
+    torch.testing.assert_close(together[65:], scorer.embed_images(images[65:]))
+
+
+def test_clip_judges_a_model_that_brings_no_judge(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    pairs = sets.pairs
+    assert find_scorer(sd_model) is None
+    chosen = find_scorer(sd_model, DEMO / "evaluation")
+    found = find_evaluators(sd_model, pairs, chosen)
+    assert isinstance(found.judge, ZeroShotJudge)
+    assert found.judge.dimensions["object"] == ("cat", "dog", "house")
+    images = torch.rand(3, 3, 16, 16)
+    assert found.judge.classify(images) == found.judge.read(found.judge.scorer.embed_images(images))
+    assert found.missing == ()
+    nobody = find_evaluators(sd_model, pairs, None)
+    assert (nobody.scorer, nobody.judge) == (None, None)
+    assert "choose an open_clip model as scorer" in nobody.missing[0]
+    lone = replace(pairs, concept=replace(pairs.concept, replacements=()))
+    assert "name replacements" in find_evaluators(sd_model, lone, chosen).missing[0]
+
+
+def test_the_scorer_of_the_settings_gives_figures_to_any_model(unlearned: UnlearnedModel) -> None:
+    settings = EvaluationSettings(3, GenerationSettings(steps=2), scorer=DEMO / "evaluation")
+    report = evaluate(unlearned, settings)
+    assert report.scorer == "evaluation"
+    assert report.after.alignment_forget is not None
+    assert report.after.concept_shown is not None
+    assert report.intervals["alignment_forget"].low <= report.after.alignment_forget
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "is no folder with open_clip_config.json and open_clip_model.safetensors"),
+        ({"open_clip_config.json": "{}"}, "is no folder with"),
+        ({"open_clip_config.json": "{", "open_clip_model.safetensors": ""}, "is not open_clip's"),
+        ({"open_clip_config.json": "[]", "open_clip_model.safetensors": ""}, "is not open_clip's"),
+        (
+            {
+                "open_clip_config.json": '{"model_cfg": {"text_cfg": {"hf_model_name": "x/y"}}}',
+                "open_clip_model.safetensors": "",
+            },
+            "takes 'x/y' from the network",
+        ),
+    ],
+)
+def test_a_folder_without_a_whole_clip_is_refused(
+    tmp_path: Path, files: dict[str, str], said: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"^scorer: .*{said}"):
+        ClipScorer.load(tmp_path)
+
+
+def test_neighbours_are_the_quarter_that_looks_most_alike() -> None:
+    words = ("far", "near", "nearest", "opposite", "never drawn")
+    concept = replace(INK, replacements=words)
+    pairs = [pair(word, "cat") for word in words[:4] for _ in range(2)] + [pair("xqz", "cat")]
+    forget = torch.tensor([[1.0, 0.1], [1.0, -0.1]])
+    angles = torch.tensor([1.2, 1.2, 0.4, 0.6, 0.1, 0.1, 3.0, 3.0, 0.0])
+    retain = torch.stack([angles.cos(), angles.sin()], 1)
+    assert nearest_words(concept, forget, retain, pairs) == ("nearest",)
+    one = replace(INK, replacements=("far",))
+    assert nearest_words(one, forget, retain, pairs) == ()
+    assert nearest_words(replace(INK, replacements=()), forget, retain, pairs) == ()
+
+
+def test_groups_show_the_worst_first_and_every_pair_once(scorer: ClipScorer) -> None:
+    report = judged(scorer=scorer)
+    found = {group.key: group for group in groups(report)}
+    assert list(found) == ["forget", "neighbours", "rest"]
+    assert found["forget"].pairs[0].facts.shows_after
+    assert {p.facts.replacement for p in found["neighbours"].pairs} == set(report.neighbours)
+    assert sum(group.total for group in found.values()) == 12
+    changes = [p.facts.change or 0 for p in found["rest"].pairs]
+    assert changes == sorted(changes, reverse=True)
+    unjudged = {group.key for group in groups(judged())}
+    assert unjudged == {"forget", "rest"}
+
+
+# Probes of an evaluation
+
+
+def test_probes_are_run_where_asked(unlearned: UnlearnedModel) -> None:
+    settings = EvaluationSettings(2, GenerationSettings(steps=2), DEMO / "evaluation", "wordings")
+    told: list[tuple[int, int]] = []
+    report = evaluate(unlearned, settings, on_probe=lambda *progress: told.append(progress))
+    assert [probe.name for probe in report.probes] == list(WORDED)
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert all(len(probe.prompts) == 2 and probe.after is not None for probe in report.probes)
+    said = summary(report)
+    assert "When it is probed, it shows in: paraphrases" in said
+    assert "Not tested: textual inversion and relearning from ten pictures." in said
+    assert "paraphrases" in table(report)
+    assert report_json(unlearned, report, {})["probes"]["paraphrases"]["interval"]
+
+
+def test_a_probe_without_means_is_said_and_the_rest_goes_on(class_folder: Path) -> None:
+    model = load_model(class_folder)
+    pairs = diversify(
+        ForgetConcept("cat", "class", (), ("dog", "house")),
+        ["{wording} {concept}"],
+        {"wording": ("a", "one")},
+        train_count=2,
+        test_count=2,
+    )
+    same = UnlearnedModel(model, model, pairs, UnlearnSettings(scope="full"), ())
+    settings = EvaluationSettings(2, GenerationSettings(steps=2), DEMO / "evaluation", "all")
+    report = evaluate(same, settings)
+    assert {"paraphrases"} <= {probe.name for probe in report.probes}
+    assert "textual inversion" not in {probe.name for probe in report.probes}
+    assert any("'textual inversion' was not possible" in line for line in report.missing)
+    assert "'textual inversion' was not possible" in summary(report)

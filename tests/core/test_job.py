@@ -68,6 +68,9 @@ def test_run_leaves_everything_that_a_person_looks_at(
         assert report[side]["unlearning_accuracy"] is None  # this model carries no judge
         assert report[side]["alignment"].keys() == {"forget", "retain_train", "retain_test"}
     assert {"cosine", "conflict", "forget_loss", "grad_forget_norm"} <= report["steps"][0].keys()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert report["each_picture"]["forget"][0]["prompt"] in page
     for picture in ("loss.png", "before_after.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -195,6 +198,9 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
         (None, "model", 5, "model must be the path of a model, got 5"),
         (None, "evaluation", 5, "evaluation: wanted an object, got int"),
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
+        ("evaluation", "probes", "hard", "probes must be one of none, wordings, all"),
+        ("evaluation", "scorer", 5, "scorer must be the path of a folder, got 5"),
+        ("evaluation", "scorer", "nowhere", "scorer: 'nowhere' is no folder with open_clip_config"),
         (None, "model", "missing", "does not exist"),
         (None, "modle", "x", "no field 'modle'"),
     ],

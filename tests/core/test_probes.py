@@ -14,7 +14,7 @@ from torch import Tensor
 from unlearn_core.batches import TrainingSets
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.dataset import draw_latents
-from unlearn_core.evaluation.evaluate import Evaluators
+from unlearn_core.evaluation.evaluators import Evaluators
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.probes import PROBES, run_probe
 from unlearn_core.probes.relearning import PLACEHOLDER, invert, relearn

@@ -43,6 +43,8 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "schedule", value) for value in ("", "cosine")),
     *((UnlearnSettings, "retain_objective", value) for value in ("", "keep")),
     *((EvaluationSettings, "pictures", value) for value in (0, -1, 1.5)),
+    *((EvaluationSettings, "scorer", value) for value in (5, ("a",))),
+    *((EvaluationSettings, "probes", value) for value in ("", "some", True)),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..evaluation.evaluate import AlignmentReport
+from ..evaluation import AlignmentReport
 from ..evaluation.report import report_json
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.stable_diffusion import StableDiffusionHandle

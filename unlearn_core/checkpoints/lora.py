@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..evaluation.evaluate import AlignmentReport
+from ..evaluation import AlignmentReport
 from ..models.families import UNET
 from ..models.protocol import LoraLayer
 from ..models.single_file import ldm_names, read_checkpoint, unet_config

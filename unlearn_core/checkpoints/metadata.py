@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from ..evaluation.evaluate import AlignmentReport
+from ..evaluation import AlignmentReport
 from ..evaluation.report import report_json, summary
 from ..models.families import FAMILIES, Family
 from ..unlearn import UnlearnedModel
@@ -70,6 +70,8 @@ def _common(
     info, family = unlearned.base.info, family_of(unlearned)
     names = " and ".join(repr(part.concept.name) for part in unlearned.pairs.each)
     content: dict[str, Any] = report_json(unlearned, report, {})
+    # Of what else a report says, too much for a file's header.
+    also = [{key: part[key] for key in ("concept", "before", "after")} for part in content["also"]]
     architecture = family.architecture if family else info.family
     description = f"{info.name}, taught to suppress {names}."
     if report is not None:
@@ -91,5 +93,5 @@ def _common(
         "unlearn.concept": json.dumps(content["concept"]),
         "unlearn.settings": json.dumps(content["settings"]),
         "unlearn.figures": json.dumps({side: content[side] for side in ("before", "after")}),
-        **({"unlearn.also": json.dumps(content["also"])} if content["also"] else {}),
+        **({"unlearn.also": json.dumps(also)} if also else {}),
     }

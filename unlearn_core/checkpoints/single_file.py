@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..evaluation.evaluate import AlignmentReport
+from ..evaluation import AlignmentReport
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..safetensors_file import copy_replacing
 from ..unlearn import UnlearnedModel

@@ -95,14 +95,23 @@ class ZeroShotJudge:
         self.dimensions: Mapping[str, Sequence[str]] = {
             name: tuple(values) for name, values in dimensions.items()
         }
+        self.captions = {
+            name: scorer.embed_texts([*(_caption(name, value) for value in values), NOISE])
+            for name, values in self.dimensions.items()
+        }  # [values + 1, D] each
 
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
-        pictures = self.scorer.embed_images(images)
+        return self.read(self.scorer.embed_images(images))
+
+    def read(self, embeddings: Tensor) -> dict[str, list[str | None]]:
+        """The same of pictures that the scorer has embedded already, [N, D]."""
         found: dict[str, list[str | None]] = {}
         for name, values in self.dimensions.items():
-            wording = "a picture in {} style" if name == "style" else "a picture of {}"
-            texts = [wording.format(value) for value in values] + [NOISE]
-            nearest = (pictures @ self.scorer.embed_texts(texts).T).argmax(1)
+            nearest = (embeddings @ self.captions[name].T).argmax(1)
             choices = (*values, None)
             found[name] = [choices[i] for i in nearest.tolist()]
         return found
+
+
+def _caption(dimension: str, value: str) -> str:
+    return f"a picture in {value} style" if dimension == "style" else f"a picture of {value}"

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..dataset import as_bytes
 from ..unlearn import StepReport
-from .evaluate import GROUPS, AlignmentReport
+from .results import GROUPS, AlignmentReport
 
 CELL = 128  # px, smallest edge of a picture in a grid
 MARGIN = 8
+PNG_EDGE = 256  # px; larger pictures are kept as JPEG
 CAPTION_LINES = 3
 INK, PAPER, FAINT = "#1b1b1f", "#ffffff", "#6b6b75"
 TITLES = {
@@ -24,12 +26,32 @@ TITLES = {
 }
 
 
-def to_pil(image: Tensor, edge: int = CELL) -> Image.Image:
-    """[3, H, W] in 0..1 -> a picture whose edge is at least ``edge``; small ones are enlarged by
-    whole factors, so that nothing is smoothed over."""
-    array = image.mul(255).round().byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array)
-    factor = max(1, -(-edge // picture.width))
+def to_pil(pixels: Tensor) -> Image.Image:
+    """uint8 [3, H, W] -> a picture of that size."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def picture_file(pixels: Tensor) -> tuple[bytes, str]:
+    """A picture's file and its suffix: small ones exact, large ones as a JPEG that nobody can tell
+    from it.
+
+    Args:
+        pixels: uint8 [3, H, W].
+    """
+    picture = to_pil(pixels)
+    buffer = io.BytesIO()
+    if picture.height < PNG_EDGE:
+        picture.save(buffer, "PNG")
+        return buffer.getvalue(), "png"
+    picture.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue(), "jpg"
+
+
+def _enlarged(pixels: Tensor) -> Image.Image:
+    """A picture whose edge is at least ``CELL``; small ones are enlarged by whole factors, so that
+    nothing is smoothed over."""
+    picture = to_pil(pixels)
+    factor = max(1, -(-CELL // picture.width))
     return picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
     )
@@ -37,7 +59,7 @@ def to_pil(image: Tensor, edge: int = CELL) -> Image.Image:
 
 def before_after(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image.Image:
     """Two labelled rows, one column a prompt; pictures [N, 3, H, W] in 0..1."""
-    return _stack([_rows(prompts, before, after)])
+    return _stack([_rows(prompts, as_bytes(before), as_bytes(after))])
 
 
 def comparison_grid(report: AlignmentReport, per_group: int = 8) -> Image.Image:
@@ -55,8 +77,8 @@ def comparison_grid(report: AlignmentReport, per_group: int = 8) -> Image.Image:
 
 
 def picture_strip(images: Tensor) -> Image.Image:
-    """One row of pictures, for previews."""
-    pictures = [to_pil(image) for image in images]
+    """One row of pictures [N, 3, H, W] in 0..1, for previews."""
+    pictures = [_enlarged(pixels) for pixels in as_bytes(images)]
     edge = pictures[0].width
     strip = Image.new("RGB", (len(pictures) * (edge + 2) - 2, edge), PAPER)
     for i, picture in enumerate(pictures):
@@ -91,7 +113,7 @@ def loss_chart(reports: Sequence[StepReport]) -> Image.Image:
 
 
 def _rows(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image.Image:
-    columns = [[to_pil(pair[0]), to_pil(pair[1])] for pair in zip(before, after, strict=True)]
+    columns = [[_enlarged(pair[0]), _enlarged(pair[1])] for pair in zip(before, after, strict=True)]
     edge = columns[0][0].width
     font, label = ImageFont.load_default(12), ImageFont.load_default(15)
     left, line = 64, 15

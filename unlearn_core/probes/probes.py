@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..concepts import ForgetConcept
-from ..dataset import LatentCache, draw_latents
-from ..evaluation.evaluate import Evaluators
+from ..dataset import LatentCache, draw_latents, draw_pictures
 from ..models.protocol import ModelHandle, OnStep
 from ..prompts import PromptPair
 from ..settings import ProbeSettings
@@ -18,24 +18,39 @@ from ..unlearn import UnlearnedModel
 from .relearning import PLACEHOLDER, invert, relearn
 from .wordings import long_prompts, misspellings, paraphrases
 
+if TYPE_CHECKING:  # an evaluation runs probes, and needs this module before its own are there
+    from ..evaluation.evaluators import Evaluators
+
 
 @dataclass(frozen=True, eq=False)
 class ProbeResult:
     """What a probe brought back.
 
     Attributes:
-        before: share of pictures in which the model before unlearning shows the concept when it
-            is probed the same way; None where nobody can judge. A probe to which it does not
-            answer says nothing.
-        after: the same share of the unlearned model.
+        name: of the probe.
+        shown_before: how many of the pictures show the concept when the model before unlearning is
+            probed the same way; None where nobody can judge. A probe to which it does not answer
+            says nothing.
+        shown_after: likewise of the unlearned model.
         prompts: the prompts drawn.
-        pictures: of the unlearned model, [N, 3, H, W] in 0..1.
+        pictures: of the unlearned model, uint8 [N, 3, H, W].
     """
 
-    before: float | None
-    after: float | None
+    name: str
+    shown_before: int | None
+    shown_after: int | None
     prompts: tuple[str, ...]
     pictures: Tensor
+
+    @property
+    def before(self) -> float | None:
+        """The share before, 0..1."""
+        return None if self.shown_before is None else self.shown_before / len(self.prompts)
+
+    @property
+    def after(self) -> float | None:
+        """The share after, 0..1."""
+        return None if self.shown_after is None else self.shown_after / len(self.prompts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +85,8 @@ def run_probe(
     """
     if name not in PROBES:
         raise ValueError(f"probe must be one of {', '.join(PROBES)}, got {name!r}")
-    shares, pictures, prompts = [], None, ()
+    counts: list[int | None] = []
+    tried, pictures = None, None
     original = UnlearnedModel(
         unlearned.base, unlearned.base, unlearned.pairs, unlearned.settings, ()
     )
@@ -78,22 +94,15 @@ def run_probe(
         tried = PROBES[name](subject, settings, cache, on_step)
         # A model that a probe has changed shares its base's fingerprint, but draws other pictures.
         plain = cache if tried.model is unlearned.base else None
-        latents = draw_latents(
+        pictures = draw_pictures(
             tried.model, tried.prompts, settings.generation, cache=plain, on_step=on_step
         )
-        prompts = tuple(tried.prompts)
-        pictures = tried.model.decode_latents(latents.to(tried.model.device))
-        shares.append(_shown(pictures, unlearned, evaluators))
+        concept = unlearned.pairs.concept
+        shows = evaluators.look(concept, pictures, tried.prompts, on_step).shows(concept)
+        counts.append(None if shows is None else sum(shows))
+    assert tried is not None
     assert pictures is not None
-    return ProbeResult(shares[0], shares[1], prompts, pictures)
-
-
-def _shown(pictures: Tensor, unlearned: UnlearnedModel, evaluators: Evaluators) -> float | None:
-    concept = unlearned.pairs.concept
-    seen = evaluators.judge.classify(pictures) if evaluators.judge else {}
-    if concept.kind not in seen:
-        return None
-    return sum(value == concept.name for value in seen[concept.kind]) / len(pictures)
+    return ProbeResult(name, counts[0], counts[1], tuple(tried.prompts), pictures)
 
 
 def _test_pairs(unlearned: UnlearnedModel, settings: ProbeSettings) -> list[PromptPair]:
@@ -168,10 +177,13 @@ def _inversion(
     return Try(found, asked)
 
 
-PROBES: dict[str, Probe] = {
+WORDED: dict[str, Probe] = {
     "paraphrases": _worded(paraphrases),
     "misspellings": _worded(misspellings),
     "long prompts": _worded(long_prompts),
+}
+PROBES: dict[str, Probe] = {
+    **WORDED,
     "textual inversion": _inversion,
     "relearning from ten pictures": _relearning,
 }

@@ -1,0 +1,118 @@
+"""What an evaluation found, in figures and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..concepts import ForgetConcept
+from ..probes import ProbeResult
+from .bootstrap import Interval
+
+GROUPS = ("forget", "retain train", "retain test")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One model's figures; a figure that cannot be had (no judge, no scorer) is None.
+
+    Attributes:
+        unlearning_accuracy: UA, share of held-out forget prompts whose picture is not of the
+            concept.
+        in_domain_retain: IRA, share of retain pictures that show what took the concept's place.
+        cross_domain_retain: CRA, share of the other dimensions' values that retain pictures show.
+        cross_domain_forget: the same under the forgotten concept's own prompts.
+        alignment_forget, alignment_retain_train, alignment_retain_test: mean CLIP cosine.
+        concept_shown: how many of the forget pictures show the concept.
+        pictures: pictures of each group.
+    """
+
+    unlearning_accuracy: float | None
+    in_domain_retain: float | None
+    cross_domain_retain: float | None
+    cross_domain_forget: float | None
+    alignment_forget: float | None
+    alignment_retain_train: float | None
+    alignment_retain_test: float | None
+    concept_shown: int | None
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over pictures, and how sure it is."""
+
+    mean: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What was seen in one prompt's two pictures; None where nobody could judge.
+
+    Attributes:
+        replacement: what took the concept's place in a retain prompt.
+        shows_before, shows_after: whether the picture shows the concept.
+        change: 1 - cosine of CLIP's embeddings of the two, 0 for the same picture, up to 2.
+        alignment_before, alignment_after: cosine of CLIP's embeddings of picture and prompt.
+    """
+
+    replacement: str
+    shows_before: bool | None
+    shows_after: bool | None
+    change: float | None
+    alignment_before: float | None
+    alignment_after: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The same prompts and seeds drawn by both models; pictures uint8 [N, 3, H, W]."""
+
+    prompts: tuple[str, ...]
+    before: Tensor
+    after: Tensor
+    facts: tuple[PictureFacts, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentReport:
+    """Before and after, in figures and pictures.
+
+    Attributes:
+        comparisons: a key for each of ``GROUPS``.
+        retain_distance: ``cmmd`` between the retain pictures before and after; None without a
+            scorer.
+        picture_change: mean ``PictureFacts.change`` of the retain pictures; None without a scorer.
+        intervals: of the figures ``after``, by their name in ``Metrics``.
+        alignment_change: after - before of the same prompts, by the figure's name in ``Metrics``.
+        neighbours: the replacements that look most like the concept, nearest first.
+        detections: body part -> how often it was seen before and after under the forget prompts;
+            None where NudeNet did not judge.
+        probes: what came back when somebody tried.
+        scorer: name of the CLIP that judged.
+        missing: what could not be judged, and the cure.
+        also: the same for further concepts that the run was to forget.
+    """
+
+    concept: ForgetConcept
+    before: Metrics
+    after: Metrics
+    comparisons: dict[str, Comparison]
+    retain_distance: float | None
+    picture_change: Estimate | None = None
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    alignment_change: Mapping[str, Estimate] = field(default_factory=dict)
+    neighbours: tuple[str, ...] = ()
+    detections: Mapping[str, tuple[int, int]] | None = None
+    probes: tuple[ProbeResult, ...] = ()
+    scorer: str | None = None
+    missing: tuple[str, ...] = ()
+    also: tuple[AlignmentReport, ...] = ()
+
+    @property
+    def each(self) -> tuple[AlignmentReport, ...]:
+        """One report a concept; the first is this one."""
+        return (self, *self.also)
