@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
 
 from .diversify_prompts import DiversifyPrompts
 from .evaluate_alignment import EvaluateAlignment
@@ -10,6 +11,7 @@ from .forget_concept import DefineForgetConcept
 from .load_model import LoadModel
 from .own_pictures import OwnPictures
 from .restricted_gradient import RestrictedGradientUnlearn
+from .routes import add_routes
 from .save_checkpoint import SaveCheckpoint
 
 NODES: tuple[type[io.ComfyNode], ...] = (
@@ -29,4 +31,5 @@ class UnlearnExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> UnlearnExtension:
+    add_routes(PromptServer.instance.routes)
     return UnlearnExtension()

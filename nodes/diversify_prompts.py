@@ -17,8 +17,8 @@ from ..unlearn_core.dataset import LatentCache
 from ..unlearn_core.evaluation.evaluate import find_scorer
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.neighbours import nearest_neighbours
-from ..unlearn_core.prompt_files import read_prompt_file, write_prompts
-from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, parse_dimensions, together
+from ..unlearn_core.prompt_files import read_prompt_file, read_prompts, write_prompts
+from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, together
 from ..unlearn_core.propose import Proposer, extended
 from ..unlearn_core.settings import GenerationSettings
 from . import sockets
@@ -26,7 +26,8 @@ from .forget_concept import words_of
 from .pictures import shown
 from .places import cache_folder, check_name, language_model_path, prompts_path, save_prompts
 from .progress import Phases, obey_cancel
-from .prompt_inputs import NO_FILE, OFFERED, advanced_inputs, main_inputs
+from .prompt_inputs import NO_FILE, advanced_inputs, main_inputs
+from .prompt_table import as_table, grid, read_edited
 
 ANY_CONCEPT = ForgetConcept("«concept»")  # stands for the linked one; no template holds this word
 
@@ -79,11 +80,14 @@ class DiversifyPrompts(io.ComfyNode):
         prompts_file: str | None,
         language_model: str | None,
         save_as: str | None,
+        edited_prompts: str | None,
     ) -> bool | str:
         try:
             if language_model not in (None, NO_FILE):
                 language_model_path(language_model)
-            if prompts_file not in (None, NO_FILE):
+            if edited_prompts:
+                read_prompts(edited_prompts)
+            elif prompts_file not in (None, NO_FILE):
                 prompts_path(prompts_file)
             elif templates is not None and dimensions is not None and preset is not None:
                 # None: comes along a link, known only when the node runs
@@ -124,10 +128,13 @@ class DiversifyPrompts(io.ComfyNode):
         proposals: int,
         prompts_file: str,
         save_as: str,
+        edited_prompts: str,
         model: ModelHandle | None = None,
         also: PromptPairs | None = None,
     ) -> io.NodeOutput:
-        if prompts_file != NO_FILE:
+        if edited_prompts:
+            pairs = read_edited(edited_prompts, concept)
+        elif prompts_file != NO_FILE:
             pairs = read_prompt_file(prompts_path(prompts_file), concept)
         else:
             wordings, words = grid(preset, templates, dimensions)
@@ -155,24 +162,8 @@ class DiversifyPrompts(io.ComfyNode):
         text = "\n\n".join(map(readable, pairs.each))
         if saved is not None:
             text = f"Saved: {saved}\n\n{text}"
-        return io.NodeOutput(pairs, text, ui=shown(cls, text=text))
-
-
-def grid(
-    preset: str, templates: str, dimensions: str
-) -> tuple[list[str], Mapping[str, tuple[str, ...]]]:
-    """What the person wrote; what is left empty is the preset's.
-
-    Raises:
-        ValueError: an unknown preset, or dimensions that cannot be read.
-    """
-    if preset not in OFFERED:
-        raise ValueError(f"preset must be one of {', '.join(OFFERED)}, got {preset!r}")
-    offered = OFFERED[preset]
-    return (
-        templates.splitlines() if templates.strip() else list(offered.templates),
-        parse_dimensions(dimensions) if dimensions.strip() else offered.dimensions,
-    )
+        told = {**shown(cls, text=text), "unlearn_prompts": [as_table(pairs)]}
+        return io.NodeOutput(pairs, text, ui=told)
 
 
 def _protected(

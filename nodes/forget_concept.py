@@ -68,9 +68,16 @@ class DefineForgetConcept(io.ComfyNode):
 
     @classmethod
     def execute(cls, concept: str, kind: str, synonyms: str, replacements: str) -> io.NodeOutput:
-        return io.NodeOutput(
-            ForgetConcept(concept.strip(), kind, words_of(synonyms), words_of(replacements))
-        )
+        return io.NodeOutput(concept_of(concept, kind, synonyms, replacements))
+
+
+def concept_of(concept: str, kind: str, synonyms: str, replacements: str) -> ForgetConcept:
+    """What the widgets say.
+
+    Raises:
+        ValueError: an empty concept, or an unknown kind.
+    """
+    return ForgetConcept(concept.strip(), kind, words_of(synonyms), words_of(replacements))
 
 
 def words_of(text: str) -> tuple[str, ...]:

@@ -1,19 +1,18 @@
-"""One progress bar over several phases, live pictures, Cancel, and the event after each step."""
+"""One progress bar over several phases, the time that is left, and Cancel."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 
 import comfy.utils
 from comfy.model_management import throw_exception_if_processing_interrupted
-from PIL import Image
-from server import PromptServer
-
-from ..unlearn_core.unlearn import StepReport
 
 BAR = 1000  # the bar's length; phases take their share of it
-PREVIEW_EDGE = 768  # px, of the longer edge
+SURE_AFTER = 0.5  # seconds of a phase before its pace says anything
+
+OnUpdate = Callable[[str, int, int, "float | None"], None]
 
 
 class Phases:
@@ -21,20 +20,39 @@ class Phases:
 
     Every update raises ComfyUI's ``InterruptProcessingException`` once Cancel was pressed. It is
     an ``Exception``: whoever catches broadly swallows it.
+
+    Args:
+        costs: of each phase, in their order and in any unit.
+        on_update: told (phase, done, total, seconds left), the last None while nobody knows.
     """
 
-    def __init__(self, costs: Mapping[str, float]) -> None:
-        self.costs = dict(costs)
+    def __init__(self, costs: Mapping[str, float], on_update: OnUpdate | None = None) -> None:
+        self.costs, self.on_update = dict(costs), on_update
         self.bar = comfy.utils.ProgressBar(BAR)
+        self.phase, self.began, self.updated = "", 0.0, time.monotonic()
 
-    def update(self, phase: str, done: int, total: int, preview: Image.Image | None = None) -> None:
+    def update(self, phase: str, done: int, total: int) -> None:
         """``done`` of ``total`` in ``phase``; every phase named before it counts as complete."""
+        if phase != self.phase:  # began with the work that this first update tells of
+            self.phase, self.began = phase, self.updated
+        self.updated = time.monotonic()
         names = list(self.costs)
         before = sum(self.costs[name] for name in names[: names.index(phase)])
         share = (before + self.costs[phase] * done / total) / sum(self.costs.values())
         obey_cancel()
-        shown = None if preview is None else ("JPEG", preview, PREVIEW_EDGE)
-        self.bar.update_absolute(round(share * BAR), BAR, shown)
+        self.bar.update_absolute(round(share * BAR), BAR)
+        if self.on_update is not None:
+            self.on_update(phase, done, total, self._seconds_left(phase, done, total))
+
+    def _seconds_left(self, phase: str, done: int, total: int) -> float | None:
+        """By the pace of this phase, which is also that of those to come as their costs have it."""
+        passed = self.updated - self.began
+        if passed < SURE_AFTER or done == 0:
+            return None
+        names = list(self.costs)
+        later = sum(self.costs[name] for name in names[names.index(phase) + 1 :])
+        whole = passed * total / done
+        return whole - passed + whole * later / self.costs[phase]
 
     def of(self, phase: str) -> Callable[[int, int], None]:
         """The phase's own ``(done, total)`` callback."""
@@ -46,21 +64,6 @@ def obey_cancel() -> None:
     throw_exception_if_processing_interrupted()
 
 
-def send_step(node_id: str, report: StepReport, total: int) -> None:
-    """Tell the page what a step did, as the event ``unlearn.step``."""
-    server = PromptServer.instance
-    data = {
-        "node": node_id,
-        "step": report.step,
-        "total": total,
-        "forget_loss": _or_none(report.forget_loss),
-        "retain_loss": _or_none(report.retain_loss),
-        "cosine": _or_none(report.cosine),
-        "conflict": report.conflict,
-    }
-    server.send_sync("unlearn.step", data, server.client_id)
-
-
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
     """JSON has no NaN and no infinity: the page would refuse the whole message."""
     return value if math.isfinite(value) else None

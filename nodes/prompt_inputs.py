@@ -19,6 +19,8 @@ cactus, mushroom, butterfly, frog, pig, rabbit, bear, lion, car, bicycle, sailbo
 guitar, key, crown, heart, star, sun, hamburger, cake
 background: white, pink, blue, green, yellow, gray"""
 
+MOST_PAIRS, MOST_NAMES = 10_000, 100
+
 DEMO = "demo"
 OFFERED: dict[str, Preset] = {
     DEMO: Preset(tuple(TEMPLATES.splitlines()), parse_dimensions(DIMENSIONS)),
@@ -58,7 +60,7 @@ def main_inputs() -> list[io.Input]:
             "train_count",
             default=PromptSettings.train_count,
             min=1,
-            max=10_000,
+            max=MOST_PAIRS,
             tooltip=f"Pairs to unlearn with, {PromptSettings.train_count} by default. Two "
             "pictures are drawn for each: more takes longer, and keeps the rest safer.",
         ),
@@ -66,7 +68,7 @@ def main_inputs() -> list[io.Input]:
             "test_count",
             default=PromptSettings.test_count,
             min=1,
-            max=10_000,
+            max=MOST_PAIRS,
             tooltip=f"Pairs to evaluate with, {PromptSettings.test_count} by default. "
             "Prompts alone cost nothing; how many pictures are drawn is set in Evaluate "
             "Alignment.",
@@ -101,7 +103,7 @@ def advanced_inputs() -> list[io.Input]:
             "invented_names",
             default=PromptSettings.invented_names,
             min=0,
-            max=100,
+            max=MOST_NAMES,
             tooltip="How many names of artists who never lived may take the concept's place, "
             f"{PromptSettings.invented_names} by default. With them the model learns to let go of "
             "one name rather than of all that sounds like a name.",
@@ -110,7 +112,7 @@ def advanced_inputs() -> list[io.Input]:
             "gibberish_names",
             default=PromptSettings.gibberish_names,
             min=0,
-            max=100,
+            max=MOST_NAMES,
             tooltip="How many meaningless words may take the concept's place, "
             f"{PromptSettings.gibberish_names} by default.",
         ),
@@ -156,6 +158,13 @@ def advanced_inputs() -> list[io.Input]:
             default="",
             tooltip="Name of a file in ComfyUI's output folder to keep the prompts in, to share or "
             "to edit; none by default. A file of that name is replaced.",
+        ),
+        io.String.Input(
+            "edited_prompts",
+            default="",
+            tooltip="The prompts as you edited them in the table; empty by default. It takes the "
+            "place of everything else here but the concept. The table writes it, and empties it "
+            "when you start over.",
         ),
     ]
 

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
-from PIL import Image
 
-from ..unlearn_core.dataset import LatentCache, make_training_sets
-from ..unlearn_core.evaluation.pictures import before_after, loss_chart
-from ..unlearn_core.methods import begin, check
+from ..unlearn_core.evaluation.pictures import loss_chart
+from ..unlearn_core.methods import check
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.own_pictures import OwnPictures
-from ..unlearn_core.previews import PreviewPrompts
 from ..unlearn_core.prompts import PromptPairs
 from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
-from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
+from .live_job import LiveJob
 from .memory import make_room
-from .pictures import as_image, shown, stacked
-from .places import cache_folder
-from .progress import Phases, obey_cancel, send_step
+from .pictures import as_image
 from .unlearn_inputs import advanced_inputs, main_inputs
-
-IMAGES, UNLEARNING = "making images", "unlearning"
 
 
 class RestrictedGradientUnlearn(io.ComfyNode):
@@ -39,7 +32,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             "step forgets only in directions that do not harm what is to be kept (Ko et al. 2024). "
             "The model that you put in stays as it is.",
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
                 sockets.Model.Input("model", tooltip="The model that is to forget."),
                 sockets.Prompts.Input("prompts", tooltip="From Diversify Retain Prompts."),
@@ -102,6 +95,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         npo_beta: float,
         saliency: float,
         weight_decay: float,
+        keep_step: int,
         forget_pictures: OwnPictures | None = None,
         retain_pictures: OwnPictures | None = None,
     ) -> io.NodeOutput:
@@ -128,77 +122,31 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             npo_beta=npo_beta,
             seed=seed,
         )
+        if keep_step > steps:
+            raise ValueError(f"keep_step must be {steps}, the steps, or less, got {keep_step}")
         drawing = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
         check(model, settings)
         make_room()
-        node_id = str(cls.hidden.unique_id)
-        # ComfyUI runs nodes in inference mode, where nothing can be trained.
-        with torch.inference_mode(False), torch.enable_grad():
-            unlearned, comparison = unlearn(
+        with torch.inference_mode(False):  # where nodes run, and where nothing can be trained
+            job = LiveJob(
                 model,
                 prompts,
                 settings,
                 drawing,
                 preview_every,
-                node_id,
+                keep_step,
                 forget_pictures,
                 retain_pictures,
             )
-            chart = loss_chart(unlearned.reports)
-            both = as_image(stacked(comparison, chart))
-            images = as_image(chart), as_image(comparison)
-        return io.NodeOutput(unlearned, *images, ui=shown(cls, both))
+            run, unlearned = job.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
+            chart = as_image(loss_chart(unlearned.reports))
+            comparison = as_image(job.comparison(unlearned))
+        told = {"text": [run.note], "unlearn_run": [run.told()]}
+        return io.NodeOutput(unlearned, chart, comparison, ui=told)
 
 
-def unlearn(
-    model: ModelHandle,
-    prompts: PromptPairs,
-    settings: UnlearnSettings,
-    drawing: GenerationSettings,
-    preview_every: int,
-    node_id: str,
-    forget_pictures: OwnPictures | None,
-    retain_pictures: OwnPictures | None,
-) -> tuple[UnlearnedModel, Image.Image]:
-    """The unlearned model and its before/after picture, told to the page step by step."""
-    previews = PreviewPrompts.of(prompts, drawing)
-    bar = Phases(_costs(prompts, settings, drawing))
-    before = previews.draw(model, obey_cancel)
-    sets = make_training_sets(
-        model,
-        prompts,
-        drawing,
-        forget_pictures=forget_pictures,
-        retain_pictures=retain_pictures,
-        cache=LatentCache(cache_folder()),  # so that Cancel loses none of the pictures
-        on_picture=bar.of(IMAGES),
-        on_step=obey_cancel,
-    )
-    run = begin(model, sets, settings)
-    comparison = None
-    for report in run:
-        send_step(node_id, report, settings.steps)
-        comparison = None
-        if preview_every and report.step % preview_every == 0:
-            after = previews.draw(run.result().model, obey_cancel)
-            comparison = before_after(previews.prompts, before, after)
-        bar.update(UNLEARNING, report.step, settings.steps, comparison)
-    result = run.result()
-    if comparison is None:
-        after = previews.draw(result.model, obey_cancel)
-        comparison = before_after(previews.prompts, before, after)
-    return result, comparison
-
-
-def _costs(
-    prompts: PromptPairs, settings: UnlearnSettings, drawing: GenerationSettings
-) -> dict[str, float]:
-    """Roughly how often each phase runs the denoiser on one picture: a guided denoising step runs
-    it twice, and a training step costs three times as much because it goes back as well."""
-    pairs = sum(len(part.train) for part in prompts.each)
-    retained = settings.batch_size * settings.retain_batch_factor or pairs
-    per_step = settings.batch_size + retained
-    return {
-        IMAGES: 2 * pairs * drawing.steps * 2,
-        UNLEARNING: settings.steps * per_step * 3,
-    }
+def workflow_id(node: type[io.ComfyNode]) -> str | None:
+    """The id of the graph that the node was queued from; None where no page queued it."""
+    workflow = (node.hidden.extra_pnginfo or {}).get("workflow") or {}
+    found = workflow.get("id")
+    return found if isinstance(found, str) else None

@@ -235,6 +235,15 @@ def advanced_inputs() -> list[io.Input]:
             tooltip=f"Pulls the trained weights towards zero, {DEFAULT.weight_decay:g} by default. "
             "More is seldom good for a model that is trained already.",
         ),
+        io.Int.Input(
+            "keep_step",
+            default=0,
+            min=0,
+            max=100_000,
+            tooltip="Give the model as it was after this step; 0, the default, for the last one. "
+            "The panel sets it when you stop a run or go back to an earlier picture, so that the "
+            "workflow tells what you kept.",
+        ),
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .dataset import draw_latents
+from .dataset import OnPicture, draw_latents
 from .models.protocol import ModelHandle, OnStep
 from .prompts import PromptPairs
 from .settings import GenerationSettings
@@ -30,7 +30,14 @@ class PreviewPrompts:
         prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
         return PreviewPrompts(tuple(prompts), len(chosen), settings)
 
-    def draw(self, model: ModelHandle, on_step: OnStep | None = None) -> Tensor:
+    def draw(
+        self,
+        model: ModelHandle,
+        on_step: OnStep | None = None,
+        on_picture: OnPicture | None = None,
+    ) -> Tensor:
         """Pictures [N, 3, H, W] in 0..1, one a prompt."""
-        latents = draw_latents(model, self.prompts, self.settings, on_step=on_step)
+        latents = draw_latents(
+            model, self.prompts, self.settings, on_step=on_step, on_picture=on_picture
+        )
         return model.decode_latents(latents.to(model.device))

@@ -39,18 +39,23 @@ def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
         pairs = read_prompts(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"prompts: cannot read {file.name!r} ({error})") from None
-    if pairs.concept != concept:
-        different = next(
-            f.name
-            for f in fields(concept)
-            if getattr(concept, f.name) != getattr(pairs.concept, f.name)
-        )
-        raise ValueError(
-            f"prompts: {file.name!r} was made for another concept: its {different} is "
-            f"{getattr(pairs.concept, different)!r} and not {getattr(concept, different)!r}; "
-            "choose another file or change the concept"
-        )
+    require_concept(pairs, concept, repr(file.name))
     return pairs
+
+
+def require_concept(pairs: PromptPairs, concept: ForgetConcept, where: str) -> None:
+    """Refuse prompts that were made for another concept.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    for field in fields(concept):
+        given, wanted = getattr(pairs.concept, field.name), getattr(concept, field.name)
+        if given != wanted:
+            raise ValueError(
+                f"prompts: {where} was made for another concept: its {field.name} is {given!r} "
+                f"and not {wanted!r}; choose other prompts or change the concept"
+            )
 
 
 def read_prompts(text: str) -> PromptPairs:

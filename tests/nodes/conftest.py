@@ -62,12 +62,15 @@ def diffusers(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", places)
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
     return own
 
 
 @pytest.fixture(autouse=True)
 def page(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     server = FakeServer()
+    pack_module("nodes.live").RUNS.clear()
     monkeypatch.setattr(PromptServer, "instance", server, raising=False)
     comfy.model_management.interrupt_current_processing(False)
     return server

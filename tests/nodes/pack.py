@@ -11,13 +11,14 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "ComfyUI").resolve()
+WORKFLOW = "a-graph"  # the id of the graph that the nodes stand in
 NAME = "unlearn_pack"  # any will do: the pack may only import itself relatively
 
 if not (COMFYUI / "main.py").is_file():
@@ -35,9 +36,14 @@ importlib.import_module("utils.install_util")
 
 import execution  # noqa: E402
 import torch  # noqa: E402
+from aiohttp import web  # noqa: E402
+from aiohttp.test_utils import TestClient, TestServer  # noqa: E402
 from comfy_api.latest import io  # noqa: E402
+from server import PromptServer  # noqa: E402
 
 import nodes as comfyui_nodes  # noqa: E402
+
+ROUTES = web.RouteTableDef()  # what the pack adds to the server's addresses
 
 
 def _load() -> ModuleType:
@@ -52,6 +58,8 @@ def _load() -> ModuleType:
 
 
 def _nodes() -> dict[str, type[io.ComfyNode]]:
+    # As ComfyUI has it when it loads a pack; without the rest of the server.
+    setattr(PromptServer, "instance", SimpleNamespace(routes=ROUTES))  # noqa: B010
     extension = asyncio.run(PACK.comfy_entrypoint())
     listed = asyncio.run(extension.get_node_list())
     return {node.define_schema().node_id: node for node in listed}
@@ -81,7 +89,8 @@ def defaults(node_id: str) -> dict[str, Any]:
 def run_node(node_id: str, **inputs: Any) -> io.NodeOutput:
     """Run a node as ComfyUI does: on a locked clone, in inference mode. What is not given is at
     its default."""
-    clone = NODES[node_id].PREPARE_CLASS_CLONE({io.Hidden.unique_id: "7"})
+    hidden = {io.Hidden.unique_id: "7", io.Hidden.extra_pnginfo: {"workflow": {"id": WORKFLOW}}}
+    clone = NODES[node_id].PREPARE_CLASS_CLONE(hidden)
     with torch.inference_mode():
         return clone.EXECUTE_NORMALIZED(**{**defaults(node_id), **inputs})
 
@@ -113,3 +122,16 @@ def refusals(node_id: str, **widgets: Any) -> list[str]:
     }
     _, errors, _ = asyncio.run(execution.validate_inputs("prompt", prompt, "node", {}))
     return [f"{error['message']}: {error['details']}" for error in errors]
+
+
+def call(method: str, path: str, content: object = None) -> tuple[int, Any]:
+    """What the pack's own address answers, through a real server of aiohttp."""
+
+    async def ask() -> tuple[int, Any]:
+        app = web.Application()
+        app.add_routes(ROUTES)
+        async with TestClient(TestServer(app)) as client:
+            answer = await client.request(method, path, json=content)
+            return answer.status, await answer.json()
+
+    return asyncio.run(ask())

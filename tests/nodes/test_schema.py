@@ -81,6 +81,7 @@ def test_unlearn_defaults_are_the_core_s() -> None:
     assert given.pop("generation_steps") == drawing.steps
     assert given.pop("guidance_scale") == drawing.guidance_scale
     given.pop("preview_every")
+    assert given.pop("keep_step") == 0
     assert given == of_settings(core.UnlearnSettings())
 
 
@@ -89,6 +90,9 @@ def test_evaluation_defaults_are_the_core_s() -> None:
     drawing = settings.generation
     assert defaults("UnlearnEvaluateAlignment") == {
         "pictures": settings.pictures,
+        "scorer": pack_module("nodes.places").OWN_SCORER,
+        "probes": settings.probes,
+        "report_name": "unlearn_report",
         "seed": drawing.seed,
         "generation_steps": drawing.steps,
         "guidance_scale": drawing.guidance_scale,
@@ -127,6 +131,7 @@ def test_rare_inputs_are_advanced() -> None:
         "npo_beta",
         "saliency",
         "weight_decay",
+        "keep_step",
     }
     order = [name for name, inp in inputs.items() if not inp.optional]
     assert set(order[-len(rare) :]) == rare

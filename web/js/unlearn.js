@@ -1,42 +1,32 @@
-// What the nodes say, shown on the nodes: their texts, and each step of unlearning as it happens.
+// The pack in ComfyUI's page: which node has which panel, and what reaches them.
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
-const WIDGET = "unlearn text";
+import { addComparePanel, showReport } from "./compare_panel.js";
+import { h } from "./dom.js";
+import { addLivePanel, followRuns, restoreRuns, showRun } from "./live_panel.js";
+import { followPreset } from "./presets.js";
+import { addPromptTable, restorePrompts, showPrompts } from "./prompt_table.js";
+import { addTextPanel, showText } from "./text_panel.js";
+import { t } from "./words.js";
 
-// Node class -> what stands there before it has run, and the text's height in pixels.
-const PANELS = {
-  UnlearnLoadModel: { placeholder: "What was loaded appears here.", min: 94, max: 94 },
-  UnlearnDiversifyPrompts: { placeholder: "The prompts appear here.", min: 120 },
-  UnlearnOwnPictures: { placeholder: "The captions appear here.", min: 94 },
-  UnlearnRestrictedGradient: { placeholder: "Each step appears here.", min: 56, max: 56 },
-  UnlearnEvaluateAlignment: { placeholder: "The figures appear here.", min: 216, max: 216 },
-  UnlearnSaveCheckpoint: { placeholder: "Where it was saved appears here.", min: 60 },
+const TEXTS = {
+  UnlearnLoadModel: { min: 94, max: 94 },
+  UnlearnOwnPictures: { min: 94 },
+  UnlearnSaveCheckpoint: { min: 60 },
 };
+const LINKS = {
+  UNLEARN_MODEL: "#b39ddb",
+  UNLEARN_CONCEPT: "#d1495b",
+  UNLEARN_PROMPTS: "#e0a458",
+  UNLEARN_PICTURES: "#64b5f6",
+  UNLEARN_RESULT: "#4f9d63",
+  UNLEARN_REPORT: "#2f8fbf",
+};
+const HISTORY = 20; // finished runs that are looked through after a reload
 
-function addPanel(node, { placeholder, min, max }) {
-  const element = document.createElement("pre");
-  element.className = "unlearn-text";
-  element.textContent = placeholder;
-  Object.assign(element.style, {
-    margin: "0",
-    padding: "6px 8px",
-    overflow: "auto",
-    whiteSpace: "pre-wrap",
-    font: "11px/1.35 monospace",
-    color: "var(--input-text)",
-    background: "var(--comfy-input-bg)",
-    borderRadius: "4px",
-    userSelect: "text",
-  });
-  const widget = node.addDOMWidget(WIDGET, "text", element, {
-    serialize: false, // not in the prompt
-    getMinHeight: () => min,
-    ...(max && { getMaxHeight: () => max }),
-  });
-  widget.serialize = false; // nor in the saved workflow
-}
+const isOurs = (node) => node?.comfyClass?.startsWith("Unlearn");
 
 // An execution id is a node's id, with those of the subgraphs around it before: "7" or "3:7".
 function findNode(executionId) {
@@ -46,69 +36,72 @@ function findNode(executionId) {
     node = graph?.getNodeById(id);
     graph = node?.subgraph;
   }
-  return node && node.comfyClass in PANELS ? node : null;
+  return isOurs(node) ? node : null;
 }
 
-function show(node, text) {
-  const widget = node.widgets?.find(({ name }) => name === WIDGET);
-  if (widget) widget.element.textContent = text;
-}
-
-const figure = (value) => (value === null ? "not a number" : value.toPrecision(3));
-
-function onStep({ detail }) {
-  const node = findNode(detail.node);
-  if (!node) return;
-  show(
-    node,
-    `step ${detail.step} of ${detail.total}${detail.conflict ? " · gradients in conflict" : ""}\n` +
-      `forget loss ${figure(detail.forget_loss)} · retain loss ${figure(detail.retain_loss)}` +
-      ` · cosine ${figure(detail.cosine)}`,
-  );
+function showOutput(node, output) {
+  if (output.unlearn_run) showRun(node, output.unlearn_run[0]);
+  if (output.unlearn_report) showReport(node, output.unlearn_report[0]);
+  if (output.unlearn_prompts) showPrompts(node, output.unlearn_prompts[0]);
+  if (output.text) showText(node, output.text.join("\n"));
 }
 
 function onExecuted({ detail }) {
   const node = findNode(detail.display_node ?? detail.node);
-  if (!node) return;
-  if (detail.output?.text) show(node, detail.output.text.join("\n"));
-  if (detail.output?.images) dropLivePreview(node);
+  if (node && detail.output) showOutput(node, detail.output);
 }
 
-// The page prefers a live preview to the pictures of the result for as long as it has one.
-function dropLivePreview(node) {
-  const id = node.graph.isRootGraph === false ? `${node.graph.id}:${node.id}` : node.id;
-  for (const url of app.nodePreviewImages[id] ?? []) URL.revokeObjectURL(url);
-  delete app.nodePreviewImages[id];
-  node.setDirtyCanvas(true);
-}
-
-// Choosing a preset writes its text into the fields beside it.
-function followPreset(node) {
-  const widget = (name) => node.widgets?.find((one) => one.name === name);
-  const chooser = widget("preset");
-  const presets = node.constructor.nodeData?.input?.required?.preset?.[1]?.presets;
-  if (!chooser || !presets) return;
-  const before = chooser.callback;
-  chooser.callback = function (value, ...rest) {
-    const result = before?.call(this, value, ...rest);
-    const [templates, dimensions] = presets[value] ?? [];
-    if (templates !== undefined) {
-      widget("templates").value = templates;
-      widget("dimensions").value = dimensions;
+// After a reload the page has forgotten what the nodes have shown; the server's history has not.
+async function restoreOutputs(graph) {
+  const history = await (await api.fetchApi(`/history?max_items=${HISTORY}`)).json();
+  const last = Object.values(history)
+    .filter(({ prompt }) => prompt[3]?.extra_pnginfo?.workflow?.id === graph.id)
+    .sort((one, other) => other.prompt[0] - one.prompt[0]);
+  const seen = new Set();
+  for (const { outputs } of last) {
+    for (const [id, output] of Object.entries(outputs)) {
+      const node = seen.has(id) ? null : findNode(id);
+      seen.add(id);
+      if (node) showOutput(node, output);
     }
-    return result;
-  };
+  }
+}
+
+// Where the person's own palette says nothing of our kinds of links.
+function colorLinks() {
+  const { default_connection_color_byType: slots, constructor } = app.canvas;
+  for (const [type, color] of Object.entries(LINKS)) {
+    slots[type] ||= color;
+    constructor.link_type_colors[type] ||= color;
+  }
 }
 
 app.registerExtension({
-  name: "unlearn.text",
+  name: "unlearn",
   setup() {
-    api.addEventListener("unlearn.step", onStep);
+    const sheet = new URL("../css/unlearn.css", import.meta.url);
+    document.head.append(h("link", { rel: "stylesheet", href: sheet.href }));
     api.addEventListener("executed", onExecuted);
+    followRuns(findNode);
   },
   nodeCreated(node) {
-    const panel = PANELS[node.comfyClass];
-    if (panel) addPanel(node, panel);
-    if (node.comfyClass === "UnlearnDiversifyPrompts") followPreset(node);
+    const text = TEXTS[node.comfyClass];
+    if (text) addTextPanel(node, { ...text, placeholder: t(`text.${node.comfyClass}`) });
+    if (node.comfyClass === "UnlearnRestrictedGradient") addLivePanel(node);
+    if (node.comfyClass === "UnlearnEvaluateAlignment") addComparePanel(node);
+    if (node.comfyClass === "UnlearnDiversifyPrompts") {
+      followPreset(node);
+      addPromptTable(node);
+    }
+  },
+  loadedGraphNode(node) {
+    if (node.comfyClass === "UnlearnDiversifyPrompts") restorePrompts(node);
+  },
+  async afterConfigureGraph() {
+    const graph = app.rootGraph ?? app.graph;
+    if (!graph?._nodes?.some(isOurs)) return;
+    colorLinks();
+    await restoreOutputs(graph);
+    await restoreRuns(graph); // last: a run that goes on is newer than any result
   },
 });

@@ -1,0 +1,41 @@
+"""What the page may ask the server for, beside queueing a graph."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from .live import RUNS, end_now
+from .prompt_table import preview
+from .scorer_download import add_scorer_routes
+
+
+def add_routes(routes: web.RouteTableDef) -> None:
+    """Add the pack's addresses to ComfyUI's own, which offers each under ``/api`` as well."""
+    add_scorer_routes(routes)
+
+    @routes.get("/unlearn/runs")
+    async def runs(_: web.Request) -> web.Response:
+        """For a page that was opened or reloaded meanwhile: the last run of each node."""
+        return web.json_response([run.told() for run in RUNS.values()])
+
+    @routes.post("/unlearn/end")
+    async def end(request: web.Request) -> web.Response:
+        """End a run and keep a state of it; ``step`` is null for the one it is in."""
+        try:
+            content = await request.json()
+            key, step = content["key"], content["step"]
+            if not isinstance(step, (int, type(None))) or isinstance(step, bool):
+                raise ValueError(f"step must be a whole number or null, got {step!r:.80}")
+            run = end_now(key, step)
+        except (ValueError, KeyError, TypeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(run.told())
+
+    @routes.post("/unlearn/prompts")
+    async def prompts(request: web.Request) -> web.Response:
+        """The pairs that the widgets' values make, before anything is drawn."""
+        try:
+            table = preview(await request.json())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(table)

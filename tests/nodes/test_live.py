@@ -1,0 +1,195 @@
+"""A run as the page follows it: told, ended early, and given again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import pytest
+import torch
+from PIL import Image
+
+from .conftest import QUICK, FakeServer
+from .pack import WORKFLOW, call, node_result, pack_module, run_node, shown_by
+
+UNLEARN = "UnlearnRestrictedGradient"
+SIX = {**QUICK, "steps": 6, "preview_every": 2}
+Interrupted = comfy.model_management.InterruptProcessingException
+
+
+def weights(unlearned: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in unlearned.model.named_parameters()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def after_step(page: FakeServer, monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
+    """Do something while the run goes on, once this step is told."""
+    send = page.send_sync
+
+    def watch(event: str, data: dict[str, Any], sid: str | None) -> None:
+        send(event, data, sid)
+        if event == "unlearn.step" and data["step"] == step:
+            act()
+
+    monkeypatch.setattr(page, "send_sync", watch)
+
+
+def live_runs() -> list[dict[str, Any]]:
+    return call("GET", "/unlearn/runs")[1]
+
+
+def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path) -> None:
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["node"], told["workflow"], told["state"]) == ("7", WORKFLOW, "finished")
+    assert [step[0] for step in told["steps"]] == [1, 2, 3, 4, 5, 6]
+    assert [preview["step"] for preview in told["previews"]] == [0, 2, 4, 6]
+    assert told["kept"] == [2, 4, 6]
+    assert told["result"] == 6
+    for preview in told["previews"]:
+        at = preview["picture"]
+        with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
+            assert picture.width > picture.height, "the prompts' pictures stand in a row"
+    # A page that comes late is told the same as one that was there from the start.
+    assert live_runs() == json.loads(json.dumps([told], allow_nan=False))
+    phases = [data["phase"] for event, data in page.sent if event == "unlearn.phase"]
+    assert list(dict.fromkeys(phases)) == ["first look", "making images", "unlearning"]
+
+
+def test_stop_and_keep_gives_the_model_as_it_is(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> None:
+        status, told = call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": None})
+        assert (status, told["state"]) == (200, "running")
+
+    after_step(page, monkeypatch, 3, stop)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["state"], told["result"], len(told["steps"])) == ("kept", 3, 3)
+    assert output.result is not None
+    stopped = output.result[0]
+
+    # The workflow then says `keep_step`, and comes to the same without the run and from the start.
+    for forget_first in (False, True):
+        if forget_first:
+            pack_module("nodes.live").RUNS.clear()
+        again = node_result(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=3)[0]
+        assert equal(weights(again), weights(stopped))
+        assert len(again.reports) == 3
+
+
+def test_stop_and_keep_an_earlier_step(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go_back() -> None:
+        assert call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": 2})[0] == 200
+
+    after_step(page, monkeypatch, 5, go_back)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert shown_by(output)["unlearn_run"][0]["result"] == 2
+    assert output.result is not None
+    assert len(output.result[0].reports) == 2
+
+
+def test_after_a_run_an_earlier_step_is_given_without_another_run(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    made = len(page.steps)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=4)
+    assert len(page.steps) == made, "nothing was trained again"
+    assert shown_by(output)["unlearn_run"][0]["state"] == "kept"
+    run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": 1}, keep_step=4)
+    assert len(page.steps) == made + 4, "another seed is another run, which ends at that step"
+
+
+def test_cancel_loses_no_step(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancel = comfy.model_management.interrupt_current_processing
+    after_step(page, monkeypatch, 3, lambda: cancel(True))
+    with pytest.raises(Interrupted):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = live_runs()
+    assert (told["state"], told["kept"]) == ("cancelled", [2, 3])
+    made = len(page.steps)
+    unlearned = node_result(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=3)[0]
+    assert (len(page.steps), len(unlearned.reports)) == (made, 3)
+
+
+def test_a_state_that_is_gone_is_made_again(
+    loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    made = len(page.steps)
+    for file in (tmp_path / "temp" / "unlearn").rglob("*.safetensors"):
+        file.unlink()
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=4)
+    assert len(page.steps) == made + 4
+
+
+def test_a_new_run_takes_the_place_of_the_last(loaded: Any, pairs: Any, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": seed})
+    folders = list((tmp_path / "temp" / "unlearn").iterdir())
+    assert [folder.name for folder in folders] == [run["key"] for run in live_runs()]
+
+
+def test_no_room_on_the_disk_keeps_no_state(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = type("Usage", (), {"free": 10})()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: full)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert shown_by(output)["unlearn_run"][0]["kept"] == []
+    assert output.result is not None, "the run itself needs none"
+
+
+def test_a_failure_is_told(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("out of paint")
+
+    monkeypatch.setattr(pack_module("nodes.live_job"), "begin", fail)
+    with pytest.raises(ValueError, match="out of paint"):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert [(run["state"], run["note"]) for run in live_runs()] == [("failed", "out of paint")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"key": "unknown", "step": None}, "nothing to stop"),
+        ({"key": "unknown", "step": "../../x"}, "step must be a whole number"),
+        ({"key": "unknown"}, "step"),
+        (["no object"], ""),
+    ],
+)
+def test_what_the_server_does_not_do(content: object, words: str) -> None:
+    status, told = call("POST", "/unlearn/end", content)
+    assert status == 400
+    assert words in told["error"]
+
+
+def test_a_finished_run_cannot_be_stopped(loaded: Any, pairs: Any) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    status, told = call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": None})
+    assert status == 400
+    assert "nothing to stop" in told["error"]
+
+
+def test_keep_step_beyond_the_steps_is_refused(loaded: Any, pairs: Any) -> None:
+    with pytest.raises(ValueError, match="keep_step must be 6, the steps, or less, got 9"):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=9)
+
+
+def test_the_closed_form_has_no_steps_to_follow(loaded: Any, pairs: Any) -> None:
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, method="UCE (closed form)")
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["state"], told["total"], told["steps"]) == ("finished", 0, [])
+    assert [preview["step"] for preview in told["previews"]] == [0]

@@ -1,0 +1,99 @@
+"""The table of prompts: what it shows before a run, and what becomes of what was edited in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .pack import call, defaults, node_result, refusals, run_node, shown_by
+
+NODE = "UnlearnDiversifyPrompts"
+CONCEPT = defaults("UnlearnForgetConcept")
+FEW = {"train_count": 3, "test_count": 2}
+
+
+def concept(**widgets: Any) -> Any:
+    return node_result("UnlearnForgetConcept", **widgets)[0]
+
+
+def table(**widgets: Any) -> tuple[int, Any]:
+    prompts = {**defaults(NODE), **FEW, **widgets}
+    return call("POST", "/unlearn/prompts", {"concept": CONCEPT, "prompts": prompts})
+
+
+def test_the_table_is_what_the_node_will_give() -> None:
+    status, shown = table()
+    assert status == 200
+    output = run_node(NODE, concept=concept(), **FEW)
+    assert shown_by(output)["unlearn_prompts"] == [shown]
+    assert output.result is not None
+    pairs = output.result[0]
+    assert [row["forget"] for row in shown["train"]] == [pair.forget for pair in pairs.train]
+    assert [row["retain"] for row in shown["test"]] == [pair.retain for pair in pairs.test]
+
+
+def edited() -> dict[str, Any]:
+    _, content = table()
+    content["train"][0]["forget"] = "an ink whale"
+    content["train"][0]["retain"] = "a plain whale"
+    del content["test"][1]
+    return content
+
+
+def test_what_was_edited_takes_the_place_of_the_words() -> None:
+    text = json.dumps(edited())
+    assert table(edited_prompts=text) == (200, edited())
+    assert refusals(NODE, edited_prompts=text, templates="no braces at all") == []
+    pairs = node_result(NODE, concept=concept(), edited_prompts=text, templates="no")[0]
+    assert (pairs.train[0].forget, pairs.train[0].retain) == ("an ink whale", "a plain whale")
+    assert (len(pairs.train), len(pairs.test)) == (3, 1)
+
+
+def test_a_changed_concept_is_not_served_with_prompts_of_the_old_one() -> None:
+    text = json.dumps(edited())
+    with pytest.raises(ValueError, match="the edited table was made for another concept"):
+        run_node(NODE, concept=concept(concept="chalk"), edited_prompts=text)
+
+
+@pytest.mark.parametrize(
+    ("side", "prompt", "words"),
+    [
+        ("forget", "a whale", "does not mention 'ink'"),
+        ("retain", "an ink whale", "is to be kept but has 'ink'"),
+    ],
+)
+def test_an_edit_that_makes_no_sense_is_answered(side: str, prompt: str, words: str) -> None:
+    content = edited()
+    content["train"][0][side] = prompt
+    status, answer = table(edited_prompts=json.dumps(content))
+    assert status == 400
+    assert words in answer["error"]
+    assert any(words in refusal for refusal in refusals(NODE, edited_prompts=json.dumps(content)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        {"concept": {}, "prompts": {}},
+        {"concept": CONCEPT, "prompts": {**defaults(NODE), "train_count": "many"}},
+        {"concept": {**CONCEPT, "unknown": 1}, "prompts": defaults(NODE)},
+        {"concept": {**CONCEPT, "concept": None}, "prompts": defaults(NODE)},
+        {"concept": CONCEPT, "prompts": {**defaults(NODE), "preset": "planet"}},
+        {"concept": CONCEPT, "prompts": {**defaults(NODE), "edited_prompts": "no JSON"}},
+    ],
+)
+def test_nonsense_is_answered_and_not_obeyed(content: object) -> None:
+    status, answer = call("POST", "/unlearn/prompts", content)
+    assert status == 400
+    assert answer["error"]
+
+
+def test_more_rows_than_anybody_reads_are_refused() -> None:
+    """A page must not have the server make prompts without end."""
+    status, answer = table(train_count=10**9)
+    assert status == 400
+    assert "train_count" in answer["error"]

@@ -1,0 +1,250 @@
+// The panel on Restricted Gradient Unlearn: how far it is, what the losses do, what it draws at each
+// step, and the buttons that end it early or go back to a step.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+import { LossChart } from "./chart.js";
+import { addPanel, h, setWidget, widgetOf } from "./dom.js";
+import { ask, tell, viewOf } from "./server.js";
+import { duration, t } from "./words.js";
+
+const NAME = "unlearn live";
+const panels = new WeakMap(); // node -> LivePanel
+
+class LivePanel {
+  constructor(node) {
+    this.node = node;
+    this.run = null;
+    this.chosen = null; // the preview that the scrubber stands at; null follows the newest
+    this.phase = h("strong", { className: "grow" });
+    this.left = h("span", { className: "quiet number" });
+    this.filled = h("div");
+    this.bar = h("div", { className: "bar", role: "progressbar" }, this.filled);
+    this.chart = new LossChart();
+    this.before = h("img", { alt: "" });
+    this.after = h("img", { alt: "" });
+    this.label = h("span", { className: "quiet number" });
+    this.captions = h("div", { className: "captions" });
+    this.scrub = h("input", { type: "range", className: "scrub", min: 0, oninput: () => this.scrubbed() });
+    this.strip = h(
+      "div",
+      { className: "strip" },
+      h("span", { className: "quiet", textContent: t("strip.before") }),
+      this.before,
+      this.label,
+      this.after,
+      h("span"),
+      this.captions,
+      h("span"),
+      this.scrub,
+    );
+    this.stop = h("button", { className: "main", onclick: () => this.end(null) });
+    this.keep = h("button", { onclick: () => this.keepChosen() });
+    this.all = h("button", { onclick: () => this.give(0) });
+    this.problem = h("span", { className: "bad grow" });
+    this.buttons = h("div", { className: "row" }, this.stop, this.keep, this.all, this.problem);
+    this.empty = h("div", { className: "empty", textContent: t("live.empty") });
+    this.body = [
+      h("div", { className: "row" }, this.phase, this.left),
+      this.bar,
+      this.chart.element,
+      h("div", { className: "scroll grow" }, this.strip),
+      this.buttons,
+    ];
+    this.element = h("div", {}, this.empty, ...this.body);
+    this.clock = null;
+    addPanel(node, NAME, this.element, { min: 470 }).onRemove = () => this.stopClock();
+    this.draw();
+  }
+
+  // All that the server knows of a run.
+  show(run) {
+    if (run.key !== this.run?.key) this.chosen = null;
+    this.run = run;
+    this.problem.textContent = "";
+    this.countFrom = performance.now();
+    if (run.state === "kept") this.chooseStep(run.result);
+    this.draw();
+  }
+
+  update(change) {
+    if (!this.run) return;
+    change(this.run);
+    this.draw();
+  }
+
+  draw() {
+    const { run } = this;
+    this.empty.hidden = Boolean(run);
+    for (const part of this.body) part.hidden = !run;
+    if (!run) return;
+    this.tellPhase();
+    this.chart.show(run.steps, run.total);
+    this.drawPreviews();
+    this.drawButtons();
+  }
+
+  tellPhase() {
+    const { run } = this;
+    const running = run.state === "running";
+    const steps = run.steps.length;
+    this.phase.textContent =
+      running && run.phase
+        ? t(`phase.${run.phase}`, run)
+        : running
+          ? t("phase.first look")
+          : t(`state.${run.state}`, { ...run, steps });
+    this.phase.className = run.state === "failed" ? "bad grow" : "grow";
+    const share = running ? run.done / run.of : 1;
+    this.filled.style.width = `${100 * share}%`;
+    this.bar.setAttribute("aria-valuenow", Math.round(100 * share));
+    this.bar.setAttribute("aria-label", this.phase.textContent);
+    this.tellTime();
+    if (running && !this.clock) this.clock = setInterval(() => this.tellTime(), 1000);
+    if (!running) this.stopClock();
+  }
+
+  // Counts down between two messages of the server.
+  tellTime() {
+    const seconds = this.run?.seconds_left ?? null;
+    const passed = (performance.now() - this.countFrom) / 1000;
+    this.left.textContent =
+      seconds === null ? "" : t("time.left", { time: duration(Math.max(1, seconds - passed)) });
+  }
+
+  stopClock() {
+    clearInterval(this.clock);
+    this.clock = null;
+  }
+
+  get preview() {
+    return this.run.previews[this.chosen ?? this.run.previews.length - 1];
+  }
+
+  drawPreviews() {
+    const { previews, prompts, forget_count } = this.run;
+    this.strip.hidden = previews.length === 0;
+    if (this.strip.hidden) return;
+    const { step, picture } = this.preview;
+    setSource(this.before, viewOf(previews[0].picture));
+    setSource(this.after, viewOf(picture));
+    this.label.textContent = t("strip.step", { step });
+    this.scrub.max = previews.length - 1;
+    this.scrub.value = this.chosen ?? previews.length - 1;
+    this.scrub.setAttribute("aria-label", t("strip.scrub"));
+    this.scrub.setAttribute("aria-valuetext", this.label.textContent);
+    this.chart.markStep(step);
+    if (this.captions.childElementCount !== prompts.length) {
+      this.captions.style.gridTemplateColumns = `repeat(${prompts.length}, 1fr)`;
+      this.captions.replaceChildren(
+        ...prompts.map((prompt, i) =>
+          h("span", { textContent: prompt, title: prompt, className: i < forget_count ? "asks" : "rest" }),
+        ),
+      );
+    }
+  }
+
+  drawButtons() {
+    const { run } = this;
+    const step = this.run.previews.length ? this.preview.step : 0;
+    const running = run.state === "running";
+    this.stop.hidden = !running;
+    this.stop.textContent = t("stop");
+    this.stop.disabled = run.steps.length === 0 || run.ending;
+    const current = running ? run.steps.length : run.result;
+    this.keep.hidden = step === 0 || step === current;
+    this.keep.textContent = t("keep", { step });
+    this.keep.disabled = !run.kept.includes(step) || Boolean(run.ending);
+    this.keep.title = this.keep.disabled && !run.ending ? t("keep.gone", { step }) : "";
+    this.all.hidden = running || !(widgetOf(this.node, "keep_step")?.value > 0);
+    this.all.textContent = t("all");
+  }
+
+  scrubbed() {
+    const at = Number(this.scrub.value);
+    this.chosen = at === this.run.previews.length - 1 ? null : at;
+    this.draw();
+  }
+
+  chooseStep(step) {
+    const at = this.run.previews.findIndex((preview) => preview.step === step);
+    this.chosen = at < 0 || at === this.run.previews.length - 1 ? null : at;
+  }
+
+  keepChosen() {
+    const { step } = this.preview;
+    if (this.run.state === "running") this.end(step);
+    else this.give(step);
+  }
+
+  // Ends the loop: with the state of a step, or of the step that it is in.
+  async end(step) {
+    this.run.ending = true;
+    this.drawButtons();
+    try {
+      await tell("end", { key: this.run.key, step });
+    } catch (error) {
+      this.run.ending = false;
+      this.problem.textContent = error.message;
+      this.drawButtons();
+    }
+  }
+
+  // Of a run that has ended: queue the graph again, with the state of this step.
+  give(step) {
+    setWidget(this.node, "keep_step", step);
+    app.queuePrompt(0);
+  }
+}
+
+function setSource(image, source) {
+  if (image.getAttribute("src") !== source) image.src = source;
+}
+
+// What the workflow will say of the result, so that somebody else comes to the same.
+function noteStep(node, run) {
+  if (run.state === "kept") setWidget(node, "keep_step", run.result);
+}
+
+export function addLivePanel(node) {
+  panels.set(node, new LivePanel(node));
+}
+
+export function showRun(node, run) {
+  panels.get(node)?.show(run);
+  noteStep(node, run);
+}
+
+// `find` gives the node of an execution id.
+export function followRuns(find) {
+  const on = (event, change) =>
+    api.addEventListener(event, ({ detail }) => {
+      panels.get(find(detail.node))?.update((run) => change(run, detail));
+    });
+  api.addEventListener("unlearn.run", ({ detail }) => {
+    const node = find(detail.node);
+    if (node) showRun(node, detail);
+  });
+  on("unlearn.phase", (run, { phase, done, of, seconds_left }) => {
+    Object.assign(run, { phase, done, of, seconds_left });
+  });
+  on("unlearn.step", (run, { step, forget_loss, retain_loss, cosine, conflict }) => {
+    if (step > run.steps.length) run.steps.push([step, forget_loss, retain_loss, cosine, conflict]);
+  });
+  on("unlearn.preview", (run, preview) => {
+    if (!run.previews.some(({ step }) => step === preview.step)) run.previews.push(preview);
+  });
+  on("unlearn.kept", (run, { step }) => {
+    if (!run.kept.includes(step)) run.kept.push(step);
+  });
+}
+
+// After a reload: the runs of this graph that the server still knows.
+export async function restoreRuns(graph) {
+  for (const run of await ask("runs")) {
+    if (run.workflow !== graph.id) continue;
+    const node = graph.getNodeById(run.node);
+    if (node) panels.get(node)?.show(run);
+  }
+}

@@ -1,0 +1,219 @@
+// The table on Diversify Retain Prompts: the pairs of prompts, to see and to edit before anything is
+// drawn. What was edited is kept in the node's own input, and so in the workflow.
+
+import { addPanel, h, setWidget, widgetOf } from "./dom.js";
+import { tell } from "./server.js";
+import { t } from "./words.js";
+
+const NAME = "unlearn prompts";
+const EDITED = "edited_prompts";
+const PAGE = 100; // rows shown at once
+const panels = new WeakMap(); // node -> PromptTable
+
+const SOURCES = [
+  "templates",
+  "dimensions",
+  "train_count",
+  "test_count",
+  "test_share",
+  "seed",
+  "preset",
+  "invented_names",
+  "gibberish_names",
+  EDITED,
+];
+
+const valuesOf = (node, names) =>
+  Object.fromEntries(names.map((name) => [name, widgetOf(node, name)?.value]));
+
+class PromptTable {
+  constructor(node) {
+    this.node = node;
+    this.set = null; // as a file of prompts has it
+    this.side = "train";
+    this.rows = PAGE;
+    this.refresh = h("button", { onclick: () => this.load() });
+    this.tabs = h("div", { className: "tabs", role: "tablist" });
+    this.over = h("button", { textContent: t("prompts.over"), onclick: () => this.startOver() });
+    this.note = h("span", { className: "quiet", textContent: t("prompts.edited") });
+    this.problem = h("div", { className: "bad" });
+    this.place = h("div", { className: "scroll prompts" });
+    this.empty = h("div", { className: "empty", textContent: t("prompts.empty") });
+    const element = h(
+      "div",
+      {},
+      h("div", { className: "row" }, this.refresh, this.tabs),
+      h("div", { className: "row" }, this.note, this.over),
+      this.problem,
+      this.empty,
+      this.place,
+    );
+    addPanel(node, NAME, element, { min: 240 });
+    hide(widgetOf(node, EDITED));
+    this.draw();
+  }
+
+  get edited() {
+    return Boolean(widgetOf(this.node, EDITED)?.value);
+  }
+
+  // From the widgets, by the server: nothing is drawn or trained for it.
+  async load() {
+    const concept = this.concept();
+    if (!concept) {
+      this.problem.textContent = t("prompts.link");
+      return;
+    }
+    try {
+      const prompts = valuesOf(this.node, SOURCES);
+      this.show(await tell("prompts", { concept, prompts }));
+    } catch (error) {
+      this.problem.textContent = error.message;
+    }
+  }
+
+  // The widgets of the linked Define Forget Concept.
+  concept() {
+    const slot = this.node.inputs?.findIndex(({ name }) => name === "concept") ?? -1;
+    const source = slot < 0 ? null : this.node.getInputNode(slot);
+    if (source?.comfyClass !== "UnlearnForgetConcept") return null;
+    return valuesOf(source, ["concept", "kind", "synonyms", "replacements"]);
+  }
+
+  show(set) {
+    this.set = set;
+    this.problem.textContent = "";
+    this.draw();
+  }
+
+  draw() {
+    this.refresh.textContent = t(this.set ? "prompts.again" : "prompts.show");
+    this.note.hidden = this.over.hidden = !this.edited;
+    this.empty.hidden = Boolean(this.set);
+    this.tabs.replaceChildren(...(this.set ? ["train", "test"].map((side) => this.tab(side)) : []));
+    this.place.hidden = !this.set;
+    if (this.set) this.place.replaceChildren(this.table());
+  }
+
+  tab(side) {
+    const tab = h("button", {
+      role: "tab",
+      textContent: t(`prompts.${side}`, { n: this.set[side].length }),
+      onclick: () => {
+        Object.assign(this, { side, rows: PAGE });
+        this.draw();
+      },
+    });
+    tab.setAttribute("aria-selected", side === this.side);
+    return tab;
+  }
+
+  table() {
+    const pairs = this.set[this.side];
+    const left = pairs.length - this.rows;
+    const more = h("button", {
+      textContent: t("prompts.more", { n: Math.min(PAGE, left) }),
+      onclick: () => {
+        this.rows += PAGE;
+        this.draw();
+      },
+    });
+    return h(
+      "div",
+      {},
+      h(
+        "table",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { textContent: t("prompts.forget") }),
+          h("th", { textContent: t("prompts.retain") }),
+          h("th"),
+        ),
+        ...pairs.slice(0, this.rows).map((pair) => this.row(pair)),
+      ),
+      left > 0 ? more : null,
+    );
+  }
+
+  row(pair) {
+    const field = (side) => {
+      const area = h("textarea", { value: pair[side], rows: 1, spellcheck: false });
+      area.setAttribute("aria-label", t(`prompts.${side}`));
+      area.addEventListener("change", () => {
+        const before = pair[side];
+        pair[side] = area.value.trim();
+        this.store(() => {
+          pair[side] = before;
+        });
+        area.classList.add("changed");
+      });
+      // The graph's own keys (delete, copy, …) must not act while one writes.
+      area.addEventListener("keydown", (event) => event.stopPropagation());
+      return h("td", {}, area);
+    };
+    const remove = h("button", {
+      textContent: "×",
+      title: t("prompts.delete"),
+      onclick: () => this.remove(pair),
+    });
+    remove.setAttribute("aria-label", t("prompts.delete"));
+    return h("tr", {}, field("forget"), field("retain"), h("td", {}, remove));
+  }
+
+  remove(pair) {
+    const pairs = this.set[this.side];
+    if (pairs.length === 1) {
+      this.problem.textContent = t("prompts.last");
+      return;
+    }
+    this.set[this.side] = pairs.filter((other) => other !== pair);
+    this.store(() => {
+      this.set[this.side] = pairs;
+    });
+  }
+
+  // Into the node's input, once the server has found nothing wrong with it.
+  async store(undo) {
+    const concept = this.concept();
+    const text = JSON.stringify(this.set);
+    try {
+      if (!concept) throw new Error(t("prompts.link"));
+      await tell("prompts", { concept, prompts: { [EDITED]: text } });
+      setWidget(this.node, EDITED, text);
+      this.problem.textContent = "";
+    } catch (error) {
+      undo();
+      this.problem.textContent = error.message;
+    }
+    this.draw();
+  }
+
+  startOver() {
+    setWidget(this.node, EDITED, "");
+    this.load();
+  }
+}
+
+// It is the table's own store: nobody should have to read JSON.
+function hide(widget) {
+  if (!widget) return;
+  widget.hidden = true;
+  widget.options = { ...widget.options, hidden: true };
+}
+
+export function addPromptTable(node) {
+  panels.set(node, new PromptTable(node));
+}
+
+export function showPrompts(node, set) {
+  panels.get(node)?.show(set);
+}
+
+// When a workflow is opened: what was edited in it, or else nothing yet.
+export function restorePrompts(node) {
+  const panel = panels.get(node);
+  if (panel?.edited) panel.show(JSON.parse(widgetOf(node, EDITED).value));
+  else panel?.draw();
+}
