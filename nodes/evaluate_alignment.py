@@ -10,18 +10,21 @@ from comfy_api.latest import io
 
 from ..unlearn_core.dataset import LatentCache
 from ..unlearn_core.evaluation import evaluate
+from ..unlearn_core.evaluation.evaluate import PROBED
+from ..unlearn_core.evaluation.evaluators import carries_scorer
 from ..unlearn_core.evaluation.pictures import comparison_grid
 from ..unlearn_core.evaluation.report import summary, table
 from ..unlearn_core.settings import EvaluationSettings, GenerationSettings
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
+from .evaluation_inputs import inputs
 from .memory import make_room
-from .pictures import as_image, shown
-from .places import cache_folder
+from .pictures import as_image
+from .places import OWN_SCORER, PAPER_SCORER, cache_folder, check_name, scorer_path, scorers
 from .progress import Phases, obey_cancel
+from .report_files import for_page, save_report
 
-DEFAULT = EvaluationSettings()
-DRAWING, JUDGING = "drawing", "judging"
+DRAWING, PROBING, REPORTING = "drawing", "probing", "reporting"
 
 
 class EvaluateAlignment(io.ComfyNode):
@@ -34,19 +37,7 @@ class EvaluateAlignment(io.ComfyNode):
             description="Draws the same prompts with the model before and after, and counts: is "
             "the concept gone, and is everything else still there?",
             is_output_node=True,
-            inputs=[
-                sockets.Result.Input("unlearned", tooltip="From Restricted Gradient Unlearn."),
-                io.Int.Input(
-                    "pictures",
-                    default=DEFAULT.pictures,
-                    min=1,
-                    max=10_000,
-                    tooltip="Pictures of each of three kinds of prompts, drawn by both models, "
-                    f"{DEFAULT.pictures} by default. More gives figures that one can trust more, "
-                    "and takes longer; 8 are enough for a look.",
-                ),
-                *map(sockets.advanced, _advanced_inputs()),
-            ],
+            inputs=inputs(),
             outputs=[
                 sockets.Report.Output(
                     display_name="report", tooltip="To store beside the model in Save Checkpoint."
@@ -60,18 +51,46 @@ class EvaluateAlignment(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, scorer: str | None, probes: str | None, report_name: str | None
+    ) -> bool | str:
+        """Now rather than after the minutes that unlearning takes."""
+        try:
+            if scorer is not None:  # None comes along a link, known only when the node runs
+                scorer_path(scorer)
+            if probes is not None:
+                EvaluationSettings(probes=probes)
+            if report_name is not None:
+                check_name(report_name, "report_name")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls,
         unlearned: UnlearnedModel,
         pictures: int,
+        scorer: str,
+        probes: str,
+        report_name: str,
         seed: int,
         generation_steps: int,
         guidance_scale: float,
         batch_size: int,
     ) -> io.NodeOutput:
+        check_name(report_name, "report_name")
+        if (
+            scorer == OWN_SCORER
+            and not carries_scorer(unlearned.base)
+            and PAPER_SCORER in scorers()
+        ):
+            scorer = PAPER_SCORER
         generation = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
-        settings = EvaluationSettings(pictures, generation)
-        bar = Phases({DRAWING: 95, JUDGING: 5})
+        settings = EvaluationSettings(pictures, generation, scorer_path(scorer), probes)
+        # In pictures: three kinds of prompts and each probe, drawn by two models.
+        costs = {DRAWING: 6.0, PROBING: 2.0 * len(PROBED[probes]), REPORTING: 0.3}
+        bar = Phases(costs)
         make_room()
         # Tensors made in inference mode, as ComfyUI runs nodes, could not be trained on later.
         with torch.inference_mode(False), torch.no_grad():
@@ -80,49 +99,13 @@ class EvaluateAlignment(io.ComfyNode):
                 settings,
                 cache=LatentCache(cache_folder()),
                 on_picture=bar.of(DRAWING),
+                on_probe=bar.of(PROBING),
                 on_step=obey_cancel,
             )
-            bar.update(JUDGING, 1, 1)
             grid = as_image(comparison_grid(report))
+            files = save_report(unlearned, report, report_name)
+            told = for_page(report, files)
+            bar.update(REPORTING, 1, 1)
         figures = f"{summary(report)}\n\n{table(report)}"
-        return io.NodeOutput(report, grid, figures, ui=shown(cls, grid, figures))
-
-
-def _advanced_inputs() -> list[io.Input]:
-    drawing = DEFAULT.generation
-    return [
-        io.Int.Input(
-            "seed",
-            default=drawing.seed,
-            min=0,
-            max=2**32 - 1,
-            control_after_generate=False,
-            tooltip=f"First seed of the pictures, {drawing.seed} by default, far from those that "
-            "unlearning used. Another seed draws other pictures of the same prompts.",
-        ),
-        io.Int.Input(
-            "generation_steps",
-            default=drawing.steps,
-            min=1,
-            max=1000,
-            tooltip=f"Sampling steps of each picture, {drawing.steps} by default. More draws finer "
-            "pictures and takes longer.",
-        ),
-        io.Float.Input(
-            "guidance_scale",
-            default=drawing.guidance_scale,
-            min=0.1,
-            max=100.0,
-            step=0.1,
-            tooltip=f"How closely the pictures follow their prompts, {drawing.guidance_scale:g} by "
-            "default. Use what you draw with; 1 switches guidance off.",
-        ),
-        io.Int.Input(
-            "batch_size",
-            default=drawing.batch_size,
-            min=1,
-            max=1024,
-            tooltip=f"Pictures drawn at once, {drawing.batch_size} by default. Fewer need less "
-            "memory; the pictures stay the same.",
-        ),
-    ]
+        ui = {"text": [figures], "unlearn_report": [told]}
+        return io.NodeOutput(report, grid, figures, ui=ui)

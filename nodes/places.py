@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import folder_paths
 
 from ..unlearn_core.checkpoints.atomic import MODEL_INDEX, appearing
+from ..unlearn_core.evaluation.alignment import is_scorer
 
 PACK = Path(__file__).resolve().parent.parent
 BUNDLED = {
@@ -146,6 +147,32 @@ def language_model_path(name: str) -> Path:
         ValueError: anything but the plain name of a model that is there.
     """
     return _chosen("language_model", name, language_models(), _language_folder(), "models/LLM")
+
+
+OWN_SCORER = "the model's own"
+PAPER_SCORER = "CLIP-ViT-B-32-laion2B-s34B-b79K"
+
+
+def scorers_folder() -> Path:
+    return Path(folder_paths.models_dir, "open_clip")
+
+
+def scorers() -> list[str]:
+    """``OWN_SCORER``, then the folders of ``models/open_clip`` that hold an open_clip model."""
+    folder = scorers_folder()
+    found = [f.name for f in folder.iterdir() if is_scorer(f)] if folder.is_dir() else []
+    return [OWN_SCORER, *sorted(found)]
+
+
+def scorer_path(name: str) -> Path | None:
+    """The folder that a name of ``scorers`` stands for; None for the model's own.
+
+    Raises:
+        ValueError: anything but the plain name of a folder that is there.
+    """
+    if name == OWN_SCORER:
+        return None
+    return _chosen("scorer", name, scorers(), scorers_folder(), "models/open_clip")
 
 
 def _language_folder() -> Path:

@@ -43,34 +43,37 @@ def evaluate(
     Raises:
         ValueError: ``settings.scorer`` holds no CLIP.
     """
-    each = unlearned.pairs.each
-    scorer = find_scorer(unlearned.base, settings.scorer) if evaluators is None else None
+    each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
+    judges = [evaluators] * len(each) if evaluators else _found(unlearned, settings)
     names = PROBED[settings.probes]
 
-    def report(i: int) -> AlignmentReport:
+    def compare(i: int) -> AlignmentReport:
         def drawn(done: int, total: int) -> None:
             if on_picture is not None:
                 on_picture(i * total + done, len(each) * total)
 
-        def probed(done: int) -> None:
-            if on_probe is not None:
-                on_probe(i * len(names) + done, len(each) * len(names))
+        return _compare(each[i], settings, judges[i], cache, drawn, on_step)
 
-        judges = evaluators or find_evaluators(unlearned.base, each[i], scorer)
-        one = replace(unlearned, pairs=each[i])
-        found = _compare(one, settings, judges, cache, drawn, on_step)
+    def probed(i: int, report: AlignmentReport) -> AlignmentReport:
         results: list[ProbeResult] = []
-        missing = list(judges.missing)
-        for done, name in enumerate(names, 1):
+        missing = list(report.missing)
+        for done, name in enumerate(names, i * len(names) + 1):
             try:
-                results.append(_probe(name, one, settings, judges, cache, on_step))
+                results.append(_probe(name, each[i], settings, judges[i], cache, on_step))
             except ValueError as error:  # this family of models has no means for it
                 missing.append(f"The probe {name!r} was not possible: {error}")
-            probed(done)
-        return replace(found, probes=tuple(results), missing=tuple(missing))
+            if on_probe is not None:
+                on_probe(done, len(each) * len(names))
+        return replace(report, probes=tuple(results), missing=tuple(missing))
 
-    first, *others = map(report, range(len(each)))
+    reports = list(map(compare, range(len(each))))
+    first, *others = itertools.starmap(probed, enumerate(reports))
     return replace(first, also=tuple(others))
+
+
+def _found(unlearned: UnlearnedModel, settings: EvaluationSettings) -> list[Evaluators]:
+    scorer = find_scorer(unlearned.base, settings.scorer)
+    return [find_evaluators(unlearned.base, pairs, scorer) for pairs in unlearned.pairs.each]
 
 
 def _probe(

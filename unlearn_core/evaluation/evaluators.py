@@ -125,6 +125,11 @@ class Evaluators:
         return self.judge.classify(images)
 
 
+def carries_scorer(model: ModelHandle) -> bool:
+    """Whether the model's folder brings its own CLIP along."""
+    return is_scorer(model.info.source / EVALUATION)
+
+
 def find_scorer(model: ModelHandle, folder: Path | None = None) -> ClipScorer | None:
     """The CLIP in ``folder``; without one that which the model's folder carries, if any.
 
@@ -133,9 +138,9 @@ def find_scorer(model: ModelHandle, folder: Path | None = None) -> ClipScorer | 
     """
     if folder is not None:
         return ClipScorer.load(folder, device=model.device)
-    own = model.info.source / EVALUATION
-    if not is_scorer(own):
+    if not carries_scorer(model):
         return None
+    own = model.info.source / EVALUATION
     return ClipScorer.load(own, name=f"the own CLIP of {model.info.name}", device=model.device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..unlearn import StepReport
@@ -15,9 +16,11 @@ LINES = 4  # of the grid
 
 def loss_chart(reports: Sequence[StepReport]) -> str:
     """Forget and retain loss over the steps, and a tick below each step at which the two gradients
-    were in conflict."""
-    every = max(1, len(reports) // POINTS)
-    shown = reports[::every]
+    were in conflict; empty where no loss is a number."""
+    finite = [r for r in reports if math.isfinite(r.forget_loss) and math.isfinite(r.retain_loss)]
+    if not finite:
+        return ""
+    shown = finite[:: max(1, len(finite) // POINTS)]
     values = [v for r in shown for v in (r.forget_loss, r.retain_loss)]
     low, high = min(values), max(values)
     span = (high - low) or 1.0

@@ -1,0 +1,109 @@
+"""A report's files: HTML and JSON in ComfyUI's output folder, and pictures for the page."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from torch import Tensor
+
+from ..unlearn_core.checkpoints.atomic import appearing
+from ..unlearn_core.evaluation import AlignmentReport
+from ..unlearn_core.evaluation.figures import Figure, figures, probe_figures
+from ..unlearn_core.evaluation.groups import Group, groups
+from ..unlearn_core.evaluation.html_report import html_report
+from ..unlearn_core.evaluation.pictures import picture_file
+from ..unlearn_core.evaluation.report import missing, report_json, sentences
+from ..unlearn_core.unlearn import UnlearnedModel
+
+SUBFOLDER = "unlearn"  # of ComfyUI's folder for what may be lost
+
+Place = dict[str, str]  # by which the page asks for a file
+
+
+def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -> list[Place]:
+    """Write the report into the output folder, numbered like ComfyUI's own pictures, so that none
+    is ever overwritten.
+
+    Args:
+        name: a plain name, see ``check_name``.
+    """
+    output = folder_paths.get_output_directory()
+    folder, name, number, subfolder, _ = folder_paths.get_save_image_path(name, output)
+    content = json.dumps(report_json(unlearned, report, {}), indent=1) + "\n"
+    texts = {"html": html_report(unlearned, report), "json": content}
+    places = []
+    for suffix, text in texts.items():
+        path = Path(folder, f"{name}_{number:05}_.{suffix}")
+        with appearing(path) as room:
+            (room / path.name).write_text(text, encoding="utf-8")
+        where = {"filename": path.name, "subfolder": subfolder, "type": "output"}
+        places.append({**where, "label": suffix.upper()})
+    return places
+
+
+def for_page(report: AlignmentReport, files: list[Place]) -> dict[str, Any]:
+    """What the page draws the report from; its pictures are written to the temp folder."""
+    key = uuid.uuid4().hex
+    return {
+        "concepts": [_concept(part, f"{key}/{i}") for i, part in enumerate(report.each)],
+        "files": files,
+        "scorer": report.scorer,
+        "missing": missing(report),
+    }
+
+
+def _concept(report: AlignmentReport, folder: str) -> dict[str, Any]:
+    return {
+        "name": report.concept.name,
+        "kind": report.concept.kind,
+        "summary": sentences(report),
+        "figures": [
+            {"key": figure.key, "label": figure.label, **_values(figure)}
+            for figure in figures(report)
+        ],
+        "groups": [_group(group, folder) for group in groups(report)],
+        "probes": [{"name": f.label, **_values(f)} for f in probe_figures(report)],
+    }
+
+
+def _values(figure: Figure) -> dict[str, float | None]:
+    interval = figure.interval
+    return {
+        "before": figure.before,
+        "after": figure.after,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+    }
+
+
+def _group(group: Group, folder: str) -> dict[str, Any]:
+    return {
+        "key": group.key,
+        "title": group.title,
+        "total": group.total,
+        "pairs": [
+            {
+                "prompt": pair.prompt,
+                "before": _keep(pair.before, folder, f"{group.key}_{i:02}_before"),
+                "after": _keep(pair.after, folder, f"{group.key}_{i:02}_after"),
+                "shows_before": pair.facts.shows_before,
+                "shows_after": pair.facts.shows_after,
+                "change": pair.facts.change,
+            }
+            for i, pair in enumerate(group.pairs)
+        ],
+    }
+
+
+def _keep(pixels: Tensor, folder: str, name: str) -> Place:
+    """Write a picture, uint8 [3, H, W], to the temp folder."""
+    content, suffix = picture_file(pixels)
+    subfolder = f"{SUBFOLDER}/{folder}"
+    path = Path(folder_paths.get_temp_directory(), subfolder, f"{name}.{suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return {"filename": path.name, "subfolder": subfolder, "type": "temp"}

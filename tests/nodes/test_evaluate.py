@@ -1,0 +1,147 @@
+"""Evaluate Alignment: its files, what it tells the page, and which CLIP judges."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from .pack import ROOT, node_result, pack_module, refusals, run_node, shown_by
+
+EVALUATE = "UnlearnEvaluateAlignment"
+CLIP = ROOT / "demo" / "models" / "emoji-canvas" / "evaluation"
+QUICK = {"pictures": 3, "generation_steps": 2}
+
+
+@pytest.fixture
+def open_clip(tmp_path: Path) -> Path:
+    """ComfyUI's models/open_clip, with one model and what is none."""
+    folder = tmp_path / "models" / "open_clip"
+    (folder / "empty").mkdir(parents=True)
+    shutil.copytree(CLIP, folder / "tiny-clip")
+    return folder
+
+
+def told_by(**inputs: Any) -> dict[str, Any]:
+    (told,) = shown_by(run_node(EVALUATE, **QUICK, **inputs))["unlearn_report"]
+    return json.loads(json.dumps(told, allow_nan=False))
+
+
+def pairs_of(told: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for concept in told["concepts"]:
+        for group in concept["groups"]:
+            yield from ((group, pair) for pair in group["pairs"])
+
+
+def test_the_page_is_told_everything_it_draws(
+    unlearned: Any, open_clip: Path, tmp_path: Path
+) -> None:
+    told = told_by(unlearned=unlearned, scorer="tiny-clip")
+    assert told["scorer"] == "tiny-clip"
+    assert told["missing"] == []
+    (concept,) = told["concepts"]
+    assert (concept["name"], concept["kind"]) == ("ink", "style")
+    assert "'ink' shows in" in concept["summary"][0]
+    figures = {figure["key"]: figure for figure in concept["figures"]}
+    shown = figures["unlearning_accuracy"]
+    assert 0 <= shown["low"] <= shown["after"] <= shown["high"] <= 1
+    assert figures["picture_change"]["before"] is None
+    assert concept["probes"] == []
+    assert [group["key"] for group in concept["groups"]] == ["forget", "neighbours", "rest"]
+    assert sum(group["total"] for group in concept["groups"]) == 9
+    for group, pair in pairs_of(told):
+        assert isinstance(pair["shows_after"], bool), group["key"]
+        assert math.isfinite(pair["change"])
+        for side in ("before", "after"):
+            assert pair[side]["type"] == "temp"
+            file = tmp_path / "temp" / pair[side]["subfolder"] / pair[side]["filename"]
+            assert Image.open(file).size == (16, 16)
+
+
+def test_report_files_are_numbered_and_hold_the_figures(unlearned: Any, tmp_path: Path) -> None:
+    names = []
+    for _ in range(2):
+        told = told_by(unlearned=unlearned, report_name="mine")
+        names += [file["filename"] for file in told["files"]]
+        assert [file["label"] for file in told["files"]] == ["HTML", "JSON"]
+    assert names == [
+        "mine_00001_.html", "mine_00001_.json", "mine_00002_.html", "mine_00002_.json",
+    ]  # fmt: skip
+    output = tmp_path / "output"
+    assert sorted(file.name for file in output.iterdir()) == sorted(names)
+    content = json.loads((output / "mine_00001_.json").read_text(encoding="utf-8"))
+    assert content["concept"]["name"] == "ink"
+    page = (output / "mine_00001_.html").read_text(encoding="utf-8")
+    assert content["each_picture"]["forget"][0]["prompt"] in page
+
+
+def test_without_clip_there_are_pictures_and_the_cure(unlearned: Any, open_clip: Path) -> None:
+    told = told_by(unlearned=unlearned)
+    assert told["scorer"] is None
+    assert "choose an open_clip model as scorer" in told["missing"][0]
+    (concept,) = told["concepts"]
+    assert "look at the pictures" in concept["summary"][0]
+    assert all(figure["after"] is None for figure in concept["figures"])
+    assert [group["key"] for group in concept["groups"]] == ["forget", "rest"]
+    assert all(pair["shows_after"] is None for _, pair in pairs_of(told))
+
+
+def test_the_paper_s_clip_judges_models_that_bring_none(unlearned: Any, open_clip: Path) -> None:
+    paper = pack_module("nodes.places").PAPER_SCORER
+    (open_clip / "tiny-clip").rename(open_clip / paper)
+    assert told_by(unlearned=unlearned)["scorer"] == paper
+
+
+def test_probes_are_told_too(unlearned: Any, open_clip: Path) -> None:
+    told = told_by(unlearned=unlearned, scorer="tiny-clip", probes="wordings")
+    probes = told["concepts"][0]["probes"]
+    assert [probe["name"] for probe in probes] == ["paraphrases", "misspellings", "long prompts"]
+    for probe in probes:
+        assert 0 <= probe["low"] <= probe["after"] <= probe["high"] <= 1
+
+
+def test_the_folders_that_hold_a_clip_are_offered(open_clip: Path) -> None:
+    places = pack_module("nodes.places")
+    assert places.scorers() == [places.OWN_SCORER, "tiny-clip"]
+
+
+@pytest.mark.parametrize(
+    ("widgets", "said"),
+    [
+        ({"scorer": "../tiny-clip"}, "scorer must not contain '/'"),
+        ({"scorer": "empty"}, "scorer: 'empty' is not in ComfyUI's models/open_clip folder"),
+        ({"probes": "hard"}, "probes must be one of none, wordings, all, got 'hard'"),
+        ({"report_name": "../up"}, "report_name must not contain '/'"),
+        ({"report_name": " "}, "report_name must not be empty"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(
+    open_clip: Path, tmp_path: Path, widgets: dict[str, str], said: str
+) -> None:
+    answers = refusals(EVALUATE, **widgets)
+    assert answers
+    assert all(said in answer for answer in answers)
+    with pytest.raises(ValueError, match=said.split(",")[0]):
+        run_node(EVALUATE, unlearned=Untouchable(), **widgets)
+    assert not (tmp_path / "output").exists()
+
+
+class Untouchable:
+    """An unlearned model that only says that it brings no CLIP."""
+
+    @property
+    def base(self) -> Any:
+        info = type("Info", (), {"source": Path("nowhere")})
+        return type("Base", (), {"info": info})
+
+
+def test_a_report_can_go_into_the_saved_model(unlearned: Any, diffusers: Path) -> None:
+    report = node_result(EVALUATE, unlearned=unlearned, **QUICK)[0]
+    (path,) = node_result("UnlearnSaveCheckpoint", unlearned=unlearned, report=report, name="mine")
+    assert (Path(path) / "unlearn_report.json").exists() or any(Path(path).glob("*.json"))
