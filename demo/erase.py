@@ -109,7 +109,7 @@ def main() -> int:
     say(f"\n{table(report)}\n\n{summary(report)}")
     took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"It cost {sum(job.seconds.values()):.0f} s: {took}.")
-    say(f"Look at {options.out / 'before_after.png'}; the model is in {options.out / 'model'}.")
+    say(f"Look at {options.out / 'report.html'}; the model is in {options.out / 'model'}.")
     return 0
 
 

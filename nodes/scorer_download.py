@@ -63,7 +63,8 @@ class Download:
         while not worker.done():
             await asyncio.wait({worker}, timeout=SECONDS)
             if not worker.done():
-                self._tell(self._arrived(), None)
+                # All bytes are told of only when the folder is where it belongs.
+                self._tell(min(self._arrived(), self.total - 1), None)
         error = worker.exception()
         if error is not None:
             logging.warning("Unlearn could not fetch %s: %s", REPOSITORY, error)
@@ -103,7 +104,7 @@ class Download:
 
     def _tell(self, done: int, error: BaseException | None) -> None:
         said = None if error is None else f"{REPOSITORY} could not be fetched: {error}"
-        data = {"done": min(done, self.total), "total": self.total, "error": said}
+        data = {"done": done, "total": self.total, "error": said}
         PromptServer.instance.send_sync(EVENT, data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,10 @@ def test_report_is_json_and_words_claim_only_what_was_tested(
     content = report_json(unlearned, report, {"unlearning": 1.234})
     assert json.loads(json.dumps(content, allow_nan=False)).keys() == content.keys()
     assert content["seconds"] == {"unlearning": 1.23}
+    broken = replace(unlearned, reports=(replace(unlearned.reports[0], forget_loss=math.nan),))
+    (step,) = report_json(broken, report, {})["steps"]
+    assert step["forget_loss"] is None
+    assert step["retain_loss"] == unlearned.reports[0].retain_loss
     assert "look at the pictures" in summary(report)
     judged_by_hand = judged()
     said = summary(judged_by_hand)

@@ -99,9 +99,10 @@ def test_the_paper_s_clip_judges_models_that_bring_none(unlearned: Any, open_cli
 
 
 def test_probes_are_told_too(unlearned: Any, open_clip: Path) -> None:
-    told = told_by(unlearned=unlearned, scorer="tiny-clip", probes="wordings")
+    told = told_by(unlearned=unlearned, scorer="tiny-clip", probes="all")
     probes = told["concepts"][0]["probes"]
-    assert [probe["name"] for probe in probes] == ["paraphrases", "misspellings", "long prompts"]
+    assert [probe["name"] for probe in probes] == list(pack_module("unlearn_core.probes").PROBES)
+    assert told["missing"] == []
     for probe in probes:
         assert 0 <= probe["low"] <= probe["after"] <= probe["high"] <= 1
 
@@ -144,4 +145,5 @@ class Untouchable:
 def test_a_report_can_go_into_the_saved_model(unlearned: Any, diffusers: Path) -> None:
     report = node_result(EVALUATE, unlearned=unlearned, **QUICK)[0]
     (path,) = node_result("UnlearnSaveCheckpoint", unlearned=unlearned, report=report, name="mine")
-    assert (Path(path) / "unlearn_report.json").exists() or any(Path(path).glob("*.json"))
+    content = json.loads((Path(path) / "unlearn_report.json").read_text(encoding="utf-8"))
+    assert content["after"]["pictures"] == QUICK["pictures"]

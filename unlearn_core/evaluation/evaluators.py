@@ -19,7 +19,7 @@ from .judge import JUDGE_FILE, ConvJudge, Judge, ZeroShotJudge
 from .nudity import INSTALL, NUDITY, NudityDetector
 
 EVALUATION = "evaluation"  # folder of a model's own evaluators
-AT_ONCE = 32  # pictures as floats
+AT_ONCE = 16  # pictures as floats
 
 NO_SCORER = (
     "No CLIP at hand, so alignment and the change of the pictures are not measured: choose an "

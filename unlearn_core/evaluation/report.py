@@ -86,10 +86,10 @@ def _kept(report: AlignmentReport) -> str:
     ):
         after, interval = getattr(report.after, name), report.intervals.get(name)
         if after is not None:
-            sure = f"; {_range(interval)}" if interval else ""
+            sure = f" ({_range(interval)})" if interval else ""
             before = _percent(getattr(report.before, name))
-            kept.append(f"{what} {_percent(after)} (was {before}{sure})")
-    return f"Of everything else, {' and '.join(kept)}." if kept else ""
+            kept.append(f"{what} {_percent(after)}{sure}, was {before}")
+    return f"Of everything else, {', and '.join(kept)}." if kept else ""
 
 
 def _probed(report: AlignmentReport) -> str:
@@ -208,4 +208,4 @@ def _number(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}".removesuffix(".0") + " %"
