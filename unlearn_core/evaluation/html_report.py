@@ -41,9 +41,10 @@ def html_report(unlearned: UnlearnedModel, report: AlignmentReport) -> str:
             f"<title>{escape(f'Unlearning {names} from {info.name}')}</title>",
             f"<style>{STYLE}</style></head><body>",
             f"<header><h1>Unlearning {escape(names)}</h1>",
-            f'<p class="model">{escape(info.name)}, before and after</p></header>',
+            f'<p class="model">{escape(info.name)}, before and after</p>',
             *(f'<p class="missing">{escape(line)}</p>' for line in missing(report)),
-            *(_concept(part) for part in report.each),
+            "</header>",
+            *(_concept(part, titled=bool(report.also)) for part in report.each),
             _losses(unlearned),
             _settings(unlearned, report),
             f"<footer>Unlearn {VERSION} · {escape(info.name)} · {info.fingerprint}</footer>",
@@ -52,10 +53,10 @@ def html_report(unlearned: UnlearnedModel, report: AlignmentReport) -> str:
     )
 
 
-def _concept(report: AlignmentReport) -> str:
+def _concept(report: AlignmentReport, *, titled: bool) -> str:
     first, *more = sentences(report)
     head = f'<p class="lead">{escape(first)}</p><p>{escape(" ".join(more))}</p>'
-    if report.also:
+    if titled:
         head = f"<h2>{escape(report.concept.name)}</h2>{head}"
     tables = _table("Figures", figures(report))
     if report.probes:
@@ -146,7 +147,8 @@ def _losses(unlearned: UnlearnedModel) -> str:
     return (
         "<section><h2>The way there</h2>"
         f"{loss_chart(unlearned.reports)}"
-        '<p><span class="key">forget loss</span><span class="key retain">retain loss</span>'
+        '<p class="keys"><span class="key">forget loss</span>'
+        '<span class="key retain">retain loss</span>'
         '<span class="note">ticks below: steps at which the two gradients were in conflict</span>'
         "</p></section>"
     )

@@ -30,7 +30,7 @@ p { margin: 0.6rem 0 0; max-width: 44rem; overflow-wrap: anywhere; }
 .model { color: var(--soft); margin-top: 0.9rem; }
 .lead { font-size: 1.2rem; line-height: 1.5; }
 .note { color: var(--soft); }
-.missing { border-left: 3px solid var(--bad); padding-left: 0.9rem; }
+.missing { border-left: 3px solid var(--bad); padding-left: 0.9rem; margin-top: 1.2rem; }
 section { margin-top: 3rem; }
 .concept { border-top: 1px solid var(--line); padding-top: 2.2rem; }
 .scroll { overflow-x: auto; margin-top: 1.4rem; }
@@ -104,7 +104,8 @@ figcaption { font-size: 0.84rem; line-height: 1.4; padding-top: 0.5rem; overflow
   vertical-align: middle; background: var(--bad);
 }
 .key.retain::before { background: var(--blue); }
-.key { margin-right: 1.2rem; font-size: 0.85rem; color: var(--soft); white-space: nowrap; }
+.key { margin-right: 1.2rem; color: var(--soft); white-space: nowrap; }
+.keys { font-size: 0.85rem; max-width: none; }
 details { margin-top: 2.4rem; }
 summary { cursor: pointer; font-weight: 620; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.4rem; font-size: 0.9rem; }
@@ -116,7 +117,7 @@ footer { margin-top: 4rem; color: var(--soft); font-size: 0.85rem; overflow-wrap
   .large { grid-template-columns: 1fr; }
   table { font-size: 0.82rem; }
   th, td { padding-right: 0.5rem; }
-  thead th { width: 3.4rem; }
+  thead th { width: 3.4rem; font-size: 0.78rem; }
   thead th:nth-child(4) { width: 7.5rem; }
   th:nth-child(5), td:nth-child(5) { display: none; }
 }
