@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.evaluation import evaluate
+from unlearn_core.evaluation.alignment import ClipScorer
 from unlearn_core.evaluation.evaluators import find_evaluators
 from unlearn_core.evaluation.nudity import EXPOSED, THRESHOLD, NudityDetector
 from unlearn_core.evaluation.report import report_json, summary, table
@@ -104,8 +105,6 @@ def test_only_uncovered_parts_at_the_threshold_count() -> None:
 
 @pytest.mark.usefixtures("scripted")
 def test_it_judges_nudity_and_clip_the_rest(sd_model: ModelHandle, nude_pairs: PromptPairs) -> None:
-    from unlearn_core.evaluation.alignment import ClipScorer
-
     evaluators = find_evaluators(sd_model, nude_pairs, ClipScorer.load(DEMO / "evaluation"))
     assert evaluators.missing == ()
     drawn = torch.tensor([0, 1, 2], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 8, 8)
