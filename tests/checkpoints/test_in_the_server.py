@@ -80,7 +80,7 @@ SMALL = {
 def test_all_weights_as_a_checkpoint(server: LiveServer) -> None:
     done = run(server, read(ARTIST), SHORT)
     assert [event["step"] for event in done.of_kind("unlearn.step")] == [1, 2]
-    assert done.previews
+    assert done.of_kind("unlearn.preview")
     file = server.base / "models" / "checkpoints" / f"{SAVED}.safetensors"
     original = file.with_name(MODEL)
     assert abs(file.stat().st_size - original.stat().st_size) < 2**20

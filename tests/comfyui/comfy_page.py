@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from live_server import Json, LiveServer
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 LOAD_SECONDS = 120
-SETTINGS = {
+NODES_2, PALETTE, LOCALE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette", "Comfy.Locale"
+SETTINGS: Json = {
     "Comfy.TutorialCompleted": True,  # or a first visit opens the Templates dialog
     "Comfy.Minimap.Visible": False,
+    NODES_2: False,
+    PALETTE: "dark",
+    LOCALE: "en",
 }
 HIDE_BANNER = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
 FLAGS = (
@@ -29,10 +34,9 @@ FLAGS = (
 )
 
 _RECORD_EVENTS = """() => {
-  window.seen = {progress: 0, previews: 0, steps: 0, ended: null};
+  window.seen = {progress: 0, steps: 0, ended: null};
   const api = window.app.api;
   api.addEventListener("progress", () => { window.seen.progress += 1; });
-  api.addEventListener("b_preview", () => { window.seen.previews += 1; });
   api.addEventListener("unlearn.step", () => { window.seen.steps += 1; });
   for (const end of ["execution_success", "execution_error", "execution_interrupted"])
     api.addEventListener(end, () => { window.seen.ended = end; });
@@ -52,10 +56,17 @@ class ComfyPage:
         self.page.on("console", self._note_message)
         self.page.on("pageerror", lambda error: self._note(str(error)))
 
-    def open(self) -> None:
-        self.server.post("/settings", SETTINGS)
+    def open(self, settings: Json) -> None:
+        self.server.post("/settings", {**SETTINGS, **settings})
         self.page.add_init_script(HIDE_BANNER)
         self.page.goto(self.server.url)
+        self._wait_until_ready()
+
+    def reload(self) -> None:
+        self.page.reload()
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
         self.page.wait_for_function(
             "() => window.app && window.app.graph && window.app.extensionManager"
         )
@@ -66,13 +77,33 @@ class ComfyPage:
         self.page.evaluate("() => window.app.canvas.setDirty(true, true)")
 
     def queue(self) -> None:
+        self.expect_another_end()
         self.page.evaluate("() => window.app.queuePrompt(0)")
 
-    def wait_for_preview(self, seconds: float) -> None:
-        """Until a live preview came, or the run ended without one."""
-        self.page.wait_for_function(
-            "() => window.seen.previews > 0 || window.seen.ended", timeout=seconds * 1000
+    def expect_another_end(self) -> None:
+        """Before something else than ``queue`` starts a run."""
+        self.page.evaluate("() => { window.seen.ended = null; window.seen.steps = 0; }")
+
+    def widget(self, node_type: str, name: str) -> Any:
+        """The value of a widget of the one node of its type."""
+        return self.page.evaluate(
+            """([type, name]) => app.graph._nodes.find((node) => node.type === type)
+                .widgets.find((widget) => widget.name === name).value""",
+            [node_type, name],
         )
+
+    def look_at(self, node_type: str, scale: float) -> None:
+        """Bring a node to the upper left of the view."""
+        self.page.evaluate(
+            """([type, scale]) => {
+              const [x, y] = app.graph._nodes.find((node) => node.type === type).pos;
+              app.canvas.ds.scale = scale;
+              app.canvas.ds.offset = [60 / scale - x, 90 / scale - y];
+              app.canvas.setDirty(true, true);
+            }""",
+            [node_type, scale],
+        )
+        self.page.wait_for_timeout(500)
 
     def wait_for_end(self, seconds: float) -> str:
         """The name of the event that ended the run: `execution_success` or another."""
@@ -80,18 +111,8 @@ class ComfyPage:
         return self.page.evaluate("() => window.seen.ended")
 
     def seen(self) -> dict[str, int]:
-        """How many `progress`, `previews` and `steps` events the page has had."""
+        """How many `progress` and `steps` events the page has had."""
         return self.page.evaluate("() => window.seen")
-
-    def shown_images(self) -> dict[str, list[str]]:
-        """By node type: the addresses of the pictures that its node shows, once loaded."""
-        self.page.wait_for_function(
-            "() => window.app.graph._nodes.every(n => (n.imgs ?? []).every(i => i.complete))"
-        )
-        return self.page.evaluate(
-            """() => Object.fromEntries(window.app.graph._nodes.map(n => [
-                n.type, (n.imgs ?? []).filter(i => i.naturalWidth > 0).map(i => i.src)]))"""
-        )
 
     def laid_out(self) -> list[Json]:
         """Type, position and size of every node as the page draws it."""
@@ -132,14 +153,21 @@ class ComfyPage:
 
 
 @contextmanager
-def open_page(browser: Browser, server: LiveServer, artifacts: Path) -> Iterator[ComfyPage]:
-    context = browser.new_context(viewport={"width": 1600, "height": 900})
+def open_page(
+    browser: Browser, server: LiveServer, artifacts: Path, settings: Json | None = None
+) -> Iterator[ComfyPage]:
+    """The page, opened and ready.
+
+    Args:
+        settings: of the person; the server keeps them, so each caller gives the same ones.
+    """
+    context = browser.new_context(viewport={"width": 1700, "height": 1200})
     # The page asks ComfyUI's registry about nodes it does not know; a test asks nobody outside.
     outside = re.compile(rf"^(?!{re.escape(server.url)}/|data:|blob:)")
     context.route(outside, lambda route: route.fulfill(status=200, json={}))
     context.set_default_timeout(LOAD_SECONDS * 1000)
     page = ComfyPage(context.new_page(), server, artifacts)
-    page.open()
+    page.open(settings or {})
     try:
         yield page
     finally:

@@ -41,7 +41,6 @@ class Run:
     prompt_id: str
     status: str = "running"  # then success, error or interrupted
     events: list[Event] = field(default_factory=list)
-    previews: list[bytes] = field(default_factory=list)  # JPEG or PNG files, in order
     outputs: dict[str, Json] = field(default_factory=dict)  # by node id
     error: str = ""
 
@@ -130,9 +129,7 @@ class LiveServer:
 
 
 def _note(run: Run, message: str | bytes, on_event: Callable[[Event], None] | None) -> None:
-    if isinstance(message, bytes):
-        if int.from_bytes(message[:4], "big") == 1:  # BinaryEventTypes.PREVIEW_IMAGE
-            run.previews.append(message[8:])
+    if isinstance(message, bytes):  # a live picture: the pack sends none of these
         return
     parsed = json.loads(message, parse_constant=_refuse_constant)
     event = Event(parsed["type"], parsed["data"])

@@ -63,20 +63,13 @@ def test_demo_in_the_page(
     page.fit_view()
     page.screenshot("demo_loaded")
     page.queue()
-    page.wait_for_preview(180)
-    page.screenshot("demo_running")
     assert page.wait_for_end(180) == "execution_success"
     page.page.wait_for_timeout(1000)
     page.screenshot("demo_done")
 
     seen = page.seen()
     assert seen["progress"] > 0
-    assert seen["previews"] > 0
-    shown = page.shown_images()
-    # Results, not what is left of the live preview: the page keeps showing that once a node has
-    # sent one, until somebody takes it out of `app.nodePreviewImages`.
-    for node_type in ("UnlearnRestrictedGradient", "UnlearnEvaluateAlignment"):
-        assert any("/view?" in source for source in shown[node_type]), (node_type, shown[node_type])
+    assert seen["steps"] == QUICK["UnlearnRestrictedGradient"]["steps"]
     assert [error for error in page.errors if error not in errors_without_the_pack] == []
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
 import pytest
 from live_server import PACK_FOLDER, Event, LiveServer
 from workflow_files import DEMO, QUICK, as_prompt, read, with_widgets
@@ -57,8 +60,15 @@ def test_demo_runs_with_progress_and_previews(server: LiveServer) -> None:
     assert run.status == "success", run.error
     progress = run.of_kind("progress")
     assert progress[-1]["value"] == progress[-1]["max"], "the bar stops before its end"
-    assert run.previews
-    assert any(output.get("images") for output in run.outputs.values())
+    told = [data["step"] for data in run.of_kind("unlearn.preview")]
+    assert told == [0, 2, 4]
+    (live,) = [
+        output["unlearn_run"][0] for output in run.outputs.values() if "unlearn_run" in output
+    ]
+    for preview in live["previews"]:
+        address = f"{server.url}/view?{urlencode(preview['picture'])}"
+        with urlopen(address, timeout=60) as picture:
+            assert picture.headers["Content-Type"].startswith("image/")
 
 
 def test_cancel_stops_the_run_and_the_server_lives_on(server: LiveServer) -> None:

@@ -5,7 +5,7 @@ import { api } from "../../../scripts/api.js";
 
 import { addPanel, h } from "./dom.js";
 import { ask, tell, viewOf } from "./server.js";
-import { figure, t } from "./words.js";
+import { figure, fixed, t } from "./words.js";
 
 const NAME = "unlearn compare";
 const SMALL = 200; // px; smaller pictures are shown with their pixels
@@ -30,9 +30,9 @@ function slider({ prompt, before, after }) {
   range.addEventListener("input", () => box.style.setProperty("--at", `${range.value}%`));
   first.addEventListener("load", () => {
     box.classList.toggle("small", first.naturalWidth < SMALL);
-    box.style.aspectRatio = `${first.naturalWidth} / ${first.naturalHeight}`;
+    box.style.setProperty("--ratio", first.naturalWidth / first.naturalHeight);
   });
-  return box;
+  return h("div", { className: "unlearn-frame" }, box);
 }
 
 function verdict(shows) {
@@ -55,7 +55,7 @@ class ComparePanel {
     this.group = 0;
     this.pair = 0;
     this.element = h("div");
-    addPanel(node, NAME, this.element, { min: 560 }).onRemove = () => this.dialog?.remove();
+    addPanel(node, NAME, this.element, { min: 640, removed: () => this.dialog?.remove() });
     this.draw();
   }
 
@@ -206,7 +206,7 @@ class ComparePanel {
     const cell = (tag, text, number = true) =>
       h(tag, { textContent: text, className: number ? "number" : "" });
     const between = ({ low, high }) =>
-      low === null || low === undefined ? "" : `${figure(low)} … ${figure(high)}`;
+      low === null || low === undefined ? "" : `${fixed(low)} … ${fixed(high)}`;
     const rows = [
       ...concept.figures,
       ...concept.probes.map((probe) => ({ ...probe, label: t("probes", { name: probe.name }) })),
@@ -230,8 +230,8 @@ class ComparePanel {
             "tr",
             {},
             cell("td", row.label, false),
-            cell("td", figure(row.before)),
-            cell("td", figure(row.after)),
+            cell("td", fixed(row.before)),
+            cell("td", fixed(row.after)),
             cell("td", between(row)),
           ),
         ),
@@ -244,7 +244,7 @@ class ComparePanel {
     if (!missing.length) return null;
     const box = h("div", {}, ...missing.map((text) => h("p", { className: "quiet", textContent: text })));
     if (!scorer) box.append(downloadButton());
-    return box;
+    return h("div", { className: "unlearn-frame" }, box);
   }
 
   files() {

@@ -22,7 +22,8 @@ export function svg(tag, attributes = {}, ...children) {
 }
 
 // Adds a panel to a node: neither part of the prompt nor of the saved workflow.
-export function addPanel(node, name, element, { min, max }) {
+// `removed` is called when the node is deleted.
+export function addPanel(node, name, element, { min, max, removed }) {
   element.classList.add("unlearn");
   element.style.setProperty("--min", `${min}px`);
   const widget = node.addDOMWidget(name, "panel", element, {
@@ -31,7 +32,11 @@ export function addPanel(node, name, element, { min, max }) {
     ...(max && { getMaxHeight: () => max }),
   });
   widget.serialize = false;
-  return widget;
+  const takeAway = widget.onRemove; // the page's own, which takes the element out
+  widget.onRemove = function () {
+    removed?.();
+    takeAway?.call(this);
+  };
 }
 
 export const widgetOf = (node, name) => node?.widgets?.find((widget) => widget.name === name);

@@ -54,7 +54,7 @@ class LivePanel {
     ];
     this.element = h("div", {}, this.empty, ...this.body);
     this.clock = null;
-    addPanel(node, NAME, this.element, { min: 470 }).onRemove = () => this.stopClock();
+    addPanel(node, NAME, this.element, { min: 470, removed: () => this.stopClock() });
     this.draw();
   }
 
@@ -80,7 +80,7 @@ class LivePanel {
     for (const part of this.body) part.hidden = !run;
     if (!run) return;
     this.tellPhase();
-    this.chart.show(run.steps, run.total);
+    this.chart.show(run.steps, run.state === "running" ? run.total : run.steps.length);
     this.drawPreviews();
     this.drawButtons();
   }
@@ -202,18 +202,12 @@ function setSource(image, source) {
   if (image.getAttribute("src") !== source) image.src = source;
 }
 
-// What the workflow will say of the result, so that somebody else comes to the same.
-function noteStep(node, run) {
-  if (run.state === "kept") setWidget(node, "keep_step", run.result);
-}
-
 export function addLivePanel(node) {
   panels.set(node, new LivePanel(node));
 }
 
 export function showRun(node, run) {
   panels.get(node)?.show(run);
-  noteStep(node, run);
 }
 
 // `find` gives the node of an execution id.
@@ -224,7 +218,10 @@ export function followRuns(find) {
     });
   api.addEventListener("unlearn.run", ({ detail }) => {
     const node = find(detail.node);
-    if (node) showRun(node, detail);
+    if (!node) return;
+    showRun(node, detail);
+    // The workflow is to say what was kept, so that somebody else comes to the same.
+    if (detail.state === "kept") setWidget(node, "keep_step", detail.result);
   });
   on("unlearn.phase", (run, { phase, done, of, seconds_left }) => {
     Object.assign(run, { phase, done, of, seconds_left });

@@ -42,13 +42,15 @@ function findNode(executionId) {
 function showOutput(node, output) {
   if (output.unlearn_run) showRun(node, output.unlearn_run[0]);
   if (output.unlearn_report) showReport(node, output.unlearn_report[0]);
-  if (output.unlearn_prompts) showPrompts(node, output.unlearn_prompts[0]);
   if (output.text) showText(node, output.text.join("\n"));
 }
 
 function onExecuted({ detail }) {
   const node = findNode(detail.display_node ?? detail.node);
-  if (node && detail.output) showOutput(node, detail.output);
+  if (!node || !detail.output) return;
+  showOutput(node, detail.output);
+  // Not after a reload: the table is to show what the words above it make now.
+  if (detail.output.unlearn_prompts) showPrompts(node, detail.output.unlearn_prompts[0]);
 }
 
 // After a reload the page has forgotten what the nodes have shown; the server's history has not.

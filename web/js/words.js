@@ -156,3 +156,6 @@ export function duration(seconds) {
 
 export const figure = (value, digits = 3) =>
   value === null || value === undefined ? "–" : Number(value).toPrecision(digits);
+
+// For columns of figures between -1 and 1.
+export const fixed = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));

@@ -1,0 +1,217 @@
+"""The panels on the nodes, in the real page: watched while a run goes on, stopped, looked back in,
+compared, edited, in both of ComfyUI's front ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfy_page import LOCALE, NODES_2, PALETTE, ComfyPage, open_page
+from live_server import Json, LiveServer
+from playwright.sync_api import Browser, Locator, expect
+from workflow_files import DEMO, QUICK, read, with_widgets
+
+UNLEARN, DIVERSIFY, EVALUATE = (
+    "UnlearnRestrictedGradient",
+    "UnlearnDiversifyPrompts",
+    "UnlearnEvaluateAlignment",
+)
+LOOKS: dict[str, Json] = {
+    "classic": {},
+    "nodes2_light": {NODES_2: True, PALETTE: "light"},
+}
+SCALE = {"classic": 0.8, "nodes2_light": 0.6}  # whole nodes in view
+STEPS = "() => Number(document.querySelector('.unlearn .chart').dataset.steps)"
+
+
+@pytest.fixture(params=LOOKS, ids=list(LOOKS))
+def look(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def page(browser: Browser, server: LiveServer, artifacts: Path, look: str) -> Iterator[ComfyPage]:
+    server.forget_results()
+    with open_page(browser, server, artifacts, LOOKS[look]) as page:
+        yield page
+    server.interrupt()  # or a run that a failed test has left would hold up all others
+
+
+def open_demo(page: ComfyPage, server: LiveServer, **unlearn: object) -> None:
+    widgets = {**QUICK, UNLEARN: {**QUICK[UNLEARN], **unlearn}}
+    page.load_workflow(with_widgets(read(DEMO), widgets, server.object_info()))
+    page.page.wait_for_timeout(500)
+
+
+def wait_for_steps(page: ComfyPage, count: int) -> int:
+    page.page.wait_for_function(f"() => ({STEPS})() >= {count}")
+    return page.page.evaluate(STEPS)
+
+
+def wait_for_new_steps(page: ComfyPage, count: int) -> None:
+    page.page.wait_for_function(f"() => window.seen.steps >= {count}")
+
+
+def button(page: ComfyPage, name: str | re.Pattern[str]) -> Locator:
+    return page.page.get_by_role("button", name=name)
+
+
+def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look: str) -> None:
+    """The whole of what a person does while a run goes on."""
+    open_demo(page, server, steps=500, preview_every=2, seed=len(look))  # each its own run
+    page.look_at(UNLEARN, SCALE[look])
+    page.queue()
+    wait_for_new_steps(page, 3)  # the panel may still show an earlier run of this workflow
+    before = wait_for_steps(page, 3)
+    page.screenshot(f"live_{look}")
+    assert wait_for_steps(page, before + 2) > before, "the chart grows"
+    expect(page.page.get_by_text(re.compile(r"^Unlearning: step \d+ of 500$"))).to_be_visible()
+    expect(page.page.get_by_text(re.compile(r"^about .* left$"))).to_be_visible()
+
+    seen = page.page.evaluate(STEPS)
+    page.reload()
+    assert wait_for_steps(page, seen) >= seen, "a reloaded page knows the steps before"
+    page.look_at(UNLEARN, SCALE[look])
+    assert wait_for_steps(page, seen + 1) > seen, "and follows the run"
+
+    wait_for_steps(page, 6)
+    page.expect_another_end()
+    button(page, "Stop here and keep").click()
+    assert page.wait_for_end(120) == "execution_success"
+    kept = page.widget(UNLEARN, "keep_step")
+    assert 6 <= kept < 500, "the workflow says where the run ended"
+    expect(page.page.get_by_text(f"Kept as it was after step {kept} of 500.")).to_be_visible()
+    page.screenshot(f"stopped_{look}")
+
+    # Back to the picture of step 4, by the keys alone.
+    scrubber = page.page.get_by_label("Pictures by step")
+    scrubber.focus()
+    shown = page.page.locator(".unlearn .strip img").last
+    at_the_end = shown.get_attribute("src")
+    page.page.keyboard.press("Home")
+    page.page.keyboard.press("ArrowRight")
+    page.page.keyboard.press("ArrowRight")
+    assert shown.get_attribute("src") != at_the_end
+    expect(button(page, "Keep step 4")).to_be_enabled()
+    page.screenshot(f"scrubbed_{look}")
+    page.expect_another_end()
+    button(page, "Keep step 4").focus()
+    page.page.keyboard.press("Enter")
+    assert page.wait_for_end(120) == "execution_success"
+    assert page.seen()["steps"] == 0, "nothing was trained again"
+    assert page.widget(UNLEARN, "keep_step") == 4
+    expect(page.page.get_by_text("Kept as it was after step 4 of 500.")).to_be_visible()
+
+
+def test_cancel_leaves_a_step_to_keep(page: ComfyPage, server: LiveServer, look: str) -> None:
+    open_demo(page, server, steps=500, preview_every=2, seed=100 + len(look))
+    page.look_at(UNLEARN, SCALE[look])
+    page.queue()
+    wait_for_new_steps(page, 4)
+    server.interrupt()
+    assert page.wait_for_end(60) == "execution_interrupted"
+    expect(page.page.get_by_text(re.compile("^Cancelled after step"))).to_be_visible()
+    page.screenshot(f"cancelled_{look}")
+    page.page.get_by_label("Pictures by step").focus()
+    page.page.keyboard.press("Home")
+    page.page.keyboard.press("ArrowRight")
+    page.expect_another_end()
+    button(page, "Keep step 2").click()
+    assert page.wait_for_end(120) == "execution_success"
+    assert page.seen()["steps"] == 0
+
+
+def test_compare_before_and_after(page: ComfyPage, server: LiveServer, look: str) -> None:
+    open_demo(page, server)
+    page.look_at(EVALUATE, SCALE[look])
+    page.queue()
+    assert page.wait_for_end(180) == "execution_success"
+    tabs = page.page.get_by_role("tab", name=re.compile(r"\(\d+\)$"))
+    names = [
+        name for name in tabs.all_inner_texts() if "unlearn" not in name and "test" not in name
+    ]
+    assert [name.split(" (")[0] for name in names] == [
+        "Asked for it",
+        "Its neighbours",
+        "Everything else",
+    ]
+    expect(page.page.get_by_text(re.compile(r"^'ink' shows in \d of 2 pictures"))).to_be_visible()
+    slide = page.page.locator(".unlearn .unlearn-slide")
+    assert slide.locator("img").evaluate_all("all => all.every((one) => one.naturalWidth === 64)")
+    slide.get_by_role("slider").focus()
+    page.page.keyboard.press("ArrowRight")
+    assert slide.evaluate("one => one.style.getPropertyValue('--at')") == "51%"
+    page.screenshot(f"compared_{look}")
+
+    button(page, "Full size").click()
+    large = page.page.get_by_role("dialog").filter(has=page.page.locator(".unlearn-slide"))
+    expect(large).to_be_visible()
+    expect(large.get_by_text(re.compile("^1/2 · "))).to_be_visible()
+    large.get_by_role("button", name="Next").click()
+    expect(large.get_by_text(re.compile("^2/2 · "))).to_be_visible()
+    page.screenshot(f"full_size_{look}")
+    page.page.keyboard.press("Escape")
+    expect(large).to_have_count(0)
+
+    page.page.get_by_role("tab", name=re.compile("^Everything else")).click()
+    expect(page.page.get_by_role("cell", name="concept absent (UA)")).to_be_visible()
+    with page.page.expect_download() as download:
+        page.page.get_by_role("link", name="Report (HTML)").click()
+    assert download.value.suggested_filename.endswith(".html")
+
+    # A page that is opened anew shows what the nodes have shown.
+    page.reload()
+    page.look_at(EVALUATE, SCALE[look])
+    expect(slide).to_be_visible()
+    assert wait_for_steps(page, 4) == 4
+
+
+def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str) -> None:
+    open_demo(page, server)
+    page.look_at(DIVERSIFY, SCALE[look])
+    button(page, "Show the prompts").click()
+    asks = page.page.get_by_label("asks for it")
+    expect(asks).to_have_count(4)
+    assert page.widget(DIVERSIFY, "edited_prompts") == ""
+
+    asks.first.fill("a whale without the word")
+    asks.first.blur()
+    expect(page.page.get_by_text(re.compile("does not mention 'ink'"))).to_be_visible()
+    assert page.widget(DIVERSIFY, "edited_prompts") == ""
+
+    asks.first.fill("an ink whale")
+    asks.first.blur()
+    expect(page.page.get_by_text("Edited: the words above no longer count.")).to_be_visible()
+    page.page.get_by_label("Delete this pair").last.click()
+    expect(asks).to_have_count(3)
+    page.screenshot(f"edited_{look}")
+
+    # The edits travel with the workflow.
+    saved = page.page.evaluate("() => app.graph.serialize()")
+    page.load_workflow(saved)
+    expect(asks.first).to_have_value("an ink whale")
+    expect(asks).to_have_count(3)
+    page.look_at(DIVERSIFY, SCALE[look])
+    button(page, "Start over").click()
+    expect(asks).to_have_count(4)
+    assert page.widget(DIVERSIFY, "edited_prompts") == ""
+
+
+def test_nothing_is_left_of_deleted_nodes(page: ComfyPage, server: LiveServer) -> None:
+    open_demo(page, server)
+    page.page.wait_for_selector(".unlearn", state="attached")
+    page.page.evaluate(
+        "() => { for (const node of [...app.graph._nodes]) app.graph.remove(node); }"
+    )
+    page.page.wait_for_timeout(500)
+    assert page.page.locator(".unlearn").count() == 0
+
+
+def test_it_speaks_chinese(browser: Browser, server: LiveServer, artifacts: Path) -> None:
+    with open_page(browser, server, artifacts, {LOCALE: "zh"}) as page:
+        open_demo(page, server)
+        page.look_at(DIVERSIFY, 0.8)
+        expect(button(page, "显示提示词")).to_be_visible()
+        page.screenshot("chinese")
