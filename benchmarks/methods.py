@@ -13,8 +13,8 @@ PAPER = {"objective": "ascent", "retain_objective": "denoise"}
 METHODS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, step not restricted": {"restrict_step": False},
+    "ours, dual cone": {"method": "dual cone"},
     "ours, GradDiff": {"method": "GradDiff", "restrict_step": False},
-    "ours, dual cone": {"method": "dual cone", "restrict_step": False},
     "RG (paper)": {**PAPER, "restrict_step": False},
     "GradDiff": {**PAPER, "method": "GradDiff", "restrict_step": False},
     "MUNBa": {**PAPER, "method": NASH, "restrict_step": False},
@@ -46,14 +46,24 @@ METHODS: dict[str, dict[str, Any]] = {
 """Name -> what differs from the defaults. All train the cross-attention but ESD-u, which is
 defined by training everything else."""
 
-LEARNING_RATES, RETAIN_WEIGHTS = (1e-3, 3e-3), (5.0, 50.0, 400.0)
-NASH_WEIGHTS = (1.0, 5.0, 25.0)  # MUNBa looks at angles alone: lengths are no part of its weight
+OURS = "ours"
+ABLATIONS = ("ours, step not restricted", "ours, dual cone")
+"""These take over what the search has chosen for ``OURS``: they show what one part of it does."""
+
+LEARNING_RATES, RETAIN_WEIGHTS = (1e-3, 3e-3), (1.0, 5.0, 50.0, 400.0)
+NASH_WEIGHTS = (
+    0.2,
+    1.0,
+    5.0,
+    25.0,
+)  # MUNBa looks at angles alone: lengths are no part of its weight
 MORE_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 UCE_WEIGHTS = (0.01, 0.1, 1.0, 10.0)
 
 
 def candidates(name: str) -> list[dict[str, Any]]:
-    """What a method is tuned over: six settings where it has two to choose, else four."""
+    """What a method is tuned over: learning rate and retain weight where it has both, else four
+    values of the one that it has."""
     overrides = METHODS[name]
     method = overrides.get("method")
     if method == UCE:

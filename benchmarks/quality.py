@@ -14,6 +14,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from unlearn_core.probes import PROBES, run_probe
 from unlearn_core.settings import EvaluationSettings, ProbeSettings, UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel
 
-from .methods import METHODS, candidates
+from .methods import ABLATIONS, METHODS, OURS, candidates
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
@@ -65,15 +66,16 @@ def slug(method: str) -> str:
 
 
 def tuning_tasks(method: str) -> list[Task]:
+    settings = [replace(UnlearnSettings(), **chosen) for chosen in candidates(method)]
     return [
         Task(
-            f"tune-{slug(method)}-{i}",
+            f"tune-{slug(method)}-{s.learning_rate:g}-{s.retain_weight:g}",
             TUNED_ON,
             0,
-            replace(UnlearnSettings(), **chosen),
+            s,
             TUNING_PICTURES,
         )
-        for i, chosen in enumerate(candidates(method))
+        for s in settings
     ]
 
 
@@ -87,6 +89,9 @@ def harmonic_mean(after: dict[str, Any]) -> float:
 def tuned(method: str) -> UnlearnSettings | None:
     """The best of the search, by harmonic mean to two digits and then by retain alignment; None
     until the search is complete."""
+    if method in ABLATIONS:
+        ours = tuned(OURS)
+        return None if ours is None else replace(ours, **METHODS[method])
     tasks = tuning_tasks(method)
     records = [read(task) for task in tasks]
     if None in records:
@@ -126,7 +131,9 @@ def perform(task: Task) -> None:
     settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
     cache = LatentCache(CACHE)
     job = Job(settings, ROOM / task.name, cache=cache)
+    began = time.process_time()
     unlearned = job.unlearn()
+    seconds = time.process_time() - began  # of work: the clock also counts what else runs here
     job.evaluate(unlearned)
     report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
     steps = report.pop("steps")
@@ -135,6 +142,7 @@ def perform(task: Task) -> None:
         "task": task.name,
         "seed": task.seed,
         **report,
+        "cpu_seconds": round(seconds, 1),
         "conflict_share": share(step["conflict"] for step in steps),
         "rise_share": share(
             max(step["forget_change"], step["retain_change"]) > 0 for step in steps
@@ -163,7 +171,8 @@ def share(truths: Iterator[bool]) -> float | None:
 
 def open_tasks(methods: list[str], concepts: tuple[str, ...]) -> list[Task]:
     """Tuning first, then concept by concept, so that an early table compares all methods."""
-    tuning = [task for method in methods for task in tuning_tasks(method)]
+    searched = [method for method in methods if method not in ABLATIONS]
+    tuning = [task for method in searched for task in tuning_tasks(method)]
     scored = [task for method in methods for task in scored_tasks(method, concepts)]
     scored.sort(key=lambda task: (task.seed, concepts.index(task.concept)))
     return [task for task in tuning + scored if read(task) is None]

@@ -36,11 +36,11 @@ COLUMNS: dict[str, Callable[[Record], float | None]] = {
     "alignment, test": drift("retain_test"),
     "CMMD": lambda r: r["retain_distance"],
     "raised a loss": lambda r: r["rise_share"],
-    "seconds": lambda r: r["seconds"]["unlearning"],
+    "CPU seconds": lambda r: r["cpu_seconds"],
     "GiB": lambda r: r["peak_bytes"] / 2**30,
 }
 SIGNED = {"alignment, train", "alignment, test"}
-ROUGH = {"seconds": 0, "GiB": 1}
+ROUGH = {"CPU seconds": 0, "GiB": 1}
 
 
 def records(method: str, concepts: Sequence[str]) -> list[Record]:
