@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.digits import frechet
 from unlearn_core.evaluation.distance import cmmd
 
 
@@ -39,3 +40,14 @@ def test_equal_sets_are_no_distance_apart_and_more_different_ones_are_further() 
     distances = [cmmd(base, unit(1, 200, towards)) for towards in (0.0, 0.5, 1.0, 2.0)]
     assert distances == sorted(distances)
     assert distances[-1] > 10 * distances[0]
+
+
+def test_frechet_is_the_closed_form_of_shifted_and_stretched_sets() -> None:
+    """Of N(0, I) and N(m, k^2 I) in D dimensions: |m|^2 + D (k - 1)^2."""
+    drawn = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0))
+    drawn = (drawn - drawn.mean(0)) / drawn.std(0)
+    assert frechet(drawn, drawn) == pytest.approx(0, abs=1e-3)
+    shift = torch.tensor([1.0, -2.0, 0.5])
+    stretched = 3 * drawn + shift
+    assert frechet(drawn, stretched) == pytest.approx(5.25 + 3 * 4, rel=1e-2)
+    assert frechet(stretched, drawn) == pytest.approx(frechet(drawn, stretched))

@@ -1,0 +1,235 @@
+"""The paper's Tables 1 and 3 on the digits: ``python -m benchmarks.digits``.
+
+Each of the ten classes is forgotten by each method, with a retain set of all other classes, and by
+some with one of two classes. One JSON record a run in ``benchmarks/results/digits``; a run that has
+its record is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from demo.digits import DIGITS, digit_pictures
+from demo.erase import DIGITS_MODEL, job_settings
+from unlearn_core.cli import CACHE, say
+from unlearn_core.dataset import LatentCache, draw_latents, make_training_sets
+from unlearn_core.evaluation.judge import ConvJudge
+from unlearn_core.methods import begin
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.settings import GenerationSettings, UnlearnSettings
+
+RESULTS = Path(__file__).parent / "results" / "digits"
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- digits -->", "<!-- end of digits -->"
+PICTURES = 100  # of each class
+DRAWING = GenerationSettings(seed=3_000_000, batch_size=100)
+TUNED_ON, TUNING_SEED = "zero", 100  # the seed is not scored
+
+PAPER = {
+    "objective": "ascent",
+    "retain_objective": "denoise",
+    "restrict_step": False,
+    "truncation": 1.0,
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "fine-tune": {**PAPER, "method": "retain only"},
+    "SalUn": {**PAPER, "objective": "relabel", "method": "GradDiff", "saliency": 0.5},
+    "GradDiff": {**PAPER, "method": "GradDiff"},
+    "RG": PAPER,
+    "RGD": {**PAPER, "retain_batch_factor": 0},
+    "ours": {},
+}
+OF_TWO_CLASSES = ("GradDiff", "RG", "RGD", "ours")  # have a retain set of two classes, too
+RATES, WEIGHTS = (2e-4, 5e-4), (1.0, 5.0)
+BALANCED, TWO = "balanced", "two classes"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: a method's settings, a digit, and how many other digits its retain set holds."""
+
+    method: str
+    digit: str
+    retain: str
+    settings: UnlearnSettings
+
+    @property
+    def record(self) -> Path:
+        of_seed = f"-{self.settings.seed}" if self.settings.seed else ""
+        rates = f"{self.settings.learning_rate:g}-{self.settings.retain_weight:g}{of_seed}"
+        name = f"{self.method}-{self.digit}-{self.retain}-{rates}"
+        return RESULTS / f"{name.replace(', ', ' ').replace(' ', '-')}.json"
+
+    def read(self) -> dict[str, Any] | None:
+        if not self.record.exists():
+            return None
+        return json.loads(self.record.read_text(encoding="utf-8"))
+
+
+def settings_of(method: str, rate: float, weight: float, seed: int) -> UnlearnSettings:
+    own = job_settings(DIGITS[0], UnlearnSettings()).unlearn  # the demo's for a model of classes
+    return replace(own, **METHODS[method], learning_rate=rate, retain_weight=weight, seed=seed)
+
+
+def tuning(method: str) -> list[Task]:
+    return [
+        Task(method, TUNED_ON, BALANCED, settings_of(method, rate, weight, TUNING_SEED))
+        for rate in RATES
+        for weight in WEIGHTS
+    ]
+
+
+def tuned(method: str) -> UnlearnSettings | None:
+    """The best mean of UA and RA, then the lowest FID; None until the search is complete."""
+    tasks = tuning(method)
+    records = [task.read() for task in tasks]
+    if None in records:
+        return None
+
+    def key(i: int) -> tuple[float, float]:
+        found = records[i]
+        assert found is not None
+        return round(found["ua"] + found["ra"], 2), -found["fid"]
+
+    return tasks[max(range(len(tasks)), key=key)].settings
+
+
+def scored(method: str) -> list[Task]:
+    chosen = tuned(method)
+    if chosen is None:
+        return []
+    settings = replace(chosen, seed=0)
+    sets = (BALANCED, TWO) if method in OF_TWO_CLASSES else (BALANCED,)
+    return [Task(method, digit, retain, settings) for retain in sets for digit in DIGITS]
+
+
+def frechet(left: Tensor, right: Tensor) -> float:
+    """Frechet distance of two sets of features [N, D], [M, D] as normal distributions (Heusel et
+    al. 2017): ``|m - n|^2 + tr(S + T - 2 (S T)^(1/2))``."""
+    x, y = left.double(), right.double()
+    s, t = x.T.cov(), y.T.cov()
+    root = torch.linalg.eigvals(s @ t).sqrt().real.sum()  # the product's eigenvalues are real
+    distance = (x.mean(0) - y.mean(0)).square().sum() + s.trace() + t.trace() - 2 * root
+    return max(0.0, distance.item())
+
+
+@torch.no_grad()
+def features(judge: ConvJudge, images: Tensor) -> Tensor:
+    """What the judge's heads see, [N, D]."""
+    maps = judge.features(images * 2 - 1)
+    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+
+
+def measure(
+    model: ModelHandle, judge: ConvJudge, forgotten: str, cache: LatentCache | None = None
+) -> dict[str, float]:
+    """UA of the forgotten class, RA and FID of the others, against the real pictures of these."""
+    prompts = [digit for digit in DIGITS for _ in range(PICTURES)]
+    images = model.decode_latents(draw_latents(model, prompts, DRAWING, cache=cache))
+    seen = judge.classify(images)["class"]
+    right = {
+        digit: statistics.mean(s == digit for s, p in zip(seen, prompts, strict=True) if p == digit)
+        for digit in DIGITS
+    }
+    others = [digit for digit in DIGITS if digit != forgotten]
+    kept = torch.tensor([prompt != forgotten for prompt in prompts])
+    pictures, labels = digit_pictures()
+    real = pictures[labels != DIGITS.index(forgotten)].expand(-1, 3, -1, -1)
+    return {
+        "ua": 1 - right[forgotten],
+        "ra": statistics.mean(right[digit] for digit in others),
+        "fid": frechet(features(judge, images[kept]), features(judge, real)),
+    }
+
+
+def perform(task: Task, base: ModelHandle, judge: ConvJudge) -> None:
+    job = job_settings(task.digit, task.settings)
+    concept = job.concept
+    if task.retain == TWO:
+        concept = replace(concept, replacements=concept.replacements[:2])
+    job = replace(job, concept=concept, unlearn=task.settings)
+    sets = make_training_sets(base, job.pairs(), job.generation, cache=LatentCache(CACHE))
+    run = begin(base, sets, task.settings)
+    reports = list(run)
+    rises = [max(report.forget_change, report.retain_change) > 0 for report in reports]
+    record = {
+        "method": task.method,
+        "digit": task.digit,
+        "retain": task.retain,
+        "settings": asdict(task.settings),
+        **measure(run.result().model, judge, task.digit),
+        "rise_share": statistics.mean(rises),
+        "seconds": round(sum(report.seconds for report in reports), 1),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    task.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def open_tasks(methods: Sequence[str]) -> list[Task]:
+    tasks = [task for method in methods for task in tuning(method)]
+    tasks += sorted((t for m in methods for t in scored(m)), key=lambda t: t.retain)
+    return [task for task in tasks if task.read() is None]
+
+
+def table(before: dict[str, float], retain: str) -> str:
+    lines = ["| method | classes | UA | RA | FID | raised a loss |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    lines.append(
+        f"| *before* | 10 | {before['ua']:.3f} | {before['ra']:.3f} | {before['fid']:.2f} | |"
+    )
+    for method in METHODS:
+        tasks = [task for task in scored(method) if task.retain == retain]
+        found = [record for record in (task.read() for task in tasks) if record]
+        if not found:
+            continue
+        cells = []
+        for name, digits in (("ua", 3), ("ra", 3), ("fid", 2), ("rise_share", 2)):
+            values = [record[name] for record in found]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}")
+        lines.append(f"| {method} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_tables(base: ModelHandle, judge: ConvJudge) -> None:
+    of_each = [measure(base, judge, digit, LatentCache(CACHE)) for digit in DIGITS]
+    before = {key: statistics.mean(found[key] for found in of_each) for key in of_each[0]}
+    text = "\n\n".join(
+        (
+            BEGIN,
+            "### Retain set with all other classes",
+            table(before, BALANCED),
+            "### Retain set with two other classes",
+            table(before, TWO),
+            END,
+        )
+    )
+    head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    README.write_text(head + text + rest.partition(END)[2], encoding="utf-8")
+    say(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.digits", description=__doc__)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--tables", action="store_true", help="only write what has been measured")
+    options = parser.parse_args()
+    base, judge = load_model(DIGITS_MODEL), ConvJudge.load(DIGITS_MODEL / "evaluation")
+    while not options.tables and (waiting := open_tasks(options.methods)):
+        say(f"{len(waiting)} open: {waiting[0].record.stem}")
+        perform(waiting[0], base, judge)
+    write_tables(base, judge)
+
+
+if __name__ == "__main__":
+    main()
