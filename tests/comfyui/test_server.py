@@ -53,10 +53,22 @@ def test_templates_browser_lists_the_demo(server: LiveServer) -> None:
     assert DEMO.stem in server.get("/api/workflow_templates")[PACK_FOLDER]
 
 
+def test_page_gets_the_chinese(server: LiveServer) -> None:
+    chinese = server.get("/i18n")["zh"]
+    assert chinese["nodeDefs"].keys() >= set(NODE_IDS)
+    assert chinese["nodeCategories"]["unlearn"] == "遗忘"
+    for node_id in NODE_IDS:
+        title = chinese["nodeDefs"][node_id]["display_name"]
+        page = f"{server.url}/extensions/{PACK_FOLDER}/docs/{node_id}/zh.md"
+        with urlopen(page, timeout=60) as answer:
+            assert answer.read().decode().startswith(f"# {title} (")
+
+
 def test_demo_runs_with_progress_and_previews(server: LiveServer) -> None:
     info = server.object_info()
-    server.forget_results()
-    run = server.run(as_prompt(with_widgets(read(DEMO), QUICK, info), info))
+    own_seed = {**QUICK["UnlearnRestrictedGradient"], "seed": 5}  # no state is kept of it
+    widgets = {**QUICK, "UnlearnRestrictedGradient": own_seed}
+    run = server.run(as_prompt(with_widgets(read(DEMO), widgets, info), info))
     assert run.status == "success", run.error
     progress = run.of_kind("progress")
     assert progress[-1]["value"] == progress[-1]["max"], "the bar stops before its end"

@@ -208,7 +208,7 @@ class ComparePanel {
     const between = ({ low, high }) =>
       low === null || low === undefined ? "" : `${fixed(low)} … ${fixed(high)}`;
     const rows = [
-      ...concept.figures,
+      ...concept.figures.map((row) => ({ ...row, label: t(`figure.${row.key}`, {}, row.label) })),
       ...concept.probes.map((probe) => ({ ...probe, label: t("probes", { name: probe.name }) })),
     ];
     return h(

@@ -50,6 +50,15 @@ const WORDS = {
     "figures": "Figures",
     "figures.what": "what",
     "figures.range": "95 % interval",
+    "figure.unlearning_accuracy": "concept absent (UA)",
+    "figure.in_domain_retain": "alternatives kept (IRA)",
+    "figure.cross_domain_retain": "content kept (CRA)",
+    "figure.cross_domain_forget": "content kept under the forgotten prompts",
+    "figure.alignment_forget": "alignment, forget prompts",
+    "figure.alignment_retain_train": "alignment, retain train prompts",
+    "figure.alignment_retain_test": "alignment, retain test prompts",
+    "figure.picture_change": "change of a retain picture (1 - CLIP cosine)",
+    "figure.retain_distance": "change of the retain pictures as a whole (CMMD)",
     "probes": "brought back by {name}",
     "report": "Report ({label})",
     "clip.fetch": "Download CLIP (605 MB, from huggingface.co)",
@@ -105,7 +114,7 @@ const WORDS = {
     "compare.close": "关闭",
     "compare.previous": "上一张",
     "compare.next": "下一张",
-    "compare.shown": "显示 {total} 张中的 {shown} 张，变化最大的在前",
+    "compare.shown": "显示 {total} 张中的 {shown} 张，问题最明显的在前",
     "compare.shows": "出现该概念",
     "compare.hides": "未出现该概念",
     "compare.change": "变化 {value}",
@@ -116,6 +125,15 @@ const WORDS = {
     "figures": "数据",
     "figures.what": "项目",
     "figures.range": "95 % 区间",
+    "figure.unlearning_accuracy": "概念已消失 (UA)",
+    "figure.in_domain_retain": "替代内容保留 (IRA)",
+    "figure.cross_domain_retain": "其余内容保留 (CRA)",
+    "figure.cross_domain_forget": "遗忘提示词中其余内容的保留",
+    "figure.alignment_forget": "对齐度：遗忘提示词",
+    "figure.alignment_retain_train": "对齐度：保留提示词（训练用）",
+    "figure.alignment_retain_test": "对齐度：保留提示词（测试用）",
+    "figure.picture_change": "保留图片的变化（1 - CLIP 余弦）",
+    "figure.retain_distance": "保留图片的整体变化 (CMMD)",
     "probes": "通过 {name} 恢复",
     "report": "报告（{label}）",
     "clip.fetch": "下载 CLIP（605 MB，来自 huggingface.co）",
@@ -142,9 +160,9 @@ function language() {
   return chosen.startsWith("zh") ? "zh" : "en";
 }
 
-// A word by its name, with {places} filled.
-export function t(name, values = {}) {
-  const text = WORDS[language()][name] ?? WORDS.en[name];
+// A word by its name, with {places} filled; `otherwise` for a name that is not known here.
+export function t(name, values = {}, otherwise = name) {
+  const text = WORDS[language()][name] ?? WORDS.en[name] ?? otherwise;
   return text.replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
 }
 
