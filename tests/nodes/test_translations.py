@@ -1,0 +1,124 @@
+"""The Chinese of the nodes, of their help pages and of the panels, held against the schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from .pack import NODES, ROOT, pack_module, schema_inputs
+
+LANGUAGE = "zh"
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+SYNTAX = re.compile(r"[{}@|]")  # ComfyUI's page would read these as its own
+DEFAULT = re.compile(r"默认 ([\d.]*\d)")
+every_node = pytest.mark.parametrize("node_id", NODES)
+
+
+def locale(file: str) -> dict[str, Any]:
+    return json.loads((ROOT / "locales" / LANGUAGE / file).read_text(encoding="utf-8"))
+
+
+def texts_of(part: object) -> list[str]:
+    if isinstance(part, dict):
+        return [text for inner in part.values() for text in texts_of(inner)]
+    assert isinstance(part, str)
+    return [part]
+
+
+def page_words() -> dict[str, dict[str, str]]:
+    """The panels' words by language, read off the source."""
+    source = (ROOT / "web" / "js" / "words.js").read_text(encoding="utf-8")
+    blocks = re.findall(r"^  (\w+): \{\n(.*?)^  \},", source, re.M | re.S)
+    entry = re.compile(r'^    "([^"]+)": "([^"]*)",$', re.M)
+    words = {language: entry.findall(block) for language, block in blocks}
+    for language, block in blocks:
+        assert len(words[language]) == len(block.splitlines()), "an entry is written another way"
+        assert len(dict(words[language])) == len(words[language]), "an entry is there twice"
+    return {language: dict(entries) for language, entries in words.items()}
+
+
+def test_every_node_is_there_and_no_other() -> None:
+    assert set(locale("nodeDefs.json")) == set(NODES)
+    names = [node["display_name"] for node in locale("nodeDefs.json").values()]
+    assert len(set(names)) == len(names)
+
+
+@every_node
+def test_a_node_has_what_its_schema_has(node_id: str) -> None:
+    translated = locale("nodeDefs.json")[node_id]
+    assert set(translated) == {"display_name", "description", "inputs", "outputs"}
+    assert set(translated["inputs"]) == set(schema_inputs(node_id))
+    outputs = NODES[node_id].define_schema().outputs
+    assert list(translated["outputs"]) == [str(i) for i in range(len(outputs))]
+    for part in (*translated["inputs"].values(), *translated["outputs"].values()):
+        assert set(part) == {"name", "tooltip"}
+
+
+@every_node
+def test_each_text_of_a_node_can_be_shown_and_is_chinese(node_id: str) -> None:
+    translated = locale("nodeDefs.json")[node_id]
+    for name, part in translated["inputs"].items():
+        assert part["name"].endswith(f" ({name})"), "help pages and others' pictures use that name"
+    for text in texts_of(translated):
+        assert CHINESE.search(text), text
+        assert not SYNTAX.search(text), text
+
+
+@every_node
+def test_a_default_in_a_tooltip_is_the_right_one(node_id: str) -> None:
+    inputs = locale("nodeDefs.json")[node_id]["inputs"]
+    for name, inp in schema_inputs(node_id).items():
+        default = getattr(inp, "default", None)
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            found = DEFAULT.search(inputs[name]["tooltip"])
+            assert found, name
+            assert float(found[1]) == default, name
+
+
+def test_the_category_is_translated() -> None:
+    categories = {node.define_schema().category for node in NODES.values()}
+    translated = locale("main.json")["nodeCategories"]
+    assert set(translated) == categories
+    assert all(map(CHINESE.search, texts_of(translated)))
+
+
+@every_node
+def test_it_has_a_help_page_like_the_english_one(node_id: str) -> None:
+    docs = ROOT / "web" / "docs"
+    english = (docs / f"{node_id}.md").read_text(encoding="utf-8")
+    page = (docs / node_id / f"{LANGUAGE}.md").read_text(encoding="utf-8")
+    title = locale("nodeDefs.json")[node_id]["display_name"]
+    english_title = english.splitlines()[0].removeprefix("# Unlearn: ")
+    assert page.startswith(f"# {title} ({english_title})\n")
+    for name in schema_inputs(node_id):
+        assert f"**{name}**" in page, name
+    for heading in ("# ", "## "):
+        assert page.count(f"\n{heading}") == english.count(f"\n{heading}")
+    for line in filter(None, page.splitlines()):
+        assert CHINESE.search(line), line
+
+
+def test_the_panels_have_the_same_words_in_both_languages() -> None:
+    words = page_words()
+    assert set(words) == {"en", LANGUAGE}
+    assert list(words["en"]) == list(words[LANGUAGE])
+    places = re.compile(r"\{\w+\}")
+    for name, english in words["en"].items():
+        chinese = words[LANGUAGE][name]
+        assert sorted(places.findall(chinese)) == sorted(places.findall(english)), name
+        assert CHINESE.search(chinese), name
+
+
+def test_the_figures_of_the_panel_are_called_what_the_report_calls_them() -> None:
+    core = pack_module("unlearn_core.evaluation.figures")
+    labels = {
+        **core.LABELS,
+        core.CHANGE: core.CHANGE_LABEL,
+        core.DISTANCE: core.DISTANCE_LABEL,
+    }
+    words = page_words()["en"]
+    told = {name: text for name, text in words.items() if name.startswith("figure.")}
+    assert told == {f"figure.{key}": label for key, label in labels.items()}
