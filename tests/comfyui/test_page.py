@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -37,11 +38,28 @@ CORE_WORKFLOW: Json = {
 }
 
 
+# The source of every method that a pack could wrap or replace.
+METHODS = """() => Object.fromEntries(
+  [LiteGraph.LGraph, LiteGraph.LGraphNode, LiteGraph.LGraphCanvas, app.constructor,
+   app.api.constructor, EventTarget, Element, HTMLElement, Array, Object, Promise].map((one) => [
+    one.name,
+    Object.entries(Object.getOwnPropertyDescriptors(one.prototype))
+      .map(([name, { value, get, set }]) => `${name}: ${value} ${get} ${set}`),
+  ]))"""
+
+
+@dataclass(frozen=True)
+class Bare:
+    """The page of a server without the pack: what it logs as errors, and its methods."""
+
+    errors: list[str]
+    methods: dict[str, list[str]]
+
+
 @pytest.fixture(scope="module")
-def errors_without_the_pack(
+def bare_page(
     comfyui: Path, browser: Browser, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
-) -> list[str]:
-    """What the page of a bare server logs as errors while it does the same."""
+) -> Bare:
     base = tmp_path_factory.mktemp("bare")
     log = artifacts / "bare_server.log"
     with (
@@ -51,15 +69,14 @@ def errors_without_the_pack(
         page.load_workflow(CORE_WORKFLOW)
         page.queue()
         assert page.wait_for_end(60) == "execution_success"
-        page.screenshot("bare_page")
-    return page.errors
+        methods = page.page.evaluate(METHODS)
+    return Bare(page.errors, methods)
 
 
-def test_demo_in_the_page(
-    page: ComfyPage, server: LiveServer, errors_without_the_pack: list[str]
-) -> None:
-    server.forget_results()
-    page.load_workflow(with_widgets(read(DEMO), QUICK, server.object_info()))
+def test_demo_in_the_page(page: ComfyPage, server: LiveServer, bare_page: Bare) -> None:
+    own_seed = {**QUICK["UnlearnRestrictedGradient"], "seed": 6}  # no state is kept of it
+    widgets = {**QUICK, "UnlearnRestrictedGradient": own_seed}
+    page.load_workflow(with_widgets(read(DEMO), widgets, server.object_info()))
     page.fit_view()
     page.screenshot("demo_loaded")
     page.queue()
@@ -70,7 +87,15 @@ def test_demo_in_the_page(
     seen = page.seen()
     assert seen["progress"] > 0
     assert seen["steps"] == QUICK["UnlearnRestrictedGradient"]["steps"]
-    assert [error for error in page.errors if error not in errors_without_the_pack] == []
+    assert [error for error in page.errors if error not in bare_page.errors] == []
+
+
+def test_no_method_of_the_page_is_patched(page: ComfyPage, bare_page: Bare) -> None:
+    page.load_workflow(read(DEMO))
+    methods = page.page.evaluate(METHODS)
+    assert methods.keys() == bare_page.methods.keys()
+    for name, own in methods.items():
+        assert own == bare_page.methods[name], name
 
 
 def test_choosing_a_preset_writes_its_text(page: ComfyPage) -> None:

@@ -4,12 +4,13 @@ compared, edited, in both of ComfyUI's front ends."""
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from comfy_page import LOCALE, NODES_2, PALETTE, ComfyPage, open_page
-from live_server import Json, LiveServer
+from live_server import PACK, PACK_FOLDER, Json, LiveServer
 from playwright.sync_api import Browser, Locator, expect
 from workflow_files import DEMO, QUICK, read, with_widgets
 
@@ -36,6 +37,7 @@ def page(browser: Browser, server: LiveServer, artifacts: Path, look: str) -> It
     server.forget_results()
     with open_page(browser, server, artifacts, LOOKS[look]) as page:
         yield page
+        assert [error for error in page.errors if PACK_FOLDER in error] == []
     server.interrupt()  # or a run that a failed test has left would hold up all others
 
 
@@ -151,6 +153,7 @@ def test_compare_before_and_after(page: ComfyPage, server: LiveServer, look: str
     expect(large.get_by_text(re.compile("^1/2 · "))).to_be_visible()
     large.get_by_role("button", name="Next").click()
     expect(large.get_by_text(re.compile("^2/2 · "))).to_be_visible()
+    expect(large.locator(".unlearn-slide.small")).to_be_visible()  # its pictures have come
     page.screenshot(f"full_size_{look}")
     page.page.keyboard.press("Escape")
     expect(large).to_have_count(0)
@@ -197,6 +200,28 @@ def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str
     button(page, "Start over").click()
     expect(asks).to_have_count(4)
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
+
+
+def test_who_cannot_judge_says_so_and_fetches_nothing_unasked(
+    page: ComfyPage, server: LiveServer, look: str
+) -> None:
+    """The demo model without the CLIP and the judge that it brings along; the server is offline."""
+    folder = server.base / "models" / "diffusers" / "no judge"
+    demo = PACK / "demo" / "models" / "emoji-canvas"
+    shutil.copytree(demo, folder, ignore=lambda *_: ["evaluation"], dirs_exist_ok=True)
+    page.reload()  # with the new model in its lists
+    widgets = {**QUICK, "UnlearnLoadModel": {"model": folder.name}}
+    page.load_workflow(with_widgets(read(DEMO), widgets, server.object_info()))
+    page.look_at(EVALUATE, SCALE[look])
+    page.queue()
+    assert page.wait_for_end(180) == "execution_success"
+    expect(page.page.get_by_text(re.compile("^Nobody here can judge"))).to_be_visible()
+    assert not (server.base / "models" / "open_clip").exists()
+    fetch = button(page, re.compile("^Download CLIP"))
+    fetch.click()
+    expect(page.page.get_by_text(re.compile("could not be fetched"))).to_be_visible(timeout=60_000)
+    expect(fetch).to_be_enabled()
+    page.screenshot(f"no_judge_{look}")
 
 
 def test_nothing_is_left_of_deleted_nodes(page: ComfyPage, server: LiveServer) -> None:
