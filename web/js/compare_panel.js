@@ -35,15 +35,17 @@ function slider({ prompt, before, after }) {
   return h("div", { className: "unlearn-frame" }, box);
 }
 
+const known = (value) => value !== null && value !== undefined;
+
 function verdict(shows) {
-  return shows === null || shows === undefined ? "" : t(shows ? "compare.shows" : "compare.hides");
+  return known(shows) ? t(shows ? "compare.shows" : "compare.hides") : "";
 }
 
 function factsOf(pair) {
   const facts = [];
   if (verdict(pair.shows_before)) facts.push(`${t("compare.before")}: ${verdict(pair.shows_before)}`);
   if (verdict(pair.shows_after)) facts.push(`${t("compare.after")}: ${verdict(pair.shows_after)}`);
-  if (pair.change !== null && pair.change !== undefined)
+  if (known(pair.change))
     facts.push(t("compare.change", { value: figure(pair.change, 2) }));
   return facts.join(" · ");
 }
@@ -206,14 +208,15 @@ class ComparePanel {
     const cell = (tag, text, number = true) =>
       h(tag, { textContent: text, className: number ? "number" : "" });
     const between = ({ low, high }) =>
-      low === null || low === undefined ? "" : `${fixed(low)} … ${fixed(high)}`;
+      known(low) ? `${fixed(low)} … ${fixed(high)}` : "";
     const rows = [
       ...concept.figures.map((row) => ({ ...row, label: t(`figure.${row.key}`, {}, row.label) })),
       ...concept.probes.map((probe) => ({ ...probe, label: t("probes", { name: probe.name }) })),
-    ];
+    ].filter(({ before, after }) => known(before) || known(after));
+    if (!rows.length) return null;
     return h(
       "div",
-      { className: "scroll", tabIndex: 0 },
+      { className: "scroll figures", tabIndex: 0 },
       h(
         "table",
         {},
@@ -244,7 +247,7 @@ class ComparePanel {
     if (!missing.length) return null;
     const box = h("div", {}, ...missing.map((text) => h("p", { className: "quiet", textContent: text })));
     if (!scorer) box.append(downloadButton());
-    return h("div", { className: "unlearn-frame" }, box);
+    return box;
   }
 
   files() {
