@@ -85,7 +85,7 @@ def tuning(method: str) -> list[Task]:
     return [
         Task(method, TUNED_ON, BALANCED, settings_of(method, rate, weight, TUNING_SEED))
         for rate in RATES
-        for weight in WEIGHTS
+        for weight in (WEIGHTS if METHODS[method].get("method") != "retain only" else WEIGHTS[:1])
     ]
 
 
