@@ -67,6 +67,11 @@ class EvaluateAlignment(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, scorer: str | None, **_: object) -> object:
+        """The paper's CLIP may have been fetched since: the same choice is another judge then."""
+        return scorer == OWN_SCORER and PAPER_SCORER in scorers()
+
+    @classmethod
     def execute(
         cls,
         unlearned: UnlearnedModel,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from .pack import ROOT, node_result, pack_module, refusals, run_node, shown_by
+from .pack import NODES, ROOT, node_result, pack_module, refusals, run_node, shown_by
 
 EVALUATE = "UnlearnEvaluateAlignment"
 CLIP = ROOT / "demo" / "models" / "emoji-canvas" / "evaluation"
@@ -96,6 +96,16 @@ def test_the_paper_s_clip_judges_models_that_bring_none(unlearned: Any, open_cli
     paper = pack_module("nodes.places").PAPER_SCORER
     (open_clip / "tiny-clip").rename(open_clip / paper)
     assert told_by(unlearned=unlearned)["scorer"] == paper
+
+
+def test_a_clip_fetched_since_has_the_pictures_judged_again(open_clip: Path) -> None:
+    """ComfyUI would else give what it has: no widget has changed."""
+    places = pack_module("nodes.places")
+    fingerprint = NODES[EVALUATE].fingerprint_inputs
+    before = [fingerprint(scorer=name) for name in (places.OWN_SCORER, "tiny-clip")]
+    (open_clip / "tiny-clip").rename(open_clip / places.PAPER_SCORER)
+    after = [fingerprint(scorer=name) for name in (places.OWN_SCORER, "tiny-clip")]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, True]
 
 
 def test_probes_are_told_too(unlearned: Any, open_clip: Path) -> None:
