@@ -157,12 +157,13 @@ class DiversifyPrompts(io.ComfyNode):
                 seed=seed,
             )
         saved = save_prompts(save_as, write_prompts(pairs)) if save_as else None
+        own = as_table(pairs)
         if also is not None:
             pairs = together(also, pairs)
         text = "\n\n".join(map(readable, pairs.each))
         if saved is not None:
             text = f"Saved: {saved}\n\n{text}"
-        told = {**shown(cls, text=text), "unlearn_prompts": [as_table(pairs)]}
+        told = {**shown(cls, text=text), "unlearn_prompts": [own]}
         return io.NodeOutput(pairs, text, ui=told)
 
 

@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..unlearn_core.concepts import ForgetConcept
-from ..unlearn_core.prompt_files import read_prompts, require_concept, write_prompts
+from ..unlearn_core.prompt_files import (
+    read_prompt_file,
+    read_prompts,
+    require_concept,
+    write_prompts,
+)
 from ..unlearn_core.prompts import PromptPairs, diversify, parse_dimensions
 from .forget_concept import concept_of
-from .prompt_inputs import MOST_NAMES, MOST_PAIRS, OFFERED
+from .places import prompts_path
+from .prompt_inputs import MOST_NAMES, MOST_PAIRS, NO_FILE, OFFERED
 
 MOST = {
     "train_count": MOST_PAIRS,
@@ -66,6 +72,8 @@ def preview(asked: Mapping[str, Any]) -> dict[str, Any]:
     given = asked["prompts"]
     if given["edited_prompts"]:
         return as_table(read_edited(given["edited_prompts"], concept))
+    if given["prompts_file"] != NO_FILE:
+        return as_table(read_prompt_file(prompts_path(given["prompts_file"]), concept))
     for name, most in MOST.items():  # which ComfyUI itself checks when a graph is queued
         if not isinstance(given[name], int) or not 0 <= given[name] <= most:
             raise ValueError(f"{name} must be a whole number up to {most}, got {given[name]!r:.80}")

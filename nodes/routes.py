@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from .live import RUNS, end_now
@@ -16,7 +18,7 @@ def add_routes(routes: web.RouteTableDef) -> None:
     @routes.get("/unlearn/runs")
     async def runs(_: web.Request) -> web.Response:
         """For a page that was opened or reloaded meanwhile: the last run of each node."""
-        return web.json_response([run.told() for run in RUNS.values()])
+        return web.json_response([run.told() for run in list(RUNS.values())])
 
     @routes.post("/unlearn/end")
     async def end(request: web.Request) -> web.Response:
@@ -35,7 +37,8 @@ def add_routes(routes: web.RouteTableDef) -> None:
     async def prompts(request: web.Request) -> web.Response:
         """The pairs that the widgets' values make, before anything is drawn."""
         try:
-            table = preview(await request.json())
+            # Thousands of prompts take a while, in which the server must answer others.
+            table = await asyncio.to_thread(preview, await request.json())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(table)

@@ -11,7 +11,7 @@ from .concepts import ForgetConcept
 from .prompts import PromptPair, PromptPairs
 
 FORMAT = "unlearn prompts 1"
-LARGEST = 20_000_000  # bytes; a file may come from a stranger
+LARGEST = 20_000_000  # bytes of a file, characters of a text; either may be a stranger's
 
 
 def write_prompts(pairs: PromptPairs) -> str:
@@ -65,6 +65,8 @@ def read_prompts(text: str) -> PromptPairs:
         ValueError: not JSON, not a prompt set, a forget prompt without the concept or a retain
             prompt with it; names the field.
     """
+    if len(text) > LARGEST:
+        raise ValueError(f"prompts: {len(text)} characters are more than any prompt set has")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -18,6 +18,9 @@ from .concepts import ForgetConcept
 from .names import gibberish, made_up_names
 
 CONCEPT_FIELD = "concept"
+# Templates and dimensions may come from a stranger's workflow, and must not eat the memory.
+LARGEST_GRID = 1_000_000  # combinations of values
+LONGEST_PROMPT = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,9 @@ def diversify(
     train, test = split_values(dimensions, test_share, rng)
     made_up = (*made_up_names(invented_names, seed), *gibberish(gibberish_names, seed))
     replacements = (*concept.replacements, *made_up) or ("",)
+    words = (concept.name, *concept.synonyms, *replacements)
+    for template in templates:
+        _check_length(template, {**dimensions, CONCEPT_FIELD: words})
     return PromptPairs(
         concept,
         _draw(concept, replacements, templates, train, train_count, rng),
@@ -180,11 +186,29 @@ def _check(
         raise ValueError("dimensions: none given, write one such as 'object: cat, dog, house'")
     if CONCEPT_FIELD in dimensions:
         raise ValueError("dimensions: 'concept' stands for the concept, choose another name")
+    combinations = math.prod(map(len, dimensions.values()))
+    if combinations > LARGEST_GRID:
+        raise ValueError(
+            f"dimensions: {combinations} combinations of their values, at most {LARGEST_GRID} can "
+            "be shuffled; take out a dimension or some of the values"
+        )
     for name, count in (("train_count", train_count), ("test_count", test_count)):
         if count < 1:
             raise ValueError(f"{name} must be 1 or more, got {count}")
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
+
+
+def _check_length(template: str, fillings: Mapping[str, Sequence[str]]) -> None:
+    """Of the longest prompt that the template can become."""
+    longest = {name: max(map(len, values)) for name, values in fillings.items()}
+    fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    length = len(template) + sum(longest[name] for name in fields)
+    if length > LONGEST_PROMPT:
+        raise ValueError(
+            f"templates: {template[:80]!r}… becomes {length} characters long, "
+            f"at most {LONGEST_PROMPT} make a prompt"
+        )
 
 
 def _fields(template: str) -> set[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .pack import call, defaults, node_result, refusals, run_node, shown_by
+
+# isort: split
+import folder_paths
 
 NODE = "UnlearnDiversifyPrompts"
 CONCEPT = defaults("UnlearnForgetConcept")
@@ -90,6 +94,44 @@ def test_nonsense_is_answered_and_not_obeyed(content: object) -> None:
     status, answer = call("POST", "/unlearn/prompts", content)
     assert status == 400
     assert answer["error"]
+
+
+def test_a_file_of_prompts_is_what_the_table_shows(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    (tmp_path / "mine.json").write_text(json.dumps(edited()), encoding="utf-8")
+    assert table(prompts_file="mine.json") == (200, edited())
+    status, answer = table(prompts_file="../mine.json")
+    assert status == 400
+    assert "prompts_file must not contain '/'" in answer["error"]
+
+
+def test_of_two_concepts_the_table_shows_its_own() -> None:
+    """The other's prompts are edited on the other's node."""
+    other = node_result(NODE, concept=concept(concept="chalk"), **FEW)[0]
+    output = run_node(NODE, concept=concept(), also=other, **FEW)
+    assert shown_by(output)["unlearn_prompts"] == [table()[1]]
+
+
+@pytest.mark.parametrize(
+    ("widgets", "words"),
+    [
+        (
+            {"dimensions": "\n".join(f"d{i}: {', '.join(map(str, range(50)))}" for i in range(6))},
+            "dimensions: 15625000000 combinations",
+        ),
+        (
+            {"templates": "{concept}" + "{word}" * 9000, "dimensions": f"word: {'x' * 9000}, y"},
+            "at most 10000 make a prompt",
+        ),
+        ({"edited_prompts": "x" * 20_000_001}, "more than any prompt set has"),
+    ],
+    ids=["combinations", "length", "table"],
+)
+def test_a_stranger_s_words_do_not_eat_the_memory(widgets: dict[str, str], words: str) -> None:
+    widgets = {"templates": "{concept}", **widgets}
+    assert any(words in refusal for refusal in refusals(NODE, **widgets))
+    with pytest.raises(ValueError, match=words):
+        run_node(NODE, concept=concept(), **widgets)
 
 
 def test_more_rows_than_anybody_reads_are_refused() -> None:

@@ -20,6 +20,7 @@ const SOURCES = [
   "preset",
   "invented_names",
   "gibberish_names",
+  "prompts_file",
   EDITED,
 ];
 
@@ -88,11 +89,15 @@ class PromptTable {
 
   draw() {
     this.refresh.textContent = t(this.set ? "prompts.again" : "prompts.show");
-    this.note.hidden = this.over.hidden = !this.edited;
+    this.tellEdited();
     this.empty.hidden = Boolean(this.set);
     this.tabs.replaceChildren(...(this.set ? ["train", "test"].map((side) => this.tab(side)) : []));
     this.place.hidden = !this.set;
     if (this.set) this.place.replaceChildren(this.table());
+  }
+
+  tellEdited() {
+    this.note.hidden = this.over.hidden = !this.edited;
   }
 
   tab(side) {
@@ -168,9 +173,11 @@ class PromptTable {
       this.problem.textContent = t("prompts.last");
       return;
     }
-    this.set[this.side] = pairs.filter((other) => other !== pair);
+    const { side } = this;
+    this.set[side] = pairs.filter((other) => other !== pair);
+    this.draw();
     this.store(() => {
-      this.set[this.side] = pairs;
+      this.set[side] = pairs;
     });
   }
 
@@ -183,11 +190,12 @@ class PromptTable {
       await tell("prompts", { concept, prompts: { [EDITED]: text } });
       setWidget(this.node, EDITED, text);
       this.problem.textContent = "";
+      this.tellEdited(); // the rows stay: somebody may be writing in the next one by now
     } catch (error) {
       undo();
       this.problem.textContent = error.message;
+      this.draw();
     }
-    this.draw();
   }
 
   startOver() {
@@ -214,6 +222,15 @@ export function showPrompts(node, set) {
 // When a workflow is opened: what was edited in it, or else nothing yet.
 export function restorePrompts(node) {
   const panel = panels.get(node);
-  if (panel?.edited) panel.show(JSON.parse(widgetOf(node, EDITED).value));
-  else panel?.draw();
+  if (!panel?.edited) {
+    panel?.draw();
+    return;
+  }
+  try {
+    panel.show(JSON.parse(widgetOf(node, EDITED).value));
+  } catch (error) {
+    // A stranger's workflow may hold anything there: the table says so, and can start over.
+    panel.show(null);
+    panel.problem.textContent = error.message;
+  }
 }
