@@ -3,11 +3,10 @@
 import { h, svg } from "./dom.js";
 import { figure, t } from "./words.js";
 
-const WIDTH = 560;
+const HEIGHT = 150;
 const LOSSES = { top: 8, bottom: 96 };
 const ANGLES = { top: 106, bottom: 142 };
-const LEFT = 44;
-const RIGHT = 516;
+const SIDE = 44; // at either end, for the labels
 
 const STEP = 0;
 const FORGET = 1;
@@ -31,6 +30,8 @@ export class LossChart {
   constructor() {
     this.steps = [];
     this.total = 1;
+    this.width = 560;
+    this.marked = null;
     this.grid = svg("g");
     this.angles = svg("g");
     this.lines = { forget: svg("path", { class: "forget" }), keep: svg("path", { class: "keep" }) };
@@ -39,7 +40,7 @@ export class LossChart {
     this.labels = svg("g");
     this.picture = svg(
       "svg",
-      { class: "chart", viewBox: `0 0 ${WIDTH} 150`, role: "img", preserveAspectRatio: "none" },
+      { class: "chart", role: "img" },
       this.grid,
       this.angles,
       this.mark,
@@ -52,6 +53,12 @@ export class LossChart {
     this.element = h("div", {}, this.legend, this.picture);
     this.picture.addEventListener("pointermove", (event) => this.pointAt(event));
     this.picture.addEventListener("pointerleave", () => this.point(null));
+    // As wide as the node, so that the labels keep their shape.
+    new ResizeObserver(([{ contentRect }]) => {
+      if (!contentRect.width || contentRect.width === this.width) return;
+      this.width = contentRect.width;
+      this.draw();
+    }).observe(this.picture);
     this.draw();
   }
 
@@ -63,25 +70,29 @@ export class LossChart {
 
   // A dashed line where the scrubber stands.
   markStep(step) {
+    this.marked = step;
     const x = step === null ? -10 : this.x(step);
     this.mark.setAttribute("x1", x);
     this.mark.setAttribute("x2", x);
   }
 
   x(step) {
-    return LEFT + ((RIGHT - LEFT) * step) / this.total;
+    return SIDE + ((this.width - 2 * SIDE) * step) / this.total;
   }
 
   draw() {
+    const right = this.width - SIDE;
+    this.picture.setAttribute("viewBox", `0 0 ${this.width} ${HEIGHT}`);
+    this.markStep(this.marked);
     this.picture.setAttribute("aria-label", t("chart.name"));
     this.picture.setAttribute("data-steps", this.steps.length);
     const middle = (ANGLES.top + ANGLES.bottom) / 2;
-    const rule = (y) => svg("line", { class: "grid", x1: LEFT, x2: RIGHT, y1: y, y2: y });
+    const rule = (y) => svg("line", { class: "grid", x1: SIDE, x2: right, y1: y, y2: y });
     this.grid.replaceChildren(rule(LOSSES.top), rule(LOSSES.bottom), rule(middle));
     const scales = { forget: range(this.steps, FORGET), keep: range(this.steps, RETAIN) };
     this.line("forget", FORGET, scales.forget);
     this.line("keep", RETAIN, scales.keep);
-    const width = Math.max(1, (RIGHT - LEFT) / this.total - 0.5);
+    const width = Math.max(1, (right - SIDE) / this.total - 0.5);
     this.angles.replaceChildren(
       ...this.steps
         .filter((step) => step[COSINE] !== null)
@@ -100,16 +111,16 @@ export class LossChart {
       svg("text", { x, y, "text-anchor": anchor, class: kind }, text);
     const ends = this.steps.length
       ? [
-          label(brief(scales.forget[1]), LEFT - 4, LOSSES.top + 8, "end", "forget"),
-          label(brief(scales.forget[0]), LEFT - 4, LOSSES.bottom, "end", "forget"),
-          label(brief(scales.keep[1]), RIGHT + 4, LOSSES.top + 8, "start", "keep"),
-          label(brief(scales.keep[0]), RIGHT + 4, LOSSES.bottom, "start", "keep"),
+          label(brief(scales.forget[1]), SIDE - 4, LOSSES.top + 8, "end", "forget"),
+          label(brief(scales.forget[0]), SIDE - 4, LOSSES.bottom, "end", "forget"),
+          label(brief(scales.keep[1]), right + 4, LOSSES.top + 8, "start", "keep"),
+          label(brief(scales.keep[0]), right + 4, LOSSES.bottom, "start", "keep"),
         ]
       : [];
     this.labels.replaceChildren(
       ...ends,
-      label("+1", LEFT - 4, ANGLES.top + 8, "end", ""),
-      label("−1", LEFT - 4, ANGLES.bottom, "end", ""),
+      label("+1", SIDE - 4, ANGLES.top + 8, "end", ""),
+      label("−1", SIDE - 4, ANGLES.bottom, "end", ""),
     );
     this.point(null);
   }
@@ -132,8 +143,8 @@ export class LossChart {
 
   pointAt(event) {
     const box = this.picture.getBoundingClientRect();
-    const x = ((event.clientX - box.left) / box.width) * WIDTH;
-    const wanted = ((x - LEFT) / (RIGHT - LEFT)) * this.total;
+    const x = ((event.clientX - box.left) / box.width) * this.width;
+    const wanted = ((x - SIDE) / (this.width - 2 * SIDE)) * this.total;
     const near = (one, other) =>
       Math.abs(one[STEP] - wanted) <= Math.abs(other[STEP] - wanted) ? one : other;
     this.point(this.steps.length ? this.steps.reduce(near) : null);

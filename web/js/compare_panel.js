@@ -185,7 +185,7 @@ class ComparePanel {
     };
     this.dialog = h(
       "dialog",
-      { className: "unlearn-large", onclose: () => this.dialog.remove() },
+      { className: "unlearn-large", onclose: () => this.closeLarge() },
       place,
       h(
         "div",
@@ -202,6 +202,11 @@ class ComparePanel {
     this.dialog.showModal();
     move(0);
     place.querySelector("input").focus();
+  }
+
+  closeLarge() {
+    this.dialog.remove();
+    this.stage.querySelector("button")?.focus(); // the one that opened it was drawn anew meanwhile
   }
 
   figures(concept) {

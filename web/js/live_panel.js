@@ -89,14 +89,15 @@ class LivePanel {
     const { run } = this;
     const running = run.state === "running";
     const steps = run.steps.length;
+    const early = run.state === "cancelled" && steps === 0;
     this.phase.textContent =
       running && run.phase
         ? t(`phase.${run.phase}`, run)
         : running
           ? t("phase.first look")
-          : t(`state.${run.state}`, { ...run, steps });
+          : t(early ? "state.cancelled early" : `state.${run.state}`, { ...run, steps });
     this.phase.className = run.state === "failed" ? "bad grow" : "grow";
-    const share = running ? run.done / run.of : 1;
+    const share = running || early ? run.done / run.of : 1;
     this.filled.style.width = `${100 * share}%`;
     this.bar.setAttribute("aria-valuenow", Math.round(100 * share));
     this.bar.setAttribute("aria-label", this.phase.textContent);
@@ -135,7 +136,8 @@ class LivePanel {
     this.scrub.setAttribute("aria-label", t("strip.scrub"));
     this.scrub.setAttribute("aria-valuetext", this.label.textContent);
     this.chart.markStep(step);
-    if (this.captions.childElementCount !== prompts.length) {
+    if (this.captioned !== prompts.join("\n")) {
+      this.captioned = prompts.join("\n");
       this.captions.style.gridTemplateColumns = `repeat(${prompts.length}, 1fr)`;
       this.captions.replaceChildren(
         ...prompts.map((prompt, i) =>
@@ -150,7 +152,7 @@ class LivePanel {
     const step = this.run.previews.length ? this.preview.step : 0;
     const running = run.state === "running";
     this.stop.hidden = !running;
-    this.stop.textContent = t("stop");
+    this.stop.textContent = t(run.ending ? "stopping" : "stop");
     this.stop.disabled = run.steps.length === 0 || run.ending;
     const current = running ? run.steps.length : run.result;
     this.keep.hidden = step === 0 || step === current;
