@@ -81,8 +81,8 @@ class LiveRun:
         before = RUNS.get(self.place)
         if before is not None:
             shutil.rmtree(before.folder, ignore_errors=True)
-        RUNS[self.place] = self
         self.folder.mkdir(parents=True)
+        RUNS[self.place] = self
         self._send("unlearn.run", self.told())
 
     def end(self, state: str, note: str = "", result: int | None = None) -> None:
@@ -125,7 +125,7 @@ class LiveRun:
         tensors = unlearned.model.changed_tensors().values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         step = len(unlearned.reports)
-        if step in self.kept or shutil.disk_usage(self.folder).free < ROOM * size:
+        if step == 0 or step in self.kept or shutil.disk_usage(self.folder).free < ROOM * size:
             return
         write_unlearned(unlearned, self._state_file(step), {"identity": self.identity})
         self.kept.append(step)
@@ -163,7 +163,8 @@ class LiveRun:
             "prompts": list(self.prompts),
             "forget_count": self.forget_count,
             "steps": self.steps,
-            "previews": [{"step": step, "picture": at} for step, at in self.previews.items()],
+            # A list first: the server's thread reads while the run's writes.
+            "previews": [{"step": s, "picture": at} for s, at in list(self.previews.items())],
             "kept": self.kept,
             "result": self.result,
         }
@@ -173,7 +174,9 @@ class LiveRun:
 
     def _send(self, event: str, data: dict[str, Any]) -> None:
         server = PromptServer.instance
-        server.send_sync(event, {"node": self.node, **data}, server.client_id)
+        # Node ids are unique only within a graph, and the page may show another one by now.
+        place = {"node": self.node, "workflow": self.workflow}
+        server.send_sync(event, {**place, **data}, server.client_id)
 
 
 RUNS: dict[Place, LiveRun] = {}  # the last run of each node
@@ -188,7 +191,7 @@ def end_now(key: str, step: int | None) -> LiveRun:
     Raises:
         ValueError: no such run, or a step whose state was not kept.
     """
-    run = next((run for run in RUNS.values() if run.key == key), None)
+    run = next((run for run in list(RUNS.values()) if run.key == key), None)
     if run is None or run.state != RUNNING or not run.steps:
         raise ValueError("there is nothing to stop: no step is being made")
     if step is not None and step not in run.kept:

@@ -98,18 +98,14 @@ class LiveJob:
             raise
         unlearned = training.result()
         run.keep(unlearned)
-        made = len(run.steps)
         if run.asked is not None and run.asked != LAST:
             return self._state(run, run.asked)
-        if made < len(training):
-            run.end(KEPT, f"Kept as it is after step {made} of {run.total}.", made)
-        else:
-            run.end(FINISHED, "", made)
+        _end(run, len(run.steps))
         return unlearned
 
     def _state(self, run: LiveRun, step: int) -> UnlearnedModel:
         unlearned = run.state_at(step, self.model, self.prompts, self.settings)
-        run.end(KEPT, f"Kept as it was after step {step} of {run.total}.", step)
+        _end(run, step)
         return unlearned
 
     def _train(self, training: Run, run: LiveRun, bar: Phases) -> None:
@@ -140,7 +136,7 @@ class LiveJob:
         ]
         info = self.model.info
         content = [
-            [info.fingerprint, info.prediction, info.mixed],
+            [info.fingerprint, info.prediction, info.mixed, info.image_size, info.vae],
             [asdict(part) for part in self.prompts.each],
             asdict(self.settings),
             asdict(self.drawing),
@@ -160,5 +156,15 @@ class LiveJob:
         return {LOOK: look, IMAGES: 2 * pairs * picture, UNLEARNING: training + looks * look}
 
 
-def _digest(picture: Tensor) -> str:
-    return hashlib.sha256(picture.to(torch.float32).contiguous().numpy().tobytes()).hexdigest()
+def _end(run: LiveRun, step: int) -> None:
+    """With the state of this step. Only an earlier one than the last is a choice, which the page
+    notes in the workflow."""
+    if step < run.total:
+        run.end(KEPT, f"Kept as it was after step {step} of {run.total}.", step)
+    else:
+        run.end(FINISHED, "", step)
+
+
+def _digest(picture: Tensor) -> list[object]:
+    pixels = picture.to(torch.float32).contiguous().numpy().tobytes()
+    return [*picture.shape, hashlib.sha256(pixels).hexdigest()]

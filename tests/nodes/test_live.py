@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_pa
             assert picture.width > picture.height, "the prompts' pictures stand in a row"
     # A page that comes late is told the same as one that was there from the start.
     assert live_runs() == json.loads(json.dumps([told], allow_nan=False))
+    # Another graph that the page shows meanwhile may have a node of the same id.
+    assert {(data["node"], data["workflow"]) for _, data in page.sent} == {("7", WORKFLOW)}
     phases = [data["phase"] for event, data in page.sent if event == "unlearn.phase"]
     assert list(dict.fromkeys(phases)) == ["first look", "making images", "unlearning"]
 
@@ -107,6 +110,31 @@ def test_after_a_run_an_earlier_step_is_given_without_another_run(
     assert shown_by(output)["unlearn_run"][0]["state"] == "kept"
     run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": 1}, keep_step=4)
     assert len(page.steps) == made + 4, "another seed is another run, which ends at that step"
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_all_steps_are_no_choice_of_a_step(
+    loaded: Any, pairs: Any, page: FakeServer, before: int
+) -> None:
+    """The page would note it as ``keep_step``, and fewer ``steps`` would then be refused."""
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    made = len(page.steps)
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=before)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["state"], told["result"], len(page.steps)) == ("finished", 6, made)
+
+
+@pytest.mark.parametrize("change", [{"image_size": 64}, {"vae": "of another file"}])
+def test_a_model_that_was_loaded_in_another_way_is_another_run(
+    loaded: Any, pairs: Any, page: FakeServer, change: dict[str, Any]
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    made = len(page.steps)
+    info = dataclasses.replace(loaded.info, **change)
+    other = dataclasses.replace(loaded, info=info)
+    run_node(UNLEARN, model=other, prompts=pairs, **SIX)
+    assert len(page.steps) == made + 6
 
 
 def test_cancel_loses_no_step(
@@ -192,4 +220,5 @@ def test_the_closed_form_has_no_steps_to_follow(loaded: Any, pairs: Any) -> None
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, method="UCE (closed form)")
     (told,) = shown_by(output)["unlearn_run"]
     assert (told["state"], told["total"], told["steps"]) == ("finished", 0, [])
+    assert told["kept"] == [], "there is no step to come back to"
     assert [preview["step"] for preview in told["previews"]] == [0]

@@ -31,6 +31,7 @@ class ModelInfo:
         denoiser_folder: where in ``source`` the denoiser's weights are, ``"unet"``; empty for a
             single file.
         mixed: whether frozen weights keep 16 bits and bfloat16 does the arithmetic.
+        vae: SHA-256 of the file of a VAE that stands in for the model's own, hex; else empty.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelInfo:
     prediction: str
     denoiser_folder: str
     mixed: bool = False
+    vae: str = ""
 
 
 @dataclass(frozen=True)

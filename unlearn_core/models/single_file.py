@@ -119,8 +119,11 @@ def load_single_file(file: Path, device: torch.device, options: LoadOptions) -> 
         size = 512
     config = {**family.scheduler, "prediction_type": prediction}
     scheduler: Any = DDPMScheduler.from_config(config)
+    other_vae = file_hash(options.vae) if options.vae else ""
     return StableDiffusionHandle(
-        info=ModelInfo(file.stem, family.name, file, file_hash(file), size, prediction, "", mixed),
+        info=ModelInfo(
+            file.stem, family.name, file, file_hash(file), size, prediction, "", mixed, other_vae
+        ),
         denoiser=unet,
         base=unet,
         vae=vae,
