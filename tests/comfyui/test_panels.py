@@ -107,6 +107,42 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look
     expect(page.page.get_by_text("Kept as it was after step 4 of 500.")).to_be_visible()
 
 
+def test_news_is_of_the_run_that_the_page_shows(
+    page: ComfyPage, server: LiveServer, look: str
+) -> None:
+    """Another workflow that runs meanwhile may have a node of the same id."""
+    open_demo(page, server)
+    page.look_at(UNLEARN, SCALE[look])
+    graph, node = page.page.evaluate(
+        "type => [app.graph.id, String(app.graph._nodes.find((n) => n.type === type).id)]", UNLEARN
+    )
+    run: Json = {
+        "key": "a run", "node": node, "workflow": graph, "state": "running", "note": "",
+        "phase": "", "done": 0, "of": 1, "seconds_left": None, "total": 9, "prompts": [],
+        "forget_count": 0, "steps": [], "previews": [], "kept": [], "result": None,
+    }  # fmt: skip
+    kept = {"state": "kept", "result": 4}
+
+    def tell(event: str, news: Json) -> None:
+        page.page.evaluate("([event, news]) => app.api.dispatchCustomEvent(event, news)",
+                           [event, news])  # fmt: skip
+
+    tell("unlearn.run", {**run, **kept, "workflow": "another"})
+    expect(page.page.get_by_text(re.compile("^Press Run: the losses"))).to_be_visible()
+    assert page.widget(UNLEARN, "keep_step") == 0
+
+    tell("unlearn.run", run)
+    page.page.wait_for_timeout(4000)
+    where = {"node": node, "workflow": graph}
+    tell("unlearn.phase", {**where, "phase": "unlearning", "done": 1, "of": 9, "seconds_left": 60})
+    left = page.page.get_by_text(re.compile(r"^about \d+ s left$")).inner_text()
+    assert left in ("about 60 s left", "about 59 s left"), "counted from the last news"
+
+    tell("unlearn.run", {**run, **kept})
+    expect(page.page.get_by_text("Kept as it was after step 4 of 9.")).to_be_visible()
+    assert page.widget(UNLEARN, "keep_step") == 4
+
+
 def test_cancel_leaves_a_step_to_keep(page: ComfyPage, server: LiveServer, look: str) -> None:
     open_demo(page, server, steps=500, preview_every=2, seed=100 + len(look))
     page.look_at(UNLEARN, SCALE[look])
@@ -185,8 +221,9 @@ def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
     asks.first.fill("an ink whale")
-    asks.first.blur()
+    page.page.keyboard.press("Tab")
     expect(page.page.get_by_text("Edited: the words above no longer count.")).to_be_visible()
+    expect(page.page.get_by_label("the same without it").first).to_be_focused()  # to write on
     page.page.get_by_label("Delete this pair").last.click()
     expect(asks).to_have_count(3)
     page.screenshot(f"edited_{look}")

@@ -275,28 +275,35 @@ function downloadButton() {
   const told = h("span", { className: "quiet" });
   const button = h("button", { textContent: t("clip.fetch") });
   const megabytes = (bytes) => Math.round(bytes / 1e6);
-  const follow = ({ detail: { done, total, error } }) => {
-    if (error) told.textContent = error;
-    else if (done === total) told.textContent = t("clip.done");
-    else {
-      told.textContent = t("clip.running", { done: megabytes(done), total: megabytes(total) });
-      return;
-    }
-    button.disabled = !error;
-    api.removeEventListener("unlearn.download", follow);
+  const stop = () => api.removeEventListener("unlearn.download", follow);
+  const fail = ({ message }) => {
+    stop();
+    told.textContent = message;
+    button.disabled = false;
   };
-  button.addEventListener("click", async () => {
+  const finish = () => {
+    stop();
+    told.textContent = t("clip.done");
+    button.disabled = true;
+  };
+  function follow({ detail: { done, total, error } }) {
+    if (error) fail({ message: error });
+    else if (done === total) finish();
+    else told.textContent = t("clip.running", { done: megabytes(done), total: megabytes(total) });
+  }
+  const listen = () => {
     button.disabled = true;
     api.addEventListener("unlearn.download", follow);
-    try {
-      await tell("scorer");
-    } catch (error) {
-      follow({ detail: { error: error.message } });
-    }
+  };
+  button.addEventListener("click", () => {
+    listen();
+    tell("scorer").then(({ present }) => present && finish(), fail);
   });
-  ask("scorer").then(({ present }) => {
-    if (present) follow({ detail: { done: 1, total: 1 } });
-  });
+  // The panel may have been drawn anew, or the page reloaded, while it is being fetched.
+  ask("scorer").then(({ present, running }) => {
+    if (present) finish();
+    else if (running) listen();
+  }, fail);
   return h("div", { className: "row" }, button, told);
 }
 

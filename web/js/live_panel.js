@@ -68,9 +68,11 @@ class LivePanel {
     this.draw();
   }
 
-  update(change) {
+  // One piece of news of the run.
+  update(news, change) {
     if (!this.run) return;
-    change(this.run);
+    change(this.run, news);
+    if ("seconds_left" in news) this.countFrom = performance.now();
     this.draw();
   }
 
@@ -208,18 +210,21 @@ export function addLivePanel(node) {
   panels.set(node, new LivePanel(node));
 }
 
+// Node ids are unique only within a graph, and the page may show another one than runs.
+const isOfThisGraph = ({ workflow }) => workflow === (app.rootGraph ?? app.graph).id;
+
 export function showRun(node, run) {
-  panels.get(node)?.show(run);
+  if (isOfThisGraph(run)) panels.get(node)?.show(run);
 }
 
 // `find` gives the node of an execution id.
 export function followRuns(find) {
   const on = (event, change) =>
     api.addEventListener(event, ({ detail }) => {
-      panels.get(find(detail.node))?.update((run) => change(run, detail));
+      if (isOfThisGraph(detail)) panels.get(find(detail.node))?.update(detail, change);
     });
   api.addEventListener("unlearn.run", ({ detail }) => {
-    const node = find(detail.node);
+    const node = isOfThisGraph(detail) ? find(detail.node) : null;
     if (!node) return;
     showRun(node, detail);
     // The workflow is to say what was kept, so that somebody else comes to the same.
@@ -240,10 +245,6 @@ export function followRuns(find) {
 }
 
 // After a reload: the runs of this graph that the server still knows.
-export async function restoreRuns(graph) {
-  for (const run of await ask("runs")) {
-    if (run.workflow !== graph.id) continue;
-    const node = graph.getNodeById(run.node);
-    if (node) panels.get(node)?.show(run);
-  }
+export async function restoreRuns(find) {
+  for (const run of await ask("runs")) showRun(find(run.node), run);
 }

@@ -27,6 +27,8 @@ const LINKS = {
 const HISTORY = 20; // finished runs that are looked through after a reload
 
 const isOurs = (node) => node?.comfyClass?.startsWith("Unlearn");
+const hasOurs = (graph) =>
+  Boolean(graph?._nodes?.some((node) => isOurs(node) || hasOurs(node.subgraph)));
 
 // An execution id is a node's id, with those of the subgraphs around it before: "7" or "3:7".
 function findNode(executionId) {
@@ -101,9 +103,9 @@ app.registerExtension({
   },
   async afterConfigureGraph() {
     const graph = app.rootGraph ?? app.graph;
-    if (!graph?._nodes?.some(isOurs)) return;
+    if (!hasOurs(graph)) return;
     colorLinks();
     await restoreOutputs(graph);
-    await restoreRuns(graph); // last: a run that goes on is newer than any result
+    await restoreRuns(findNode); // last: a run that goes on is newer than any result
   },
 });
