@@ -51,7 +51,7 @@ class LiveJob:
         where that has kept the state that is wanted."""
         identity = self._identity()
         last = RUNS.get((workflow, node))
-        wanted = self.keep_step or self.settings.steps
+        wanted = self.last_step
         if last is not None and last.identity == identity and last.has_state(wanted):
             return last, self._state(last, wanted)
         steps = 0 if self.settings.method == UCE else self.settings.steps
@@ -113,7 +113,7 @@ class LiveJob:
             run.step(report)
             if self.preview_every and report.step % self.preview_every == 0:
                 self._look(training, run)
-            bar.update(UNLEARNING, report.step, self.settings.steps)
+            bar.update(UNLEARNING, report.step, self.last_step)
             if run.asked is not None or report.step == self.keep_step:
                 break
         if len(run.steps) not in run.previews:
@@ -125,6 +125,10 @@ class LiveJob:
         self.drawn = {len(run.steps): drawn}  # only the last: they are large
         run.preview(len(run.steps), picture_strip(drawn))
         run.keep(unlearned)
+
+    @property
+    def last_step(self) -> int:
+        return self.keep_step or self.settings.steps
 
     def _identity(self) -> str:
         """Equal for two runs that come to the same."""
@@ -151,8 +155,8 @@ class LiveJob:
         picture = self.drawing.steps * 2
         look = len(self.previews.prompts) * picture
         retained = self.settings.batch_size * self.settings.retain_batch_factor or pairs
-        training = self.settings.steps * (self.settings.batch_size + retained) * 3
-        looks = self.settings.steps // self.preview_every if self.preview_every else 1
+        training = self.last_step * (self.settings.batch_size + retained) * 3
+        looks = self.last_step // self.preview_every if self.preview_every else 1
         return {LOOK: look, IMAGES: 2 * pairs * picture, UNLEARNING: training + looks * look}
 
 

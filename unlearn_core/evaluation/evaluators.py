@@ -162,9 +162,9 @@ def find_evaluators(
     if scorer is None:
         return Evaluators(None, None, nudity, tuple(missing))
     own = {}
-    if concept.replacements:
+    if concept.kind != NUDITY and concept.replacements:
         own[concept.kind] = (concept.name, *concept.replacements)
-    elif concept.kind != NUDITY:
+    elif concept.kind != NUDITY:  # of which CLIP is no judge, whatever its words
         missing.append(NO_WORDS.format(concept.name))
     judge = ZeroShotJudge(scorer, {**pairs.dimensions, **own})
     return Evaluators(scorer, judge, nudity, tuple(missing))

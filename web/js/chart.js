@@ -63,7 +63,9 @@ export class LossChart {
   }
 
   show(steps, total) {
+    if (steps === this.steps && steps.length === this.drawn && total === this.total) return;
     this.steps = steps;
+    this.drawn = steps.length;
     this.total = Math.max(1, total);
     this.draw();
   }
