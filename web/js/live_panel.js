@@ -41,9 +41,10 @@ class LivePanel {
     );
     this.stop = h("button", { className: "main", onclick: () => this.end(null) });
     this.keep = h("button", { onclick: () => this.keepChosen() });
+    this.last = h("button", { onclick: () => this.give(this.run.steps.length) });
     this.all = h("button", { onclick: () => this.give(0) });
     this.problem = h("span", { className: "bad grow" });
-    this.buttons = h("div", { className: "row" }, this.stop, this.keep, this.all, this.problem);
+    this.buttons = h("div", { className: "row" }, this.stop, this.keep, this.last, this.all, this.problem);
     this.empty = h("div", { className: "empty", textContent: t("live.empty") });
     this.body = [
       h("div", { className: "row" }, this.phase, this.left),
@@ -161,6 +162,10 @@ class LivePanel {
     this.keep.textContent = t("keep", { step });
     this.keep.disabled = !run.kept.includes(step) || Boolean(run.ending);
     this.keep.title = this.keep.disabled && !run.ending ? t("keep.gone", { step }) : "";
+    // Cancel keeps the step it came in, which mostly has no pictures to choose it by.
+    const last = run.steps.length;
+    this.last.hidden = run.state !== "cancelled" || last === step || !run.kept.includes(last);
+    this.last.textContent = t("keep", { step: last });
     this.all.hidden = running || !(widgetOf(this.node, "keep_step")?.value > 0);
     this.all.textContent = t("all");
   }
