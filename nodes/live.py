@@ -176,7 +176,7 @@ class LiveRun:
         server = PromptServer.instance
         # Node ids are unique only within a graph, and the page may show another one by now.
         place = {"node": self.node, "workflow": self.workflow}
-        server.send_sync(event, {**place, **data}, server.client_id)
+        server.send_sync(event, {**place, **data})  # to all: a second tab follows as well
 
 
 RUNS: dict[Place, LiveRun] = {}  # the last run of each node

@@ -103,7 +103,7 @@ def test_cancel_between_two_steps(
     before = weights(loaded)
     send = page.send_sync
 
-    def press_cancel(event: str, data: dict[str, Any], sid: str | None) -> None:
+    def press_cancel(event: str, data: dict[str, Any], sid: str | None = None) -> None:
         send(event, data, sid)
         if event == "unlearn.step" and data["step"] == 2:
             comfy.model_management.interrupt_current_processing(True)

@@ -32,7 +32,7 @@ def after_step(page: FakeServer, monkeypatch: pytest.MonkeyPatch, step: int, act
     """Do something while the run goes on, once this step is told."""
     send = page.send_sync
 
-    def watch(event: str, data: dict[str, Any], sid: str | None) -> None:
+    def watch(event: str, data: dict[str, Any], sid: str | None = None) -> None:
         send(event, data, sid)
         if event == "unlearn.step" and data["step"] == step:
             act()

@@ -32,6 +32,7 @@ export class LossChart {
     this.total = 1;
     this.width = 560;
     this.marked = null;
+    this.told = false;
     this.grid = svg("g");
     this.angles = svg("g");
     this.lines = { forget: svg("path", { class: "forget" }), keep: svg("path", { class: "keep" }) };
@@ -70,9 +71,10 @@ export class LossChart {
     this.draw();
   }
 
-  // A dashed line where the scrubber stands.
-  markStep(step) {
+  // A dashed line where the scrubber stands; `told` has the figures be those of that step.
+  markStep(step, told = this.told) {
     this.marked = step;
+    this.told = told;
     const x = step === null ? -10 : this.x(step);
     this.mark.setAttribute("x1", x);
     this.mark.setAttribute("x2", x);
@@ -152,9 +154,10 @@ export class LossChart {
     this.point(this.steps.length ? this.steps.reduce(near) : null);
   }
 
-  // Tells the figures of a step, or of the last one.
+  // Tells the figures of a step; without one, of the marked or the last.
   point(step) {
-    const told = step ?? this.steps.at(-1) ?? null;
+    const marked = this.told ? this.steps.find((one) => one[STEP] === this.marked) : null;
+    const told = step ?? marked ?? this.steps.at(-1) ?? null;
     const x = step ? this.x(step[STEP]) : -10;
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);

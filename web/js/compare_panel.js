@@ -38,13 +38,13 @@ function slider({ prompt, before, after }) {
 const known = (value) => value !== null && value !== undefined;
 
 function verdict(shows) {
-  return known(shows) ? t(shows ? "compare.shows" : "compare.hides") : "";
+  return t(shows ? "compare.shows" : "compare.hides");
 }
 
-function factsOf(pair) {
+function factsOf(pair, asked) {
   const facts = [];
-  if (verdict(pair.shows_before)) facts.push(`${t("compare.before")}: ${verdict(pair.shows_before)}`);
-  if (verdict(pair.shows_after)) facts.push(`${t("compare.after")}: ${verdict(pair.shows_after)}`);
+  if (asked && known(pair.shows_before)) facts.push(`${t("compare.before")}: ${verdict(pair.shows_before)}`);
+  if (asked && known(pair.shows_after)) facts.push(`${t("compare.after")}: ${verdict(pair.shows_after)}`);
   if (known(pair.change))
     facts.push(t("compare.change", { value: figure(pair.change, 2) }));
   return facts.join(" · ");
@@ -68,6 +68,11 @@ class ComparePanel {
 
   get groups() {
     return this.report.concepts[this.concept].groups.filter(({ pairs }) => pairs.length);
+  }
+
+  // Whether these pictures were asked to show the concept.
+  get asked() {
+    return this.groups[this.group]?.key === "forget";
   }
 
   get pairs() {
@@ -166,7 +171,7 @@ class ComparePanel {
       h(
         "div",
         { className: "row" },
-        h("span", { className: "quiet grow", textContent: factsOf(pair) }),
+        h("span", { className: "quiet grow", textContent: factsOf(pair, this.asked) }),
         h("button", { textContent: t("compare.full"), onclick: () => this.openLarge() }),
       ),
     );
@@ -181,7 +186,7 @@ class ComparePanel {
       this.showPair((this.pair + by + count) % count);
       const pair = this.pairs[this.pair];
       place.replaceChildren(slider(pair));
-      caption.textContent = `${this.pair + 1}/${count} · ${pair.prompt} · ${factsOf(pair)}`;
+      caption.textContent = `${this.pair + 1}/${count} · ${pair.prompt} · ${factsOf(pair, this.asked)}`;
     };
     this.dialog = h(
       "dialog",

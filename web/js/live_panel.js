@@ -138,7 +138,8 @@ class LivePanel {
     this.scrub.value = this.chosen ?? previews.length - 1;
     this.scrub.setAttribute("aria-label", t("strip.scrub"));
     this.scrub.setAttribute("aria-valuetext", this.label.textContent);
-    this.chart.markStep(step);
+    this.chart.markStep(step, this.chosen !== null || this.run.state !== "running");
+    this.chart.point(null);
     if (this.captioned !== prompts.join("\n")) {
       this.captioned = prompts.join("\n");
       this.captions.style.gridTemplateColumns = `repeat(${prompts.length}, 1fr)`;
@@ -250,6 +251,8 @@ export function followRuns(find) {
 }
 
 // After a reload: the runs of this graph that the server still knows.
-export async function restoreRuns(find) {
-  for (const run of await ask("runs")) showRun(find(run.node), run);
+// `ended`: also those that have ended.
+export async function restoreRuns(find, ended) {
+  for (const run of await ask("runs"))
+    if (ended || run.state === "running") showRun(find(run.node), run);
 }

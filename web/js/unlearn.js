@@ -61,14 +61,26 @@ async function restoreOutputs(graph) {
   const last = Object.values(history)
     .filter(({ prompt }) => prompt[3]?.extra_pnginfo?.workflow?.id === graph.id)
     .sort((one, other) => other.prompt[0] - one.prompt[0]);
-  const seen = new Set();
-  for (const { outputs } of last) {
-    for (const [id, output] of Object.entries(outputs)) {
-      const node = seen.has(id) ? null : findNode(id);
-      seen.add(id);
-      if (node) showOutput(node, output);
-    }
+  if (!last.length || !agrees(last[0].prompt[2])) return false;
+  for (const [id, output] of Object.entries(last[0].outputs)) {
+    const node = findNode(id);
+    if (node) showOutput(node, output);
   }
+  return true;
+}
+
+// Whether a queued prompt has our nodes as they stand in the graph now: results of other settings
+// would only mislead.
+function agrees(prompt) {
+  return Object.entries(prompt).every(([id, { class_type: type, inputs }]) => {
+    if (!type.startsWith("Unlearn")) return true;
+    const same = ({ name, value }) =>
+      !(name in inputs) ||
+      Array.isArray(inputs[name]) || // comes along a link
+      name === "keep_step" || // which the panel itself sets after a run
+      JSON.stringify(inputs[name]) === JSON.stringify(value);
+    return findNode(id)?.widgets?.every(same) ?? false;
+  });
 }
 
 // Where the person's own palette says nothing of our kinds of links.
@@ -105,7 +117,7 @@ app.registerExtension({
     const graph = app.rootGraph ?? app.graph;
     if (!hasOurs(graph)) return;
     colorLinks();
-    await restoreOutputs(graph);
-    await restoreRuns(findNode); // last: a run that goes on is newer than any result
+    const same = await restoreOutputs(graph);
+    await restoreRuns(findNode, same); // last: a run that goes on is newer than any result
   },
 });
