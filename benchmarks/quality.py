@@ -38,6 +38,7 @@ TUNING_PICTURES, PICTURES = 32, 64
 STYLES = ("ink", "twemoji")  # far from all others; with a near neighbour, noto
 OBJECTS = ("guitar", "cat")  # likewise; dog and bear are near
 SEEDS = (0, 1, 2)
+OF_REPORT = ("concept", "before", "after", "retain_distance", "model", "settings", "seconds")
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,12 @@ def perform(task: Task) -> None:
     seconds = time.process_time() - began  # of work: the clock also counts what else runs here
     job.evaluate(unlearned)
     report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
-    steps = report.pop("steps")
+    steps = report["steps"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     record = {
         "task": task.name,
         "seed": task.seed,
-        **report,
+        **{key: report[key] for key in OF_REPORT},
         "cpu_seconds": round(seconds, 1),
         "conflict_share": share(step["conflict"] for step in steps),
         "rise_share": share(

@@ -11,8 +11,18 @@ from typing import Any
 
 from unlearn_core.cli import say
 
-from .methods import METHODS
-from .quality import OBJECTS, RESULTS, SEEDS, STYLES, harmonic_mean, scored_tasks, tuned
+from .methods import ABLATIONS, METHODS
+from .quality import (
+    OBJECTS,
+    SEEDS,
+    STYLES,
+    TUNED_ON,
+    harmonic_mean,
+    read,
+    scored_tasks,
+    tuned,
+    tuning_tasks,
+)
 
 HERE = Path(__file__).parent
 README, PLOT = HERE / "README.md", HERE / "results" / "quality.png"
@@ -39,6 +49,7 @@ COLUMNS: dict[str, Callable[[Record], float | None]] = {
     "CPU seconds": lambda r: r["cpu_seconds"],
     "GiB": lambda r: r["peak_bytes"] / 2**30,
 }
+SHARES = ("UA", "IRA", "CRA")
 SIGNED = {"alignment, train", "alignment, test"}
 ROUGH = {"CPU seconds": 0, "GiB": 1}
 
@@ -55,6 +66,8 @@ def cell(name: str, values: list[float]) -> str:
         return "–"
     digits, sign = ROUGH.get(name, 3), "+" if name in SIGNED else ""
     spread = (max(values) - min(values)) / 2
+    if len(values) == 1:
+        return f"{values[0]:{sign}.{digits}f}"
     return f"{statistics.mean(values):{sign}.{digits}f} ± {spread:.{digits}f}"
 
 
@@ -66,20 +79,36 @@ def table(concepts: Sequence[str]) -> str:
         if not found:
             continue
         cells = []
-        for name, read in COLUMNS.items():
-            values = [value for value in map(read, found) if value is not None]
+        for name, figure in COLUMNS.items():
+            values = [value for value in map(figure, found) if value is not None]
             cells.append(cell(name, values))
         expected = len(concepts) * len(SEEDS)
         lines.append(f"| {method} | {len(found)} of {expected} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def tuning_table() -> str:
-    lines = ["| method | learning rate | retain weight |", "| --- | --- | --- |"]
+def search_table() -> str:
+    """Every run of the search; in bold what it has chosen, where it is complete."""
+    lines = [
+        "| method | learning rate | retain weight | UA | IRA | CRA | harmonic mean "
+        "| alignment, train | alignment, test |",
+        "| --- |" + " --- |" * 8,
+    ]
     for method in METHODS:
-        settings = tuned(method)
-        if settings is not None:
-            lines.append(f"| {method} | {settings.learning_rate:g} | {settings.retain_weight:g} |")
+        if method in ABLATIONS:
+            continue
+        for task in tuning_tasks(method):
+            record, settings = read(task), task.settings
+            if record is None:
+                continue
+            figures = [
+                cell(name, [value])
+                for name in (*SHARES, "harmonic mean", "alignment, train", "alignment, test")
+                if (value := COLUMNS[name](record)) is not None
+            ]
+            name = f"**{method}**" if settings == tuned(method) else method
+            cells = (f"{settings.learning_rate:g}", f"{settings.retain_weight:g}", *figures)
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -138,14 +167,14 @@ def main() -> None:
             table(OBJECTS),
             "### What comes back",
             probe_table(),
-            "### What the search chose",
-            tuning_table(),
+            f"### The search on *{TUNED_ON}*, and in bold what it chose",
+            search_table(),
             END,
         )
     )
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     README.write_text(before + text + rest.partition(END)[2], encoding="utf-8")
-    if RESULTS.exists():
+    if any(records(method, CONCEPTS) for method in METHODS):
         plot()
     say(text)
 
