@@ -23,7 +23,6 @@ from ..unlearn_core.propose import Proposer, extended
 from ..unlearn_core.settings import GenerationSettings
 from . import sockets
 from .forget_concept import words_of
-from .pictures import shown
 from .places import cache_folder, check_name, language_model_path, prompts_path, save_prompts
 from .progress import Phases, obey_cancel
 from .prompt_inputs import NO_FILE, advanced_inputs, main_inputs
@@ -163,7 +162,7 @@ class DiversifyPrompts(io.ComfyNode):
         text = "\n\n".join(map(readable, pairs.each))
         if saved is not None:
             text = f"Saved: {saved}\n\n{text}"
-        told = {**shown(cls, text=text), "unlearn_prompts": [own]}
+        told = {"text": [text], "unlearn_prompts": [own]}
         return io.NodeOutput(pairs, text, ui=told)
 
 

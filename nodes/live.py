@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 from PIL import Image
 from server import PromptServer
 
@@ -19,15 +18,13 @@ from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.prompts import PromptPairs
 from ..unlearn_core.settings import UnlearnSettings
 from ..unlearn_core.unlearn import StepReport, UnlearnedModel
-from .progress import or_none
+from .pictures import FilePlace, temp_folder, to_temp
 
 Place = tuple[str | None, str]  # the ids of a graph and of a node in it
 
 RUNNING, FINISHED, KEPT, CANCELLED, FAILED = "running", "finished", "kept", "cancelled", "failed"
 LAST = -1  # asked for: whichever step the run is in
-SUBFOLDER = "unlearn"  # of ComfyUI's folder for what may be lost
 ROOM = 10  # states are kept while the disk has room for this many more
-PNG_EDGE = 256  # px; larger pictures are kept as JPEG
 
 
 @dataclass
@@ -60,10 +57,8 @@ class LiveRun:
     done: int = 0
     of: int = 1
     seconds_left: float | None = None
-    steps: list[tuple[int, float | None, float | None, float | None, bool]] = field(
-        default_factory=list
-    )
-    previews: dict[int, dict[str, str]] = field(default_factory=dict)
+    steps: list[list[Any]] = field(default_factory=list)
+    previews: dict[int, FilePlace] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
     result: int | None = None
     asked: int | None = None
@@ -74,7 +69,7 @@ class LiveRun:
 
     @property
     def folder(self) -> Path:
-        return Path(folder_paths.get_temp_directory(), SUBFOLDER, self.key)
+        return temp_folder(self.key)
 
     def begin(self) -> None:
         """Take the place of the node's run before, which cannot be had back any more."""
@@ -96,27 +91,14 @@ class LiveRun:
         )
 
     def step(self, report: StepReport) -> None:
-        losses = (or_none(v) for v in (report.forget_loss, report.retain_loss, report.cosine))
-        forget, retain, cosine = losses
-        self.steps.append((report.step, forget, retain, cosine, report.conflict))
-        self._send(
-            "unlearn.step",
-            {
-                "step": report.step,
-                "total": self.total,
-                "forget_loss": forget,
-                "retain_loss": retain,
-                "cosine": cosine,
-                "conflict": report.conflict,
-            },
-        )
+        told = report.as_json()
+        names = ("step", "forget_loss", "retain_loss", "cosine", "conflict")
+        self.steps.append([told[name] for name in names])
+        self._send("unlearn.step", {**{name: told[name] for name in names}, "total": self.total})
 
     def preview(self, step: int, picture: Image.Image) -> None:
         """Show what the model draws at this step."""
-        suffix = "png" if picture.height < PNG_EDGE else "jpg"
-        file = f"step_{step:06d}.{suffix}"
-        picture.save(self.folder / file, quality=90)
-        where = {"filename": file, "subfolder": f"{SUBFOLDER}/{self.key}", "type": "temp"}
+        where = to_temp(picture, self.key, f"step_{step:06d}")
         self.previews[step] = where
         self._send("unlearn.preview", {"step": step, "picture": where})
 

@@ -15,7 +15,6 @@ from ..unlearn_core.models.options import LARGEST_IMAGE, PRECISIONS, PREDICTIONS
 from ..unlearn_core.models.protocol import ModelHandle
 from . import sockets
 from .memory import make_room
-from .pictures import shown
 from .places import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
 
 DEFAULT = LoadOptions()
@@ -90,7 +89,7 @@ class LoadModel(io.ComfyNode):
         with torch.inference_mode(False):
             handle = load_model(path, get_torch_device(), options)
         info = describe(handle)
-        return io.NodeOutput(handle, info, ui=shown(cls, text=info))
+        return io.NodeOutput(handle, info, ui={"text": [info]})
 
 
 def _options(vae: str, image_size: int, prediction: str, precision: str) -> LoadOptions:

@@ -11,7 +11,6 @@ from torch import Tensor
 from ..unlearn_core.own_pictures import OwnPictures as Pictures
 from ..unlearn_core.own_pictures import read_folder, with_captions
 from . import sockets
-from .pictures import shown
 from .places import NO_FILE, picture_folders, pictures_path
 
 
@@ -102,4 +101,4 @@ class OwnPictures(io.ComfyNode):
         else:
             raise ValueError(f"folder: choose {NO_FILE!r} where images are linked, or unlink them")
         text = "\n".join((f"{len(pictures.captions)} pictures", *pictures.captions))
-        return io.NodeOutput(pictures, text, ui=shown(cls, text=text))
+        return io.NodeOutput(pictures, text, ui={"text": [text]})

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
+import folder_paths
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
+
+from ..unlearn_core.evaluation.pictures import picture_file
+
+SUBFOLDER = "unlearn"  # of ComfyUI's folder for what may be lost
+
+FilePlace = dict[str, str]  # by which the page asks for a file
+
+
+def temp_folder(name: str) -> Path:
+    """A folder of the pack's own that may be lost: ComfyUI empties it when it starts."""
+    return Path(folder_paths.get_temp_directory(), SUBFOLDER, name)
+
+
+def to_temp(picture: Image.Image, folder: str, name: str) -> FilePlace:
+    """Write a picture into ``temp_folder(folder)``, for the page."""
+    content, suffix = picture_file(picture)
+    path = temp_folder(folder) / f"{name}.{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return {"filename": path.name, "subfolder": f"{SUBFOLDER}/{folder}", "type": "temp"}
 
 
 def as_image(picture: Image.Image) -> Tensor:
     """IMAGE, [1, H, W, 3] in 0..1."""
     return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]
-
-
-def stacked(*pictures: Image.Image) -> Image.Image:
-    """The pictures one above the other, as wide as the widest, on white."""
-    width = max(picture.width for picture in pictures)
-    canvas = Image.new("RGB", (width, sum(picture.height for picture in pictures)), "white")
-    y = 0
-    for picture in pictures:
-        canvas.paste(picture, ((width - picture.width) // 2, y))
-        y += picture.height
-    return canvas
-
-
-def shown(node: type[io.ComfyNode], image: Tensor | None = None, text: str = "") -> dict[str, Any]:
-    """What a node shows on itself: an IMAGE, a text, or both."""
-    return {
-        **({} if image is None else ui.PreviewImage(image, cls=node).as_dict()),
-        **(ui.PreviewText(text).as_dict() if text else {}),
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -62,8 +61,3 @@ class Phases:
 def obey_cancel() -> None:
     """Raise where Cancel was pressed; for places without progress to tell, between two steps."""
     throw_exception_if_processing_interrupted()
-
-
-def or_none(value: float) -> float | None:
-    """JSON has no NaN and no infinity: the page would refuse the whole message."""
-    return value if math.isfinite(value) else None

@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-from torch import Tensor
 
 from ..unlearn_core.checkpoints.atomic import appearing
 from ..unlearn_core.evaluation import AlignmentReport
 from ..unlearn_core.evaluation.figures import Figure, figures, probe_figures
 from ..unlearn_core.evaluation.groups import Group, groups
 from ..unlearn_core.evaluation.html_report import html_report
-from ..unlearn_core.evaluation.pictures import picture_file
+from ..unlearn_core.evaluation.pictures import to_pil
 from ..unlearn_core.evaluation.report import missing, report_json, sentences
 from ..unlearn_core.unlearn import UnlearnedModel
-
-SUBFOLDER = "unlearn"  # of ComfyUI's folder for what may be lost
-
-Place = dict[str, str]  # by which the page asks for a file
+from .pictures import FilePlace, to_temp
 
 
-def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -> list[Place]:
+def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -> list[FilePlace]:
     """Write the report into the output folder, numbered like ComfyUI's own pictures, so that none
     is ever overwritten.
 
@@ -45,7 +41,7 @@ def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -
     return places
 
 
-def for_page(report: AlignmentReport, files: list[Place]) -> dict[str, Any]:
+def for_page(report: AlignmentReport, files: list[FilePlace]) -> dict[str, Any]:
     """What the page draws the report from; its pictures are written to the temp folder."""
     key = uuid.uuid4().hex
     return {
@@ -88,8 +84,8 @@ def _group(group: Group, folder: str) -> dict[str, Any]:
         "pairs": [
             {
                 "prompt": pair.prompt,
-                "before": _keep(pair.before, folder, f"{group.key}_{i:02}_before"),
-                "after": _keep(pair.after, folder, f"{group.key}_{i:02}_after"),
+                "before": to_temp(to_pil(pair.before), folder, f"{group.key}_{i:02}_before"),
+                "after": to_temp(to_pil(pair.after), folder, f"{group.key}_{i:02}_after"),
                 "shows_before": pair.facts.shows_before,
                 "shows_after": pair.facts.shows_after,
                 "change": pair.facts.change,
@@ -97,13 +93,3 @@ def _group(group: Group, folder: str) -> dict[str, Any]:
             for i, pair in enumerate(group.pairs)
         ],
     }
-
-
-def _keep(pixels: Tensor, folder: str, name: str) -> Place:
-    """Write a picture, uint8 [3, H, W], to the temp folder."""
-    content, suffix = picture_file(pixels)
-    subfolder = f"{SUBFOLDER}/{folder}"
-    path = Path(folder_paths.get_temp_directory(), subfolder, f"{name}.{suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return {"filename": path.name, "subfolder": subfolder, "type": "temp"}

@@ -16,7 +16,6 @@ from ..unlearn_core.checkpoints import save_diffusers_folder, save_lora, save_si
 from ..unlearn_core.evaluation import AlignmentReport
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
-from .pictures import shown
 from .places import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
 from .progress import Phases
 
@@ -120,7 +119,7 @@ class SaveCheckpoint(io.ComfyNode):
             kind = CHECKPOINT if unlearned.base.info.source.is_file() else FOLDER
         with torch.inference_mode(False), torch.no_grad():
             path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, report)
-        return io.NodeOutput(str(path), ui=shown(cls, text=f"Saved to {path}{note}"))
+        return io.NodeOutput(str(path), ui={"text": [f"Saved to {path}{note}"]})
 
     @classmethod
     def _save(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +50,10 @@ class StepReport:
     forget_change: float
     retain_change: float
     seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """By name; None for what is not finite, of which JSON has nothing."""
+        return {k: v if math.isfinite(v) else None for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, eq=False)

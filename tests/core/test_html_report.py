@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from PIL import Image
 
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.evaluation.bootstrap import Interval
@@ -123,8 +124,8 @@ def test_the_worst_come_first_and_it_is_said_how_many_are_left_out(
 
 
 def test_large_pictures_are_jpeg() -> None:
-    assert picture_file(torch.zeros(3, 255, 255, dtype=torch.uint8))[1] == "png"
-    content, suffix = picture_file(torch.zeros(3, 256, 256, dtype=torch.uint8))
+    assert picture_file(Image.new("RGB", (255, 255)))[1] == "png"
+    content, suffix = picture_file(Image.new("RGB", (256, 256)))
     assert suffix == "jpg"
     assert content.startswith(b"\xff\xd8")
 

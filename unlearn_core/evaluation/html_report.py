@@ -15,7 +15,7 @@ from ..version import VERSION
 from .figures import Figure, figures, probe_figures
 from .groups import Group, Pair, groups
 from .html_style import SCRIPT, STYLE
-from .pictures import PNG_EDGE, picture_file
+from .pictures import PNG_EDGE, picture_file, to_pil
 from .report import missing, sentences
 from .results import AlignmentReport, PictureFacts
 from .svg import interval_bar, loss_chart
@@ -168,7 +168,7 @@ def _settings(unlearned: UnlearnedModel, report: AlignmentReport) -> str:
 
 
 def _data(pixels: Tensor) -> str:
-    content, suffix = picture_file(pixels)
+    content, suffix = picture_file(to_pil(pixels))
     return f"data:{MIME[suffix]};base64,{base64.b64encode(content).decode()}"
 
 

@@ -31,14 +31,9 @@ def to_pil(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def picture_file(pixels: Tensor) -> tuple[bytes, str]:
+def picture_file(picture: Image.Image) -> tuple[bytes, str]:
     """A picture's file and its suffix: small ones exact, large ones as a JPEG that nobody can tell
-    from it.
-
-    Args:
-        pixels: uint8 [3, H, W].
-    """
-    picture = to_pil(pixels)
+    from it."""
     buffer = io.BytesIO()
     if picture.height < PNG_EDGE:
         picture.save(buffer, "PNG")

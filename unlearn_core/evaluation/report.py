@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -138,10 +137,7 @@ def report_json(
         "scorer": report.scorer if report else None,
         "missing": missing(report) if report else [],
         "also": others,
-        "steps": [
-            {key: _or_none(value) for key, value in asdict(step).items()}
-            for step in unlearned.reports
-        ],
+        "steps": [step.as_json() for step in unlearned.reports],
     }
 
 
@@ -196,11 +192,6 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
 
 def _ends(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
-
-
-def _or_none(value: float) -> float | None:
-    """JSON has no NaN and no infinity, which a loss can come to."""
-    return value if math.isfinite(value) else None
 
 
 def _number(value: float | None) -> str:
