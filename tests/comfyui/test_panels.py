@@ -57,7 +57,7 @@ def wait_for_new_steps(page: ComfyPage, count: int) -> None:
 
 
 def button(page: ComfyPage, name: str | re.Pattern[str]) -> Locator:
-    return page.page.get_by_role("button", name=name)
+    return page.page.get_by_role("button", name=name, exact=True)
 
 
 def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look: str) -> None:
@@ -218,6 +218,7 @@ def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str
     asks.first.fill("a whale without the word")
     asks.first.blur()
     expect(page.page.get_by_text(re.compile("does not mention 'ink'"))).to_be_visible()
+    expect(asks.first).to_have_value("a whale without the word")
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
     asks.first.fill("an ink whale")

@@ -149,10 +149,11 @@ class PromptTable {
       area.addEventListener("change", () => {
         const before = pair[side];
         pair[side] = area.value.trim();
+        area.className = "changed";
         this.store(() => {
           pair[side] = before;
+          area.className = "refused"; // and keeps its text, to be put right
         });
-        area.classList.add("changed");
       });
       // The graph's own keys (delete, copy, …) must not act while one writes.
       area.addEventListener("keydown", (event) => event.stopPropagation());
@@ -178,6 +179,7 @@ class PromptTable {
     this.draw();
     this.store(() => {
       this.set[side] = pairs;
+      this.draw();
     });
   }
 
@@ -194,7 +196,6 @@ class PromptTable {
     } catch (error) {
       undo();
       this.problem.textContent = error.message;
-      this.draw();
     }
   }
 
