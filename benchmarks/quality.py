@@ -3,7 +3,8 @@
 Each finished run leaves one JSON record in ``benchmarks/results/quality``, and a run that has its
 record is not made again: the benchmark goes on where it was broken off, in two processes
 (``--part 0/2``, ``--part 1/2``) or over days. First every method is tuned by the same small search
-on a concept that is not scored; then it runs on the scored concepts, three seeds each.
+on a concept that is not scored; then it runs on the scored concepts, three seeds each. ``--tier
+full --device cuda`` is for a machine with a GPU: all styles and ten objects.
 ``python -m benchmarks.quality_report`` makes the tables.
 """
 
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from demo import world
 from demo.erase import job_settings
 from unlearn_core.cli import CACHE, say
 from unlearn_core.dataset import LatentCache
@@ -37,6 +39,10 @@ TUNED_ON = "pixel"
 TUNING_PICTURES, PICTURES = 32, 64
 STYLES = ("ink", "twemoji")  # far from all others; with a near neighbour, noto
 OBJECTS = ("guitar", "cat")  # likewise; dog and bear are near
+TIERS = {
+    "small": (*STYLES, *OBJECTS),
+    "full": (*world.STYLES, *OBJECTS, *world.OBJECTS[1:9]),
+}
 SEEDS = (0, 1, 2)
 OF_REPORT = ("concept", "before", "after", "retain_distance", "model", "settings", "seconds")
 
@@ -54,7 +60,7 @@ class Task:
     @property
     def probed(self) -> bool:
         """Probes take as long as the run itself: one seed of each scored concept has them."""
-        return self.concept != TUNED_ON and self.seed == SEEDS[0]
+        return not self.name.startswith("tune-") and self.seed == SEEDS[0]
 
     @property
     def record(self) -> Path:
@@ -126,12 +132,12 @@ def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
     ]  # fmt: skip
 
 
-def perform(task: Task) -> None:
+def perform(task: Task, device: str) -> None:
     """Run it in this process, and leave its record."""
     settings = job_settings(task.concept, task.settings)
     settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
     cache = LatentCache(CACHE)
-    job = Job(settings, ROOM / task.name, cache=cache)
+    job = Job(settings, ROOM / task.name, cache=cache, device=device)
     began = time.process_time()
     unlearned = job.unlearn()
     seconds = time.process_time() - began  # of work: the clock also counts what else runs here
@@ -182,15 +188,17 @@ def open_tasks(methods: list[str], concepts: tuple[str, ...]) -> list[Task]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--concepts", nargs="+", default=[*STYLES, *OBJECTS])
+    parser.add_argument("--tier", default="small", choices=list(TIERS))
+    parser.add_argument("--concepts", nargs="+", help="in place of the tier's")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--part", default="0/1", help="which of how many processes this is")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
-    concepts = tuple(options.concepts)
+    concepts = tuple(options.concepts or TIERS[options.tier])
     if options.task:
         (task,) = [t for t in open_tasks(options.methods, concepts) if t.name == options.task]
-        perform(task)
+        perform(task, options.device)
         return
     failed: set[str] = set()
     # Methods are dealt out, for a method's own search decides what comes after it.
@@ -203,7 +211,7 @@ def main() -> None:
         say(f"{len(waiting)} open: {task.name}")
         # A process of its own, so that its peak of memory is its own.
         command = [sys.executable, "-m", "benchmarks.quality", "--task", task.name]
-        command += ["--concepts", *concepts]
+        command += ["--concepts", *concepts, "--device", options.device]
         if subprocess.call(command) != 0:
             failed.add(task.name)
             say(f"failed: {task.name}")
