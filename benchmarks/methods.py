@@ -69,7 +69,8 @@ def candidates(name: str) -> list[dict[str, Any]]:
     if method == UCE:
         return [{**overrides, "retain_weight": weight} for weight in UCE_WEIGHTS]
     if method in ("forget only", "retain only"):
-        return [{**overrides, "learning_rate": rate} for rate in MORE_RATES]
+        # One loss alone: a weight has nothing to weigh.
+        return [{**overrides, "learning_rate": rate, "retain_weight": 0.0} for rate in MORE_RATES]
     weights = NASH_WEIGHTS if method == NASH else RETAIN_WEIGHTS
     return [
         {**overrides, "learning_rate": rate, "retain_weight": weight}

@@ -1,5 +1,5 @@
 """Tables and a plot of what ``benchmarks.quality`` has measured so far, as ``benchmarks/README.md``
-shows them: ``python -m benchmarks.quality_report``."""
+and the project's own README show them: ``python -m benchmarks.quality_report``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from unlearn_core.cli import say
 
-from .methods import ABLATIONS, METHODS
+from .methods import ABLATIONS, METHODS, OURS
 from .quality import (
     OBJECTS,
     SEEDS,
@@ -26,8 +26,13 @@ from .quality import (
 )
 
 HERE = Path(__file__).parent
-README, PLOT = HERE / "README.md", HERE / "results" / "quality.png"
+README, FRONT, PLOT = (
+    HERE / "README.md",
+    HERE.parent / "README.md",
+    HERE / "results" / "quality.png",
+)
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
+FRONT_BEGIN, FRONT_END = "<!-- results -->", "<!-- end of results -->"
 CONCEPTS = TIERS["small"]
 Record = dict[str, Any]
 
@@ -51,6 +56,7 @@ COLUMNS: dict[str, Callable[[Record], float | None]] = {
     "GiB": lambda r: r["peak_bytes"] / 2**30,
 }
 SHARES = ("UA", "IRA", "CRA")
+SIDES = ("before", "after")
 SIGNED = {"alignment, train", "alignment, test"}
 ROUGH = {"CPU seconds": 0, "GiB": 1}
 
@@ -166,10 +172,43 @@ def plot() -> None:
     FigureCanvasAgg(figure).print_png(PLOT)
 
 
+def front_tables() -> tuple[str, str]:
+    """For the README: each concept before and after, and each method over all concepts."""
+    of_ours = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
+    for concept in CONCEPTS:
+        found = records(OURS, [concept])
+        if not found:
+            continue
+        cells = [
+            f"{statistics.mean(before):.3f} → {cell(name, after)}"
+            for name in SHARES
+            for before, after in [
+                [[COLUMNS[name]({"after": r[side]}) or 0.0 for r in found] for side in SIDES]
+            ]
+        ]
+        drifts = cell("alignment, test", [drift("retain_test")(r) for r in found])
+        of_ours.append(f"| {concept} | {len(found)} | " + " | ".join([*cells, drifts]) + " |")
+    names = ("UA", "IRA", "CRA", "harmonic mean", "alignment, train", "alignment, test")
+    of_all = ["| method | runs | " + " | ".join(names) + " |", "| --- |" + " --- |" * 7]
+    for method in METHODS:
+        found = records(method, CONCEPTS)
+        if found:
+            means = [statistics.mean(COLUMNS[name](r) or 0.0 for r in found) for name in names]
+            cells = [cell(name, [mean]) for name, mean in zip(names, means, strict=True)]
+            of_all.append(f"| {method} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(of_ours), "\n".join(of_all)
+
+
+def put(file: Path, begin: str, end: str, text: str) -> None:
+    """In place of what stands between the two marks."""
+    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
     text = "\n\n".join(
         (
-            BEGIN,
             "### Styles: ink (far from the others), twemoji (beside noto)",
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
@@ -179,11 +218,10 @@ def main() -> None:
             probe_table(),
             f"### The search on *{TUNED_ON}*, and in bold what it chose",
             search_table(),
-            END,
         )
     )
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    README.write_text(before + text + rest.partition(END)[2], encoding="utf-8")
+    put(README, BEGIN, END, text)
+    put(FRONT, FRONT_BEGIN, FRONT_END, "\n\n".join(front_tables()))
     if any(records(method, CONCEPTS) for method in METHODS):
         plot()
     say(text)

@@ -109,7 +109,7 @@ class UnlearnSettings:
     restrict_step: bool = True
     weight_decay: float = 0.0
     saliency: float = 1.0
-    retain_weight: float = 400.0
+    retain_weight: float = 5.0
     truncation: float = 1.0
     negative_guidance: float = 0.25
     npo_beta: float = 0.01
