@@ -172,6 +172,44 @@ def plot() -> None:
     FigureCanvasAgg(figure).print_png(PLOT)
 
 
+def bar() -> str:
+    """What was hoped for, against what came of it."""
+    of_each = {method: records(method, CONCEPTS) for method in METHODS}
+    of_each = {method: found for method, found in of_each.items() if found}
+    if OURS not in of_each:
+        return "Not scored yet."
+
+    def mean(name: str, method: str) -> float:
+        return statistics.mean(COLUMNS[name](r) or 0.0 for r in of_each[method])
+
+    baselines = [method for method in of_each if not method.startswith(OURS)]
+    rows: list[tuple[str, str]] = []
+    for name in ("harmonic mean", "alignment, train", "alignment, test"):
+        best = sorted(baselines, key=lambda method: -mean(name, method))[:3]
+        others = ", ".join(f"{method} {cell(name, [mean(name, method)])}" for method in best)
+        mine = cell(name, [mean(name, OURS)])
+        rows.append((f"{name}: above every baseline", f"{mine}; the best of them: {others}"))
+    drifts = [
+        drift(side)(record) for record in of_each[OURS] for side in ("retain_train", "retain_test")
+    ]
+    error = statistics.stdev(drifts) / len(drifts) ** 0.5 if len(drifts) > 1 else 0.0
+    rows.append(
+        (
+            "alignment within 0.003 of the base model's at UA ≥ 0.98",
+            f"{statistics.mean(drifts):+.4f} ± {error:.4f} (standard error, train and test) "
+            f"at UA {mean('UA', OURS):.3f}",
+        )
+    )
+    shares = [
+        f"{method} {1 - mean('raised a loss', method):.3f}"
+        for method in (OURS, ABLATIONS[0], "RG (paper)")
+        if method in of_each
+    ]
+    rows.append(("no loss raised, to first order, on 99 % of steps", ", ".join(shares)))
+    lines = ["| hoped for | measured |", "| --- | --- |"]
+    return "\n".join(lines + [f"| {asked} | {found} |" for asked, found in rows])
+
+
 def front_tables() -> tuple[str, str]:
     """For the README: each concept before and after, and each method over all concepts."""
     of_ours = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
@@ -214,6 +252,8 @@ def main() -> None:
             "### Objects: guitar (far from the others), cat (beside other animals)",
             table(OBJECTS),
             *full_tier(),
+            "### What was hoped for",
+            bar(),
             "### What comes back",
             probe_table(),
             f"### The search on *{TUNED_ON}*, and in bold what it chose",
