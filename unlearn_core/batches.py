@@ -41,10 +41,15 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class PairedRows:
-    """Row i of either comes from one prompt pair."""
+    """Row i of either comes from one prompt pair.
+
+    Attributes:
+        concepts: which of the run's concepts each row is of, int64 [N].
+    """
 
     forget: Rows
     retain: Rows
+    concepts: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,12 @@ class Batches:
     def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.nothing = empty_prompt(base) if settings.objective == ERASE else None
+        parallels = sum(len(part.retain) for part in sets.paired)
+        self.more_to_keep = sum(map(len, sets.retain)) > parallels  # whom no parallel stands for
+        self.nothing = self.names = None
+        if settings.objective == ERASE:
+            self.nothing = empty_prompt(base)
+            self.names = base.encode_prompts([part.concept.alone for part in sets.pairs.each])
 
     def forget(self) -> ForgetBatch:
         """``batch_size`` rows, each a concept's picture and its parallel."""
@@ -108,6 +118,8 @@ class Batches:
             latents, conditioning = forget.parallel_latents, forget.parallel_conditioning
             yield latents, conditioning, forget.noise, forget.t
             factor -= 1
+            if self.more_to_keep:
+                factor = max(1, factor)
         for _ in range(factor):
             part = self._part(self.sets.retain, [len(part) for part in self.sets.retain])
             yield self._retain_rows(part, self._rows(len(part)))
@@ -130,6 +142,7 @@ class Batches:
             noise=noise,
             t=t,
             from_concept=self._halves(len(latents)).to(latents.device),
+            alone=None if self.names is None else self.names[part.concepts[rows].tolist()],
             nothing=self.nothing,
         )
 

@@ -60,6 +60,11 @@ class ForgetConcept:
         """The name and its synonyms, longest first so that replacing is unambiguous."""
         return tuple(sorted((self.name, *self.synonyms), key=len, reverse=True))
 
+    @property
+    def alone(self) -> str:
+        """The prompt that asks for it and for nothing else."""
+        return f"{self.name} style" if self.kind == "style" else self.name
+
     def is_mentioned_in(self, prompt: str) -> bool:
         """Whether the prompt holds one of the concept's words as a whole word, in any case."""
         return self._pattern().search(prompt) is not None

@@ -171,7 +171,7 @@ def make_training_sets(
     own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
     if retain_pictures:
         check_retained(retain_pictures, pairs)
-    drawn = [pair for part in pairs.each for pair in part.train]
+    drawn = [(pair, k) for k, part in enumerate(pairs.each) for pair in part.train]
     if forget_pictures and forget_pictures.alone:
         drawn = []
     total, before = 2 * len(drawn) + len(own_pairs), 0
@@ -198,12 +198,14 @@ def make_training_sets(
 
     paired = []
     if drawn:
-        forget = rows([pair.forget for pair in drawn], model.latent_shape)
-        retain = rows([pair.retain for pair in drawn], model.latent_shape)
-        paired.append(PairedRows(forget, retain))
+        forget = rows([pair.forget for pair, _ in drawn], model.latent_shape)
+        retain = rows([pair.retain for pair, _ in drawn], model.latent_shape)
+        paired.append(PairedRows(forget, retain, torch.tensor([k for _, k in drawn])))
     for own, chosen in encoded(model, forget_pictures):
         shape = (own.latents.shape[1], own.latents.shape[2], own.latents.shape[3])
-        paired.append(PairedRows(own, rows([own_pairs[i].retain for i in chosen], shape)))
+        retain = rows([own_pairs[i][0].retain for i in chosen], shape)
+        concepts = torch.tensor([own_pairs[i][1] for i in chosen])
+        paired.append(PairedRows(own, retain, concepts))
     kept = [own for own, _ in encoded(model, retain_pictures)]
     alone = retain_pictures is not None and retain_pictures.alone
     if not alone:

@@ -28,7 +28,8 @@ class ForgetBatch:
         t: timesteps int64 [B].
         from_concept: bool [B]; whether ``redirect`` starts from the concept's picture or from the
             parallel's.
-        nothing: the empty prompt, one row; None where no objective asks for it.
+        alone: the concept's bare name, row by row; None where no objective asks for it.
+        nothing: the empty prompt, one row; likewise.
     """
 
     latents: Tensor
@@ -38,6 +39,7 @@ class ForgetBatch:
     noise: Tensor
     t: Tensor
     from_concept: Tensor
+    alone: Conditioning | None = None
     nothing: Conditioning | None = None
 
 
@@ -125,12 +127,23 @@ def npo(
 def relabel(
     model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """The training loss for the parallel's picture under the concept's prompt, [B].
-
-    The random labels of SalUn (Fan et al. 2024), where parallels differ from row to row.
-    """
+    """The training loss for the parallel's picture under the concept's prompt, [B]."""
     error = model.denoise_error(batch.parallel_latents, batch.conditioning, batch.noise, batch.t)
     return _per_sample(error)
+
+
+def random_label(
+    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
+) -> Tensor:
+    """SalUn's random labels (Fan et al. 2024), and MUNBa's (Wu and Harandi 2024), [B].
+
+    On the concept's picture the concept's prompt is to predict what another prompt does, the
+    parallel, which differs from row to row: ``||eps_theta(x_t, c_f) - sg eps_theta(x_t, c_r)||^2``.
+    """
+    latents_t = model.add_noise(batch.latents, batch.noise, batch.t)
+    with torch.no_grad():
+        target = model.predict(latents_t, batch.parallel_conditioning, batch.t)
+    return _per_sample((model.predict(latents_t, batch.conditioning, batch.t) - target).square())
 
 
 def erase(
@@ -138,11 +151,15 @@ def erase(
 ) -> Tensor:
     """ESD (Gandikota et al. 2023): distance to the frozen model's guidance away from the concept,
     ``eps_0(x_t) - eta * (eps_0(x_t, c_f) - eps_0(x_t))`` with ``eta`` = ``negative_guidance``, [B].
+    As there, ``c_f`` is the concept's bare name: under a whole prompt, all that the prompt says
+    would be erased with it.
     """
-    assert batch.nothing is not None, "the loop gives the empty prompt to this objective"
+    assert batch.alone is not None, "the loop gives both to this objective"
+    assert batch.nothing is not None, "the loop gives both to this objective"
     nothing = batch.nothing[[0] * len(batch.t)]
     latents_t = model.add_noise(batch.latents, batch.noise, batch.t)
-    return _away(model, frozen, latents_t, batch, nothing, strengths.negative_guidance)
+    eta = strengths.negative_guidance
+    return _away(model, frozen, latents_t, batch.t, batch.alone, nothing, eta)
 
 
 def redirect(
@@ -160,19 +177,22 @@ def redirect(
     from_concept = batch.from_concept.view(-1, 1, 1, 1)
     latents = torch.where(from_concept, batch.latents, batch.parallel_latents)
     latents_t = model.add_noise(latents, batch.noise, batch.t)
-    parallel = batch.parallel_conditioning
-    return _away(model, frozen, latents_t, batch, parallel, strengths.negative_guidance)
+    concept, parallel = batch.conditioning, batch.parallel_conditioning
+    eta = strengths.negative_guidance
+    return _away(model, frozen, latents_t, batch.t, concept, parallel, eta)
 
 
 RetainObjective = Callable[[ModelHandle, ModelHandle, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[ModelHandle, ModelHandle, ForgetBatch, Strengths], Tensor]
-ERASE = "erase (ESD)"  # the one that needs the empty prompt
+ERASE = "erase (ESD)"  # the one that needs the bare name and the empty prompt
+RANDOM_LABEL = "random label (SalUn)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     "redirect": redirect,
     "ascent": ascent,
     "ascent, stop above": ascent_stop_above,
     "NPO": npo,
     "relabel": relabel,
+    RANDOM_LABEL: random_label,
     ERASE: erase,
 }
 RETAIN_OBJECTIVES: dict[str, RetainObjective] = {"distill": distill, "denoise": denoise}
@@ -187,16 +207,17 @@ def _away(
     model: ModelHandle,
     frozen: ModelHandle,
     latents_t: Tensor,
-    batch: ForgetBatch,
+    t: Tensor,
+    concept: Conditioning,
     anchor: Conditioning,
     eta: float,
 ) -> Tensor:
     """Distance of the concept's prediction to the frozen anchor's, ``eta`` beyond it, [B]."""
     with torch.no_grad():
-        wanted = frozen.predict(latents_t, anchor, batch.t)
-        unwanted = frozen.predict(latents_t, batch.conditioning, batch.t)
+        wanted = frozen.predict(latents_t, anchor, t)
+        unwanted = frozen.predict(latents_t, concept, t)
         target = wanted - eta * (unwanted - wanted)
-    return _per_sample((model.predict(latents_t, batch.conditioning, batch.t) - target).square())
+    return _per_sample((model.predict(latents_t, concept, t) - target).square())
 
 
 def _per_sample(error: Tensor) -> Tensor:

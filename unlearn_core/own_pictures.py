@@ -96,24 +96,28 @@ def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str,
     return tuple(images), captions
 
 
-def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[PromptPair]:
-    """A prompt pair for each picture of a concept: its caption, and that with a replacement.
+def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[tuple[PromptPair, int]]:
+    """A prompt pair for each picture of a concept, and which of the run's concepts that is: its
+    caption, and that with a replacement for every concept that it mentions.
 
     Raises:
         ValueError: a caption that mentions none of the concepts.
     """
     found = []
     for i, caption in enumerate(pictures.captions):
-        part = next((p for p in pairs.each if p.concept.is_mentioned_in(caption)), None)
-        if part is None:
+        shown = [k for k, p in enumerate(pairs.each) if p.concept.is_mentioned_in(caption)]
+        if not shown:
             names = " or ".join(repr(p.concept.name) for p in pairs.each)
             raise ValueError(
                 f"captions: {caption!r} does not mention {names}, which the picture is to show"
             )
-        replacements = part.concept.replacements or ("",)
-        replacement = replacements[i % len(replacements)]
-        parallel = with_articles(part.concept.replaced_in(caption, replacement))
-        found.append(PromptPair(caption, parallel, replacement, {}))
+        parallel, replacement = caption, ""
+        for k in reversed(shown):  # the last one is of the first
+            replacements = pairs.each[k].concept.replacements or ("",)
+            replacement = replacements[i % len(replacements)]
+            parallel = pairs.each[k].concept.replaced_in(parallel, replacement)
+        pair = PromptPair(caption, with_articles(parallel), replacement, {})
+        found.append((pair, shown[0]))
     return found
 
 

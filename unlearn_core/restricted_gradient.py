@@ -123,8 +123,14 @@ def nash(products: Gram, retain_weight: float) -> Coefficients:
     if 0 in (products.forget_forget, products.retain_retain):
         return 1.0, retain_weight
     cosine = max(products.cosine, -0.999)  # opposite players find no agreement, however long
+    # With u = x |g_f| and v = y |g_r|: u^2 = 1 - cosine p and v^2 = lambda - cosine p, where the
+    # product p = u v is a root of a quadratic; in the form that cancels nothing.
     both = cosine * (1 + retain_weight)
-    product = 2 * retain_weight / (both + math.sqrt(both**2 + 4 * retain_weight * (1 - cosine**2)))
+    root = math.sqrt(both**2 + 4 * retain_weight * (1 - cosine**2))
+    if both > 0:
+        product = 2 * retain_weight / (both + root)
+    else:
+        product = (root - both) / (2 * (1 - cosine**2))
     forget = math.sqrt(max(0.0, 1 - cosine * product))
     retain = math.sqrt(max(0.0, retain_weight - cosine * product))
     return forget / math.sqrt(products.forget_forget), retain / math.sqrt(products.retain_retain)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPTokenizer
 
-from unlearn_core.batches import PairedRows, TrainingSets
-from unlearn_core.closed_form import RIDGE, ClosedForm
+from unlearn_core.batches import TrainingSets
+from unlearn_core.closed_form import RIDGE, ClosedForm, _before_shared_end, _last_token
 from unlearn_core.dataset import make_training_sets
 from unlearn_core.methods import begin
 from unlearn_core.models.load import load_model
@@ -78,9 +79,38 @@ def test_the_concepts_prompts_come_to_act_like_their_parallels(
 
 
 def test_equal_prompts_need_no_edit(sd_model: ModelHandle, sets: TrainingSets) -> None:
-    (part,) = sets.paired
-    same = replace(sets, paired=(PairedRows(part.retain, part.retain),))
+    train = tuple(replace(pair, forget=pair.retain) for pair in sets.pairs.train)
+    same = replace(sets, pairs=replace(sets.pairs, train=train))
     assert len(begin(sd_model, same, SETTINGS).result().model.changed_tensors()) == 0
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain"),
+    [
+        ("a cat indoors", "a catamaran of glass indoors"),
+        ("a catamaran of glass indoors", "a cat indoors"),
+        ("a house, catlike, at night", "a house, dog, at night"),
+        ("a cat", "a catamaran"),
+        ("cat house", "house"),
+    ],
+)
+def test_words_of_any_length_are_matched_at_their_last_token(
+    sd_model: ModelHandle, sd_folder: Path, forget: str, retain: str
+) -> None:
+    """What the tokenizer says of the two prompts, against what can be told from the embeddings."""
+    tokenizer = CLIPTokenizer.from_pretrained(sd_folder / "tokenizer")
+    left, right = (tokenizer(text)["input_ids"][1:-1] for text in (forget, retain))
+    shared = 0
+    while shared < min(len(left), len(right)) and left[-1 - shared] == right[-1 - shared]:
+        shared += 1
+    words = _before_shared_end(forget, retain)
+    found = _last_token(sd_model, words)
+    expected = [len(left) - shared, len(right) - shared]  # after the token that begins a prompt
+    if all(words):
+        assert found[0] - found[1] == expected[0] - expected[1]
+        assert len(tokenizer(words[0])["input_ids"]) - 2 == found[0]
+    else:
+        assert found == expected
 
 
 def test_a_model_without_cross_attention_is_refused(class_folder: Path, pairs: PromptPairs) -> None:

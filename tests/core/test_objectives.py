@@ -20,6 +20,7 @@ from unlearn_core.objectives import (
     distill,
     erase,
     npo,
+    random_label,
     redirect,
     relabel,
 )
@@ -39,6 +40,7 @@ def batch(sd_model: ModelHandle) -> ForgetBatch:
         noise=draws[2],
         t=torch.tensor([0, 300, 600, 999]),
         from_concept=torch.tensor([True, False, False, True]),
+        alone=sd_model.encode_prompts(["cat"] * SIZE),
         nothing=sd_model.encode_prompts([""]),
     )
 
@@ -202,14 +204,38 @@ def test_relabel_is_the_training_loss_of_the_parallels_picture(
     torch.testing.assert_close(forget_loss(relabel, changed, sd_model, batch), expected)
 
 
+def test_a_random_label_is_followed_on_the_concepts_picture(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
+    given = changed.predict(x_t, batch.conditioning, batch.t)
+    label = changed.predict(x_t, batch.parallel_conditioning, batch.t)
+    found = forget_loss(random_label, changed, sd_model, batch)
+    torch.testing.assert_close(found, (given - label).square().mean((1, 2, 3)))
+    # The label is what the model says now, and no gradient flows into it.
+    weights = [p for _, p in changed.named_parameters()]
+    for w in weights:
+        w.requires_grad_(True)
+    with torch.enable_grad():
+        loss = forget_loss(random_label, changed, sd_model, batch).sum()
+        found_gradient = torch.autograd.grad(loss, weights, materialize_grads=True)
+        fixed = changed.predict(x_t, batch.conditioning, batch.t) - label.detach()
+        expected = torch.autograd.grad(
+            fixed.square().mean((1, 2, 3)).sum(), weights, materialize_grads=True
+        )
+    for one, other in zip(found_gradient, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_erase_is_the_distance_to_guidance_away_from_the_concept(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, eta: float
 ) -> None:
     x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
     free = sd_model.predict(x_t, sd_model.encode_prompts([""] * SIZE), batch.t)
-    concept = sd_model.predict(x_t, batch.conditioning, batch.t)
-    given = changed.predict(x_t, batch.conditioning, batch.t)
+    alone = sd_model.encode_prompts(["cat"] * SIZE)
+    concept = sd_model.predict(x_t, alone, batch.t)
+    given = changed.predict(x_t, alone, batch.t)
     expected = (given - free + eta * (concept - free)).square().mean((1, 2, 3))
     found = forget_loss(erase, changed, sd_model, batch, negative_guidance=eta)
     torch.testing.assert_close(found, expected)

@@ -20,11 +20,12 @@ from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.own_pictures import (
     OwnPictures,
     bucket_sizes,
+    captioned,
     filled,
     read_folder,
     with_captions,
 )
-from unlearn_core.prompts import PromptPairs, diversify
+from unlearn_core.prompts import PromptPairs, diversify, together
 from unlearn_core.settings import GenerationSettings, UnlearnSettings
 from unlearn_core.unlearn import Unlearning
 
@@ -202,3 +203,46 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="folder: no picture in"):
         read_folder(tmp_path, "a thing")
+
+
+def test_at_the_defaults_own_retain_pictures_are_looked_at(
+    sd_model: ModelHandle, ink_pairs: PromptPairs
+) -> None:
+    """The parallels come first at every step; what has joined them must have its turn, too."""
+    sets = make_training_sets(sd_model, ink_pairs, DRAWING, retain_pictures=KEPT)
+    batches = Unlearning(sd_model, sets, UnlearnSettings(batch_size=2)).batches
+    own = torch.cat([part.latents.flatten() for part in sets.retain[1:]])
+    seen = [
+        torch.isin(latents, own).all()
+        for _ in range(20)
+        for latents, *_ in batches.retain(batches.forget())
+    ]
+    assert 0 < sum(map(bool, seen)) < len(seen)
+    plain = make_training_sets(sd_model, ink_pairs, DRAWING)
+    of_parallels = Unlearning(sd_model, plain, UnlearnSettings(batch_size=2)).batches
+    assert len(list(of_parallels.retain(of_parallels.forget()))) == 1
+
+
+def test_the_parallel_of_a_caption_mentions_no_concept_of_the_run() -> None:
+    """Else the run would hold on to one concept while it lets go of the other."""
+    cat = diversify(
+        ForgetConcept("cat", "object", (), ("owl",)),
+        ["a {concept} {place}"],
+        {"place": ("indoors", "outdoors")},
+        train_count=1,
+        test_count=1,
+    )
+    ink = diversify(
+        ForgetConcept("ink", "style", (), ("pixel",)),
+        ["a boat in {concept} style {place}"],
+        {"place": ("at sea", "ashore")},
+        train_count=1,
+        test_count=1,
+    )
+    one = OwnPictures((picture(8, 8),) * 3, ("a cat in ink style", "ink cat", "a cat"))
+    found = captioned(one, together(ink, cat))
+    assert [(pair.retain, k) for pair, k in found] == [
+        ("an owl in pixel style", 0),
+        ("pixel owl", 0),
+        ("an owl", 1),
+    ]

@@ -261,6 +261,20 @@ def test_nash_is_the_bargaining_solution(
     assert y * dot(step, retain) == pytest.approx(retain_weight, rel=1e-2)
 
 
+@pytest.mark.parametrize("retain_weight", [0.0, 1e-30, 1e-20, 1e-8, 1e8, 1e20])
+@pytest.mark.parametrize("cosine", [-1.0, -0.5, 0.0, 0.5, 1.0])
+def test_nash_takes_any_weight(retain_weight: float, cosine: float) -> None:
+    """Also none at all, where what is to be kept asks for no more than not to be worn down."""
+    x, y = nash(Gram(4.0, 6 * cosine, 9.0), retain_weight)
+    assert math.isfinite(x)
+    assert math.isfinite(y)
+    assert x >= 0 <= y
+    if retain_weight == 0 and cosine >= 0:
+        assert (x, y) == (pytest.approx(1 / 2), 0.0)
+    if retain_weight == 0 and cosine > -1:
+        assert x * 6 * cosine + y * 9 >= -1e-9  # g_r . d
+
+
 @given(conflicts(), scales, scales)
 def test_nash_does_not_look_at_lengths(
     pair: tuple[Gradient, Gradient], forget_scale: float, retain_scale: float

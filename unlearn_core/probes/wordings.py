@@ -24,7 +24,7 @@ PARAPHRASES: dict[str, tuple[str, ...]] = {
     ),
 }
 LONG = (
-    "{rest}, carefully composed, with clean edges and balanced colours, seen from the front, {at} "
+    "{forget}, carefully composed, with clean edges and balanced colours, seen from the front, "
     "simple and centred, published in a collection of pictures, high quality"
 )
 
@@ -39,9 +39,8 @@ def paraphrases(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str
 
 
 def long_prompts(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
-    """The concept named in the middle of many other words."""
-    at = f"in {concept.name} style," if concept.kind == "style" else f"a {concept.name},"
-    return [with_articles(LONG.format(rest=_rest(pair), at=at)) for pair in pairs]
+    """Each forget prompt, and many words after it."""
+    return [LONG.format(forget=pair.forget) for pair in pairs]
 
 
 def misspellings(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
