@@ -26,7 +26,10 @@ from unlearn_core.evaluation.judge import ConvJudge
 from unlearn_core.methods import begin
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.objectives import RANDOM_LABEL
 from unlearn_core.settings import GenerationSettings, UnlearnSettings
+
+from .methods import PAPER
 
 RESULTS = Path(__file__).parent / "results" / "digits"
 README = Path(__file__).parent / "README.md"
@@ -35,22 +38,17 @@ PICTURES = 100  # of each class
 DRAWING = GenerationSettings(seed=3_000_000, batch_size=100)
 TUNED_ON, TUNING_SEED = "zero", 100  # the seed is not scored
 
-PAPER = {
-    "objective": "ascent",
-    "retain_objective": "denoise",
-    "restrict_step": False,
-    "truncation": 1.0,
-}
 METHODS: dict[str, dict[str, Any]] = {
     "fine-tune": {**PAPER, "method": "retain only"},
-    "SalUn": {**PAPER, "objective": "relabel", "method": "GradDiff", "saliency": 0.5},
+    "SalUn": {**PAPER, "objective": RANDOM_LABEL, "method": "GradDiff", "saliency": 0.5},
     "GradDiff": {**PAPER, "method": "GradDiff"},
     "RG": PAPER,
     "RGD": {**PAPER, "retain_batch_factor": 0},
     "ours": {},
 }
 OF_TWO_CLASSES = ("GradDiff", "RG", "RGD", "ours")  # have a retain set of two classes, too
-RATES, WEIGHTS = (2e-4, 5e-4), (1.0, 5.0)
+RATES, WEIGHTS = (1e-4, 2e-4, 5e-4), (1.0, 5.0)
+OWN_WEIGHTS = {"SalUn": (0.1, 1.0), "fine-tune": (1.0,)}
 BALANCED, TWO = "balanced", "two classes"
 
 
@@ -71,9 +69,11 @@ class Task:
         return RESULTS / f"{name.replace(', ', ' ').replace(' ', '-')}.json"
 
     def read(self) -> dict[str, Any] | None:
+        """The record of exactly this task, if it has been made."""
         if not self.record.exists():
             return None
-        return json.loads(self.record.read_text(encoding="utf-8"))
+        found = json.loads(self.record.read_text(encoding="utf-8"))
+        return found if found["settings"] == json.loads(json.dumps(asdict(self.settings))) else None
 
 
 def settings_of(method: str, rate: float, weight: float, seed: int) -> UnlearnSettings:
@@ -85,7 +85,7 @@ def tuning(method: str) -> list[Task]:
     return [
         Task(method, TUNED_ON, BALANCED, settings_of(method, rate, weight, TUNING_SEED))
         for rate in RATES
-        for weight in (WEIGHTS if METHODS[method].get("method") != "retain only" else WEIGHTS[:1])
+        for weight in OWN_WEIGHTS.get(method, WEIGHTS)
     ]
 
 

@@ -143,10 +143,10 @@ def perform(task: Task, device: str) -> None:
     began = time.process_time()
     unlearned = job.unlearn()
     seconds = time.process_time() - began  # of work: the clock also counts what else runs here
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     job.evaluate(unlearned)
     report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
     steps = report["steps"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     record = {
         "task": task.name,
         "seed": task.seed,

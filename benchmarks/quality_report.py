@@ -3,7 +3,6 @@ and the project's own README show them: ``python -m benchmarks.quality_report``.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +41,11 @@ def drift(side: str) -> Callable[[Record], float]:
     return lambda r: r["after"]["alignment"][side] - r["before"]["alignment"][side]
 
 
+def both_drifts(record: Record) -> float:
+    """Train and test prompts of one run share its damage: they count as one."""
+    return (drift("retain_train")(record) + drift("retain_test")(record)) / 2
+
+
 COLUMNS: dict[str, Callable[[Record], float | None]] = {
     "UA": lambda r: r["after"]["unlearning_accuracy"],
     "IRA": lambda r: r["after"]["in_domain_retain"],
@@ -57,25 +61,26 @@ COLUMNS: dict[str, Callable[[Record], float | None]] = {
 }
 SHARES = ("UA", "IRA", "CRA")
 SIDES = ("before", "after")
+OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
+SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
 SIGNED = {"alignment, train", "alignment, test"}
 ROUGH = {"CPU seconds": 0, "GiB": 1}
 
 
 def records(method: str, concepts: Sequence[str]) -> list[Record]:
-    """What is there of a method's scored runs."""
-    files = [task.record for task in scored_tasks(method, tuple(concepts))]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+    """What is there of a method's scored runs at the settings that the search has chosen."""
+    return [found for task in scored_tasks(method, tuple(concepts)) if (found := read(task))]
 
 
 def cell(name: str, values: list[float]) -> str:
-    """Mean and half the range; a dash where nothing is known."""
+    """Mean and standard deviation; a dash where nothing is known."""
     if not values:
         return "–"
     digits, sign = ROUGH.get(name, 3), "+" if name in SIGNED else ""
-    spread = (max(values) - min(values)) / 2
     if len(values) == 1:
         return f"{values[0]:{sign}.{digits}f}"
-    return f"{statistics.mean(values):{sign}.{digits}f} ± {spread:.{digits}f}"
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    return f"{mean:{sign}.{digits}f} ± {spread:.{digits}f}"
 
 
 def table(concepts: Sequence[str]) -> str:
@@ -105,9 +110,8 @@ def full_tier() -> tuple[str, ...]:
 def search_table() -> str:
     """Every run of the search; in bold what it has chosen, where it is complete."""
     lines = [
-        "| method | learning rate | retain weight | UA | IRA | CRA | harmonic mean "
-        "| alignment, train | alignment, test |",
-        "| --- |" + " --- |" * 8,
+        "| method | learning rate | retain weight | " + " | ".join(OF_SEARCH) + " |",
+        "| --- | --- | --- |" + " --- |" * len(OF_SEARCH),
     ]
     for method in METHODS:
         if method in ABLATIONS:
@@ -118,7 +122,7 @@ def search_table() -> str:
                 continue
             figures = [
                 cell(name, [value])
-                for name in (*SHARES, "harmonic mean", "alignment, train", "alignment, test")
+                for name in OF_SEARCH
                 if (value := COLUMNS[name](record)) is not None
             ]
             name = f"**{method}**" if settings == tuned(method) else method
@@ -128,21 +132,27 @@ def search_table() -> str:
 
 
 def probe_table() -> str:
-    found = {
-        method: [r["probes"] for r in records(method, CONCEPTS) if r["probes"]]
-        for method in METHODS
-    }
-    names = list(next((probes[0] for probes in found.values() if probes), {}))
+    """Only where the base model shows the concept when it is asked that way: what it never drew
+    cannot have been suppressed. All have the same base."""
+    found = {method: records(method, CONCEPTS) for method in METHODS}
+    probes = {m: [r["probes"] for r in of_m if r["probes"]] for m, of_m in found.items()}
+    names = list(next((of_method[0] for of_method in probes.values() if of_method), {}))
     if not names:
         return "No probe has run yet."
-    lines = ["| method | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
-    everybody = [probes for of_method in found.values() for probes in of_method]
+    lines = [
+        "| method | runs | " + " | ".join(names) + " |",
+        "| --- | --- |" + " --- |" * len(names),
+    ]
+    everybody = [run for of_method in probes.values() for run in of_method]
     for method, side, chosen in [
         ("*before unlearning*", "before", everybody),
-        *((method, "after", probes) for method, probes in found.items() if probes),
+        *((method, "after", of_method) for method, of_method in probes.items() if of_method),
     ]:
-        shares = [statistics.mean(probes[name][side] for probes in chosen) for name in names]
-        lines.append(f"| {method} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
+        shares = [
+            [run[name][side] for run in chosen if run[name]["before"] >= SHOWN] for name in names
+        ]
+        cells = [f"{statistics.mean(values):.2f}" if values else "–" for values in shares]
+        lines.append(f"| {method} | {len(chosen)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -173,41 +183,53 @@ def plot() -> None:
 
 
 def bar() -> str:
-    """What was hoped for, against what came of it."""
-    of_each = {method: records(method, CONCEPTS) for method in METHODS}
-    of_each = {method: found for method, found in of_each.items() if found}
-    if OURS not in of_each:
+    """What was hoped for, against what came of it; each method against ours on the concepts and
+    seeds that both have."""
+    mine = {(r["concept"]["name"], r["seed"]): r for r in records(OURS, CONCEPTS)}
+    lines = [
+        "| ours, less | runs of both | harmonic mean | alignment, train and test |",
+        "| --- | --- | --- | --- |",
+    ]
+    for method in METHODS:
+        both = [
+            (mine[key], theirs)
+            for theirs in records(method, CONCEPTS)
+            if method != OURS and (key := (theirs["concept"]["name"], theirs["seed"])) in mine
+        ]
+        if not both:
+            continue
+        cells = [
+            gain([figure(ours) - figure(theirs) for ours, theirs in both])
+            for figure in (COLUMNS["harmonic mean"], both_drifts)
+        ]
+        lines.append(f"| {method} | {len(both)} | " + " | ".join(cells) + " |")
+    if not mine:
         return "Not scored yet."
-
-    def mean(name: str, method: str) -> float:
-        return statistics.mean(COLUMNS[name](r) or 0.0 for r in of_each[method])
-
-    baselines = [method for method in of_each if not method.startswith(OURS)]
-    rows: list[tuple[str, str]] = []
-    for name in ("harmonic mean", "alignment, train", "alignment, test"):
-        best = sorted(baselines, key=lambda method: -mean(name, method))[:3]
-        others = ", ".join(f"{method} {cell(name, [mean(name, method)])}" for method in best)
-        mine = cell(name, [mean(name, OURS)])
-        rows.append((f"{name}: above every baseline", f"{mine}; the best of them: {others}"))
-    drifts = [
-        drift(side)(record) for record in of_each[OURS] for side in ("retain_train", "retain_test")
-    ]
-    error = statistics.stdev(drifts) / len(drifts) ** 0.5 if len(drifts) > 1 else 0.0
-    rows.append(
-        (
-            "alignment within 0.003 of the base model's at UA ≥ 0.98",
-            f"{statistics.mean(drifts):+.4f} ± {error:.4f} (standard error, train and test) "
-            f"at UA {mean('UA', OURS):.3f}",
+    drifts = [both_drifts(record) for record in mine.values()]
+    accuracy = statistics.mean(COLUMNS["UA"](record) or 0.0 for record in mine.values())
+    lines += [
+        "",
+        f"Alignment within 0.003 of the base model's at UA ≥ 0.98: {gain(drifts)} at UA "
+        f"{accuracy:.3f}, over {len(drifts)} runs.",
+        "",
+        "Steps that raised neither loss of their own batch, to first order: "
+        + ", ".join(
+            f"{method} {1 - statistics.mean(r['rise_share'] for r in found):.1%}"
+            for method in (OURS, ABLATIONS[0], "ours, GradDiff", "RG (paper)")
+            if (found := records(method, CONCEPTS))
         )
-    )
-    shares = [
-        f"{method} {1 - mean('raised a loss', method):.3f}"
-        for method in (OURS, ABLATIONS[0], "RG (paper)")
-        if method in of_each
+        + ".",
     ]
-    rows.append(("no loss raised, to first order, on 99 % of steps", ", ".join(shares)))
-    lines = ["| hoped for | measured |", "| --- | --- |"]
-    return "\n".join(lines + [f"| {asked} | {found} |" for asked, found in rows])
+    return "\n".join(lines)
+
+
+def gain(differences: list[float]) -> str:
+    """Mean and its standard error over runs."""
+    mean = statistics.mean(differences)
+    if len(differences) == 1:
+        return f"{mean:+.4f}"
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{mean:+.4f} ± {error:.4f}"
 
 
 def front_tables() -> tuple[str, str]:
@@ -252,7 +274,7 @@ def main() -> None:
             "### Objects: guitar (far from the others), cat (beside other animals)",
             table(OBJECTS),
             *full_tier(),
-            "### What was hoped for",
+            "### What was hoped for, run by run",
             bar(),
             "### What comes back",
             probe_table(),

@@ -32,8 +32,10 @@ def main_inputs() -> list[io.Input]:
             tooltip=f"What forgetting means, {DEFAULT.objective!r} by default: the concept's "
             "prompts come to draw the replacement, which is gentle and pretty. 'ascent', 'ascent, "
             "stop above' and 'NPO': the concept's pictures become unlikely, and what comes instead "
-            "is left open. 'relabel': train on the replacement's pictures. 'erase (ESD)': away "
-            "from the concept, towards the empty prompt.",
+            "is left open. 'relabel': train on the replacement's pictures. 'random label "
+            "(SalUn)': answer as to the replacement's prompt, whatever the model answers there by "
+            "then. 'erase (ESD)': the concept's bare name, away from itself, towards the empty "
+            "prompt.",
         ),
         io.Combo.Input(
             "scope",

@@ -107,7 +107,8 @@ class Batches:
 
     def retain(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
         """The retain pictures of the step, ``batch_size`` at a time: as many times as
-        ``retain_batch_factor`` says, or the whole set once."""
+        ``retain_batch_factor`` says, or the whole set once. Parallels that come first leave room
+        for one batch of what joined them."""
         size, factor = self.settings.batch_size, self.settings.retain_batch_factor
         if factor == 0:
             for part in self.sets.retain:

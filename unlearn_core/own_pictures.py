@@ -66,12 +66,16 @@ def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str,
     of the same name where there is one (as LoRA trainers have it), else of ``text``.
 
     Raises:
-        ValueError: no picture, one that cannot be read, or one without a caption.
+        ValueError: no picture or too many, one that cannot be read, or one without a caption.
     """
     import numpy as np
     from PIL import Image, ImageOps
 
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)[:LARGEST]
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+    if len(files) > LARGEST:
+        raise ValueError(
+            f"folder: {len(files)} pictures in {folder.name!r}, at most {LARGEST}: choose fewer"
+        )
     if not files:
         raise ValueError(f"folder: no picture in {folder.name!r} ({', '.join(PICTURES)})")
     written = [line for line in text.splitlines() if line.strip()]

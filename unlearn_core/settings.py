@@ -78,7 +78,8 @@ class UnlearnSettings:
         retain_batch_factor: the retain batch is this many times as large, for a calmer gradient;
             0 takes the whole retain set at every step, as the paper's RGD does.
         paired: the retain batch begins with the parallels of the forget batch, under the same
-            noise and timesteps; not where it is the whole set.
+            noise and timesteps; not where it is the whole set. Where more than parallels is to be
+            kept, such as pictures of one's own, another batch from all of it comes after them.
         retain_ema: decay of a moving average of the retain gradient over the steps, below 1;
             0 switches it off.
         restrict_step: whether the optimizer's step is restricted too, after Adam has bent it.

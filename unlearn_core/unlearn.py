@@ -36,7 +36,8 @@ class StepReport:
         cosine: of the two gradients, -1..1; negative is a conflict.
         conflict: whether the gradients were in conflict.
         grad_forget_norm, grad_retain_norm: Euclidean norms over the trained parameters.
-        forget_change, retain_change: of the two losses by the step made, to first order.
+        forget_change, retain_change: of the two losses by the step made, to first order; with
+            ``retain_ema``, along the smoothed retain gradient.
         seconds: wall time of the step.
     """
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from unlearn_core import own_pictures
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.dataset import draw_latents, make_training_sets
 from unlearn_core.models.load import load_model
@@ -198,6 +199,16 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "d.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"folder: 'd.png' cannot be read"):
         read_folder(tmp_path, "a thing")
+
+
+def test_a_folder_of_too_many_is_not_cut_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_pictures, "LARGEST", 1)
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match="folder: 2 pictures in .*, at most 1: choose fewer"):
+        read_folder(tmp_path, "a cat")
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
