@@ -14,6 +14,7 @@ PAPER = {
     "paired": False,
     "schedule": "constant",
     "restrict_step": False,
+    "warm_start": False,
 }
 """Of Ko et al. and of the methods that they compare: none of what is added here."""
 ESD = {
@@ -28,6 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ours, step not restricted": {"restrict_step": False},
     "ours, dual cone": {"method": "dual cone"},
     "ours, GradDiff": {"method": "GradDiff", "restrict_step": False},
+    "ours, cold start": {"warm_start": False},
     "RG (paper)": PAPER,
     "GradDiff": {**PAPER, "method": "GradDiff"},
     "MUNBa": {**PAPER, "objective": RANDOM_LABEL, "method": NASH},
@@ -35,7 +37,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "SalUn": {**PAPER, "objective": RANDOM_LABEL, "method": "GradDiff", "saliency": 0.5},
     "ESD-x": ESD,
     "ESD-u": {**ESD, "scope": "noxattn"},
-    "UCE": {"method": UCE},
+    "UCE": {"method": UCE, "warm_start": False},
     "gradient ascent": {**PAPER, "method": "forget only"},
     "fine-tune": {**PAPER, "method": "retain only"},
 }
@@ -61,7 +63,10 @@ def candidates(name: str) -> list[dict[str, Any]]:
     overrides = METHODS[name]
     method = overrides.get("method")
     if method == UCE:
-        return [{**overrides, "retain_weight": weight} for weight in UCE_WEIGHTS]
+        # It takes no steps: a rate has nothing to move.
+        return [
+            {**overrides, "learning_rate": 1.0, "retain_weight": weight} for weight in UCE_WEIGHTS
+        ]
     if method in ("forget only", "retain only"):
         # One loss alone: a weight has nothing to weigh.
         return [{**overrides, "learning_rate": rate, "retain_weight": 0.0} for rate in MORE_RATES]

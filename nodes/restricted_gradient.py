@@ -96,6 +96,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         saliency: float,
         weight_decay: float,
         keep_step: int,
+        warm_start: bool,
         forget_pictures: OwnPictures | None = None,
         retain_pictures: OwnPictures | None = None,
     ) -> io.NodeOutput:
@@ -115,6 +116,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             restrict_step=restrict_step,
             weight_decay=weight_decay,
             saliency=saliency,
+            warm_start=warm_start,
             retain_weight=retain_weight,
             truncation=truncation,
             retain_objective=retain_objective,

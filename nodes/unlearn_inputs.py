@@ -246,6 +246,14 @@ def advanced_inputs() -> list[io.Input]:
             "The panel sets it when you stop a run or go back to an earlier picture, so that the "
             "workflow tells what you kept.",
         ),
+        io.Boolean.Input(
+            "warm_start",
+            default=DEFAULT.warm_start,
+            tooltip="Whether to begin from an edit of the words' weights that is worked out at "
+            f"once (UCE), {_on(DEFAULT.warm_start)} by default. On forgets sooner and keeps more; "
+            "off begins from your model as it is, as the paper does. Scopes that train no "
+            "cross-attention have nothing to begin from, and 'saliency' below 1 switches it off.",
+        ),
     ]
 
 

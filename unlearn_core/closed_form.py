@@ -1,68 +1,70 @@
 """Unified Concept Editing (Gandikota et al. 2024): cross-attention solved for in closed form.
 
-A baseline that takes no steps and looks at no picture.
+It takes no steps and looks at no picture: a method of its own, and a good place to begin from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .batches import TrainingSets
 from .models.protocol import ModelHandle
 from .prompts import PromptPairs
-from .settings import UCE, UnlearnSettings
-from .unlearn import StepReport, UnlearnedModel
+from .settings import UCE
 
 ENCODED_AT_ONCE = 64  # prompts
 RIDGE = 0.5  # how much the weights want to stay as they are, as in the authors' code
+WARM_UP_WEIGHT = 1.0  # of what is to be kept; what it wears down, the steps mend
 PUNCTUATION = ".,;:!?"
 KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 
-class ClosedForm:
-    """The interface of ``Unlearning`` around an edit that is made at once: no step is reported.
+def edits(base: ModelHandle, pairs: PromptPairs, retain_weight: float) -> dict[str, Tensor]:
+    """By name, the keys' and values' weights of every cross-attention after the edit.
 
     Raises:
         ValueError: a model without cross-attention.
     """
+    names = edited_names(base)
+    moved_moved, moved_wanted, kept_kept = _products(base, pairs)
+    keeping = retain_weight * kept_kept + RIDGE * torch.eye(len(kept_kept), dtype=torch.float64)
+    inputs, outputs = moved_moved + keeping, moved_wanted + keeping  # [D, D]
+    # W' = (sum_i W v_i c_i^T + sum_j W c_j c_j^T) (sum_i c_i c_i^T + sum_j c_j c_j^T)^-1
+    change = torch.linalg.solve(inputs, outputs)
+    weights = dict(base.named_parameters())
+    return {name: (change @ weights[name].detach().T.cpu().double()).T for name in names}
 
-    def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
-        self.base, self.sets, self.settings = base, sets, settings
-        self.names = edited_names(base)
 
-    def __len__(self) -> int:
-        return 0
+@torch.no_grad()
+def warm_up(
+    model: ModelHandle, trained: Sequence[Tensor], base: ModelHandle, pairs: PromptPairs
+) -> None:
+    """Let ``model``, a trainable copy of ``base``, begin from the edit, as far as the weights that
+    it concerns are among those ``trained``."""
+    mine = {id(parameter) for parameter in trained}
+    weights = dict(model.named_parameters())
+    names = [name for name in keys_and_values(model) if id(weights[name]) in mine]
+    if not names:
+        return
+    edited = edits(base, pairs, WARM_UP_WEIGHT)
+    for name in names:
+        weights[name].copy_(edited[name])
 
-    def __iter__(self) -> Iterator[StepReport]:
-        return iter(())
 
-    @torch.no_grad()
-    def result(self) -> UnlearnedModel:
-        """The edited model; the one given is never changed."""
-        model = self.base.trainable_copy(self.names)
-        weights = dict(model.named_parameters())
-        moved_moved, moved_wanted, kept_kept = _products(self.base, self.sets.pairs)
-        ridge = RIDGE * torch.eye(len(kept_kept), dtype=torch.float64)
-        keeping = self.settings.retain_weight * kept_kept + ridge
-        inputs, outputs = moved_moved + keeping, moved_wanted + keeping  # [D, D]
-        # W' = (sum_i W v_i c_i^T + sum_j W c_j c_j^T) (sum_i c_i c_i^T + sum_j c_j c_j^T)^-1
-        change = torch.linalg.solve(inputs, outputs)
-        for name in self.names:
-            weight = weights[name].requires_grad_(False)
-            weight.copy_((change @ weight.T.cpu().double()).T)
-        return UnlearnedModel(model, self.base, self.sets.pairs, self.settings, ())
+def keys_and_values(model: ModelHandle) -> list[str]:
+    """Names of the keys' and values' weights of every cross-attention; none where there is none."""
+    return [name for name, _ in model.named_parameters() if name.endswith(KEYS_AND_VALUES)]
 
 
 def edited_names(model: ModelHandle) -> list[str]:
-    """The keys' and values' weights of every cross-attention.
+    """What ``edits`` changes.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is nothing.
     """
-    names = [name for name, _ in model.named_parameters() if name.endswith(KEYS_AND_VALUES)]
+    names = keys_and_values(model)
     if not names:
         raise ValueError(
             f"method {UCE!r} edits cross-attention, which {model.info.name!r} has none of: "
@@ -113,8 +115,10 @@ def _before_shared_end(forget: str, retain: str) -> tuple[str, str]:
 def _last_token(base: ModelHandle, prefixes: Sequence[str]) -> list[int]:
     """Where the last token of each prefix stands in a prompt that begins with it. CLIP looks
     backward only, so that one more word changes nothing before itself."""
-    shorter = base.encode_prompts(prefixes).values
-    longer = base.encode_prompts([f"{prefix} a" for prefix in prefixes]).values
+    different = list(dict.fromkeys(prefixes))
+    shorter = base.encode_prompts(different).values
+    longer = base.encode_prompts([f"{prefix} a" for prefix in different]).values
     differs = (shorter - longer).abs().amax(-1) > 1e-4  # [N, L]; none beyond what the model reads
     ends = torch.where(differs.any(1), differs.int().argmax(1), differs.shape[1])
-    return (ends - 1).tolist()
+    found = dict(zip(different, (ends - 1).tolist(), strict=True))
+    return [found[prefix] for prefix in prefixes]

@@ -86,6 +86,9 @@ class UnlearnSettings:
         weight_decay: of AdamW.
         saliency: share of the trained weights that may change, those that matter most to the
             concept; SalUn takes half.
+        warm_start: whether the run begins from UCE's edit of the keys and values of cross-attention
+            instead of the model as it is; where the scope trains none, or a saliency below 1 says
+            that few weights may change, there is no such edit.
         retain_weight: lambda of Theorem 4.
         truncation: alpha; squared errors above it no longer count in ``ascent``.
         npo_beta: how fast ``NPO`` fades; near 0 it is plain ascent.
@@ -101,7 +104,7 @@ class UnlearnSettings:
     lora_rank: int = 16
     lora_alpha: float = 16.0
     steps: int = 100
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     schedule: str = "linear"
     batch_size: int = 16
     retain_batch_factor: int = 1
@@ -110,7 +113,8 @@ class UnlearnSettings:
     restrict_step: bool = True
     weight_decay: float = 0.0
     saliency: float = 1.0
-    retain_weight: float = 5.0
+    warm_start: bool = True
+    retain_weight: float = 50.0
     truncation: float = 1.0
     negative_guidance: float = 0.25
     npo_beta: float = 0.01
@@ -142,7 +146,7 @@ class UnlearnSettings:
                 f"saliency must be 1 with weight_decay, which changes every weight, and with scope "
                 f"{LORA!r}, whose layers start at zero, got {self.saliency!r}"
             )
-        for field in ("paired", "restrict_step"):
+        for field in ("paired", "restrict_step", "warm_start"):
             value = getattr(self, field)
             _require(isinstance(value, bool), field, value, "true or false")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .batches import Batches, TrainingSets
+from .closed_form import warm_up
 from .models.protocol import ModelHandle
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import RestrictedAdam
@@ -78,6 +79,8 @@ class Unlearning:
     def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(base, settings)
+        if settings.warm_start and settings.saliency == 1:
+            warm_up(self.model, self.parameters, base, sets.pairs)
         self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
         self.batches = Batches(base, sets, settings)
         self.mask: list[Tensor] = []

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import CLIPTokenizer
 
 from unlearn_core.batches import TrainingSets
-from unlearn_core.closed_form import RIDGE, ClosedForm, _before_shared_end, _last_token
+from unlearn_core.closed_form import RIDGE, WARM_UP_WEIGHT, _before_shared_end, _last_token
 from unlearn_core.dataset import make_training_sets
-from unlearn_core.methods import begin
+from unlearn_core.methods import ClosedForm, begin
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts import PromptPairs
 from unlearn_core.settings import UCE, GenerationSettings, UnlearnSettings
+from unlearn_core.unlearn import Unlearning
 
 SETTINGS = UnlearnSettings(method=UCE, retain_weight=2.0)
 
@@ -111,6 +113,42 @@ def test_words_of_any_length_are_matched_at_their_last_token(
         assert len(tokenizer(words[0])["input_ids"]) - 2 == found[0]
     else:
         assert found == expected
+
+
+@pytest.mark.parametrize("scope", ["full", "xattn"])
+def test_a_run_may_begin_from_the_edit(
+    sd_model: ModelHandle, sets: TrainingSets, scope: str
+) -> None:
+    before = {name: p.detach().clone() for name, p in sd_model.named_parameters()}
+    warm = Unlearning(sd_model, sets, UnlearnSettings(scope=scope)).result()
+    edited = begin(sd_model, sets, replace(SETTINGS, retain_weight=WARM_UP_WEIGHT)).result()
+    found, expected = warm.model.changed_tensors(), edited.model.changed_tensors()
+    assert found.keys() == expected.keys() != set()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(torch.equal(p, before[name]) for name, p in sd_model.named_parameters())
+    cold = Unlearning(sd_model, sets, UnlearnSettings(scope=scope, warm_start=False)).result()
+    assert cold.model.changed_tensors() == {}
+
+
+@pytest.mark.parametrize("settings", [{"scope": "noxattn"}, {"scope": "lora"}, {"saliency": 0.5}])
+def test_what_may_not_change_is_no_part_of_the_start(
+    sd_model: ModelHandle, sets: TrainingSets, settings: dict[str, Any]
+) -> None:
+    run = Unlearning(sd_model, sets, UnlearnSettings(**settings))
+    before = dict(sd_model.named_parameters())
+    for name, parameter in run.result().model.named_parameters():
+        if name in before:
+            assert torch.equal(parameter, before[name])
+
+
+def test_a_model_without_cross_attention_begins_as_it_is(
+    class_folder: Path, pairs: PromptPairs
+) -> None:
+    model = load_model(class_folder)
+    sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
+    run = Unlearning(model, sets, UnlearnSettings(scope="full", batch_size=2, steps=1))
+    assert run.result().model.changed_tensors() == {}
+    assert len(list(run)) == 1
 
 
 def test_a_model_without_cross_attention_is_refused(class_folder: Path, pairs: PromptPairs) -> None:

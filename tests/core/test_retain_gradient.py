@@ -29,6 +29,7 @@ SETTINGS = UnlearnSettings(
     steps=6,
     batch_size=3,
     learning_rate=1e-3,
+    warm_start=False,
     retain_weight=2.0,
     truncation=100.0,
 )

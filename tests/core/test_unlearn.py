@@ -34,6 +34,7 @@ SETTINGS = UnlearnSettings(
     learning_rate=1e-3,
     retain_weight=2.0,
     truncation=100.0,
+    warm_start=False,
 )
 
 

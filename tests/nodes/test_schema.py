@@ -132,6 +132,7 @@ def test_rare_inputs_are_advanced() -> None:
         "saliency",
         "weight_decay",
         "keep_step",
+        "warm_start",
     }
     order = [name for name, inp in inputs.items() if not inp.optional]
     assert set(order[-len(rare) :]) == rare
