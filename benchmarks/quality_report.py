@@ -30,6 +30,7 @@ README, FRONT, PLOT = (
     HERE.parent / "README.md",
     HERE / "results" / "quality.png",
 )
+PLOTTED = "Forgetting against keeping: a small mark is one run, a large one a method's mean"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 FRONT_BEGIN, FRONT_END = "<!-- results -->", "<!-- end of results -->"
 CONCEPTS = TIERS["small"]
@@ -267,8 +268,12 @@ def put(file: Path, begin: str, end: str, text: str) -> None:
 
 
 def main() -> None:
+    scored = any(records(method, CONCEPTS) for method in METHODS)
+    if scored:
+        plot()
     text = "\n\n".join(
         (
+            *([f"![{PLOTTED}]({PLOT.relative_to(HERE).as_posix()})"] if scored else []),
             "### Styles: ink (far from the others), twemoji (beside noto)",
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
@@ -284,8 +289,6 @@ def main() -> None:
     )
     put(README, BEGIN, END, text)
     put(FRONT, FRONT_BEGIN, FRONT_END, "\n\n".join(front_tables()))
-    if any(records(method, CONCEPTS) for method in METHODS):
-        plot()
     say(text)
 
 
