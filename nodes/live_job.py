@@ -25,7 +25,7 @@ from .live import CANCELLED, FAILED, FINISHED, KEPT, LAST, RUNS, LiveRun
 from .places import cache_folder
 from .progress import Phases, obey_cancel
 
-LOOK, IMAGES, UNLEARNING = "first look", "making images", "unlearning"
+LOOK, IMAGES, EDIT, UNLEARNING = "first look", "making images", "first edit", "unlearning"
 
 
 @dataclass
@@ -90,7 +90,7 @@ class LiveJob:
             on_picture=bar.of(IMAGES),
             on_step=obey_cancel,
         )
-        training = begin(self.model, sets, self.settings)
+        training = begin(self.model, sets, self.settings, bar.of(EDIT))
         try:
             self._train(training, run, bar)
         except InterruptProcessingException:
@@ -150,14 +150,20 @@ class LiveJob:
 
     def _costs(self) -> dict[str, float]:
         """Roughly how often each phase runs the denoiser on one picture: a guided denoising step
-        runs it twice, and a training step costs three times as much because it goes back too."""
+        runs it twice, a training step costs three times as much because it goes back too, and the
+        edit reads a pair of prompts in less time than that."""
         pairs = sum(len(part.train) for part in self.prompts.each)
         picture = self.drawing.steps * 2
         look = len(self.previews.prompts) * picture
         retained = self.settings.batch_size * self.settings.retain_batch_factor or pairs
         training = self.last_step * (self.settings.batch_size + retained) * 3
         looks = self.last_step // self.preview_every if self.preview_every else 1
-        return {LOOK: look, IMAGES: 2 * pairs * picture, UNLEARNING: training + looks * look}
+        return {
+            LOOK: look,
+            IMAGES: 2 * pairs * picture,
+            EDIT: pairs,
+            UNLEARNING: training + looks * look,
+        }
 
 
 def _end(run: LiveRun, step: int) -> None:

@@ -5,7 +5,7 @@ It takes no steps and looks at no picture: a method of its own, and a good place
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,17 +18,24 @@ ENCODED_AT_ONCE = 64  # prompts
 RIDGE = 0.5  # how much the weights want to stay as they are, as in the authors' code
 WARM_UP_WEIGHT = 1.0  # of what is to be kept; what it wears down, the steps mend
 PUNCTUATION = ".,;:!?"
+OnPair = Callable[[int, int], None]  # (done, total) of the pairs of prompts
 KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 
-def edits(base: ModelHandle, pairs: PromptPairs, retain_weight: float) -> dict[str, Tensor]:
+def edits(
+    base: ModelHandle, pairs: PromptPairs, retain_weight: float, on_pair: OnPair | None = None
+) -> dict[str, Tensor]:
     """By name, the keys' and values' weights of every cross-attention after the edit.
+
+    Args:
+        retain_weight: how much the prompts that are to stay as they are count.
+        on_pair: progress in pairs of prompts, called after each batch.
 
     Raises:
         ValueError: a model without cross-attention.
     """
     names = edited_names(base)
-    moved_moved, moved_wanted, kept_kept = _products(base, pairs)
+    moved_moved, moved_wanted, kept_kept = _products(base, pairs, on_pair)
     keeping = retain_weight * kept_kept + RIDGE * torch.eye(len(kept_kept), dtype=torch.float64)
     inputs, outputs = moved_moved + keeping, moved_wanted + keeping  # [D, D]
     # W' = (sum_i W v_i c_i^T + sum_j W c_j c_j^T) (sum_i c_i c_i^T + sum_j c_j c_j^T)^-1
@@ -39,7 +46,11 @@ def edits(base: ModelHandle, pairs: PromptPairs, retain_weight: float) -> dict[s
 
 @torch.no_grad()
 def warm_up(
-    model: ModelHandle, trained: Sequence[Tensor], base: ModelHandle, pairs: PromptPairs
+    model: ModelHandle,
+    trained: Sequence[Tensor],
+    base: ModelHandle,
+    pairs: PromptPairs,
+    on_pair: OnPair | None = None,
 ) -> None:
     """Let ``model``, a trainable copy of ``base``, begin from the edit, as far as the weights that
     it concerns are among those ``trained``."""
@@ -48,7 +59,7 @@ def warm_up(
     names = [name for name in keys_and_values(model) if id(weights[name]) in mine]
     if not names:
         return
-    edited = edits(base, pairs, WARM_UP_WEIGHT)
+    edited = edits(base, pairs, WARM_UP_WEIGHT, on_pair)
     for name in names:
         weights[name].copy_(edited[name])
 
@@ -73,7 +84,9 @@ def edited_names(model: ModelHandle) -> list[str]:
     return names
 
 
-def _products(base: ModelHandle, pairs: PromptPairs) -> tuple[Tensor, Tensor, Tensor]:
+def _products(
+    base: ModelHandle, pairs: PromptPairs, on_pair: OnPair | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of token embeddings to edit, what each should act like, and those to keep: ``m^T m``,
     ``m^T w`` and ``k^T k``, [D, D] each.
 
@@ -98,6 +111,8 @@ def _products(base: ModelHandle, pairs: PromptPairs) -> tuple[Tensor, Tensor, Te
         m, w, k = torch.cat(moved), torch.cat(wanted), retain.flatten(0, 1)
         found = [m.T @ m, m.T @ w, k.T @ k]
         sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+        if on_pair is not None:
+            on_pair(start + len(chunk), len(train))
     moved_moved, moved_wanted, kept_kept = sums
     return moved_moved, moved_wanted, kept_kept
 

@@ -68,7 +68,15 @@ class Job:
                 on_picture=lambda done, total: self.on_progress("making images", done, total, None),
             ),
         )
-        run = begin(self.base, sets, settings.unlearn)
+        run = self._timed(
+            "first edit",
+            lambda: begin(
+                self.base,
+                sets,
+                settings.unlearn,
+                lambda done, total: self.on_progress("first edit", done, total, None),
+            ),
+        )
 
         def train() -> None:
             for report in run:

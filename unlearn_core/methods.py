@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from .batches import TrainingSets, empty_prompt
-from .closed_form import edited_names, edits
+from .closed_form import OnPair, edited_names, edits
 from .models.protocol import ModelHandle
 from .objectives import ERASE
 from .parameters import parameter_names
@@ -27,15 +27,25 @@ class Run(Protocol):
 
 
 class ClosedForm:
-    """UCE, an edit that is made at once: no step is reported.
+    """UCE, an edit that is made at once: no step is reported. The model given is never changed.
 
     Raises:
         ValueError: a model without cross-attention.
     """
 
-    def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
+    @torch.no_grad()
+    def __init__(
+        self,
+        base: ModelHandle,
+        sets: TrainingSets,
+        settings: UnlearnSettings,
+        on_pair: OnPair | None = None,
+    ) -> None:
         self.base, self.sets, self.settings = base, sets, settings
-        self.names = edited_names(base)
+        self.model = base.trainable_copy(edited_names(base))
+        weights = dict(self.model.named_parameters())
+        for name, weight in edits(base, sets.pairs, settings.retain_weight, on_pair).items():
+            weights[name].requires_grad_(False).copy_(weight)
 
     def __len__(self) -> int:
         return 0
@@ -43,15 +53,8 @@ class ClosedForm:
     def __iter__(self) -> Iterator[StepReport]:
         return iter(())
 
-    @torch.no_grad()
     def result(self) -> UnlearnedModel:
-        """The edited model; the one given is never changed."""
-        model = self.base.trainable_copy(self.names)
-        weights = dict(model.named_parameters())
-        edited = edits(self.base, self.sets.pairs, self.settings.retain_weight)
-        for name, weight in edited.items():
-            weights[name].requires_grad_(False).copy_(weight)
-        return UnlearnedModel(model, self.base, self.sets.pairs, self.settings, ())
+        return UnlearnedModel(self.model, self.base, self.sets.pairs, self.settings, ())
 
 
 def check(base: ModelHandle, settings: UnlearnSettings) -> None:
@@ -68,11 +71,19 @@ def check(base: ModelHandle, settings: UnlearnSettings) -> None:
         empty_prompt(base)
 
 
-def begin(base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> Run:
+def begin(
+    base: ModelHandle,
+    sets: TrainingSets,
+    settings: UnlearnSettings,
+    on_pair: OnPair | None = None,
+) -> Run:
     """A run that has not made its first step.
+
+    Args:
+        on_pair: progress of the edit in closed form, where the run is one or begins from one.
 
     Raises:
         ValueError: a scope, objective or method that the model has nothing of.
     """
     kind = ClosedForm if settings.method == UCE else Unlearning
-    return kind(base, sets, settings)
+    return kind(base, sets, settings, on_pair)

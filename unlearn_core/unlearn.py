@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .batches import Batches, TrainingSets
-from .closed_form import warm_up
+from .closed_form import OnPair, warm_up
 from .models.protocol import ModelHandle
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import RestrictedAdam
@@ -76,11 +76,17 @@ class Unlearning:
     the model as the last finished step left it. The model given is never changed.
     """
 
-    def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
+    def __init__(
+        self,
+        base: ModelHandle,
+        sets: TrainingSets,
+        settings: UnlearnSettings,
+        on_pair: OnPair | None = None,
+    ) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(base, settings)
         if settings.warm_start and settings.saliency == 1:
-            warm_up(self.model, self.parameters, base, sets.pairs)
+            warm_up(self.model, self.parameters, base, sets.pairs, on_pair)
         self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
         self.batches = Batches(base, sets, settings)
         self.mask: list[Tensor] = []

@@ -28,7 +28,9 @@ def outputs(model: ModelHandle, name: str, tokens: torch.Tensor) -> torch.Tensor
 
 
 def test_it_changes_keys_and_values_alone(sd_model: ModelHandle, sets: TrainingSets) -> None:
-    run = begin(sd_model, sets, SETTINGS)
+    told: list[tuple[int, int]] = []
+    run = begin(sd_model, sets, SETTINGS, lambda *progress: told.append(progress))
+    assert told[-1] == (len(sets.pairs.train), len(sets.pairs.train))
     assert isinstance(run, ClosedForm)
     assert list(run) == []
     result = run.result()

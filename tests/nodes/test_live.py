@@ -61,7 +61,12 @@ def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_pa
     # Another graph that the page shows meanwhile may have a node of the same id.
     assert {(data["node"], data["workflow"]) for _, data in page.sent} == {("7", WORKFLOW)}
     phases = [data["phase"] for event, data in page.sent if event == "unlearn.phase"]
-    assert list(dict.fromkeys(phases)) == ["first look", "making images", "unlearning"]
+    assert list(dict.fromkeys(phases)) == [
+        "first look",
+        "making images",
+        "first edit",
+        "unlearning",
+    ]
 
 
 def test_stop_and_keep_gives_the_model_as_it_is(
