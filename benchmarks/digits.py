@@ -215,10 +215,13 @@ def against_paper() -> str:
     lines = ["| | UA | RA | FID | UA, paper | RA, paper | FID, paper |"]
     lines.append("| --- |" + " --- |" * 6)
     runs = {
-        method: {t.digit: record for t in scored(method) if t.retain == BALANCED
-                 and (record := t.read())}
+        method: {
+            task.digit: record
+            for task in scored(method)
+            if task.retain == BALANCED and (record := task.read())
+        }
         for method in METHODS
-    }  # fmt: skip
+    }
     for winner in ("RGD", "ours"):
         for method, paper in OF_PAPER.items():
             digits = [d for d in DIGITS if d in runs[winner] and d in runs[method]]
@@ -229,7 +232,8 @@ def against_paper() -> str:
                 gains = [runs[winner][d][name] - runs[method][d][name] for d in digits]
                 error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
                 cells.append(f"{statistics.mean(gains):+.{places}f} ± {error:.{places}f}")
-            for best, theirs, places in zip(OF_PAPER["RGD"], paper, FIGURES.values(), strict=True):
+            best_and_theirs = zip(OF_PAPER["RGD"], paper, strict=True)
+            for (best, theirs), places in zip(best_and_theirs, FIGURES.values(), strict=True):
                 cells.append(f"{best - theirs:+.{places}f}")
             lines.append(f"| {winner}, less {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

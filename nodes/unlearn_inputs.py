@@ -62,8 +62,8 @@ def main_inputs() -> list[io.Input]:
             max=1.0,
             step=1e-6,
             round=1e-8,
-            tooltip=f"How far each step goes, {DEFAULT.learning_rate:g} by default, which suits the "
-            "demo model; a full-size model wants 0.00001 (scope lora: 0.0004). Higher forgets "
+            tooltip=f"How far each step goes, {DEFAULT.learning_rate:g} by default, which suits "
+            "the demo model; a full-size model wants 0.00001 (scope lora: 0.0004). Higher forgets "
             "faster and is rougher on the rest; too high breaks the model.",
         ),
         io.Float.Input(
