@@ -16,7 +16,8 @@ PAPER = {
     "restrict_step": False,
     "warm_start": False,
 }
-"""Of Ko et al. and of the methods that they compare: none of what is added here."""
+"""Of Ko et al. and of the methods that they compare. Of what is added here they have the stratified
+timesteps and the first steps' rising rate, which the loop has for all."""
 ESD = {
     **PAPER,
     "objective": ERASE,
@@ -30,7 +31,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "ours, dual cone": {"method": "dual cone"},
     "ours, GradDiff": {"method": "GradDiff", "restrict_step": False},
     "ours, cold start": {"warm_start": False},
+    "ours, not diversified": {},
     "RG (paper)": PAPER,
+    "RG, not diversified": PAPER,
     "GradDiff": {**PAPER, "method": "GradDiff"},
     "MUNBa": {**PAPER, "objective": RANDOM_LABEL, "method": NASH},
     "NPO": {**PAPER, "objective": "NPO", "method": "GradDiff"},
@@ -45,8 +48,15 @@ METHODS: dict[str, dict[str, Any]] = {
 defined by training everything else."""
 
 OURS = "ours"
-ABLATIONS = ("ours, step not restricted", "ours, dual cone")
-"""These take over what the search has chosen for ``OURS``: they show what one part of it does."""
+ABLATIONS = {
+    "ours, step not restricted": OURS,
+    "ours, dual cone": OURS,
+    "ours, not diversified": OURS,
+    "RG, not diversified": "RG (paper)",
+}
+"""Each takes over what the search has chosen for another, to show what a part of that one does."""
+UNDIVERSIFIED = ("ours, not diversified", "RG, not diversified")
+"""These learn from as many pictures, all of one pair of prompts."""
 
 LEARNING_RATES, RETAIN_WEIGHTS = (3e-4, 1e-3, 3e-3), (1.0, 5.0, 50.0)
 OWN_WEIGHTS = {

@@ -11,6 +11,7 @@ full --device cuda`` is for a machine with a GPU: all styles and ten objects.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import resource
 import subprocess
@@ -24,14 +25,14 @@ from typing import Any
 from demo import world
 from demo.erase import job_settings
 from unlearn_core.cli import CACHE, say
-from unlearn_core.dataset import LatentCache
+from unlearn_core.dataset import LatentCache, make_training_sets
 from unlearn_core.evaluation.evaluators import find_evaluators, find_scorer
 from unlearn_core.job import Job
 from unlearn_core.probes import PROBES, run_probe
 from unlearn_core.settings import EvaluationSettings, ProbeSettings, UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel
 
-from .methods import ABLATIONS, METHODS, OURS, candidates
+from .methods import ABLATIONS, METHODS, UNDIVERSIFIED, candidates
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
@@ -57,6 +58,7 @@ class Task:
     seed: int
     settings: UnlearnSettings
     pictures: int
+    diversified: bool = True
 
     @property
     def probed(self) -> bool:
@@ -98,8 +100,8 @@ def tuned(method: str) -> UnlearnSettings | None:
     """The best of the search: of those within ``TOLERANCE`` of the best harmonic mean, the one that
     changed the retained pictures least (CMMD). None until the search is complete."""
     if method in ABLATIONS:
-        ours = tuned(OURS)
-        return None if ours is None else replace(ours, **METHODS[method])
+        whole = tuned(ABLATIONS[method])
+        return None if whole is None else replace(whole, **METHODS[method])
     tasks = tuning_tasks(method)
     records = [read(task) for task in tasks]
     if None in records:
@@ -127,11 +129,26 @@ def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
     if settings is None:
         return []
     return [
-        Task(f"{concept}-{slug(method)}-{seed}", concept, seed, replace(settings, seed=seed),
-             PICTURES)
+        Task(
+            f"{concept}-{slug(method)}-{seed}",
+            concept,
+            seed,
+            replace(settings, seed=seed),
+            PICTURES,
+            method not in UNDIVERSIFIED,
+        )
         for concept in concepts
         for seed in SEEDS
-    ]  # fmt: skip
+    ]
+
+
+def code() -> str:
+    """Of the package that makes a record: another one may come to other figures."""
+    package = Path(__file__).parent.parent / "unlearn_core"
+    found = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def perform(task: Task, device: str) -> None:
@@ -140,15 +157,22 @@ def perform(task: Task, device: str) -> None:
     settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
     cache = LatentCache(CACHE)
     job = Job(settings, ROOM / task.name, cache=cache, device=device)
+    whole = job.pairs
+    if not task.diversified:
+        job.pairs = replace(whole, train=whole.train[:1] * len(whole.train))
+    # All learn from the same pictures, kept on disk: who is first must not pay for them alone.
+    make_training_sets(job.base, job.pairs, settings.generation, cache=cache)
     began = time.process_time()
     unlearned = job.unlearn()
     seconds = time.process_time() - began  # of work: the clock also counts what else runs here
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unlearned = replace(unlearned, pairs=whole)  # all are judged by the same prompts
     job.evaluate(unlearned)
     report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
     steps = report["steps"]
     record = {
         "task": task.name,
+        "code": code(),
         "seed": task.seed,
         **{key: report[key] for key in OF_REPORT},
         "cpu_seconds": round(seconds, 1),

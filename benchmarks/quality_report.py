@@ -169,7 +169,7 @@ def plot() -> None:
 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    markers = "oXsDP^v<>*phd8H"
+    markers = "oXsDP^v<>*phd8H+x"
     for method, marker in zip(METHODS, markers, strict=True):
         points = [
             (r["after"]["unlearning_accuracy"], drift("retain_test")(r))
@@ -221,7 +221,7 @@ def bar() -> str:
         "Steps that raised neither loss of their own batch, to first order: "
         + ", ".join(
             f"{method} {1 - statistics.mean(r['rise_share'] for r in found):.1%}"
-            for method in (OURS, ABLATIONS[0], "ours, GradDiff", "RG (paper)")
+            for method in (OURS, "ours, step not restricted", "ours, GradDiff", "RG (paper)")
             if (found := records(method, CONCEPTS))
         )
         + ".",
