@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from comfy.model_management import get_torch_device
@@ -14,16 +13,22 @@ from comfy_api.latest import io
 
 from ..unlearn_core.concepts import ForgetConcept
 from ..unlearn_core.dataset import LatentCache
-from ..unlearn_core.evaluation.evaluate import find_scorer
+from ..unlearn_core.evaluation.evaluators import find_scorer
 from ..unlearn_core.models.protocol import ModelHandle
-from ..unlearn_core.neighbours import nearest_neighbours
+from ..unlearn_core.neighbours import with_neighbours
 from ..unlearn_core.prompt_files import read_prompt_file, read_prompts, write_prompts
 from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, together
 from ..unlearn_core.propose import Proposer, extended
-from ..unlearn_core.settings import GenerationSettings
 from . import sockets
 from .forget_concept import words_of
-from .places import cache_folder, check_name, language_model_path, prompts_path, save_prompts
+from .places import (
+    cache_folder,
+    check_name,
+    language_model_path,
+    prompts_path,
+    save_prompts,
+    scorer_for,
+)
 from .progress import Phases, obey_cancel
 from .prompt_inputs import NO_FILE, advanced_inputs, main_inputs
 from .prompt_table import as_table, grid, read_edited
@@ -32,7 +37,6 @@ ANY_CONCEPT = ForgetConcept("«concept»")  # stands for the linked one; no temp
 
 
 ONE_OF_EACH = {"train_count": 1, "test_count": 1}
-NEIGHBOUR_PICTURES = 8  # drawn of each candidate
 
 
 class DiversifyPrompts(io.ComfyNode):
@@ -178,36 +182,21 @@ def _protected(
     """The concept with the candidates that look most like it among its replacements."""
     if model is None:
         raise ValueError("neighbours: link a model, which draws the candidates, or set it to 0")
-    scorer = find_scorer(model)
-    if scorer is None:
-        raise ValueError(
-            f"neighbours: {model.info.name!r} has no CLIP beside it to compare pictures with; "
-            "name its neighbours among the concept's replacements and set this to 0"
-        )
-    words = [word for word in words_of(candidates) if word not in concept.replacements]
-    if not words:
-        raise ValueError(
-            "candidates: no word that is not among the replacements already, "
-            "write some or set neighbours to 0"
-        )
-    few = diversify(
-        concept, templates, dimensions, train_count=NEIGHBOUR_PICTURES, test_count=1, seed=seed
-    )
     bar = Phases({"comparing": 1})
     with torch.inference_mode(False), torch.no_grad():
-        found = nearest_neighbours(
+        return with_neighbours(
             model,
             concept,
-            words,
-            few.train,
-            scorer,
-            GenerationSettings(seed=seed, batch_size=NEIGHBOUR_PICTURES),
+            templates,
+            dimensions,
+            words_of(candidates),
+            count,
+            find_scorer(model, scorer_for(model)),
+            seed=seed,
             cache=LatentCache(cache_folder()),
             on_picture=bar.of("comparing"),
             on_step=obey_cancel,
         )
-    nearest = tuple(neighbour.word for neighbour in found[:count])
-    return replace(concept, replacements=concept.replacements + nearest)
 
 
 def readable(pairs: PromptPairs) -> str:

@@ -11,7 +11,6 @@ from comfy_api.latest import io
 from ..unlearn_core.dataset import LatentCache
 from ..unlearn_core.evaluation import evaluate
 from ..unlearn_core.evaluation.evaluate import PROBED
-from ..unlearn_core.evaluation.evaluators import carries_scorer
 from ..unlearn_core.evaluation.pictures import comparison_grid
 from ..unlearn_core.evaluation.report import summary, table
 from ..unlearn_core.settings import EvaluationSettings, GenerationSettings
@@ -20,7 +19,15 @@ from . import sockets
 from .evaluation_inputs import inputs
 from .memory import make_room
 from .pictures import as_image
-from .places import OWN_SCORER, PAPER_SCORER, cache_folder, check_name, scorer_path, scorers
+from .places import (
+    OWN_SCORER,
+    PAPER_SCORER,
+    cache_folder,
+    check_name,
+    scorer_for,
+    scorer_path,
+    scorers,
+)
 from .progress import Phases, obey_cancel
 from .report_files import for_page, save_report
 
@@ -85,14 +92,10 @@ class EvaluateAlignment(io.ComfyNode):
         batch_size: int,
     ) -> io.NodeOutput:
         check_name(report_name, "report_name")
-        if (
-            scorer == OWN_SCORER
-            and not carries_scorer(unlearned.base)
-            and PAPER_SCORER in scorers()
-        ):
-            scorer = PAPER_SCORER
         generation = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
-        settings = EvaluationSettings(pictures, generation, scorer_path(scorer), probes)
+        settings = EvaluationSettings(
+            pictures, generation, scorer_for(unlearned.base, scorer), probes
+        )
         # In pictures: three kinds of prompts and each probe, drawn by two models.
         costs = {DRAWING: 6.0, PROBING: 2.0 * len(PROBED[probes]), REPORTING: 0.3}
         bar = Phases(costs)

@@ -10,6 +10,8 @@ import folder_paths
 
 from ..unlearn_core.checkpoints.atomic import MODEL_INDEX, appearing
 from ..unlearn_core.evaluation.alignment import is_scorer
+from ..unlearn_core.evaluation.evaluators import carries_scorer
+from ..unlearn_core.models.protocol import ModelHandle
 
 PACK = Path(__file__).resolve().parent.parent
 BUNDLED = {
@@ -173,6 +175,18 @@ def scorer_path(name: str) -> Path | None:
     if name == OWN_SCORER:
         return None
     return _chosen("scorer", name, scorers(), scorers_folder(), "models/open_clip")
+
+
+def scorer_for(model: ModelHandle, chosen: str = OWN_SCORER) -> Path | None:
+    """The folder of the CLIP for a model's pictures: the one chosen; else the paper's, where it has
+    been fetched and the model brings none along. None for the model's own, or for none at all.
+
+    Raises:
+        ValueError: see ``scorer_path``.
+    """
+    if chosen == OWN_SCORER and not carries_scorer(model) and PAPER_SCORER in scorers():
+        chosen = PAPER_SCORER
+    return scorer_path(chosen)
 
 
 def _language_folder() -> Path:

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from .dataset import LatentCache
 from .evaluation.report import report_json, summary, table
 from .job import SAVE_AS, Job
-from .presets import PRESETS
 from .prompt_files import write_prompts
 from .propose import Proposer, extended
 from .settings_file import JobSettings, read_settings
@@ -109,6 +108,8 @@ def run(options: argparse.Namespace) -> None:
     settings = read_settings(options.settings)
     if options.stage == "prompts":
         pairs = settings.pairs()
+        if settings.wants_neighbours:
+            sys.stderr.write("neighbours: `unlearn` finds and adds them, for it loads the model\n")
         if options.json:
             if pairs.also:
                 raise ValueError("also: a file of prompts holds one concept; leave the others out")
@@ -150,7 +151,7 @@ def run(options: argparse.Namespace) -> None:
 
 def propose(settings: JobSettings, options: argparse.Namespace) -> None:
     """Prints the dimensions with the proposed values, as a settings file has them."""
-    dimensions = settings.prompts.dimensions or PRESETS[settings.concept.kind].dimensions
+    _, dimensions = settings.prompts.grid(settings.concept)
     proposer = Proposer(options.language_model)
     with tqdm(desc="proposing", file=sys.stderr) as bar:
 

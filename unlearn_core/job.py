@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
+from .concepts import ForgetConcept
 from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.alignment import check_scorer
+from .evaluation.evaluators import find_scorer
 from .evaluation.html_report import html_report
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
 from .kept import read_said, read_unlearned, write_unlearned
 from .methods import begin, check
 from .models.load import load_model
-from .settings_file import JobSettings
+from .neighbours import with_neighbours
+from .settings_file import OWN_PICTURES, JobSettings, PromptSettings
 from .unlearn import StepReport, UnlearnedModel
 
 OnProgress = Callable[[str, int, int, StepReport | None], None]
@@ -48,12 +51,28 @@ class Job:
         self.seconds: dict[str, float] = {}
         # Before the model: what is wrong here is refused at once.
         self.pairs = settings.pairs()
+        self.forget_pictures, self.retain_pictures = map(settings.own_pictures, OWN_PICTURES)
         if settings.evaluation.scorer is not None:
             check_scorer(settings.evaluation.scorer)
         self.base = self._timed(
             "loading", lambda: load_model(settings.model, device, settings.loading)
         )
         check(self.base, settings.unlearn)
+        if settings.wants_neighbours:
+            self.pairs = self._timed("comparing", lambda: settings.pairs(self._protect))
+
+    def _protect(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
+        return with_neighbours(
+            self.base,
+            concept,
+            *prompts.grid(concept),
+            prompts.candidates,
+            prompts.neighbours,
+            find_scorer(self.base, self.settings.evaluation.scorer),
+            seed=prompts.seed,
+            cache=self.cache,
+            on_picture=lambda done, total: self.on_progress("comparing", done, total, None),
+        )
 
     def unlearn(self) -> UnlearnedModel:
         """Draw the sets, unlearn, and leave the changed tensors in the folder."""
@@ -64,6 +83,8 @@ class Job:
                 self.base,
                 self.pairs,
                 settings.generation,
+                forget_pictures=self.forget_pictures,
+                retain_pictures=self.retain_pictures,
                 cache=self.cache,
                 on_picture=lambda done, total: self.on_progress("making images", done, total, None),
             ),

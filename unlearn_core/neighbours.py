@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from .concepts import ForgetConcept
 from .dataset import LatentCache, OnPicture, draw_latents
 from .evaluation.alignment import ClipScorer
 from .models.protocol import ModelHandle, OnStep
-from .prompts import PromptPair, with_articles
+from .prompts import PromptPair, diversify, with_articles
 from .settings import GenerationSettings
+
+PICTURES = 8  # drawn of the concept and of each candidate
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,53 @@ def nearest_neighbours(
         for word, other in zip(words[1:], others, strict=True)
     ]
     return sorted(found, key=lambda neighbour: -neighbour.similarity)
+
+
+def with_neighbours(
+    model: ModelHandle,
+    concept: ForgetConcept,
+    templates: Sequence[str],
+    dimensions: Mapping[str, Sequence[str]],
+    candidates: Sequence[str],
+    count: int,
+    scorer: ClipScorer | None,
+    *,
+    seed: int = 0,
+    cache: LatentCache | None = None,
+    on_picture: OnPicture | None = None,
+    on_step: OnStep | None = None,
+) -> ForgetConcept:
+    """The concept with the ``count`` candidates that look most like it among its replacements.
+
+    Args:
+        templates, dimensions: of the prompts that are drawn; see ``diversify``.
+
+    Raises:
+        ValueError: no CLIP to compare with, or no candidate that is not a replacement already.
+    """
+    if scorer is None:
+        raise ValueError(
+            f"neighbours: {model.info.name!r} has no CLIP beside it to compare pictures with, and "
+            "none was chosen; name its neighbours among the concept's replacements and set this "
+            "to 0"
+        )
+    words = [word for word in candidates if word not in concept.replacements]
+    if not words:
+        raise ValueError(
+            "candidates: no word that is not among the replacements already, "
+            "write some or set neighbours to 0"
+        )
+    few = diversify(concept, templates, dimensions, train_count=PICTURES, test_count=1, seed=seed)
+    found = nearest_neighbours(
+        model,
+        concept,
+        words,
+        few.train,
+        scorer,
+        GenerationSettings(seed=seed, batch_size=PICTURES),
+        cache=cache,
+        on_picture=on_picture,
+        on_step=on_step,
+    )
+    nearest = tuple(neighbour.word for neighbour in found[:count])
+    return replace(concept, replacements=concept.replacements + nearest)

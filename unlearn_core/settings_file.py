@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .concepts import ForgetConcept, require_words
 from .models.options import LoadOptions
+from .own_pictures import OwnPictures, read_folder
 from .presets import PRESETS
 from .prompt_files import read_prompt_file
 from .prompts import PromptPairs, diversify, together
 from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
 
+COUNTS = ("train_count", "test_count", "invented_names", "gibberish_names", "neighbours", "seed")
+
 
 @dataclass(frozen=True)
 class PromptSettings:
     """Arguments of ``diversify``; where ``templates`` or ``dimensions`` are left out, those of the
-    preset for the concept's kind. ``file`` is a prompt set to read in place of all others."""
+    preset for the concept's kind. ``file`` is a prompt set to read in place of all others.
+
+    Attributes:
+        neighbours: how many of the ``candidates`` join the replacements, those that look most like
+            the concept; see ``with_neighbours``.
+    """
 
     templates: tuple[str, ...] = ()
     dimensions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -29,16 +37,19 @@ class PromptSettings:
     test_share: float = 0.25
     invented_names: int = 0
     gibberish_names: int = 0
+    neighbours: int = 0
+    candidates: tuple[str, ...] = ()
     seed: int = 0
     file: Path | None = None
 
     def __post_init__(self) -> None:
         require_words("templates", self.templates)
+        require_words("candidates", self.candidates)
         if not isinstance(self.dimensions, Mapping):
             raise ValueError(f"dimensions must be an object, got {self.dimensions!r:.80}")
         for name, values in self.dimensions.items():
             require_words(f"dimensions.{name}", values)
-        for name in ("train_count", "test_count", "invented_names", "gibberish_names", "seed"):
+        for name in COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}")
@@ -46,6 +57,49 @@ class PromptSettings:
             raise ValueError(f"test_share must be a number, got {self.test_share!r}")
         if self.file is not None and not isinstance(self.file, (str, Path)):
             raise ValueError(f"file must be the name of a file, got {self.file!r}")
+        if self.neighbours and not self.candidates:
+            raise ValueError("candidates: none given for neighbours to choose from, write some")
+
+    def grid(self, concept: ForgetConcept) -> tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]:
+        """Templates and dimensions."""
+        preset = PRESETS[concept.kind]
+        return self.templates or preset.templates, self.dimensions or preset.dimensions
+
+
+OWN_PICTURES = ("forget_pictures", "retain_pictures")
+Protect = Callable[[ForgetConcept, PromptSettings], ForgetConcept]
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """A person's own pictures: a folder of them, and captions as ``read_folder`` takes them.
+
+    Attributes:
+        alone: whether they take the place of what the model draws, or join it.
+    """
+
+    folder: Path
+    captions: str = ""
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, (str, Path)):
+            raise ValueError(f"folder must be the path of a folder, got {self.folder!r}")
+        if not isinstance(self.captions, str):
+            raise ValueError(f"captions must be a text, one a line, got {self.captions!r:.80}")
+        if not isinstance(self.alone, bool):
+            raise ValueError(f"alone must be true or false, got {self.alone!r}")
+
+    def read(self) -> OwnPictures:
+        """The pictures.
+
+        Raises:
+            ValueError: no such folder, no picture in it, or one without a caption.
+        """
+        folder = Path(self.folder)
+        if not folder.is_dir():
+            raise ValueError(f"folder: {str(folder)!r} does not exist")
+        return OwnPictures(*read_folder(folder, self.captions), self.alone)
 
 
 @dataclass(frozen=True)
@@ -64,30 +118,57 @@ class JobSettings:
     concept: ForgetConcept
     prompts: PromptSettings = field(default_factory=PromptSettings)
     also: tuple[Also, ...] = ()
+    forget_pictures: PictureSettings | None = None
+    retain_pictures: PictureSettings | None = None
     loading: LoadOptions = field(default_factory=LoadOptions)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     unlearn: UnlearnSettings = field(default_factory=UnlearnSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
-    def pairs(self) -> PromptPairs:
+    def pairs(self, protect: Protect | None = None) -> PromptPairs:
         """The diversified prompts of every concept.
+
+        Args:
+            protect: adds to each concept what looks like it; without, those stay as they are.
 
         Raises:
             ValueError: prompts that cannot be, or a file of prompts for another concept.
         """
-        sets = [_prompts(self.concept, self.prompts)]
-        sets += [_prompts(further.concept, further.prompts) for further in self.also]
-        return functools.reduce(together, sets)
+        of_each = [(self.concept, self.prompts)]
+        of_each += [(further.concept, further.prompts) for further in self.also]
+        return functools.reduce(together, (_prompts(*part, protect) for part in of_each))
+
+    def own_pictures(self, name: str) -> OwnPictures | None:
+        """A person's own pictures, if any.
+
+        Args:
+            name: one of ``OWN_PICTURES``.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        settings: PictureSettings | None = getattr(self, name)
+        try:
+            return None if settings is None else settings.read()
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from None
+
+    @property
+    def wants_neighbours(self) -> bool:
+        """Whether ``pairs`` has anything to ``protect``."""
+        return any(part.prompts.neighbours for part in (self, *self.also))
 
 
-def _prompts(concept: ForgetConcept, settings: PromptSettings) -> PromptPairs:
+def _prompts(
+    concept: ForgetConcept, settings: PromptSettings, protect: Protect | None
+) -> PromptPairs:
     if settings.file is not None:
         return read_prompt_file(settings.file, concept)
-    preset = PRESETS[concept.kind]
+    if settings.neighbours and protect is not None:
+        concept = protect(concept, settings)
     return diversify(
         concept,
-        settings.templates or preset.templates,
-        settings.dimensions or preset.dimensions,
+        *settings.grid(concept),
         train_count=settings.train_count,
         test_count=settings.test_count,
         test_share=settings.test_share,
@@ -116,6 +197,8 @@ def read_settings(file: str | Path) -> JobSettings:
     sections = {
         "concept": ForgetConcept,
         "prompts": PromptSettings,
+        "forget_pictures": PictureSettings,
+        "retain_pictures": PictureSettings,
         "loading": LoadOptions,
         "generation": GenerationSettings,
         "unlearn": UnlearnSettings,
@@ -144,6 +227,9 @@ def read_settings(file: str | Path) -> JobSettings:
     loading = parsed.get("loading")
     if loading is not None and loading.vae is not None:
         parsed["loading"] = replace(loading, vae=file.parent / loading.vae)
+    for name in OWN_PICTURES:
+        if name in parsed:
+            parsed[name] = replace(parsed[name], folder=file.parent / parsed[name].folder)
     if "also" in content:
         if not isinstance(content["also"], list):
             raise ValueError(f"also: wanted a list, got {type(content['also']).__name__}")

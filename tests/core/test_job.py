@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -18,6 +20,7 @@ from unlearn_core.unlearn import StepReport, Unlearning
 from .tiny_models import write_language_model
 
 Content = dict[str, Any]
+DEMO = Path(__file__).parents[2] / "demo" / "models" / "emoji-canvas"
 
 
 @pytest.fixture
@@ -240,3 +243,75 @@ def test_evaluate_without_unlearn_says_what_is_missing(
 ) -> None:
     assert run("evaluate", settings) == 2
     assert "out: no unlearned model" in capsys.readouterr().err
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        Image.new("RGB", (40, 40), (40 * i, 90, 120)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_own_pictures_take_the_place_of_drawn_ones(content: Content, tmp_path: Path) -> None:
+    pictures(tmp_path / "mine", 3)
+    content["forget_pictures"] = {"folder": "mine", "captions": "a cat in ink style", "alone": True}
+    assert run("unlearn", write(content, tmp_path)) == 0
+    drawn = list((tmp_path / "cache").iterdir())
+    assert len(drawn) == 3, "only the parallels of one's own pictures are drawn"
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "said"),
+    [
+        (
+            "forget_pictures",
+            {"folder": "none"},
+            r"forget_pictures\.folder: '.*none' does not exist",
+        ),
+        (
+            "retain_pictures",
+            {"folder": "mine"},
+            r"retain_pictures\.captions: '0\.txt' is not there",
+        ),
+        ("forget_pictures", {"folder": "mine", "captions": "a cat"}, "'a cat' does not mention"),
+        ("retain_pictures", {"folder": "mine", "captions": "ink"}, "'ink' is to be kept but"),
+        ("retain_pictures", {"folder": "mine", "of": 1}, "retain_pictures: no field 'of'"),
+        ("retain_pictures", {"captions": "a cat"}, "retain_pictures: .*'folder'"),
+        ("retain_pictures", {"folder": 3}, "folder must be the path of a folder, got 3"),
+    ],
+)
+def test_pictures_that_cannot_be_taken(
+    content: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    field: str,
+    given: Content,
+    said: str,
+) -> None:
+    pictures(tmp_path / "mine", 1)
+    content[field] = given
+    assert run("unlearn", write(content, tmp_path)) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_the_nearest_candidates_join_the_replacements(content: Content, tmp_path: Path) -> None:
+    content["prompts"] |= {"neighbours": 1, "candidates": ["fluent", "twemoji", "noto"]}
+    content["evaluation"]["scorer"] = str(DEMO / "evaluation")
+    settings = write(content, tmp_path)
+    assert run("unlearn", settings) == 0
+    assert run("evaluate", settings) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    *before, nearest = report["concept"]["replacements"]
+    assert before == ["noto", "pixel"]
+    assert nearest in ("fluent", "twemoji")
+
+
+def test_neighbours_need_a_clip(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["prompts"] |= {"neighbours": 1, "candidates": ["fluent"]}
+    assert run("unlearn", write(content, tmp_path)) == 2
+    assert "has no CLIP beside it" in capsys.readouterr().err
+    content["prompts"]["candidates"] = []
+    assert run("prompts", write(content, tmp_path)) == 2
+    assert "candidates: none given for neighbours" in capsys.readouterr().err

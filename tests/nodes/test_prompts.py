@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import folder_paths
 import pytest
 
 from ..core.tiny_models import write_language_model
-from .pack import NODES, node_result, pack_module, refusals, run_node, schema_inputs
+from .pack import NODES, ROOT, node_result, pack_module, refusals, run_node, schema_inputs
 
 NODE = "UnlearnDiversifyPrompts"
 FEW = {"train_count": 8, "test_count": 2}
@@ -128,6 +129,18 @@ def test_neighbours_need_a_clip(folders: Path) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
     with pytest.raises(ValueError, match="neighbours: 'tiny-sd' has no CLIP beside it"):
         run_node(NODE, concept=concept(), model=model, neighbours=1, candidates="noto")
+
+
+def test_the_paper_s_clip_compares_for_models_that_bring_none(
+    folders: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(folder_paths, "user_directory", str(folders))
+    paper = tmp_path / "models" / "open_clip" / pack_module("nodes.places").PAPER_SCORER
+    shutil.copytree(ROOT / "demo" / "models" / "emoji-canvas" / "evaluation", paper)
+    (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
+    widgets = {"neighbours": 1, "candidates": "fluent, pixel", **FEW}
+    pairs, _ = node_result(NODE, concept=concept(replacements="noto"), model=model, **widgets)
+    assert set(pairs.concept.replacements) in ({"noto", "fluent"}, {"noto", "pixel"})
 
 
 def test_a_language_model_proposes_values(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
