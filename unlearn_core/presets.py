@@ -47,7 +47,7 @@ PLACES = _values(
 )
 LIGHT = _values(
     "soft light, golden hour, candle light, black and white, dramatic shadows, bright daylight, "
-    "oil painting, watercolour"
+    "neon light, morning mist"
 )
 MEDIA = _values(
     "photo, drawing, watercolour, pencil sketch, 3d render, comic panel, oil painting, woodcut"

@@ -101,9 +101,11 @@ def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
 def split_values(
     dimensions: Mapping[str, Sequence[str]], test_share: float, rng: random.Random
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-    """Disjoint train and test values of each dimension; at least one on either side."""
+    """Disjoint train and test values, at least one of each dimension on either side. What stands in
+    two dimensions is on the same side in both: else the test would ask for what was trained on."""
     train: dict[str, tuple[str, ...]] = {}
     test: dict[str, tuple[str, ...]] = {}
+    side: dict[str, bool] = {}  # whether a value is held out, wherever it stands
     for name, values in dimensions.items():
         if len(values) < 2:
             raise ValueError(
@@ -112,7 +114,17 @@ def split_values(
             )
         shuffled = rng.sample(list(values), len(values))
         held_out = min(len(values) - 1, max(1, round(test_share * len(values))))
-        test[name], train[name] = tuple(shuffled[:held_out]), tuple(shuffled[held_out:])
+        # Those that are held out already, then the free ones as chance has it, then the rest.
+        shuffled.sort(key=lambda value: {True: 0, None: 1, False: 2}[side.get(value)])
+        held_out = max(held_out, sum(side.get(value, False) for value in values))
+        test[name] = tuple(v for v in shuffled[:held_out] if side.get(v, True))
+        train[name] = tuple(v for v in shuffled if v not in test[name])
+        if not test[name] or not train[name]:
+            raise ValueError(
+                f"dimensions: all of {name!r} stands in other dimensions, too, on one side of the "
+                "split into train and test; give it words of its own, or another seed"
+            )
+        side |= {value: value in test[name] for value in values}
     return train, test
 
 

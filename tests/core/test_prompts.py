@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearn_core.concepts import ForgetConcept
+from unlearn_core.presets import PRESETS
 from unlearn_core.prompts import (
     PromptPairs,
     diversify,
@@ -33,7 +35,7 @@ vocabulary = st.lists(
 )
 grids = st.dictionaries(
     st.sampled_from(["object", "place", "mood", "time"]), vocabulary, min_size=1, max_size=3
-)
+).map(lambda grid: {name: [f"{name[0]}{value}" for value in grid[name]] for name in grid})
 
 
 @st.composite
@@ -81,6 +83,31 @@ def test_the_split_is_a_partition_with_both_sides_filled(
         assert train[name]
         assert test[name]
         assert abs(len(test[name]) - test_share * len(values)) <= 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", sorted(PRESETS))
+def test_no_preset_tests_with_a_word_that_it_trains_on(kind: str, seed: int) -> None:
+    preset = PRESETS[kind]
+    train, test = split_values(preset.dimensions, 0.25, random.Random(seed))
+    assert not {v for of in train.values() for v in of} & {v for of in test.values() for v in of}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_value_of_two_dimensions_is_on_the_same_side_in_both(seed: int) -> None:
+    grid = {"medium": ("photo", "drawing", "oil"), "look": ("oil", "photo", "soft", "dark", "old")}
+    train, test = split_values(grid, 0.4, random.Random(seed))
+    assert not {*train["medium"], *train["look"]} & {*test["medium"], *test["look"]}
+    for name, values in grid.items():
+        assert sorted((*train[name], *test[name])) == sorted(values)
+
+
+def test_a_dimension_whose_values_others_have_placed_is_refused() -> None:
+    grid = {"a": ("w", "x", "y"), "b": ("x", "y")}
+    splits = [split_values({"a": grid["a"]}, 0.3, random.Random(seed))[1] for seed in range(20)]
+    unlucky = next(seed for seed, held_out in enumerate(splits) if held_out["a"] == ("w",))
+    with pytest.raises(ValueError, match="dimensions: all of 'b' stands in other dimensions"):
+        split_values(grid, 0.3, random.Random(unlucky))
 
 
 def test_a_value_given_twice_stays_on_one_side() -> None:
