@@ -73,7 +73,9 @@ def main_inputs() -> list[io.Input]:
             max=100_000.0,
             step=0.1,
             tooltip=f"How much keeping counts against forgetting, {DEFAULT.retain_weight:g} by "
-            "default. Higher protects the rest better and forgets more slowly; 0 only forgets.",
+            "default, which goes with warm_start; without one (also scopes lora and noxattn, and "
+            "models of classes) 5 is enough, and UCE takes 10. Higher protects the rest better and "
+            "forgets more slowly; 0 only forgets.",
         ),
         io.Int.Input(
             "preview_every",
@@ -121,9 +123,9 @@ def advanced_inputs() -> list[io.Input]:
             min=0.001,
             max=1000.0,
             step=0.05,
-            tooltip=f"'ascent' pushes the concept away only up to this error, "
-            f"{DEFAULT.truncation:g} by default. Higher pushes it further away and the rest with "
-            "it. Other objectives do not use it.",
+            tooltip="'ascent' and 'ascent, stop above' push the concept away only up to this "
+            f"error, {DEFAULT.truncation:g} by default. Higher pushes it further away and the rest "
+            "with it. Other objectives do not use it.",
         ),
         io.Combo.Input(
             "retain_objective",
@@ -251,8 +253,8 @@ def advanced_inputs() -> list[io.Input]:
             default=DEFAULT.warm_start,
             tooltip="Whether to begin from an edit of the words' weights that is worked out at "
             f"once (UCE), {_on(DEFAULT.warm_start)} by default. On forgets sooner and keeps more; "
-            "off begins from your model as it is, as the paper does. Scopes that train no "
-            "cross-attention have nothing to begin from, and 'saliency' below 1 switches it off.",
+            "off begins from your model as it is, as the paper does. The scopes lora and noxattn "
+            "have nothing to begin from, and 'saliency' below 1 switches it off.",
         ),
     ]
 

@@ -90,7 +90,8 @@ class UnlearnSettings:
             instead of the model as it is; where the scope trains none, or a saliency below 1 says
             that few weights may change, there is no such edit.
         retain_weight: lambda of Theorem 4.
-        truncation: alpha; squared errors above it no longer count in ``ascent``.
+        truncation: alpha; squared errors above it no longer count in ``ascent``, and a batch whose
+            mean is above it in ``ascent, stop above``.
         npo_beta: how fast ``NPO`` fades; near 0 it is plain ascent.
         negative_guidance: eta; how far ``redirect`` aims beyond the parallel prompt, and
             ``erase`` beyond the empty one.
