@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from unlearn_core.optimizer import Change
 from unlearn_core.prompts import PromptPairs
 from unlearn_core.settings import GenerationSettings, UnlearnSettings
 from unlearn_core.unlearn import Unlearning
+
+from .tiny_models import CLASS_NAMES
 
 # From the first step on both losses have a gradient, and they conflict.
 SETTINGS = UnlearnSettings(
@@ -157,3 +160,14 @@ def test_erasing_needs_the_empty_prompt(class_folder: Path, pairs: PromptPairs) 
     sets = make_training_sets(class_model, pairs, GenerationSettings(steps=2))
     with pytest.raises(ValueError, match=r"objective 'erase \(ESD\)' needs .* choose another"):
         Unlearning(class_model, sets, replace(SETTINGS, scope="full", objective=ERASE))
+
+
+def test_erasing_takes_the_label_of_no_class_for_the_empty_prompt(
+    dit_folder: Path, pairs: PromptPairs
+) -> None:
+    model = load_model(dit_folder)
+    assert model.encode_prompts(["", "cat"]).values.tolist() == [len(CLASS_NAMES), 0]
+    sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
+    run = Unlearning(model, sets, replace(SETTINGS, scope="full", steps=2, objective=ERASE))
+    assert [math.isfinite(report.forget_loss) for report in run] == [True, True]
+    assert run.result().model.changed_tensors()

@@ -109,6 +109,10 @@ class DiTHandle(_ClassHandle):
 
     vae: Any
 
+    def _label(self, prompt: str) -> int:
+        # The label after the last stands for none of the classes, as the empty prompt does.
+        return super()._label(prompt) if prompt.strip() else len(self.class_names)
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         edge = int(self.denoiser.config["sample_size"])
@@ -137,6 +141,6 @@ class DiTHandle(_ClassHandle):
     ) -> Tensor:
         noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         classes = self.encode_prompts(prompts)
-        nothing = Conditioning(torch.full_like(classes.values, len(self.class_names)))
+        nothing = self.encode_prompts([""] * len(prompts))
         predict = self.guided(classes, nothing, guidance_scale)
         return sample_dpm_solver(self.scheduler_config, noise, predict, steps, on_step)
