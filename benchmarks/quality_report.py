@@ -68,6 +68,8 @@ COLUMNS: dict[str, Callable[[Record], float | None]] = {
 SHARES = ("UA", "IRA", "CRA")
 SIDES = ("before", "after")
 OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
+ENOUGH, GAP = 0.98, 0.003  # of the hope; the paper's RGD lies 0.003 below its base model
+UNSEEN = ("twemoji", "guitar")  # no choice was made by looking at these
 SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
 SIGNED = {"alignment, train", "alignment, test"}
 ROUGH = {"CPU seconds": 0, "GiB": 1}
@@ -192,9 +194,11 @@ def bar() -> str:
     """What was hoped for, against what came of it; each method against ours on the concepts and
     seeds that both have."""
     mine = {(r["concept"]["name"], r["seed"]): r for r in records(OURS, CONCEPTS)}
+    if not mine:
+        return "Not scored yet."
     lines = [
-        "| ours, less | runs of both | harmonic mean | alignment, train and test |",
-        "| --- | --- | --- | --- |",
+        "| ours, less | runs of both | harmonic mean | | alignment, train and test | |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for method in METHODS:
         both = [
@@ -204,21 +208,17 @@ def bar() -> str:
         ]
         if not both:
             continue
-        cells = [
-            gain([figure(ours) - figure(theirs) for ours, theirs in both])
-            for figure in (mean_of_shares, both_drifts)
-        ]
+        cells = []
+        for figure in (mean_of_shares, both_drifts):
+            gains = [figure(ours) - figure(theirs) for ours, theirs in both]
+            cells += [gain(gains), verdict(gains)]
         lines.append(f"| {method} | {len(both)} | " + " | ".join(cells) + " |")
-    if not mine:
-        return "Not scored yet."
-    drifts = [both_drifts(record) for record in mine.values()]
-    accuracy = statistics.mean(COLUMNS["UA"](record) or 0.0 for record in mine.values())
     lines += [
         "",
-        f"Alignment within 0.003 of the base model's at UA ≥ 0.98: {gain(drifts)} at UA "
-        f"{accuracy:.3f}, over {len(drifts)} runs.",
+        kept_table(),
         "",
-        "Steps that raised neither loss of their own batch, to first order: "
+        "Steps that raised neither loss of their own batch, to first "
+        "order: "
         + ", ".join(
             f"{method} {1 - statistics.mean(r['rise_share'] for r in found):.1%}"
             for method in (OURS, "ours, step not restricted", "ours, GradDiff", "RG (paper)")
@@ -227,6 +227,38 @@ def bar() -> str:
         + ".",
     ]
     return "\n".join(lines)
+
+
+def kept_table() -> str:
+    """Whether ours forgets and stays within the paper's gap of the base model, for each concept and
+    over all, each side of the prompts by itself: a mean of both would hide what one of them lost.
+    """
+    sides = ("alignment, train", "alignment, test")
+    lines = [
+        f"| ours | runs | UA | {' | '.join(sides)} | UA ≥ {ENOUGH} | alignment within {GAP} |",
+        "| --- |" + " --- |" * 6,
+    ]
+    for name, concepts in [*((c, [c]) for c in CONCEPTS), ("*all*", CONCEPTS)]:
+        found = records(OURS, concepts)
+        if not found:
+            continue
+        accuracies = [COLUMNS["UA"](r) or 0.0 for r in found]
+        drifts = [[drift(side)(r) for r in found] for side in ("retain_train", "retain_test")]
+        forgotten = statistics.mean(accuracies) >= ENOUGH
+        kept = all(statistics.mean(values) >= -GAP for values in drifts)
+        cells = [cell("UA", accuracies)]
+        cells += [cell(side, values) for side, values in zip(sides, drifts, strict=True)]
+        cells += ["yes" if met else "**no**" for met in (forgotten, kept)]
+        lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def verdict(gains: list[float]) -> str:
+    """By two standard errors."""
+    if len(gains) < 3:
+        return "too few runs"
+    mean, error = statistics.mean(gains), statistics.stdev(gains) / len(gains) ** 0.5
+    return "no difference" if abs(mean) <= 2 * error else "better" if mean > 0 else "**worse**"
 
 
 def gain(differences: list[float]) -> str:
@@ -283,6 +315,8 @@ def main() -> None:
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
             table(OBJECTS),
+            "### *twemoji* and *guitar* alone, by which no choice was made",
+            table(UNSEEN),
             *full_tier(),
             "### What was hoped for, run by run",
             bar(),
