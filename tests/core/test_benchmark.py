@@ -1,0 +1,90 @@
+"""What the quality benchmark concludes from its records; the runs themselves take hours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import quality, quality_report
+from benchmarks.methods import ABLATIONS, METHODS, candidates
+
+UCE = "UCE"
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(quality, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def write(task: quality.Task, share: float, distance: float) -> None:
+    names = ("unlearning_accuracy", "in_domain_retain", "cross_domain_retain")
+    alignment = {"alignment": {"retain_train": 0.8, "retain_test": 0.8}}
+    record = {
+        "settings": asdict(task.settings),
+        "concept": {"name": task.concept},
+        "seed": task.seed,
+        "before": alignment,
+        "after": {**dict.fromkeys(names, share), **alignment},
+        "retain_distance": distance,
+        "rise_share": 0.0,
+    }
+    task.record.write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_of_those_as_good_as_the_best_the_search_takes_the_one_with_least_damage() -> None:
+    tasks = quality.tuning_tasks(UCE)
+    found = ((0.99, 0.5), (0.98, 0.2), (0.975, 0.3), (0.9, 0.0), (0.5, 0.0))
+    for task, (share, distance) in zip(tasks[:-1], found, strict=False):
+        write(task, share, distance)
+    assert quality.tuned(UCE) is None, "the search is not complete"
+    write(tasks[-1], *found[-1])
+    assert quality.tuned(UCE) == tasks[1].settings
+    scored = quality.scored_tasks(UCE, ("ink",))
+    assert [t.settings for t in scored] == [replace(tasks[1].settings, seed=s) for s in (0, 1, 2)]
+
+
+def test_a_record_of_other_settings_is_not_taken_for_this_run() -> None:
+    task = quality.tuning_tasks(UCE)[0]
+    write(task, 1.0, 0.0)
+    assert quality.read(task) is not None
+    assert quality.read(replace(task, settings=replace(task.settings, seed=1))) is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_searched_over_settings_of_its_own(method: str) -> None:
+    if method in ABLATIONS:
+        assert ABLATIONS[method] not in ABLATIONS
+        return
+    tasks = quality.tuning_tasks(method)
+    assert len({task.name for task in tasks}) == len(tasks) == len(candidates(method)) >= 4
+    assert {task.concept for task in tasks} == {quality.TUNED_ON}
+    assert quality.TUNED_ON not in quality.TIERS["small"]
+
+
+def test_ours_is_held_against_the_others_on_the_same_concepts_and_seeds() -> None:
+    for method, share in (("ours", 1.0), (UCE, 0.9)):
+        for task in quality.tuning_tasks(method):
+            write(task, share, 0.1)
+        for task in quality.scored_tasks(method, ("ink",)):
+            # Seeds differ, and so do all methods alike on each of them.
+            write(task, share - 0.01 * task.seed, 0.1)
+    written = quality_report.bar()
+    assert "| UCE | 3 | +0.1000 ± 0.0000 | better | +0.0000 ± 0.0000 | no difference |" in written
+    assert "| ink | 3 | 0.990 ± 0.010 | +0.000 ± 0.000 | +0.000 ± 0.000 | yes | yes |" in written
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([0.1, 0.1], "too few runs"),
+        ([0.1, 0.11, 0.09], "better"),
+        ([-0.1, -0.11, -0.09], "**worse**"),
+        ([0.1, -0.1, 0.05], "no difference"),
+    ],
+)
+def test_a_difference_within_two_standard_errors_is_none(gains: list[float], said: str) -> None:
+    assert quality_report.verdict(gains) == said
