@@ -17,6 +17,7 @@ from diffusers import (
 )
 from torch import Tensor
 
+from unlearn_core.models import denoiser
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import Conditioning, ModelHandle
@@ -215,6 +216,35 @@ def test_a_copy_owns_the_named_parameters_and_shares_the_rest(model: ModelHandle
         assert parameter.requires_grad is own, name
         assert torch.equal(parameter, original[name]), name
     assert not any(p.requires_grad for p in original.values())
+
+
+def test_a_full_size_model_keeps_less_for_the_way_back_and_has_the_same_gradient(
+    model: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = some_parameters(model)
+    latents, noise, t = random_batch(model)
+    encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+
+    def gradient_and_kept() -> tuple[list[Tensor], int]:
+        copy = model.trainable_copy(names)
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = copy.denoise_error(latents, encoded, noise, t).mean()
+        trained = [p for name, p in copy.named_parameters() if name in names]
+        for tensor in model.named_parameters():
+            kept.pop(tensor[1].data_ptr(), None)
+        return list(torch.autograd.grad(loss, trained)), sum(kept.values())
+
+    gradient, kept = gradient_and_kept()
+    monkeypatch.setattr(denoiser, "FULL_SIZE", 1)
+    frugal, less = gradient_and_kept()
+    torch.testing.assert_close(frugal, gradient)
+    assert less < 0.8 * kept
 
 
 def test_training_a_copy_never_changes_the_original(model: ModelHandle) -> None:
