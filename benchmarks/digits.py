@@ -30,6 +30,7 @@ from unlearn_core.objectives import RANDOM_LABEL
 from unlearn_core.settings import GenerationSettings, UnlearnSettings
 
 from .methods import PAPER
+from .quality import same_settings
 
 RESULTS = Path(__file__).parent / "results" / "digits"
 README = Path(__file__).parent / "README.md"
@@ -82,7 +83,7 @@ class Task:
         if not self.record.exists():
             return None
         found = json.loads(self.record.read_text(encoding="utf-8"))
-        return found if found["settings"] == json.loads(json.dumps(asdict(self.settings))) else None
+        return found if same_settings(found["settings"], self.settings) else None
 
 
 def settings_of(method: str, rate: float, weight: float, seed: int) -> UnlearnSettings:

@@ -34,6 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ours, not diversified": {},
     "RG (paper)": PAPER,
     "RG, not diversified": PAPER,
+    "RG, empty prompt kept": {**PAPER, "empty_share": 0.1},
     "GradDiff": {**PAPER, "method": "GradDiff"},
     "MUNBa": {**PAPER, "objective": RANDOM_LABEL, "method": NASH},
     "NPO": {**PAPER, "objective": "NPO", "method": "GradDiff"},
@@ -53,6 +54,7 @@ ABLATIONS = {
     "ours, dual cone": OURS,
     "ours, not diversified": OURS,
     "RG, not diversified": "RG (paper)",
+    "RG, empty prompt kept": "RG (paper)",
 }
 """Each takes over what the search has chosen for another, to show what a part of that one does."""
 UNDIVERSIFIED = ("ours, not diversified", "RG, not diversified")

@@ -120,7 +120,12 @@ def read(task: Task) -> dict[str, Any] | None:
     if not task.record.exists():
         return None
     found = json.loads(task.record.read_text(encoding="utf-8"))
-    return found if found["settings"] == json.loads(json.dumps(asdict(task.settings))) else None
+    return found if same_settings(found["settings"], task.settings) else None
+
+
+def same_settings(recorded: dict[str, Any], settings: UnlearnSettings) -> bool:
+    """A setting that is younger than the record counts as its default, which leaves it out."""
+    return {**asdict(UnlearnSettings()), **recorded} == json.loads(json.dumps(asdict(settings)))
 
 
 def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:

@@ -171,7 +171,7 @@ def plot() -> None:
 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    markers = "oXsDP^v<>*phd8H+x"
+    markers = "oXsDP^v<>*phd8H+x1"
     for method, marker in zip(METHODS, markers, strict=True):
         points = [
             (r["after"]["unlearning_accuracy"], drift("retain_test")(r))

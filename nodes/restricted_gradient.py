@@ -97,6 +97,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         weight_decay: float,
         keep_step: int,
         warm_start: bool,
+        empty_share: float,
         forget_pictures: OwnPictures | None = None,
         retain_pictures: OwnPictures | None = None,
     ) -> io.NodeOutput:
@@ -117,6 +118,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             weight_decay=weight_decay,
             saliency=saliency,
             warm_start=warm_start,
+            empty_share=empty_share,
             retain_weight=retain_weight,
             truncation=truncation,
             retain_objective=retain_objective,

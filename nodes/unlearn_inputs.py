@@ -256,6 +256,17 @@ def advanced_inputs() -> list[io.Input]:
             "off begins from your model as it is, as the paper does. The scopes lora and noxattn "
             "have nothing to begin from, and 'saliency' below 1 switches it off.",
         ),
+        io.Float.Input(
+            "empty_share",
+            default=DEFAULT.empty_share,
+            min=0.0,
+            max=0.9,
+            step=0.05,
+            tooltip="Share of what is to be kept that is looked at with an empty prompt, "
+            f"{DEFAULT.empty_share:g} by default. Every picture is drawn by its distance from the "
+            "empty prompt's (guidance): 'ascent' wrecks that unless 0.1 or so keep it. 'redirect' "
+            "hardly touches it.",
+        ),
     ]
 
 

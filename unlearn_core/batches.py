@@ -68,18 +68,20 @@ class TrainingSets:
     includes_parallels: bool = True
 
 
-def empty_prompt(model: ModelHandle) -> Conditioning:
-    """The empty prompt, encoded; one row.
+def empty_prompt(model: ModelHandle, settings: UnlearnSettings) -> Conditioning | None:
+    """The empty prompt, encoded, one row; None where the run has no use for it.
 
     Raises:
         ValueError: a model that knows none.
     """
+    if settings.objective != ERASE and settings.empty_share == 0:
+        return None
     try:
         return model.encode_prompts([""])
     except ValueError as error:
         raise ValueError(
-            f"objective {ERASE!r} needs a model that knows the empty prompt, "
-            f"choose another ({error})"
+            f"objective {ERASE!r} and an empty_share above 0 need a model that knows the empty "
+            f"prompt, choose another objective, and 0 ({error})"
         ) from None
 
 
@@ -95,9 +97,8 @@ class Batches:
         self.generator = torch.Generator().manual_seed(settings.seed)
         parallels = sum(len(part.retain) for part in sets.paired)
         self.more_to_keep = sum(map(len, sets.retain)) > parallels  # whom no parallel stands for
-        self.nothing = self.names = None
+        self.nothing, self.names = empty_prompt(base, settings), None
         if settings.objective == ERASE:
-            self.nothing = empty_prompt(base)
             self.names = base.encode_prompts([part.concept.alone for part in sets.pairs.each])
 
     def forget(self) -> ForgetBatch:
@@ -106,9 +107,22 @@ class Batches:
         return self._forget_rows(part, self._rows(len(part.forget)))
 
     def retain(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
-        """The retain pictures of the step, ``batch_size`` at a time: as many times as
-        ``retain_batch_factor`` says, or the whole set once. Parallels that come first leave room
-        for one batch of what joined them."""
+        """The retain pictures of the step, ``batch_size`` at a time, a share of them under the
+        empty prompt."""
+        for latents, conditioning, noise, t in self._retained(forget):
+            yield latents, self._emptied(conditioning, len(latents)), noise, t
+
+    def _emptied(self, conditioning: Conditioning, count: int) -> Conditioning:
+        share = self.settings.empty_share
+        if self.nothing is None or share == 0:
+            return conditioning
+        emptied = torch.rand(count, generator=self.generator) < share
+        rows = torch.where(emptied, count, torch.arange(count))
+        return Conditioning.cat([conditioning, self.nothing])[rows.tolist()]
+
+    def _retained(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
+        """As many times as ``retain_batch_factor`` says, or the whole set once. Parallels that come
+        first leave room for one batch of what joined them."""
         size, factor = self.settings.batch_size, self.settings.retain_batch_factor
         if factor == 0:
             for part in self.sets.retain:

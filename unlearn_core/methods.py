@@ -10,7 +10,6 @@ import torch
 from .batches import TrainingSets, empty_prompt
 from .closed_form import OnPair, edited_names, edits
 from .models.protocol import ModelHandle
-from .objectives import ERASE
 from .parameters import parameter_names
 from .settings import UCE, UnlearnSettings
 from .unlearn import StepReport, UnlearnedModel, Unlearning
@@ -67,8 +66,7 @@ def check(base: ModelHandle, settings: UnlearnSettings) -> None:
         edited_names(base)
         return
     parameter_names(base, settings.scope)
-    if settings.objective == ERASE:
-        empty_prompt(base)
+    empty_prompt(base, settings)
 
 
 def begin(

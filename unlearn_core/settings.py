@@ -84,6 +84,8 @@ class UnlearnSettings:
             0 switches it off.
         restrict_step: whether the optimizer's step is restricted too, after Adam has bent it.
         weight_decay: of AdamW.
+        empty_share: share of the retain rows whose prompt is left empty, as in the training for
+            classifier-free guidance: what guidance measures from is kept, too. 0 leaves it out.
         saliency: share of the trained weights that may change, those that matter most to the
             concept; SalUn takes half.
         warm_start: whether the run begins from UCE's edit of the keys and values of cross-attention
@@ -115,6 +117,7 @@ class UnlearnSettings:
     weight_decay: float = 0.0
     saliency: float = 1.0
     warm_start: bool = True
+    empty_share: float = 0.0
     retain_weight: float = 50.0
     truncation: float = 1.0
     negative_guidance: float = 0.25
@@ -141,6 +144,7 @@ class UnlearnSettings:
             value = getattr(self, field)
             _require(math.isfinite(value) and value >= 0, field, value, "0 or more")
         _require(0 <= self.retain_ema < 1, "retain_ema", self.retain_ema, "0 or more, below 1")
+        _require(0 <= self.empty_share < 1, "empty_share", self.empty_share, "0 or more, below 1")
         _require(0 < self.saliency <= 1, "saliency", self.saliency, "above 0, at most 1")
         if self.saliency < 1 and (self.weight_decay or self.scope == LORA):
             raise ValueError(

@@ -158,8 +158,33 @@ def test_the_mask_is_of_the_steepest_weights(sd_model: ModelHandle, sets: Traini
 def test_erasing_needs_the_empty_prompt(class_folder: Path, pairs: PromptPairs) -> None:
     class_model = load_model(class_folder)
     sets = make_training_sets(class_model, pairs, GenerationSettings(steps=2))
-    with pytest.raises(ValueError, match=r"objective 'erase \(ESD\)' needs .* choose another"):
-        Unlearning(class_model, sets, replace(SETTINGS, scope="full", objective=ERASE))
+    for asked in ({"objective": ERASE}, {"empty_share": 0.1}):
+        with pytest.raises(
+            ValueError, match=r"'erase \(ESD\)' and an empty_share .* choose another"
+        ):
+            Unlearning(class_model, sets, replace(SETTINGS, scope="full", **asked))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_share_of_what_is_kept_is_looked_at_with_an_empty_prompt(
+    sd_model: ModelHandle, sets: TrainingSets, paired: bool
+) -> None:
+    settings = replace(SETTINGS, batch_size=5, paired=paired, empty_share=0.3)
+    batches = Unlearning(sd_model, sets, settings).batches
+    empty = sd_model.encode_prompts([""]).values[0]
+    emptied: list[bool] = []
+    for _ in range(60):
+        forget = batches.forget()
+        parallel = forget.parallel_conditioning.values.clone()
+        for _, conditioning, noise, _ in batches.retain(forget):
+            is_empty = [torch.equal(row, empty) for row in conditioning.values]
+            emptied += is_empty
+            if paired:
+                assert torch.equal(noise, forget.noise)
+                kept = torch.tensor(is_empty).logical_not()
+                assert torch.equal(conditioning.values[kept], parallel[kept])
+        assert torch.equal(forget.parallel_conditioning.values, parallel)
+    assert 0.2 < sum(emptied) / len(emptied) < 0.4
 
 
 def test_erasing_takes_the_label_of_no_class_for_the_empty_prompt(

@@ -32,6 +32,7 @@ BAD: list[tuple[type, str, object]] = [
         for value in (1, "")
     ),
     *((UnlearnSettings, "retain_ema", value) for value in (-0.1, 1.0, NAN)),
+    *((UnlearnSettings, "empty_share", value) for value in (-0.1, 1.0, NAN)),
     *((UnlearnSettings, "weight_decay", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "saliency", value) for value in (0.0, 1.1, NAN)),
     *((UnlearnSettings, "npo_beta", value) for value in (0.0, -0.1, NAN, INF)),

@@ -133,6 +133,7 @@ def test_rare_inputs_are_advanced() -> None:
         "weight_decay",
         "keep_step",
         "warm_start",
+        "empty_share",
     }
     order = [name for name, inp in inputs.items() if not inp.optional]
     assert set(order[-len(rare) :]) == rare
