@@ -34,6 +34,7 @@ PLOTTED = "Forgetting against keeping: a small mark is one run, a large one a me
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 FRONT_BEGIN, FRONT_END = "<!-- results -->", "<!-- end of results -->"
 CONCEPTS = TIERS["small"]
+FIELD = tuple(method for method in METHODS if "," not in method)  # the others vary one of these
 Record = dict[str, Any]
 
 
@@ -171,17 +172,17 @@ def plot() -> None:
 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    markers = "oXsDP^v<>*phd8H+x1"
-    for method, marker in zip(METHODS, markers, strict=True):
+    colours = ("black", *(f"C{i}" for i in range(10)))
+    for method, marker, colour in zip(FIELD, "*osD^v<>Pph", colours, strict=True):
         points = [
             (r["after"]["unlearning_accuracy"], drift("retain_test")(r))
             for r in records(method, CONCEPTS)
         ]
         if not points:
             continue
-        (small,) = axes.plot(*zip(*points, strict=True), marker, ms=3, alpha=0.4)
+        axes.plot(*zip(*points, strict=True), marker, ms=3, alpha=0.4, color=colour)
         mean = [statistics.mean(values) for values in zip(*points, strict=True)]
-        axes.plot(*mean, marker, ms=9, color=small.get_color(), label=method)
+        axes.plot(*mean, marker, ms=10, color=colour, label=method)
     axes.axhline(0, color="#1b1b1f", linewidth=0.8)
     axes.set_xlabel("unlearning accuracy (to the right: forgotten)")
     axes.set_ylabel("change of alignment, held-out retain prompts (up: kept)")
@@ -288,9 +289,9 @@ def front_tables() -> tuple[str, str]:
         of_ours.append(f"| {concept} | {len(found)} | " + " | ".join([*cells, drifts]) + " |")
     names = ("UA", "IRA", "CRA", "harmonic mean", "alignment, train", "alignment, test")
     of_all = ["| method | runs | " + " | ".join(names) + " |", "| --- |" + " --- |" * 7]
-    for method in METHODS:
+    for method in FIELD:
         found = records(method, CONCEPTS)
-        if found and "," not in method:  # the benchmark's own page has the variants
+        if found:
             means = [statistics.mean(COLUMNS[name](r) or 0.0 for r in found) for name in names]
             cells = [cell(name, [mean]) for name, mean in zip(names, means, strict=True)]
             runs = f"{len(found)} of {len(CONCEPTS) * len(SEEDS)}"
