@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-import torch
 from comfy.model_management import InterruptProcessingException
 from PIL import Image
 from torch import Tensor
 
 from ..unlearn_core.dataset import LatentCache, make_training_sets
 from ..unlearn_core.evaluation.pictures import before_after, picture_strip
+from ..unlearn_core.kept import made_from
 from ..unlearn_core.methods import Run, begin
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.own_pictures import OwnPictures
@@ -131,22 +131,17 @@ class LiveJob:
         return self.keep_step or self.settings.steps
 
     def _identity(self) -> str:
-        """Equal for two runs that come to the same."""
-        own = [
-            None
-            if pictures is None
-            else [pictures.captions, pictures.alone, [_digest(p) for p in pictures.images]]
-            for pictures in (self.forget_pictures, self.retain_pictures)
-        ]
-        info = self.model.info
-        content = [
-            [info.fingerprint, info.prediction, info.mixed, info.image_size, info.vae],
-            [asdict(part) for part in self.prompts.each],
-            asdict(self.settings),
-            asdict(self.drawing),
-            own,
-        ]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        """Equal for two runs that come to the same, and show the same."""
+        made = made_from(
+            self.model,
+            self.prompts,
+            self.settings,
+            self.drawing,
+            self.forget_pictures,
+            self.retain_pictures,
+        )
+        content = json.dumps([made, self.previews.prompts])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _costs(self) -> dict[str, float]:
         """Roughly how often each phase runs the denoiser on one picture: a guided denoising step
@@ -173,8 +168,3 @@ def _end(run: LiveRun, step: int) -> None:
         run.end(KEPT, f"Kept as it was after step {step} of {run.total}.", step)
     else:
         run.end(FINISHED, "", step)
-
-
-def _digest(picture: Tensor) -> list[object]:
-    pixels = picture.to(torch.float32).contiguous().numpy().tobytes()
-    return [*picture.shape, hashlib.sha256(pixels).hexdigest()]

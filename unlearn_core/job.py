@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +17,7 @@ from .evaluation.evaluators import find_scorer
 from .evaluation.html_report import html_report
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
-from .kept import read_said, read_unlearned, write_unlearned
+from .kept import made_from, read_said, read_unlearned, write_unlearned
 from .methods import begin, check
 from .models.load import load_model
 from .neighbours import with_neighbours
@@ -117,18 +116,20 @@ class Job:
 
     def _identity(self) -> dict[str, Any]:
         """What weights left in the folder must have been made from."""
-        content = {
-            "model": self.base.info.fingerprint,
-            "concept": [asdict(part.concept) for part in self.pairs.each],
-            "unlearn": asdict(self.settings.unlearn),
-        }
-        return json.loads(json.dumps(content))
+        return made_from(
+            self.base,
+            self.pairs,
+            self.settings.unlearn,
+            self.settings.generation,
+            self.forget_pictures,
+            self.retain_pictures,
+        )
 
     def unlearned(self) -> UnlearnedModel:
         """What ``unlearn`` left in the folder.
 
         Raises:
-            ValueError: it left nothing, or not for this model, concept and settings.
+            ValueError: it left nothing, or not for this model, these prompts and settings.
         """
         file = self.folder / TENSORS
         try:
@@ -137,7 +138,7 @@ class Job:
         except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
         for section, wanted in self._identity().items():
-            if of[section] != wanted:
+            if of.get(section) != wanted:
                 raise ValueError(
                     f"{section}: what `unlearn` left in {str(self.folder)!r} was made with another "
                     f"{section} than the settings name; unlearn again, or choose another folder"

@@ -1,22 +1,63 @@
-"""What a run has made, as one file, to go on with later."""
+"""What a run has made, as one file, to go on with later, and what it was made from."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from .checkpoints.atomic import appearing
 from .models.protocol import ModelHandle
 from .models.tensors import with_tensors
+from .own_pictures import OwnPictures
 from .prompts import PromptPairs
-from .settings import UnlearnSettings
+from .settings import GenerationSettings, UnlearnSettings
 from .unlearn import StepReport, UnlearnedModel
+
+
+def made_from(
+    base: ModelHandle,
+    pairs: PromptPairs,
+    settings: UnlearnSettings,
+    drawing: GenerationSettings,
+    forget_pictures: OwnPictures | None,
+    retain_pictures: OwnPictures | None,
+) -> dict[str, Any]:
+    """All that decides what a run comes to, as JSON, by the sections of a settings file: equal for
+    two runs that come to the same. The test prompts are no part of it."""
+    info = base.info
+    content = {
+        "model": info.fingerprint,
+        "loading": [info.prediction, info.mixed, info.image_size, info.vae],
+        "concept": [asdict(part.concept) for part in pairs.each],
+        "prompts": [_digest(json.dumps([asdict(p) for p in part.train])) for part in pairs.each],
+        "unlearn": asdict(settings),
+        "generation": asdict(drawing),
+        "forget_pictures": _pictures(forget_pictures),
+        "retain_pictures": _pictures(retain_pictures),
+    }
+    return json.loads(json.dumps(content))
+
+
+def _pictures(own: OwnPictures | None) -> list[object] | None:
+    return None if own is None else [own.captions, own.alone, list(map(_picture, own.images))]
+
+
+def _picture(picture: Tensor) -> list[object]:
+    pixels = picture.to(torch.float32).contiguous().numpy().tobytes()
+    return [*picture.shape, hashlib.sha256(pixels).hexdigest()]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_unlearned(unlearned: UnlearnedModel, file: Path, said: Mapping[str, Any]) -> None:

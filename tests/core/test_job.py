@@ -112,7 +112,14 @@ def test_stages_one_by_one_make_what_run_makes(settings: Path) -> None:
 
 @pytest.mark.parametrize(
     ("section", "field", "value"),
-    [("unlearn", "steps", 3), ("concept", "synonyms", ["inky"])],
+    [
+        ("unlearn", "steps", 3),
+        ("concept", "synonyms", ["inky"]),
+        ("prompts", "seed", 1),
+        ("generation", "seed", 1),
+        ("loading", "image_size", 128),
+        ("retain_pictures", "alone", True),
+    ],
 )
 def test_a_later_stage_takes_no_weights_of_other_settings(
     content: Content,
@@ -122,11 +129,19 @@ def test_a_later_stage_takes_no_weights_of_other_settings(
     field: str,
     value: object,
 ) -> None:
+    pictures(tmp_path / "mine", 2)
+    content["retain_pictures"] = {"folder": "mine", "captions": "a cat"}
     assert run("unlearn", write(content, tmp_path)) == 0
-    content[section][field] = value
+    content.setdefault(section, {})[field] = value
     assert run("save", write(content, tmp_path)) == 2
     assert f"error: {section}: what `unlearn` left in" in capsys.readouterr().err
     assert not (tmp_path / "out" / "model").exists()
+
+
+def test_the_same_weights_may_be_judged_by_other_prompts(content: Content, tmp_path: Path) -> None:
+    assert run("unlearn", write(content, tmp_path)) == 0
+    content["prompts"]["test_count"] = 1
+    assert run("evaluate", write(content, tmp_path)) == 0
 
 
 def test_a_method_without_steps_goes_the_whole_way(content: Content, tmp_path: Path) -> None:
