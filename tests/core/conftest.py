@@ -72,8 +72,9 @@ def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def grey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with one channel, as MNIST models have."""
-    return write_class_conditional(tmp_path_factory.mktemp("models") / "tiny-grey", channels=1)
+    """The same with one channel, as MNIST models have, under the third target, the picture."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-grey"
+    return write_class_conditional(folder, channels=1, prediction_type="sample")
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import Conditioning, ModelHandle
 from unlearn_core.parameters import parameter_names
 
+from .tiny_models import write_stable_diffusion
+
 PROMPTS = ("a cat indoors", "the dog", "house by the sea")
 
 
@@ -136,6 +138,8 @@ def test_the_error_is_against_the_schedulers_target(model: ModelHandle) -> None:
     target = noise
     if scheduler.config["prediction_type"] == "v_prediction":
         target = scheduler.get_velocity(latents, noise, t)
+    if scheduler.config["prediction_type"] == "sample":
+        target = latents
     encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
     with torch.no_grad():
         noised = scheduler.add_noise(latents, noise, t)
@@ -405,13 +409,14 @@ def test_mixed_precision_stays_close(
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
-@pytest.mark.parametrize("target", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("target", ["epsilon", "v_prediction", "sample"])
 def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
-    sd_folder: Path, sd_v_folder: Path, target: str, guidance_scale: float
+    tmp_path: Path, target: str, guidance_scale: float
 ) -> None:
     """The folder opened by ``StableDiffusionPipeline``, given the same latents and solver."""
-    folder = sd_folder if target == "epsilon" else sd_v_folder
+    folder = write_stable_diffusion(tmp_path / "model", target)
     model = load_model(folder)
+    assert model.info.prediction == target
     prompts, seeds, steps = ["a cat by the sea", "dog"], [11, 12], 5
     pipeline = own_pipeline(folder)
     assert pipeline.scheduler.config["prediction_type"] == target

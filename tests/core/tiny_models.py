@@ -140,7 +140,9 @@ def write_dit(folder: Path) -> Path:
     return folder
 
 
-def write_class_conditional(folder: Path, channels: int = 3) -> Path:
+def write_class_conditional(
+    folder: Path, channels: int = 3, prediction_type: str = "epsilon"
+) -> Path:
     """Class-conditional diffusion of 8 x 8 pixels over ``CLASS_NAMES``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -151,7 +153,8 @@ def write_class_conditional(folder: Path, channels: int = 3) -> Path:
             up_block_types=("AttnUpBlock2D", "UpBlock2D"), num_class_embeds=len(CLASS_NAMES),
         )  # fmt: skip
     unet.save_pretrained(folder / "unet")
-    DDPMScheduler().save_pretrained(folder / "scheduler")
+    scheduler = DDPMScheduler(prediction_type=prediction_type)
+    scheduler.save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "ClassConditionalPipeline",
         "unet": ["diffusers", "UNet2DModel"],
