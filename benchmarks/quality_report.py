@@ -119,8 +119,8 @@ def full_tier() -> tuple[str, ...]:
 def search_table() -> str:
     """Every run of the search; in bold what it has chosen, where it is complete."""
     lines = [
-        "| method | learning rate | retain weight | " + " | ".join(OF_SEARCH) + " |",
-        "| --- | --- | --- |" + " --- |" * len(OF_SEARCH),
+        "| method | concept | learning rate | retain weight | " + " | ".join(OF_SEARCH) + " |",
+        "| --- | --- | --- | --- |" + " --- |" * len(OF_SEARCH),
     ]
     for method in METHODS:
         if method in ABLATIONS:
@@ -135,7 +135,8 @@ def search_table() -> str:
                 if (value := COLUMNS[name](record)) is not None
             ]
             name = f"**{method}**" if settings == tuned(method) else method
-            cells = (f"{settings.learning_rate:g}", f"{settings.retain_weight:g}", *figures)
+            rate, weight = f"{settings.learning_rate:g}", f"{settings.retain_weight:g}"
+            cells = (task.concept, rate, weight, *figures)
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -324,7 +325,7 @@ def main() -> None:
             bar(),
             "### What comes back",
             probe_table(),
-            f"### The search on *{TUNED_ON}*, and in bold what it chose",
+            f"### The search on *{'*, then *'.join(TUNED_ON)}*, and in bold what it chose",
             search_table(),
         )
     )

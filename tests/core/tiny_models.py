@@ -153,7 +153,7 @@ def write_class_conditional(
             up_block_types=("AttnUpBlock2D", "UpBlock2D"), num_class_embeds=len(CLASS_NAMES),
         )  # fmt: skip
     unet.save_pretrained(folder / "unet")
-    scheduler = DDPMScheduler(prediction_type=prediction_type)
+    scheduler = _built(DDPMScheduler, prediction_type=prediction_type)
     scheduler.save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "ClassConditionalPipeline",
