@@ -255,6 +255,35 @@ def kept_table() -> str:
     return "\n".join(lines)
 
 
+def rule_table() -> str:
+    """The paper's rule beside the plain sum with all else equal, the weight too: the search has
+    chosen settings for each by itself."""
+    pair = ("RG (paper)", "GradDiff")
+    heads = [f"{figure}: {method}" for figure in ("UA", "alignment", "CMMD") for method in pair]
+    lines = [
+        "| concept | learning rate | retain weight | " + " | ".join(heads) + " |",
+        "| --- | --- | --- |" + " --- |" * len(heads),
+    ]
+    theirs, plain = (
+        {
+            (task.concept, task.settings.learning_rate, task.settings.retain_weight): record
+            for task in tuning_tasks(method)
+            if (record := read(task))
+        }
+        for method in pair
+    )
+    for place in theirs:
+        if place not in plain:
+            continue
+        both = (theirs[place], plain[place])
+        cells = [f"{COLUMNS['UA'](r):.3f}" for r in both]
+        cells += [f"{both_drifts(r):+.3f}" for r in both]
+        cells += [f"{r['retain_distance']:.3f}" for r in both]
+        concept, rate, weight = place
+        lines.append(f"| {concept} | {rate:g} | {weight:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def verdict(gains: list[float]) -> str:
     """By two standard errors."""
     if len(gains) < 3:
@@ -323,6 +352,8 @@ def main() -> None:
             *full_tier(),
             "### What was hoped for, run by run",
             bar(),
+            "### The restricted gradient and the plain sum at the same settings",
+            rule_table(),
             "### What comes back",
             probe_table(),
             f"### The search on *{'*, then *'.join(TUNED_ON)}*, and in bold what it chose",
