@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
 TUNED_ON = ("pixel", "noto")  # far from all others; beside twemoji
 TUNING_PICTURES, PICTURES = 32, 64
-TOLERANCE = 0.02
+TOLERANCE, FORGOTTEN = 0.02, 0.98
 STYLES = ("ink", "twemoji")  # far from all others; with a near neighbour, noto
 OBJECTS = ("guitar", "cat")  # likewise; dog and bear are near
 TIERS = {
@@ -89,8 +89,9 @@ def tuned(method: str) -> UnlearnSettings | None:
 
 
 def search(method: str) -> tuple[list[Task], UnlearnSettings | None]:
-    """On one concept after another, those within ``TOLERANCE`` of the best harmonic mean go on;
-    of those left in the end, the one that changed the retained pictures least (CMMD) is chosen."""
+    """On one concept after another, those within ``TOLERANCE`` of the best harmonic mean go on. Of
+    those left in the end, and forgotten to a UA of ``FORGOTTEN`` if any did, the one that changed
+    the retained pictures least (CMMD) is chosen."""
     left = [replace(UnlearnSettings(), **chosen) for chosen in candidates(method)]
     made: list[Task] = []
     for concept in TUNED_ON:
@@ -104,11 +105,11 @@ def search(method: str) -> tuple[list[Task], UnlearnSettings | None]:
         # two of them is told apart by another concept, and then by the damage, which is measured
         # over all retained pictures.
         close = [
-            (record["retain_distance"], i)
+            (record["after"]["unlearning_accuracy"] < FORGOTTEN, record["retain_distance"], i)
             for i, record in enumerate(found)
             if harmonic_mean(record["after"]) >= best - TOLERANCE
         ]
-        left = [left[i] for _, i in sorted(close)]
+        left = [left[i] for _, _, i in sorted(close)]
         if len(left) == 1:
             break
     return made, left[0]

@@ -12,6 +12,7 @@ from unlearn_core.cli import say
 
 from .methods import ABLATIONS, METHODS, OURS
 from .quality import (
+    FORGOTTEN,
     OBJECTS,
     SEEDS,
     STYLES,
@@ -69,7 +70,7 @@ COLUMNS: dict[str, Callable[[Record], float | None]] = {
 SHARES = ("UA", "IRA", "CRA")
 SIDES = ("before", "after")
 OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
-ENOUGH, GAP = 0.98, 0.003  # of the hope; the paper's RGD lies 0.003 below its base model
+GAP = 0.003  # the paper's RGD lies this far below its base model
 UNSEEN = ("twemoji", "guitar")  # no choice was made by looking at these
 SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
 SIGNED = {"alignment, train", "alignment, test"}
@@ -237,7 +238,7 @@ def kept_table() -> str:
     """
     sides = ("alignment, train", "alignment, test")
     lines = [
-        f"| ours | runs | UA | {' | '.join(sides)} | UA ≥ {ENOUGH} | alignment within {GAP} |",
+        f"| ours | runs | UA | {' | '.join(sides)} | UA ≥ {FORGOTTEN} | alignment within {GAP} |",
         "| --- |" + " --- |" * 6,
     ]
     for name, concepts in [*((c, [c]) for c in CONCEPTS), ("*all*", CONCEPTS)]:
@@ -246,7 +247,7 @@ def kept_table() -> str:
             continue
         accuracies = [COLUMNS["UA"](r) or 0.0 for r in found]
         drifts = [[drift(side)(r) for r in found] for side in ("retain_train", "retain_test")]
-        forgotten = statistics.mean(accuracies) >= ENOUGH
+        forgotten = statistics.mean(accuracies) >= FORGOTTEN
         kept = all(statistics.mean(values) >= -GAP for values in drifts)
         cells = [cell("UA", accuracies)]
         cells += [cell(side, values) for side, values in zip(sides, drifts, strict=True)]

@@ -54,6 +54,16 @@ def test_the_search_goes_on_with_those_as_good_as_the_best_and_takes_the_least_d
     assert [t.settings for t in scored] == [replace(others[1].settings, seed=s) for s in (0, 1, 2)]
 
 
+def test_the_search_prefers_what_has_forgotten_enough() -> None:
+    while quality.tuned(UCE) is None:
+        for i, task in enumerate(quality.tuning_tasks(UCE)):
+            share = {1.0: 0.99, 10.0: 0.975}.get(task.settings.retain_weight, 0.5)
+            write(task, share, -0.1 * i)
+    chosen = quality.tuned(UCE)
+    assert chosen is not None
+    assert chosen.retain_weight == 1, "0.975 did less damage, but left more"
+
+
 def test_where_one_is_better_than_all_others_no_second_concept_is_asked() -> None:
     for i, task in enumerate(quality.tuning_tasks(UCE)):
         write(task, 0.9 - 0.1 * i, 0.1)
