@@ -73,9 +73,8 @@ def main_inputs() -> list[io.Input]:
             max=100_000.0,
             step=0.1,
             tooltip=f"How much keeping counts against forgetting, {DEFAULT.retain_weight:g} by "
-            "default, which goes with warm_start; without one (also scopes lora and noxattn, and "
-            "models of classes) 5 is enough, and UCE takes 10. Higher protects the rest better and "
-            "forgets more slowly; 0 only forgets.",
+            "default; UCE takes 10. Higher protects the rest better, 50 for one, and forgets more "
+            "slowly; 0 only forgets.",
         ),
         io.Int.Input(
             "preview_every",

@@ -118,7 +118,7 @@ class UnlearnSettings:
     saliency: float = 1.0
     warm_start: bool = True
     empty_share: float = 0.0
-    retain_weight: float = 50.0
+    retain_weight: float = 5.0
     truncation: float = 1.0
     negative_guidance: float = 0.25
     npo_beta: float = 0.01
