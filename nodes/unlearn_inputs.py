@@ -73,7 +73,7 @@ def main_inputs() -> list[io.Input]:
             max=100_000.0,
             step=0.1,
             tooltip=f"How much keeping counts against forgetting, {DEFAULT.retain_weight:g} by "
-            "default; UCE takes 10. Higher protects the rest better, 50 for one, and forgets more "
+            "default; UCE takes 1. Higher protects the rest better, 50 for one, and forgets more "
             "slowly; 0 only forgets.",
         ),
         io.Int.Input(
