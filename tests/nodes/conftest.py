@@ -59,6 +59,8 @@ def diffusers(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / kind).mkdir()
         places[kind] = ([str(tmp_path / kind)], {".safetensors", ".ckpt"})
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", places)
+    # Its listings name the folders of the test before, which are gone.
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
