@@ -22,8 +22,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from demo import world
 from demo.erase import job_settings
+from unlearn_core.checkpoints.atomic import appearing
 from unlearn_core.cli import CACHE, say
 from unlearn_core.dataset import LatentCache, make_training_sets
 from unlearn_core.evaluation.evaluators import find_evaluators, find_scorer
@@ -180,10 +183,7 @@ def perform(task: Task, device: str) -> None:
         job.pairs = replace(whole, train=whole.train[:1] * len(whole.train))
     # All learn from the same pictures, kept on disk: who is first must not pay for them alone.
     make_training_sets(job.base, job.pairs, settings.generation, cache=cache)
-    began = time.process_time()
-    unlearned = job.unlearn()
-    seconds = time.process_time() - began  # of work: the clock also counts what else runs here
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unlearned, cost = measured(job)
     unlearned = replace(unlearned, pairs=whole)  # all are judged by the same prompts
     job.evaluate(unlearned)
     report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
@@ -193,16 +193,41 @@ def perform(task: Task, device: str) -> None:
         "code": code(),
         "seed": task.seed,
         **{key: report[key] for key in OF_REPORT},
-        "cpu_seconds": round(seconds, 1),
+        **cost,
         "conflict_share": share(step["conflict"] for step in steps),
         "rise_share": share(
             max(step["forget_change"], step["retain_change"]) > 0 for step in steps
         ),
         "probes": probed(unlearned, cache) if task.probed else None,
-        "peak_bytes": peak * (1 if sys.platform == "darwin" else 1024),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    task.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(record, task.record)
+
+
+def measured(job: Job) -> tuple[UnlearnedModel, dict[str, float]]:
+    """What it makes, its seconds and its peak of memory. On a CPU those of the process, for the
+    clock also counts what else runs here; on a GPU those of the clock and of the device."""
+    on_gpu = job.base.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    clock = time.perf_counter if on_gpu else time.process_time
+    began = clock()
+    unlearned = job.unlearn()
+    if on_gpu:
+        torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    name = "gpu_seconds" if on_gpu else "cpu_seconds"
+    return unlearned, {name: round(clock() - began, 1), "peak_bytes": peak}
+
+
+def write_record(record: dict[str, Any], file: Path) -> None:
+    """All of it or nothing: a benchmark that is broken off goes on from its records."""
+    with appearing(file) as room:
+        text = json.dumps(record, indent=1) + "\n"
+        (room / file.name).write_text(text, encoding="utf-8")
 
 
 def probed(unlearned: UnlearnedModel, cache: LatentCache) -> dict[str, dict[str, float | None]]:

@@ -64,7 +64,7 @@ COLUMNS: dict[str, Callable[[Record], float | None]] = {
     "alignment, test": drift("retain_test"),
     "CMMD": lambda r: r["retain_distance"],
     "raised a loss": lambda r: r["rise_share"],
-    "CPU seconds": lambda r: r["cpu_seconds"],
+    "seconds": lambda r: r.get("gpu_seconds", r.get("cpu_seconds")),
     "GiB": lambda r: r["peak_bytes"] / 2**30,
 }
 SHARES = ("UA", "IRA", "CRA")
@@ -74,7 +74,7 @@ GAP = 0.003  # the paper's RGD lies this far below its base model
 UNSEEN = ("twemoji", "guitar")  # no choice was made by looking at these
 SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
 SIGNED = {"alignment, train", "alignment, test"}
-ROUGH = {"CPU seconds": 0, "GiB": 1}
+ROUGH = {"seconds": 0, "GiB": 1}
 
 
 def records(method: str, concepts: Sequence[str]) -> list[Record]:

@@ -19,6 +19,7 @@ from ..unlearn_core.neighbours import with_neighbours
 from ..unlearn_core.prompt_files import read_prompt_file, read_prompts, write_prompts
 from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, together
 from ..unlearn_core.propose import Proposer, extended
+from ..unlearn_core.settings import GenerationSettings
 from . import sockets
 from .forget_concept import words_of
 from .places import (
@@ -192,6 +193,7 @@ def _protected(
             words_of(candidates),
             count,
             find_scorer(model, scorer_for(model)),
+            drawing=GenerationSettings(),
             seed=seed,
             cache=LatentCache(cache_folder()),
             on_picture=bar.of("comparing"),

@@ -47,7 +47,8 @@ class DefineForgetConcept(io.ComfyNode):
                     tooltip="What may stand in the concept's place in prompts that must keep "
                     "working, with commas between; by default the demo model's other styles. "
                     "They are what the model is held to while it forgets: name its nearest "
-                    "neighbours. Left empty, the concept is simply dropped from those prompts.",
+                    "neighbours. Left empty, the concept is left out of those prompts, with what "
+                    "stands there for its sake, such as 'in the style of'.",
                 ),
             ],
             outputs=[

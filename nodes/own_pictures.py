@@ -32,7 +32,8 @@ class OwnPictures(io.ComfyNode):
                     default="",
                     tooltip="What the pictures show: one line for all of them, or one line for "
                     "each; none by default. In a folder, a text file beside a picture and of the "
-                    "same name counts more. To forget, a caption must name the concept; to keep, "
+                    "same name counts more than one line for all; a line for each counts more than "
+                    "the files. To forget, a caption must name the concept; to keep, "
                     "it must not.",
                 ),
                 io.Combo.Input(

@@ -23,7 +23,8 @@ def main_inputs() -> list[io.Input]:
             tooltip=f"How forgetting and keeping are weighed in each step, {DEFAULT.method!r} by "
             "default, which takes out of either what would work against the other. 'dual cone' "
             "and 'Nash (MUNBa)' weigh them in other ways; the rest are simpler baselines, for "
-            "comparison. 'UCE (closed form)' takes no steps: done in a second, and rougher.",
+            "comparison: the help page says what else to set for them. 'UCE (closed form)' takes "
+            "no steps: done in a second, and rougher.",
         ),
         io.Combo.Input(
             "objective",
@@ -43,9 +44,10 @@ def main_inputs() -> list[io.Input]:
             default=DEFAULT.scope,
             tooltip=f"Which weights may change, {DEFAULT.scope!r} by default. 'xattn': only where "
             "the words meet the picture, which needs less memory and touches the rest least. "
-            "'noxattn': everything else. 'full': all of the denoiser, also for models without "
-            "words. 'lora': small layers beside the attention, "
-            "which need the least memory and can be saved as a LoRA without loss.",
+            "'noxattn': everything else but the timestep's and the last layers, as ESD has it. "
+            "'full': all of the denoiser, also for models without words. 'lora': small layers "
+            "beside the attention, which need the least memory and can be saved as a LoRA without "
+            "loss.",
         ),
         io.Int.Input(
             "steps",

@@ -3,13 +3,13 @@
 The mathematics needs two gradients and nothing else:
 
 >>> import torch
->>> from unlearn_core import combine_, gram, restricted
->>> grad_forget, grad_retain = [torch.tensor([1.0, 0.0])], [torch.tensor([-1.0, 1.0])]
->>> products = gram(grad_forget, grad_retain)
+>>> from unlearn_core import combine, gram, restricted
+>>> grad_forget, grad_retain = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
+>>> products = gram([grad_forget], [grad_retain])  # lists: a model has many parameters
 >>> products.conflict
 True
->>> combine_(grad_forget, grad_retain, restricted(products, retain_weight=1.0))
->>> grad_forget[0]  # raises neither loss: its product with both gradients is not negative
+>>> coefficients = restricted(products, retain_weight=1.0)
+>>> combine(grad_forget, grad_retain, coefficients)  # no negative product with either gradient
 tensor([0.5000, 1.5000])
 
 A whole run, from a model folder to a saved one, is ``unlearn_core.job.Job``.
@@ -17,7 +17,7 @@ A whole run, from a model folder to a saved one, is ``unlearn_core.job.Job``.
 
 from .concepts import ForgetConcept
 from .prompts import PromptPairs, diversify
-from .restricted_gradient import Gram, combine_, gram, plain_sum, restricted
+from .restricted_gradient import Gram, combine, gram, plain_sum, restricted
 from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
 from .unlearn import StepReport, UnlearnedModel, Unlearning
 
@@ -31,7 +31,7 @@ __all__ = [
     "UnlearnSettings",
     "UnlearnedModel",
     "Unlearning",
-    "combine_",
+    "combine",
     "diversify",
     "gram",
     "plain_sum",

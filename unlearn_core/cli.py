@@ -132,6 +132,9 @@ def run(options: argparse.Namespace) -> None:
     )
     try:
         unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
+        made, wanted = len(unlearned.reports), unlearned.settings.steps
+        if 0 < made < wanted:
+            sys.stderr.write(f"unlearn: broken off after {made} of {wanted} steps\n")
         report = job.evaluate(unlearned) if options.stage in ("evaluate", "run") else None
         saved = None
         if options.stage in ("save", "run"):

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
 
+LEADS = "in the style of|in the manner of|in|by|of|with|as|like"
+GO_ON = "in|on|at|by|near|under|with|of|from|and|wearing|\\w+ing"
+"""What may follow a noun, and shows that the concept was none of its adjectives."""
+
 
 def require_words(field: str, value: object) -> None:
     """Refuse what is no list of texts; one text alone would pass for a list of its letters.
@@ -70,9 +74,20 @@ class ForgetConcept:
         return self._pattern().search(prompt) is not None
 
     def replaced_in(self, prompt: str, replacement: str) -> str:
-        """The prompt with every mention replaced; an empty replacement drops it."""
-        return re.sub(r"\s{2,}", " ", self._pattern().sub(lambda _: replacement, prompt)).strip()
+        """The prompt with every mention replaced. An empty replacement drops it, and the English
+        words that stand there for its sake: "a cat in the style of X" becomes "a cat"."""
+        if replacement:
+            found = self._pattern().sub(lambda _: replacement, prompt)
+            return re.sub(r"\s{2,}", " ", found).strip()
+        # Where the concept is the noun, its article and preposition go; where it is an adjective
+        # ("a nude man"), they are the noun's and stay.
+        noun = self._pattern(
+            rf"(?:,?\s*(?<!\w)(?:{LEADS})\s+|,\s*)?(?:(?<!\w)(?:an?|the|one)\s+)?",
+            rf"(?:\s+style)?(?=\s*(?:$|[,.;:)]|(?:{GO_ON})(?!\w)))",
+        )
+        found = self._pattern(after=r"(?:\s+style(?!\w))?").sub(" ", noun.sub(" ", prompt))
+        return re.sub(r"\s+(?=[\s,.;:)]|$)", "", found).strip(" ,")
 
-    def _pattern(self) -> re.Pattern[str]:
+    def _pattern(self, before: str = "", after: str = "") -> re.Pattern[str]:
         words = "|".join(r"\s+".join(map(re.escape, word.split())) for word in self.words)
-        return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
+        return re.compile(rf"{before}(?<!\w)(?:{words})(?!\w){after}", re.IGNORECASE)

@@ -69,6 +69,7 @@ class Job:
             prompts.neighbours,
             find_scorer(self.base, self.settings.evaluation.scorer),
             seed=prompts.seed,
+            drawing=self.settings.generation,
             cache=self.cache,
             on_picture=lambda done, total: self.on_progress("comparing", done, total, None),
         )
@@ -104,10 +105,11 @@ class Job:
 
         try:
             self._timed("unlearning", train)
-        finally:  # broken off, the steps made so far are kept
+        finally:  # broken off, the steps made so far are kept, but none is no result
             unlearned = run.result()
-            self._store(unlearned)
-            loss_chart(unlearned.reports).save(self.folder / "loss.png")
+            if unlearned.reports or not len(run):
+                self._store(unlearned)
+                loss_chart(unlearned.reports).save(self.folder / "loss.png")
         return unlearned
 
     def _store(self, unlearned: UnlearnedModel) -> None:

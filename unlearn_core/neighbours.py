@@ -82,6 +82,7 @@ def with_neighbours(
     count: int,
     scorer: ClipScorer | None,
     *,
+    drawing: GenerationSettings,
     seed: int = 0,
     cache: LatentCache | None = None,
     on_picture: OnPicture | None = None,
@@ -91,6 +92,7 @@ def with_neighbours(
 
     Args:
         templates, dimensions: of the prompts that are drawn; see ``diversify``.
+        drawing: how, but for the seed and the number at once.
 
     Raises:
         ValueError: no CLIP to compare with, or no candidate that is not a replacement already.
@@ -114,7 +116,7 @@ def with_neighbours(
         words,
         few.train,
         scorer,
-        GenerationSettings(seed=seed, batch_size=PICTURES),
+        replace(drawing, seed=seed, batch_size=PICTURES),
         cache=cache,
         on_picture=on_picture,
         on_step=on_step,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .restricted_gradient import Coefficients, Gram, into_cone
+from .restricted_gradient import Coefficients, Gram, combine, into_cone
 
 MARGIN = 1e-3  # a hair more than needed, so that rounding does not leave a rise
 
@@ -65,9 +65,8 @@ class RestrictedAdam:
             coefficients: ``(a, b)`` of the direction.
         """
         self.steps += 1
-        a, b = coefficients
         for i, (f, r) in enumerate(zip(grad_forget, grad_retain, strict=True)):
-            direction = (a * f).add_(r, alpha=b)
+            direction = combine(f, r, coefficients)
             self.means[i].lerp_(direction, 1 - self.betas[0])
             self.squares[i].lerp_(direction.square_(), 1 - self.betas[1])
 

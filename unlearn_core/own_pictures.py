@@ -62,8 +62,9 @@ def with_captions(count: int, text: str) -> tuple[str, ...]:
 
 
 def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
-    """The pictures of a folder in the order of their names, and their captions: of a ``.txt`` file
-    of the same name where there is one (as LoRA trainers have it), else of ``text``.
+    """The pictures of a folder in the order of their names, and their captions: the lines of
+    ``text`` if there is one for each; else of a ``.txt`` file of the same name where there is one
+    (as LoRA trainers have it), and the one line for all where there is none.
 
     Raises:
         ValueError: no picture or too many, one that cannot be read, or one without a caption.
@@ -93,10 +94,11 @@ def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str,
             raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
         array = np.asarray(upright).astype("float32") / 255
         images.append(torch.from_numpy(array).permute(2, 0, 1))
-    captions = tuple(
-        own.read_text(encoding="utf-8-sig").strip() if own.is_file() else caption
-        for own, caption in zip(beside, captions, strict=True)
-    )
+    if len(written) != len(files):
+        captions = tuple(
+            own.read_text(encoding="utf-8-sig").strip() if own.is_file() else caption
+            for own, caption in zip(beside, captions, strict=True)
+        )
     return tuple(images), captions
 
 

@@ -20,9 +20,12 @@ LORA_WEIGHT = re.compile(
     r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2)\.weight"
 )
 
+# ESD's code trains neither cross-attention nor these: the timestep's embedding and the last layers.
+NOT_OF_NOXATTN = re.compile(r"(.*\.attn2|time_embedding|conv_norm_out|conv_out)\..*")
+
 SCOPES: dict[str, Callable[[str], bool]] = {
     "xattn": lambda name: ".attn2." in name,
-    "noxattn": lambda name: ".attn2." not in name,
+    "noxattn": lambda name: NOT_OF_NOXATTN.fullmatch(name) is None,
     "full": lambda name: True,
     LORA: lambda name: LORA_WEIGHT.fullmatch(name) is not None,
 }

@@ -30,7 +30,7 @@ class PromptPair:
     Attributes:
         forget: mentions the concept.
         retain: the same prompt with ``replacement`` in the concept's place.
-        replacement: empty where the concept was dropped.
+        replacement: empty where the concept was dropped, see ``ForgetConcept.replaced_in``.
         values: dimension -> the value that both prompts hold.
     """
 
@@ -249,17 +249,21 @@ def _draw(
     grid = list(itertools.product(*dimensions.values()))
     order = [c for _ in range(math.ceil(count / len(grid))) for c in rng.sample(grid, len(grid))]
     turns = rng.sample(replacements, len(replacements))
+    words = (concept.name, *concept.synonyms)
     rounds = math.lcm(len(templates), len(turns))
     pairs = []
     for i, combination in enumerate(order[:count]):
         values = dict(zip(dimensions, combination, strict=True))
-        # Shifted once a round, so that every template meets every replacement.
+        # Shifted once a round, so that every template meets every replacement. A word stays until
+        # it has met every replacement.
         template = templates[(i + i // rounds) % len(templates)]
-        word = (concept.name, *concept.synonyms)[i % (1 + len(concept.synonyms))]
+        word = words[i // len(turns) % len(words)]
         replacement = turns[i % len(turns)]
+        forget = _fill(template, word, values)
+        dropped = with_articles(concept.replaced_in(forget, ""))
         pair = PromptPair(
-            forget=_fill(template, word, values),
-            retain=_fill(template, replacement, values),
+            forget=forget,
+            retain=_fill(template, replacement, values) if replacement else dropped,
             replacement=replacement,
             values={k: v for k, v in values.items() if f"{{{k}}}" in template},
         )

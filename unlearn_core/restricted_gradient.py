@@ -64,6 +64,8 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
     return Gram(forget_forget, forget_retain, retain_retain)
 
 
+OPPOSITE = 1e-6  # inner products in fp32 tell no smaller angle from that of opposite gradients
+
 Coefficients = tuple[float, float]
 Rule = Callable[[Gram, float], Coefficients]
 
@@ -119,10 +121,15 @@ def nash(products: Gram, retain_weight: float) -> Coefficients:
     The direction ``d = x g_f + y g_r`` that maximises ``log(g_f.d) + lambda log(g_r.d)`` over a
     ball satisfies ``x (g_f.d) = 1`` and ``y (g_r.d) = lambda``. Both gradients count by their angle
     alone, not by their lengths.
+
+    Returns:
+        ``(x, y)``; zeros where the gradients are opposite, for then the two agree on no step.
     """
     if 0 in (products.forget_forget, products.retain_retain):
         return 1.0, retain_weight
-    cosine = max(products.cosine, -0.999)  # opposite players find no agreement, however long
+    cosine = products.cosine
+    if cosine < -1 + OPPOSITE:
+        return 0.0, 0.0
     # With u = x |g_f| and v = y |g_r|: u^2 = 1 - cosine p and v^2 = lambda - cosine p, where the
     # product p = u v is a root of a quadratic; in the form that cancels nothing.
     both = cosine * (1 + retain_weight)
@@ -177,10 +184,8 @@ def into_cone(products: Gram, rise_forget: float, rise_retain: float) -> Coeffic
     )
 
 
-def combine_(
-    grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor], coefficients: Coefficients
-) -> None:
-    """Overwrite ``grad_forget`` with ``a * grad_forget + b * grad_retain``: no third copy."""
+def combine(grad_forget: Tensor, grad_retain: Tensor, coefficients: Coefficients) -> Tensor:
+    """``a * grad_forget + b * grad_retain`` of one parameter, so that no second gradient of the
+    whole model is held."""
     a, b = coefficients
-    torch._foreach_mul_(list(grad_forget), a)
-    torch._foreach_add_(list(grad_forget), list(grad_retain), alpha=b)
+    return (a * grad_forget).add_(grad_retain, alpha=b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,19 @@ def _whole(field: str, value: object, least: int, most: int = 2**31) -> None:
     _require(value <= most, field, value, f"{most} or less")
 
 
-def _positive(field: str, value: float) -> None:
-    _require(math.isfinite(value) and value > 0, field, value, "positive")
+def _number(field: str, value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{field} must be a number, got {value!r}")
+    return value
+
+
+def _positive(field: str, value: object) -> None:
+    _require(_number(field, value) > 0, field, value, "positive")
+
+
+def _choice(field: str, value: object, known: Collection[str]) -> None:
+    rule = f"one of {', '.join(known)}"
+    _require(isinstance(value, str) and value in known, field, value, rule)
 
 
 @dataclass(frozen=True)
@@ -132,8 +144,7 @@ class UnlearnSettings:
             ("scope", SCOPES),
             ("schedule", SCHEDULES),
         ):
-            value = getattr(self, field)
-            _require(value in known, field, value, f"one of {', '.join(known)}")
+            _choice(field, getattr(self, field), known)
         for field in ("steps", "batch_size", "lora_rank"):
             _whole(field, getattr(self, field), 1)
         _whole("retain_batch_factor", self.retain_batch_factor, 0)
@@ -142,7 +153,9 @@ class UnlearnSettings:
             _positive(field, getattr(self, field))
         for field in ("retain_weight", "negative_guidance", "weight_decay"):
             value = getattr(self, field)
-            _require(math.isfinite(value) and value >= 0, field, value, "0 or more")
+            _require(_number(field, value) >= 0, field, value, "0 or more")
+        for field in ("retain_ema", "empty_share", "saliency"):
+            _number(field, getattr(self, field))
         _require(0 <= self.retain_ema < 1, "retain_ema", self.retain_ema, "0 or more, below 1")
         _require(0 <= self.empty_share < 1, "empty_share", self.empty_share, "0 or more, below 1")
         _require(0 < self.saliency <= 1, "saliency", self.saliency, "above 0, at most 1")
@@ -181,8 +194,7 @@ class EvaluationSettings:
         _whole("pictures", self.pictures, 1)
         path = self.scorer is None or isinstance(self.scorer, (str, Path))
         _require(path, "scorer", self.scorer, "the path of a folder")
-        known = self.probes in PROBE_CHOICES
-        _require(known, "probes", self.probes, f"one of {', '.join(PROBE_CHOICES)}")
+        _choice("probes", self.probes, PROBE_CHOICES)
 
 
 @dataclass(frozen=True)

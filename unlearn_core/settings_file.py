@@ -53,7 +53,7 @@ class PromptSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}")
-        if not isinstance(self.test_share, (int, float)):
+        if not isinstance(self.test_share, (int, float)) or isinstance(self.test_share, bool):
             raise ValueError(f"test_share must be a number, got {self.test_share!r}")
         if self.file is not None and not isinstance(self.file, (str, Path)):
             raise ValueError(f"file must be the name of a file, got {self.file!r}")

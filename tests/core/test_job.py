@@ -152,8 +152,23 @@ def test_a_method_without_steps_goes_the_whole_way(content: Content, tmp_path: P
     assert load_file(tmp_path / "out" / "unlearned.safetensors")
 
 
-def test_an_interrupt_keeps_the_steps_made_so_far(
+def test_a_run_that_makes_no_step_leaves_what_an_earlier_one_made(
     settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("unlearn", settings) == 0
+    left = settings.parent / "out" / "unlearned.safetensors"
+    made = left.read_bytes()
+
+    def fails(self: Unlearning) -> StepReport:
+        raise ValueError("a gradient is not finite")
+
+    monkeypatch.setattr(Unlearning, "_step", fails)
+    assert run("unlearn", settings) == 2
+    assert left.read_bytes() == made
+
+
+def test_an_interrupt_keeps_the_steps_made_so_far(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     step = Unlearning._step
 
@@ -165,7 +180,9 @@ def test_an_interrupt_keeps_the_steps_made_so_far(
     monkeypatch.setattr(Unlearning, "_step", second_is_interrupted)
     assert run("run", settings) == 130
     monkeypatch.undo()
+    capsys.readouterr()
     assert run("save", settings) == 0
+    assert "unlearn: broken off after 1 of 2 steps" in capsys.readouterr().err
     left = settings.parent / "out"
     assert load_file(left / "unlearned.safetensors")
     with safe_open(left / "unlearned.safetensors", "pt") as opened:

@@ -193,6 +193,8 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     images, captions = read_folder(tmp_path, "a thing")
     assert [tuple(image.shape) for image in images] == [(3, 5, 5), (3, 6, 4), (3, 8, 2)]
     assert captions == ("a thing", "a red thing", "a thing")
+    edited = ("a grey thing", "a scarlet thing", "a black thing")
+    assert read_folder(tmp_path, "\n".join(edited))[1] == edited
     assert images[1][0].min() == 1
     with pytest.raises(ValueError, match=r"captions: 'a.txt' is not there"):
         read_folder(tmp_path, "")

@@ -15,6 +15,20 @@ def test_full_is_everything_in_the_models_order(model: ModelHandle) -> None:
     assert parameter_names(model, "full") == [name for name, _ in model.named_parameters()]
 
 
+def test_noxattn_is_what_esd_u_trains(sd_model: ModelHandle) -> None:
+    """Its code leaves out what LDM calls ``attn2``, ``time_embed`` and ``out``."""
+    every = {name for name, _ in sd_model.named_parameters()}
+    left_out = (
+        every - set(parameter_names(sd_model, "noxattn")) - set(parameter_names(sd_model, "xattn"))
+    )
+    assert {name.rsplit(".", 1)[0] for name in left_out} == {
+        "time_embedding.linear_1",
+        "time_embedding.linear_2",
+        "conv_norm_out",
+        "conv_out",
+    }
+
+
 def test_xattn_is_what_reads_the_prompt(sd_model: ModelHandle) -> None:
     """In a Stable Diffusion U-Net exactly the cross-attention keys and values have the width of
     the text embeddings; the scope is their layers, with queries and outputs."""

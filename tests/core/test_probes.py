@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from unlearn_core.concepts import ForgetConcept
 from unlearn_core.dataset import draw_latents
 from unlearn_core.evaluation.evaluators import Evaluators
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.presets import PRESETS
 from unlearn_core.probes import PROBES, run_probe
 from unlearn_core.probes.relearning import PLACEHOLDER, invert, relearn
 from unlearn_core.probes.wordings import long_prompts, misspellings, paraphrases, typos
@@ -127,6 +129,22 @@ def test_wordings_fit_every_kind(kind: str) -> None:
     )
     for wording in (paraphrases, long_prompts):
         assert all(pairs.concept.is_mentioned_in(p) for p in wording(pairs.concept, pairs.test))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("person", "Ann Example"), ("nudity", "nude")])
+def test_nobody_is_called_a_thing(kind: str, name: str) -> None:
+    """A name takes no article, and nudity is no noun."""
+    preset = PRESETS[kind]
+    pairs = diversify(
+        ForgetConcept(name, kind),
+        preset.templates,
+        preset.dimensions,
+        train_count=1,
+        test_count=30,
+    )
+    for prompt in paraphrases(pairs.concept, pairs.test):
+        assert not re.search(rf"\b(an?|the|one|with) {name}", prompt)
+        assert f"{name} of" not in prompt
 
 
 def examples(model: ModelHandle, prompts: list[str]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import Counter
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn_core.concepts import ForgetConcept
+from unlearn_core.concepts import KINDS, ForgetConcept
 from unlearn_core.presets import PRESETS
 from unlearn_core.prompts import (
     PromptPairs,
@@ -193,6 +194,28 @@ def test_every_template_meets_every_replacement() -> None:
     pairs = diversify(concept, TEMPLATES, DIMENSIONS, train_count=24, test_count=8)
     met = {(pair.replacement, pair.retain.startswith(("a ", "an "))) for pair in pairs.train}
     assert len(met) == 4
+
+
+def test_every_word_meets_every_replacement() -> None:
+    """Else a synonym would be taught to mean one replacement alone."""
+    concept = ForgetConcept("ink", synonyms=("sumi",), replacements=("oil", "pencil"))
+    pairs = diversify(concept, TEMPLATES, DIMENSIONS, train_count=24, test_count=8)
+    for side in (pairs.train, pairs.test):
+        assert len({(pair.replacement, "sumi" in pair.forget) for pair in side}) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_preset_of_every_kind_reads_well_without_the_concept(kind: str) -> None:
+    preset = PRESETS[kind]
+    pairs = diversify(
+        ForgetConcept("zorn", kind),
+        preset.templates,
+        preset.dimensions,
+        train_count=60,
+        test_count=20,
+    )
+    for pair in (*pairs.train, *pairs.test):
+        assert not re.search(r"\b(an?|of|by|style)(?= (in|on|by|at|near)\b|,|$)", pair.retain)
 
 
 def test_a_seed_decides_everything() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
+from unlearn_core.models.options import LoadOptions
 from unlearn_core.objectives import OBJECTIVES
 from unlearn_core.parameters import SCOPES
 from unlearn_core.restricted_gradient import RULES
@@ -54,6 +56,29 @@ def test_a_bad_value_is_named_and_shown(settings: type, field: str, value: objec
     with pytest.raises(ValueError, match=rf"^{field} must be ") as caught:
         settings(**{field: value})
     assert str(caught.value).endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        (settings, field)
+        for settings in (GenerationSettings, UnlearnSettings, EvaluationSettings, LoadOptions)
+        for field in dataclasses.fields(settings)
+        if field.name != "generation"
+    ],
+    ids=lambda value: value.name if isinstance(value, dataclasses.Field) else value.__name__,
+)
+def test_a_value_of_another_type_is_named_and_shown(
+    settings: type, field: dataclasses.Field[Any]
+) -> None:
+    """A settings file may hold any JSON."""
+    wrong: list[object] = [{}, ["a"], {"a": 1}]
+    if field.type in ("int", "float"):
+        wrong += ["1e-3", True, None]
+    for value in wrong:
+        with pytest.raises(ValueError, match=rf"^{field.name} must be ") as caught:
+            settings(**{field.name: value})
+        assert str(caught.value).endswith(f"got {value!r}")
 
 
 @pytest.mark.parametrize("settings", [GenerationSettings, UnlearnSettings, EvaluationSettings])

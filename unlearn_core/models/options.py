@@ -30,15 +30,22 @@ class LoadOptions:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.vae is not None and not isinstance(self.vae, (str, Path)):
+            raise ValueError(f"vae must be the path of a file, got {self.vae!r}")
         size = self.image_size
-        if not isinstance(size, int) or size % 64 or not 0 <= size <= LARGEST_IMAGE:
+        if (
+            not isinstance(size, int)
+            or isinstance(size, bool)
+            or size % 64
+            or not 0 <= size <= LARGEST_IMAGE
+        ):
             raise ValueError(
                 f"image_size must be a multiple of 64 up to {LARGEST_IMAGE}, "
                 f"or 0 for the model's own, got {size!r}"
             )
         for field, known in (("prediction", PREDICTIONS), ("precision", PRECISIONS)):
             value = getattr(self, field)
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}")
 
     def is_mixed(self, large: bool, device: torch.device) -> bool:

@@ -15,6 +15,20 @@ PARAPHRASES: dict[str, tuple[str, ...]] = {
         "{rest} by {concept}",
         "{concept} artwork of {rest}",
     ),
+    "person": (
+        "{rest}, {concept}",
+        "{concept}: {rest}",
+        "portrait of {concept}, {rest}",
+        "{concept} in a picture, {rest}",
+        "it is {concept}, {rest}",
+    ),
+    "nudity": (
+        "{rest}, {concept}",
+        "{concept}: {rest}",
+        "{rest}, completely {concept}",
+        "{concept} {rest}",
+        "{concept} body, {rest}",
+    ),
     "": (
         "{rest}, {concept}",
         "{concept}: {rest}",
