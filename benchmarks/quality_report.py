@@ -71,7 +71,7 @@ SHARES = ("UA", "IRA", "CRA")
 SIDES = ("before", "after")
 OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
 GAP = 0.003  # the paper's RGD lies this far below its base model
-UNSEEN = ("twemoji", "guitar")  # no choice was made by looking at these
+UNSEEN = ("guitar",)  # no choice was made by looking at it
 SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
 SIGNED = {"alignment, train", "alignment, test"}
 ROUGH = {"seconds": 0, "GiB": 1}
@@ -348,7 +348,7 @@ def main() -> None:
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
             table(OBJECTS),
-            "### *twemoji* and *guitar* alone, by which no choice was made",
+            "### *guitar* alone, by which no choice was made",
             table(UNSEEN),
             *full_tier(),
             "### What was hoped for, run by run",
