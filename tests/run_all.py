@@ -28,6 +28,7 @@ TIERS = {
     "full-size": ("tests/checkpoints/test_in_the_server.py",),
     "comfyui": ("tests/comfyui",),
 }
+ALONGSIDE = {"core, nodes": f"--numprocesses={min(4, os.cpu_count() or 1)}"}  # of a thread each
 NO_TESTS_FOUND = 5  # pytest's exit status
 
 
@@ -78,7 +79,8 @@ def main(arguments: list[str]) -> int:
         if not places:
             continue
         print(f"\n== tests: {name}", flush=True)
-        counts = run_pytest(others, places)
+        workers = [ALONGSIDE[name]] if name in ALONGSIDE else []
+        counts = run_pytest(others, [*workers, *places])
         totals += counts
         summary[f"tests: {name}"] = as_line(counts)
 

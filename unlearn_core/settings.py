@@ -35,13 +35,13 @@ def _whole(field: str, value: object, least: int, most: int = 2**31) -> None:
 
 
 def _number(field: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise ValueError(f"{field} must be a number, got {value!r}")
     return value
 
 
 def _positive(field: str, value: object) -> None:
-    _require(_number(field, value) > 0, field, value, "positive")
+    _require(0 < _number(field, value) < math.inf, field, value, "positive")
 
 
 def _choice(field: str, value: object, known: Collection[str]) -> None:
@@ -153,7 +153,7 @@ class UnlearnSettings:
             _positive(field, getattr(self, field))
         for field in ("retain_weight", "negative_guidance", "weight_decay"):
             value = getattr(self, field)
-            _require(_number(field, value) >= 0, field, value, "0 or more")
+            _require(0 <= _number(field, value) < math.inf, field, value, "0 or more")
         for field in ("retain_ema", "empty_share", "saliency"):
             _number(field, getattr(self, field))
         _require(0 <= self.retain_ema < 1, "retain_ema", self.retain_ema, "0 or more, below 1")
