@@ -11,10 +11,10 @@ from comfy.model_management import InterruptProcessingException
 from PIL import Image
 from torch import Tensor
 
-from ..unlearn_core.dataset import LatentCache, make_training_sets
+from ..unlearn_core.dataset import LatentCache
 from ..unlearn_core.evaluation.pictures import before_after, picture_strip
 from ..unlearn_core.kept import made_from
-from ..unlearn_core.methods import Run, begin
+from ..unlearn_core.methods import Run, begin, training_sets
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.own_pictures import OwnPictures
 from ..unlearn_core.previews import PreviewPrompts
@@ -80,9 +80,10 @@ class LiveJob:
         bar = Phases(self._costs(), run.progress)
         self.before = self.previews.draw(self.model, obey_cancel, bar.of(LOOK))
         run.preview(0, picture_strip(self.before))
-        sets = make_training_sets(
+        sets = training_sets(
             self.model,
             self.prompts,
+            self.settings,
             self.drawing,
             forget_pictures=self.forget_pictures,
             retain_pictures=self.retain_pictures,
@@ -148,6 +149,7 @@ class LiveJob:
         runs it twice, a training step costs three times as much because it goes back too, and the
         edit reads a pair of prompts in less time than that."""
         pairs = sum(len(part.train) for part in self.prompts.each)
+        drawn = 0 if self.settings.method == UCE else 2 * pairs
         picture = self.drawing.steps * 2
         look = len(self.previews.prompts) * picture
         retained = self.settings.batch_size * self.settings.retain_batch_factor or pairs
@@ -155,7 +157,7 @@ class LiveJob:
         looks = self.last_step // self.preview_every if self.preview_every else 1
         return {
             LOOK: look,
-            IMAGES: 2 * pairs * picture,
+            IMAGES: drawn * picture,
             EDIT: pairs,
             UNLEARNING: training + looks * look,
         }

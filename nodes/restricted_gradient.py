@@ -129,7 +129,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         if keep_step > steps:
             raise ValueError(f"keep_step must be {steps}, the steps, or less, got {keep_step}")
         drawing = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
-        check(model, settings)
+        check(model, prompts, settings, forget_pictures, retain_pictures)
         make_room()
         with torch.inference_mode(False):  # where nodes run, and where nothing can be trained
             job = LiveJob(

@@ -100,12 +100,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
+        if options.stage in ("unlearn", "run"):
+            sys.stderr.write(
+                f"stopped: pictures and steps are kept; `evaluate` and `save` go on from the steps "
+                f"in {options.out}, if there are any\n"
+            )
         return 130
     return 0
 
 
 def run(options: argparse.Namespace) -> None:
     settings = read_settings(options.settings)
+    if "device" in options:
+        _check_device(options.device)
     if options.stage == "prompts":
         pairs = settings.pairs()
         if settings.wants_neighbours:
@@ -131,6 +138,8 @@ def run(options: argparse.Namespace) -> None:
         on_progress=bars,
     )
     try:
+        if options.stage in ("save", "run"):
+            job.check_save(options.save_as, options.rank)
         unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
         made, wanted = len(unlearned.reports), unlearned.settings.steps
         if 0 < made < wanted:
@@ -150,6 +159,14 @@ def run(options: argparse.Namespace) -> None:
         say(f"Saved: {saved}")
     took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"Results in {options.out} ({took})")
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: {device!r} cannot be used here ({reason}); try cpu") from None
 
 
 def propose(settings: JobSettings, options: argparse.Namespace) -> None:

@@ -69,6 +69,10 @@ class ForgetConcept:
         """The prompt that asks for it and for nothing else."""
         return f"{self.name} style" if self.kind == "style" else self.name
 
+    def is_called(self, word: str) -> bool:
+        """Whether the word alone is one of the concept's, in any case."""
+        return self._pattern().fullmatch(word.strip()) is not None
+
     def is_mentioned_in(self, prompt: str) -> bool:
         """Whether the prompt holds one of the concept's words as a whole word, in any case."""
         return self._pattern().search(prompt) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
 from .concepts import ForgetConcept
-from .dataset import LatentCache, make_training_sets
+from .dataset import LatentCache
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.alignment import check_scorer
 from .evaluation.evaluators import find_scorer
@@ -18,7 +19,7 @@ from .evaluation.html_report import html_report
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
 from .kept import made_from, read_said, read_unlearned, write_unlearned
-from .methods import begin, check
+from .methods import begin, check, training_sets
 from .models.load import load_model
 from .neighbours import with_neighbours
 from .settings_file import OWN_PICTURES, JobSettings, PromptSettings
@@ -29,6 +30,7 @@ OnProgress = Callable[[str, int, int, StepReport | None], None]
 
 SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
 TENSORS = "unlearned.safetensors"
+OF_EVALUATION = ("report.html", "report.json", "before_after.png")
 
 Result = TypeVar("Result")
 
@@ -49,6 +51,9 @@ class Job:
         self.on_progress = on_progress
         self.seconds: dict[str, float] = {}
         # Before the model: what is wrong here is refused at once.
+        _check_folder("out", folder)
+        if cache is not None:
+            _check_folder("cache", cache.folder)
         self.pairs = settings.pairs()
         self.forget_pictures, self.retain_pictures = map(settings.own_pictures, OWN_PICTURES)
         if settings.evaluation.scorer is not None:
@@ -56,9 +61,11 @@ class Job:
         self.base = self._timed(
             "loading", lambda: load_model(settings.model, device, settings.loading)
         )
-        check(self.base, settings.unlearn)
+        own = self.forget_pictures, self.retain_pictures
+        check(self.base, self.pairs, settings.unlearn, *own)
         if settings.wants_neighbours:
             self.pairs = self._timed("comparing", lambda: settings.pairs(self._protect))
+            check(self.base, self.pairs, settings.unlearn, *own)
 
     def _protect(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
         return with_neighbours(
@@ -79,9 +86,10 @@ class Job:
         settings = self.settings
         sets = self._timed(
             "making images",
-            lambda: make_training_sets(
+            lambda: training_sets(
                 self.base,
                 self.pairs,
+                settings.unlearn,
                 settings.generation,
                 forget_pictures=self.forget_pictures,
                 retain_pictures=self.retain_pictures,
@@ -109,6 +117,8 @@ class Job:
             unlearned = run.result()
             if unlearned.reports or not len(run):
                 self._store(unlearned)
+                for name in OF_EVALUATION:  # an earlier one was of other weights
+                    (self.folder / name).unlink(missing_ok=True)
                 loss_chart(unlearned.reports).save(self.folder / "loss.png")
         return unlearned
 
@@ -202,6 +212,27 @@ class Job:
             self.write_report(unlearned, report)
         return saved
 
+    def check_save(self, save_as: str, rank: int) -> None:
+        """Refuse what ``save`` would refuse, before the work is done that it would save.
+
+        Raises:
+            ValueError: a kind of file that cannot be made of this model, or not here.
+        """
+        model = self.settings.model
+        if rank < 1:
+            raise ValueError(f"rank must be 1 or more, got {rank}")
+        if save_as == "checkpoint" and not model.is_file():
+            raise ValueError(
+                f"as: {model.name!r} is a folder, of which no checkpoint can be made; choose "
+                "'folder' or 'lora'"
+            )
+        for made in (self.folder / "model", self.folder / "model.safetensors"):
+            if made.exists() and model.exists() and made.samefile(model):
+                raise ValueError(
+                    f"out: {str(self.folder)!r} holds the model that you start from, which is "
+                    "never overwritten; choose another folder"
+                )
+
     def write_report(self, unlearned: UnlearnedModel, report: AlignmentReport) -> None:
         content = report_json(unlearned, report, self.seconds)
         text = json.dumps(content, indent=1) + "\n"
@@ -212,3 +243,19 @@ class Job:
         result = work()
         self.seconds[phase] = time.perf_counter() - started
         return result
+
+
+def _check_folder(field: str, folder: Path) -> None:
+    """Refuse at once what could not be written in the end. Nothing is made.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    there = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
+    )
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"{field}: cannot write into {str(folder)!r} ({error})") from None

@@ -9,10 +9,15 @@ import torch
 
 from .batches import TrainingSets, empty_prompt
 from .closed_form import OnPair, edited_names, edits
-from .models.protocol import ModelHandle
+from .dataset import LatentCache, OnPicture, make_training_sets
+from .models.protocol import ModelHandle, OnStep
+from .own_pictures import OwnPictures, captioned, check_retained
 from .parameters import parameter_names
-from .settings import UCE, UnlearnSettings
+from .prompts import PromptPairs
+from .settings import UCE, GenerationSettings, UnlearnSettings
 from .unlearn import StepReport, UnlearnedModel, Unlearning
+
+OF_CLASSES = ("class-conditional", "dit")  # families whose prompts name a class
 
 
 class Run(Protocol):
@@ -56,17 +61,70 @@ class ClosedForm:
         return UnlearnedModel(self.model, self.base, self.sets.pairs, self.settings, ())
 
 
-def check(base: ModelHandle, settings: UnlearnSettings) -> None:
-    """Refuse what could not begin, before pictures are drawn for it.
+def check(
+    base: ModelHandle,
+    pairs: PromptPairs,
+    settings: UnlearnSettings,
+    forget_pictures: OwnPictures | None = None,
+    retain_pictures: OwnPictures | None = None,
+) -> None:
+    """Refuse what could not begin or end, before pictures are drawn for it.
 
     Raises:
-        ValueError: a scope, objective or method that the model has nothing of.
+        ValueError: a scope, objective or method that the model has nothing of, a prompt that it
+            cannot express, or pictures from which a concept would learn nothing.
     """
     if settings.method == UCE:
         edited_names(base)
+        if forget_pictures is not None or retain_pictures is not None:
+            raise ValueError(
+                f"method: {UCE!r} looks at words alone; leave your own pictures out, or choose "
+                "another method"
+            )
         return
     parameter_names(base, settings.scope)
     empty_prompt(base, settings)
+    if base.info.family in OF_CLASSES:  # others express any prompt
+        for part in pairs.each:
+            for pair in (*part.train, *part.test):
+                base.encode_prompts([pair.forget, pair.retain])
+    if retain_pictures is not None:
+        check_retained(retain_pictures, pairs)
+    if forget_pictures is not None:
+        shown = {k for _, k in captioned(forget_pictures, pairs)}
+        for k, part in enumerate(pairs.each):
+            if forget_pictures.alone and k not in shown:
+                raise ValueError(
+                    f"forget_pictures.alone: no picture shows {part.concept.name!r}, of which "
+                    "nothing would be learned then; add some, or switch it off"
+                )
+
+
+def training_sets(
+    base: ModelHandle,
+    pairs: PromptPairs,
+    settings: UnlearnSettings,
+    drawing: GenerationSettings,
+    *,
+    forget_pictures: OwnPictures | None = None,
+    retain_pictures: OwnPictures | None = None,
+    cache: LatentCache | None = None,
+    on_picture: OnPicture | None = None,
+    on_step: OnStep | None = None,
+) -> TrainingSets:
+    """What ``make_training_sets`` makes; no picture for a method that looks at words alone."""
+    if settings.method == UCE:
+        return TrainingSets(pairs, (), ())
+    return make_training_sets(
+        base,
+        pairs,
+        drawing,
+        forget_pictures=forget_pictures,
+        retain_pictures=retain_pictures,
+        cache=cache,
+        on_picture=on_picture,
+        on_step=on_step,
+    )
 
 
 def begin(

@@ -9,6 +9,7 @@ _ONSETS = ("b", "br", "d", "dr", "f", "g", "k", "l", "m", "n", "p", "r", "s", "s
 _NUCLEI = ("a", "e", "i", "o", "u", "ai", "ia", "ou")
 _CODAS = ("", "l", "n", "r", "s", "th", "x", "nd", "rk")
 _FIRST = ("Elen", "Tomas", "Mirel", "Joran", "Adela", "Bruno", "Katja", "Silvan", "Noemi", "Piet")
+LARGEST = 10_000  # names of a kind; some 98,000 artists and 1,500,000 words could be made up
 _LAST = ("berg", "ov", "son", "elli", "quist", "aert", "mann", "ez")
 
 

@@ -89,17 +89,31 @@ def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str,
     for file in files:
         try:
             with Image.open(file) as opened:
-                upright = ImageOps.exif_transpose(opened).convert("RGB")
+                upright = ImageOps.exif_transpose(opened).convert("RGBA")
+                white = Image.new("RGBA", upright.size, "white")  # as most pages show it
+                upright = Image.alpha_composite(white, upright).convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
         array = np.asarray(upright).astype("float32") / 255
         images.append(torch.from_numpy(array).permute(2, 0, 1))
     if len(written) != len(files):
         captions = tuple(
-            own.read_text(encoding="utf-8-sig").strip() if own.is_file() else caption
+            _caption(own) if own.is_file() else caption
             for own, caption in zip(beside, captions, strict=True)
         )
     return tuple(images), captions
+
+
+def _caption(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"captions: {file.name!r} is no UTF-8 text ({error}); save it as UTF-8"
+        ) from None
+    if not text:
+        raise ValueError(f"captions: {file.name!r} is empty; say in it what the picture shows")
+    return text
 
 
 def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[tuple[PromptPair, int]]:

@@ -89,7 +89,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "class": Preset(
         ("{wording} {concept}",),
-        {"wording": ("a", "a picture of", "an image of", "one")},
+        {"wording": ("a photo of", "a picture of", "an image of", "a drawing of")},
     ),
 }
 """A preset for each kind of concept."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .concepts import ForgetConcept
-from .names import gibberish, made_up_names
+from .names import LARGEST, gibberish, made_up_names
 
 CONCEPT_FIELD = "concept"
 # Templates and dimensions may come from a stranger's workflow, and must not eat the memory.
@@ -157,7 +157,8 @@ def diversify(
     """
     templates = [t.strip() for t in templates if t.strip()]
     dimensions = {name: tuple(dict.fromkeys(values)) for name, values in dimensions.items()}
-    _check(templates, dimensions, train_count, test_count, test_share)
+    how_many = {"invented_names": invented_names, "gibberish_names": gibberish_names}
+    _check(templates, dimensions, train_count, test_count, test_share, how_many)
     rng = random.Random(seed)
     train, test = split_values(dimensions, test_share, rng)
     made_up = (*made_up_names(invented_names, seed), *gibberish(gibberish_names, seed))
@@ -179,6 +180,7 @@ def _check(
     train_count: int,
     test_count: int,
     test_share: float,
+    made_up: Mapping[str, int],
 ) -> None:
     if not templates:
         raise ValueError("templates: none given, write one such as 'a cat in {concept} style'")
@@ -204,6 +206,9 @@ def _check(
             f"dimensions: {combinations} combinations of their values, at most {LARGEST_GRID} can "
             "be shuffled; take out a dimension or some of the values"
         )
+    for name, count in made_up.items():
+        if not 0 <= count <= LARGEST:
+            raise ValueError(f"{name} must be 0 to {LARGEST}, got {count}")
     for name, count in (("train_count", train_count), ("test_count", test_count)):
         if count < 1:
             raise ValueError(f"{name} must be 1 or more, got {count}")

@@ -19,6 +19,7 @@ METHODS: tuple[str, ...] = (*RULES, UCE)
 PROBE_CHOICES: tuple[str, ...] = ("none", "wordings", "all")
 """No probe; other wordings; these and those that train."""
 
+LARGEST_SAMPLING = 1000  # steps: as many timesteps as the models were trained with
 LARGEST_SEED = 2**63  # torch takes seeds below 2**64, and each picture adds one
 
 
@@ -45,7 +46,7 @@ def _positive(field: str, value: object) -> None:
 
 
 def _choice(field: str, value: object, known: Collection[str]) -> None:
-    rule = f"one of {', '.join(known)}"
+    rule = f"one of {', '.join(map(repr, known))}"  # quoted: a name may hold a comma
     _require(isinstance(value, str) and value in known, field, value, rule)
 
 
@@ -66,7 +67,7 @@ class GenerationSettings:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        _whole("steps", self.steps, 1)
+        _whole("steps", self.steps, 1, LARGEST_SAMPLING)
         _whole("batch_size", self.batch_size, 1)
         _whole("seed", self.seed, 0, LARGEST_SEED)
         _positive("guidance_scale", self.guidance_scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +57,10 @@ class PromptSettings:
             raise ValueError(f"test_share must be a number, got {self.test_share!r}")
         if self.file is not None and not isinstance(self.file, (str, Path)):
             raise ValueError(f"file must be the name of a file, got {self.file!r}")
+        if self.file is not None:
+            for name in ("templates", "dimensions", "neighbours", "candidates"):
+                if getattr(self, name):
+                    raise ValueError(f"file holds whole prompts already: leave {name} out")
         if self.neighbours and not self.candidates:
             raise ValueError("candidates: none given for neighbours to choose from, write some")
 
@@ -217,9 +221,15 @@ def read_settings(file: str | Path) -> JobSettings:
     if "evaluation" in content:
         _check_fields("evaluation", content["evaluation"], EvaluationSettings)
         evaluation = dict(content["evaluation"])
-        drawing = evaluation.pop("generation", None)
-        if drawing is not None:
-            evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
+        # What is left out is drawn as the rest, but for the seed: its pictures are other ones.
+        drawing = evaluation.pop("generation", {})
+        _check_fields("evaluation.generation", drawing, GenerationSettings)
+        drawing = {
+            **content.get("generation", {}),
+            "seed": EvaluationSettings.generation.seed,
+            **drawing,
+        }
+        evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
         built = _build("evaluation", EvaluationSettings, evaluation)
         if built.scorer is not None:
             built = replace(built, scorer=file.parent / built.scorer)
@@ -269,8 +279,11 @@ def _check_fields(section: str, content: object, kind: type) -> None:
 
 def _build(section: str, kind: type[Settings], content: dict[str, Any]) -> Settings:
     _check_fields(section, content, kind)
+    for f in fields(kind):
+        if f.name not in content and f.default is MISSING and f.default_factory is MISSING:
+            raise ValueError(f"{section}: {f.name!r} is missing")
     frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
     try:
         return kind(**frozen)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{section}: {error}") from None

@@ -19,7 +19,7 @@ from unlearn_core.evaluation import AlignmentReport, Comparison, evaluate
 from unlearn_core.evaluation.alignment import ClipScorer
 from unlearn_core.evaluation.bootstrap import wilson
 from unlearn_core.evaluation.comparing import Side, build_report
-from unlearn_core.evaluation.evaluators import Evaluators, find_evaluators, find_scorer
+from unlearn_core.evaluation.evaluators import Evaluators, Seen, find_evaluators, find_scorer
 from unlearn_core.evaluation.groups import groups, nearest_words
 from unlearn_core.evaluation.judge import ConvJudge, ZeroShotJudge
 from unlearn_core.evaluation.pictures import before_after, comparison_grid, loss_chart
@@ -220,6 +220,36 @@ def test_a_picture_is_embedded_alike_in_any_company(scorer: ClipScorer) -> None:
     assert together.shape == (70, 64)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(70))
     torch.testing.assert_close(together[65:], scorer.embed_images(images[65:]))
+
+
+@pytest.mark.parametrize(
+    ("concept", "shown"),
+    [
+        (ForgetConcept("Ink"), [True, False, False]),
+        (ForgetConcept("sumi", synonyms=("ink",)), [True, False, False]),
+        (ForgetConcept("cat", "object"), None),
+    ],
+)
+def test_a_concept_is_seen_by_any_of_its_words(
+    concept: ForgetConcept, shown: list[bool] | None
+) -> None:
+    seen = Seen({"style": ["ink", "oil", None]}, None, None, None, 3)
+    assert seen.shows(concept) == shown
+
+
+def test_who_does_not_know_the_concept_does_not_judge_it() -> None:
+    """It would see the concept nowhere, before as after: a perfect score."""
+    words = {"object": ("cat", "dog")}
+    pairs = diversify(INK, ["a {object} in {concept}"], words, train_count=1, test_count=1)
+    demo = load_model(DEMO)
+    scorer = find_scorer(demo)
+    assert isinstance(find_evaluators(demo, pairs, scorer).judge, ConvJudge)
+    for changed in ({"name": "black ink"}, {"kind": "object"}):
+        other = replace(pairs, concept=replace(pairs.concept, **changed))
+        assert isinstance(find_evaluators(demo, other, scorer).judge, ZeroShotJudge)
+        nobody = find_evaluators(demo, other, None)
+        assert nobody.judge is None
+        assert any("own judge does not know" in said for said in nobody.missing)
 
 
 def test_clip_judges_a_model_that_brings_no_judge(

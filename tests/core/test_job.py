@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unlearn_core.cli import main
+from unlearn_core.settings import GenerationSettings
+from unlearn_core.settings_file import read_settings
 from unlearn_core.unlearn import StepReport, Unlearning
 
 from .tiny_models import write_language_model
@@ -100,6 +103,9 @@ def test_saved_folder_is_the_unlearned_model_for_somebody_elses_loader(
 def test_stages_one_by_one_make_what_run_makes(settings: Path) -> None:
     for stage in ("unlearn", "evaluate", "save"):
         assert run(stage, settings) == 0
+    assert (settings.parent / "out" / "report.html").is_file()
+    assert run("unlearn", settings) == 0
+    assert not (settings.parent / "out" / "report.html").exists(), "of the weights before"
     staged = load_file(settings.parent / "out" / "unlearned.safetensors")
     weights = settings.parent / "out/model/unet/diffusion_pytorch_model.safetensors"
     saved = load_file(weights)
@@ -138,6 +144,62 @@ def test_a_later_stage_takes_no_weights_of_other_settings(
     assert not (tmp_path / "out" / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", "{file}"), "error: out: cannot write into"),
+        (("--out", "{file}/below"), "error: out: cannot write into"),
+        (("--cache", "{file}"), "error: cache: cannot write into"),
+        (
+            ("--as", "checkpoint"),
+            "is a folder, of which no checkpoint can be made; choose 'folder'",
+        ),
+        (("--as", "lora", "--rank", "0"), "error: rank must be 1 or more, got 0"),
+        (("--device", "foo"), "error: device: 'foo' cannot be used here"),
+        (("--out", "{source}"), "holds the model that you start from, which is never overwritten"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    content: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    file, source = tmp_path / "file", tmp_path / "earlier"
+    file.write_text("")
+    shutil.copytree(content["model"], source / "model")
+    content["model"] = str(source / "model")
+    places = {"file": file, "source": source}
+    told = [argument.format(**places) for argument in arguments]
+    assert run("run", write(content, tmp_path), *told) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists(), "pictures were drawn before the refusal"
+
+
+def test_pictures_alone_must_show_every_concept(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other concept would be learned from nothing, in silence."""
+    pictures(tmp_path / "mine", 2)
+    content["forget_pictures"] = {"folder": "mine", "captions": "an ink cat", "alone": True}
+    other = {"name": "oil", "kind": "style", "replacements": ["noto"]}
+    content["also"] = [{"concept": other, "prompts": content["prompts"]}]
+    assert run("unlearn", write(content, tmp_path)) == 2
+    assert "forget_pictures.alone: no picture shows 'oil'" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_evaluation_draws_as_the_rest_from_seeds_of_its_own(
+    content: Content, tmp_path: Path
+) -> None:
+    content["generation"] = {"steps": 5, "guidance_scale": 2.0, "batch_size": 3, "seed": 7}
+    content["evaluation"]["generation"] = {"steps": 4}
+    assert read_settings(write(content, tmp_path)).evaluation.generation == GenerationSettings(
+        steps=4, guidance_scale=2.0, batch_size=3, seed=1_000_000
+    )
+
+
 def test_the_same_weights_may_be_judged_by_other_prompts(content: Content, tmp_path: Path) -> None:
     assert run("unlearn", write(content, tmp_path)) == 0
     content["prompts"]["test_count"] = 1
@@ -149,6 +211,8 @@ def test_a_method_without_steps_goes_the_whole_way(content: Content, tmp_path: P
     assert run("run", write(content, tmp_path)) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["steps"] == []
+    drawn = len(list((tmp_path / "cache").iterdir()))
+    assert drawn == 3 * 2, "pictures to judge by, and none to learn from"
     assert load_file(tmp_path / "out" / "unlearned.safetensors")
 
 
@@ -227,13 +291,19 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
         ("prompts", "templates", "a {concept}", "templates must be a list of texts"),
         ("prompts", "dimensions", {"object": "cat, dog"}, "dimensions.object must be a list"),
         ("prompts", "dimensions", [], "dimensions must be an object"),
-        ("prompts", "file", "missing.json", "cannot read 'missing.json'"),
+        (None, "prompts", {"file": "missing.json"}, "cannot read 'missing.json'"),
+        (
+            "prompts",
+            "file",
+            "missing.json",
+            "prompts: file holds whole prompts already: leave temp",
+        ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
         ("concept", "name", 5, "concept must be a word, got 5"),
         (None, "model", 5, "model must be the path of a model, got 5"),
         (None, "evaluation", 5, "evaluation: wanted an object, got int"),
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
-        ("evaluation", "probes", "hard", "probes must be one of none, wordings, all"),
+        ("evaluation", "probes", "hard", "probes must be one of 'none', 'wordings', 'all'"),
         ("evaluation", "scorer", 5, "scorer must be the path of a folder, got 5"),
         ("evaluation", "scorer", "nowhere", "scorer: 'nowhere' is no folder with open_clip_config"),
         (None, "model", "missing", "does not exist"),
@@ -347,3 +417,14 @@ def test_neighbours_need_a_clip(
     content["prompts"]["candidates"] = []
     assert run("prompts", write(content, tmp_path)) == 2
     assert "candidates: none given for neighbours" in capsys.readouterr().err
+
+
+def test_the_readme_s_example_is_one_that_the_demo_model_knows(tmp_path: Path) -> None:
+    readme = (DEMO.parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", readme, re.DOTALL)
+    settings = read_settings(write(json.loads(example), tmp_path))
+    judge = json.loads((DEMO / "evaluation" / "judge.json").read_text(encoding="utf-8"))
+    for name, values in settings.prompts.dimensions.items():
+        assert set(values) <= set(judge["dimensions"][name])
+    tested = {pair.forget for pair in settings.pairs().test}
+    assert len(tested) >= 5, "one prompt again and again tells little"

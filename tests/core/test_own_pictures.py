@@ -198,6 +198,14 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert images[1][0].min() == 1
     with pytest.raises(ValueError, match=r"captions: 'a.txt' is not there"):
         read_folder(tmp_path, "")
+    (tmp_path / "b.txt").write_text(" \n")
+    with pytest.raises(ValueError, match=r"captions: 'b.txt' is empty"):
+        read_folder(tmp_path, "a thing")
+    (tmp_path / "b.txt").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"captions: 'b.txt' is no UTF-8 text"):
+        read_folder(tmp_path, "a thing")
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "a.JPG", "PNG")
+    assert read_folder(tmp_path, "1\n2\n3")[0][0].min() == 1, "what is transparent is white"
     (tmp_path / "d.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"folder: 'd.png' cannot be read"):
         read_folder(tmp_path, "a thing")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearn_core.concepts import KINDS, ForgetConcept
+from unlearn_core.names import gibberish, made_up_names
 from unlearn_core.presets import PRESETS
 from unlearn_core.prompts import (
     PromptPairs,
@@ -216,6 +217,14 @@ def test_the_preset_of_every_kind_reads_well_without_the_concept(kind: str) -> N
     )
     for pair in (*pairs.train, *pairs.test):
         assert not re.search(r"\b(an?|of|by|style)(?= (in|on|by|at|near)\b|,|$)", pair.retain)
+
+
+@pytest.mark.parametrize("field", ["invented_names", "gibberish_names"])
+def test_no_more_names_than_can_be_made_up(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} must be 0 to 10000, got 100000"):
+        diversify(CONCEPT, TEMPLATES, DIMENSIONS, train_count=2, test_count=2, **{field: 100_000})
+    names = {"invented_names": made_up_names, "gibberish_names": gibberish}[field](10_000, 0)
+    assert len(set(names)) == 10_000
 
 
 def test_a_seed_decides_everything() -> None:

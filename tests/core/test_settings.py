@@ -117,5 +117,5 @@ def test_a_mask_does_not_go_with_what_it_cannot_mask() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="restricted gradient, GradDiff"):
+    with pytest.raises(ValueError, match="'restricted gradient', 'GradDiff'"):
         UnlearnSettings(method="SalUn")

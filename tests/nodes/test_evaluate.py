@@ -127,7 +127,7 @@ def test_the_folders_that_hold_a_clip_are_offered(open_clip: Path) -> None:
     [
         ({"scorer": "../tiny-clip"}, "scorer must not contain '/'"),
         ({"scorer": "empty"}, "scorer: 'empty' is not in ComfyUI's models/open_clip folder"),
-        ({"probes": "hard"}, "probes must be one of none, wordings, all, got 'hard'"),
+        ({"probes": "hard"}, "probes must be one of 'none', 'wordings', 'all', got"),
         ({"report_name": "../up"}, "report_name must not contain '/'"),
         ({"report_name": " "}, "report_name must not be empty"),
     ],

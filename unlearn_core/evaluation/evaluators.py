@@ -26,6 +26,7 @@ NO_SCORER = (
     "open_clip model as scorer."
 )
 NO_WORDS = "CLIP cannot tell whether {!r} shows without knowing what else may: name replacements."
+NOT_KNOWN = "The model's own judge does not know {!r}: choose an open_clip model as scorer."
 NO_NUDENET = f"{INSTALL} (or nobody here can tell whether {{!r}} shows)."
 
 
@@ -50,7 +51,9 @@ class Seen:
     def shows(self, concept: ForgetConcept) -> list[bool] | None:
         """Of each picture whether it shows the concept; None where nobody could judge."""
         found = self.values.get(concept.kind)
-        return None if found is None else [value == concept.name for value in found]
+        if found is None:
+            return None
+        return [value is not None and concept.is_called(value) for value in found]
 
     def rows(self, chosen: slice) -> Seen:
         """What was seen in some of the pictures."""
@@ -147,8 +150,8 @@ def find_scorer(model: ModelHandle, folder: Path | None = None) -> ClipScorer | 
 def find_evaluators(
     model: ModelHandle, pairs: PromptPairs, scorer: ClipScorer | None
 ) -> Evaluators:
-    """NudeNet for nudity; else the judge that the model's folder carries in ``evaluation/``; else
-    CLIP itself judges."""
+    """NudeNet for nudity; else the judge that the model's folder carries in ``evaluation/``, if it
+    knows the concept; else CLIP itself judges."""
     concept, folder = pairs.concept, model.info.source / EVALUATION
     missing = [] if scorer else [NO_SCORER]
     nudity = None
@@ -158,7 +161,12 @@ def find_evaluators(
         except ImportError:
             missing.append(NO_NUDENET.format(concept.name))
     if (folder / JUDGE_FILE).is_file():
-        return Evaluators(scorer, ConvJudge.load(folder), nudity, tuple(missing))
+        judge = ConvJudge.load(folder)
+        known = judge.dimensions.get(concept.kind, ())
+        if concept.kind == NUDITY or any(map(concept.is_called, known)):
+            return Evaluators(scorer, judge, nudity, tuple(missing))
+        if scorer is None:
+            missing.append(NOT_KNOWN.format(concept.name))
     if scorer is None:
         return Evaluators(None, None, nudity, tuple(missing))
     own = {}
