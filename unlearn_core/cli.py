@@ -156,7 +156,8 @@ def run(options: argparse.Namespace) -> None:
     if report is not None:
         say(f"{table(report)}\n\n{summary(report)}")
     if saved is not None:
-        say(f"Saved: {saved}")
+        held = f" (holds {100 * job.captured:.1f} % of the change)" if job.captured < 1 else ""
+        say(f"Saved: {saved}{held}")
     took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"Results in {options.out} ({took})")
 

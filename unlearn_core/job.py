@@ -50,6 +50,7 @@ class Job:
         self.settings, self.folder, self.cache = settings, folder, cache
         self.on_progress = on_progress
         self.seconds: dict[str, float] = {}
+        self.captured = 1.0  # share of the change that what was saved holds; a LoRA may hold less
         # Before the model: what is wrong here is refused at once.
         _check_folder("out", folder)
         if cache is not None:
@@ -153,7 +154,8 @@ class Job:
             if of.get(section) != wanted:
                 raise ValueError(
                     f"{section}: what `unlearn` left in {str(self.folder)!r} was made with another "
-                    f"{section} than the settings name; unlearn again, or choose another folder"
+                    f"{section} than the settings name{_difference(of.get(section), wanted)}; "
+                    "unlearn again, or choose another folder"
                 )
         self.seconds = {**seconds, **self.seconds}
         return read_unlearned(file, self.base, self.pairs, self.settings.unlearn)
@@ -196,21 +198,26 @@ class Job:
             save_as = "checkpoint" if self.settings.model.is_file() else "folder"
         savers: dict[str, Callable[[], Path]] = {
             "checkpoint": lambda: save_single_file(unlearned, file, **options),
-            "lora": lambda: (
-                save_lora(
-                    unlearned,
-                    file,
-                    rank=rank,
-                    on_tensor=lambda done, total: self.on_progress("extracting", done, total, None),
-                    **options,
-                ).path
-            ),
+            "lora": lambda: self._save_lora(unlearned, file, rank, options),
             "folder": lambda: save_diffusers_folder(unlearned, destination, **options),
         }
         saved = self._timed("saving", savers[save_as])
         if report is not None:
             self.write_report(unlearned, report)
         return saved
+
+    def _save_lora(
+        self, unlearned: UnlearnedModel, file: Path, rank: int, options: dict[str, Any]
+    ) -> Path:
+        saved = save_lora(
+            unlearned,
+            file,
+            rank=rank,
+            on_tensor=lambda done, total: self.on_progress("extracting", done, total, None),
+            **options,
+        )
+        self.captured = saved.captured
+        return saved.path
 
     def check_save(self, save_as: str, rank: int) -> None:
         """Refuse what ``save`` would refuse, before the work is done that it would save.
@@ -243,6 +250,16 @@ class Job:
         result = work()
         self.seconds[phase] = time.perf_counter() - started
         return result
+
+
+def _difference(there: object, wanted: object) -> str:
+    """The first field of a section that is another one; empty where a section has no fields."""
+    if not isinstance(there, dict) or not isinstance(wanted, dict):
+        return ""
+    for name in wanted:
+        if there.get(name) != wanted[name]:
+            return f" ({name} {there.get(name)!r}, now {wanted[name]!r})"
+    return ""
 
 
 def _check_folder(field: str, folder: Path) -> None:

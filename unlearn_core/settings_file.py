@@ -277,11 +277,15 @@ def _check_fields(section: str, content: object, kind: type) -> None:
         )
 
 
-def _build(section: str, kind: type[Settings], content: dict[str, Any]) -> Settings:
-    _check_fields(section, content, kind)
+def _check_required(section: str, content: Mapping[str, object], kind: type) -> None:
     for f in fields(kind):
         if f.name not in content and f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"{section}: {f.name!r} is missing")
+
+
+def _build(section: str, kind: type[Settings], content: dict[str, Any]) -> Settings:
+    _check_fields(section, content, kind)
+    _check_required(section, content, kind)
     frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
     try:
         return kind(**frozen)

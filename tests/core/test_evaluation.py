@@ -252,6 +252,21 @@ def test_who_does_not_know_the_concept_does_not_judge_it() -> None:
         assert any("own judge does not know" in said for said in nobody.missing)
 
 
+def test_what_the_own_judge_cannot_tell_is_said() -> None:
+    demo = load_model(DEMO)
+    known = {"object": ("cat", "dog")}
+    for concept, words, said in (
+        (INK, known, []),
+        (INK, {"subject": ("cat", "dog")}, ["Other content is not judged"]),
+        (replace(INK, replacements=("Monet",)), known, ["Alternatives are not judged"]),
+    ):
+        (name,) = words
+        template = f"a {{{name}}} in {{concept}}"
+        pairs = diversify(concept, [template], words, train_count=1, test_count=1)
+        missing = find_evaluators(demo, pairs, find_scorer(demo)).missing
+        assert [sentence.split(":")[0] for sentence in missing] == said
+
+
 def test_clip_judges_a_model_that_brings_no_judge(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:

@@ -140,7 +140,10 @@ def test_a_later_stage_takes_no_weights_of_other_settings(
     assert run("unlearn", write(content, tmp_path)) == 0
     content.setdefault(section, {})[field] = value
     assert run("save", write(content, tmp_path)) == 2
-    assert f"error: {section}: what `unlearn` left in" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"error: {section}: what `unlearn` left in" in error
+    if section in ("unlearn", "generation"):
+        assert f"now {value!r})" in error
     assert not (tmp_path / "out" / "model").exists()
 
 
@@ -175,6 +178,17 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     assert run("run", write(content, tmp_path), *told) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "cache").exists(), "pictures were drawn before the refusal"
+
+
+def test_a_lora_of_a_low_rank_says_what_it_holds(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["unlearn"]["scope"] = "full"
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert run("save", write(content, tmp_path), "--as", "lora", "--rank", "1") == 0
+    said = capsys.readouterr().out
+    (held,) = re.findall(r"Saved: .*model\.safetensors \(holds (.*) % of the change\)", said)
+    assert 0 < float(held) < 100
 
 
 def test_pictures_alone_must_show_every_concept(

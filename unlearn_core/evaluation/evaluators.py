@@ -27,6 +27,14 @@ NO_SCORER = (
 )
 NO_WORDS = "CLIP cannot tell whether {!r} shows without knowing what else may: name replacements."
 NOT_KNOWN = "The model's own judge does not know {!r}: choose an open_clip model as scorer."
+NO_CONTENT = (
+    "Other content is not judged: the model's own judge tells {} apart, and no dimension of the "
+    "prompts has one of these names."
+)
+NO_ALTERNATIVES = (
+    "Alternatives are not judged: none of the replacements is a {} that the model's own judge "
+    "knows ({})."
+)
 NO_NUDENET = f"{INSTALL} (or nobody here can tell whether {{!r}} shows)."
 
 
@@ -164,6 +172,10 @@ def find_evaluators(
         judge = ConvJudge.load(folder)
         known = judge.dimensions.get(concept.kind, ())
         if concept.kind == NUDITY or any(map(concept.is_called, known)):
+            if not set(pairs.dimensions) & set(judge.dimensions):
+                missing.append(NO_CONTENT.format(", ".join(judge.dimensions)))
+            if concept.kind != NUDITY and not set(concept.replacements) & set(known):
+                missing.append(NO_ALTERNATIVES.format(concept.kind, ", ".join(known)))
             return Evaluators(scorer, judge, nudity, tuple(missing))
         if scorer is None:
             missing.append(NOT_KNOWN.format(concept.name))
