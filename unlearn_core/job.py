@@ -120,7 +120,8 @@ class Job:
                 self._store(unlearned)
                 for name in OF_EVALUATION:  # an earlier one was of other weights
                     (self.folder / name).unlink(missing_ok=True)
-                loss_chart(unlearned.reports).save(self.folder / "loss.png")
+                if unlearned.reports:
+                    loss_chart(unlearned.reports).save(self.folder / "loss.png")
         return unlearned
 
     def _store(self, unlearned: UnlearnedModel) -> None:
