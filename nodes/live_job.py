@@ -11,10 +11,11 @@ from comfy.model_management import InterruptProcessingException
 from PIL import Image
 from torch import Tensor
 
-from ..unlearn_core.dataset import LatentCache
+from ..unlearn_core.batches import TrainingSets
+from ..unlearn_core.dataset import LatentCache, make_training_sets
 from ..unlearn_core.evaluation.pictures import before_after, picture_strip
 from ..unlearn_core.kept import made_from
-from ..unlearn_core.methods import Run, begin, training_sets
+from ..unlearn_core.methods import Run, begin
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.own_pictures import OwnPictures
 from ..unlearn_core.previews import PreviewPrompts
@@ -80,17 +81,18 @@ class LiveJob:
         bar = Phases(self._costs(), run.progress)
         self.before = self.previews.draw(self.model, obey_cancel, bar.of(LOOK))
         run.preview(0, picture_strip(self.before))
-        sets = training_sets(
-            self.model,
-            self.prompts,
-            self.settings,
-            self.drawing,
-            forget_pictures=self.forget_pictures,
-            retain_pictures=self.retain_pictures,
-            cache=LatentCache(cache_folder()),  # so that Cancel loses none of the pictures
-            on_picture=bar.of(IMAGES),
-            on_step=obey_cancel,
-        )
+        sets = TrainingSets(self.prompts, (), ())
+        if self.settings.method != UCE:  # which looks at words alone
+            sets = make_training_sets(
+                self.model,
+                self.prompts,
+                self.drawing,
+                forget_pictures=self.forget_pictures,
+                retain_pictures=self.retain_pictures,
+                cache=LatentCache(cache_folder()),  # so that Cancel loses none of the pictures
+                on_picture=bar.of(IMAGES),
+                on_step=obey_cancel,
+            )
         training = begin(self.model, sets, self.settings, bar.of(EDIT))
         try:
             self._train(training, run, bar)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .batches import TrainingSets
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
 from .concepts import ForgetConcept
-from .dataset import LatentCache
+from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
 from .evaluation.alignment import check_scorer
 from .evaluation.evaluators import find_scorer
@@ -19,9 +20,10 @@ from .evaluation.html_report import html_report
 from .evaluation.pictures import comparison_grid, loss_chart
 from .evaluation.report import report_json
 from .kept import made_from, read_said, read_unlearned, write_unlearned
-from .methods import begin, check, training_sets
+from .methods import begin, check
 from .models.load import load_model
 from .neighbours import with_neighbours
+from .settings import UCE
 from .settings_file import OWN_PICTURES, JobSettings, PromptSettings
 from .unlearn import StepReport, UnlearnedModel
 
@@ -85,19 +87,9 @@ class Job:
     def unlearn(self) -> UnlearnedModel:
         """Draw the sets, unlearn, and leave the changed tensors in the folder."""
         settings = self.settings
-        sets = self._timed(
-            "making images",
-            lambda: training_sets(
-                self.base,
-                self.pairs,
-                settings.unlearn,
-                settings.generation,
-                forget_pictures=self.forget_pictures,
-                retain_pictures=self.retain_pictures,
-                cache=self.cache,
-                on_picture=lambda done, total: self.on_progress("making images", done, total, None),
-            ),
-        )
+        sets = TrainingSets(self.pairs, (), ())
+        if settings.unlearn.method != UCE:  # which looks at words alone
+            sets = self._timed("making images", self._make_sets)
         run = self._timed(
             "first edit",
             lambda: begin(
@@ -123,6 +115,17 @@ class Job:
                 if unlearned.reports:
                     loss_chart(unlearned.reports).save(self.folder / "loss.png")
         return unlearned
+
+    def _make_sets(self) -> TrainingSets:
+        return make_training_sets(
+            self.base,
+            self.pairs,
+            self.settings.generation,
+            forget_pictures=self.forget_pictures,
+            retain_pictures=self.retain_pictures,
+            cache=self.cache,
+            on_picture=lambda done, total: self.on_progress("making images", done, total, None),
+        )
 
     def _store(self, unlearned: UnlearnedModel) -> None:
         said = {"of": self._identity(), "seconds": self.seconds}

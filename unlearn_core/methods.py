@@ -9,12 +9,11 @@ import torch
 
 from .batches import TrainingSets, empty_prompt
 from .closed_form import OnPair, edited_names, edits
-from .dataset import LatentCache, OnPicture, make_training_sets
-from .models.protocol import ModelHandle, OnStep
+from .models.protocol import ModelHandle
 from .own_pictures import OwnPictures, captioned, check_retained
 from .parameters import parameter_names
 from .prompts import PromptPairs
-from .settings import UCE, GenerationSettings, UnlearnSettings
+from .settings import UCE, UnlearnSettings
 from .unlearn import StepReport, UnlearnedModel, Unlearning
 
 OF_CLASSES = ("class-conditional", "dit")  # families whose prompts name a class
@@ -98,33 +97,6 @@ def check(
                     f"forget_pictures.alone: no picture shows {part.concept.name!r}, of which "
                     "nothing would be learned then; add some, or switch it off"
                 )
-
-
-def training_sets(
-    base: ModelHandle,
-    pairs: PromptPairs,
-    settings: UnlearnSettings,
-    drawing: GenerationSettings,
-    *,
-    forget_pictures: OwnPictures | None = None,
-    retain_pictures: OwnPictures | None = None,
-    cache: LatentCache | None = None,
-    on_picture: OnPicture | None = None,
-    on_step: OnStep | None = None,
-) -> TrainingSets:
-    """What ``make_training_sets`` makes; no picture for a method that looks at words alone."""
-    if settings.method == UCE:
-        return TrainingSets(pairs, (), ())
-    return make_training_sets(
-        base,
-        pairs,
-        drawing,
-        forget_pictures=forget_pictures,
-        retain_pictures=retain_pictures,
-        cache=cache,
-        on_picture=on_picture,
-        on_step=on_step,
-    )
 
 
 def begin(
