@@ -172,8 +172,9 @@ def find_evaluators(
         judge = ConvJudge.load(folder)
         known = judge.dimensions.get(concept.kind, ())
         if concept.kind == NUDITY or any(map(concept.is_called, known)):
-            if not set(pairs.dimensions) & set(judge.dimensions):
-                missing.append(NO_CONTENT.format(", ".join(judge.dimensions)))
+            others = set(judge.dimensions) - {concept.kind}
+            if others and not others & set(pairs.dimensions):
+                missing.append(NO_CONTENT.format(", ".join(sorted(others))))
             if concept.kind != NUDITY and not set(concept.replacements) & set(known):
                 missing.append(NO_ALTERNATIVES.format(concept.kind, ", ".join(known)))
             return Evaluators(scorer, judge, nudity, tuple(missing))
