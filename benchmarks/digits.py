@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,10 +191,14 @@ def open_tasks(methods: Sequence[str]) -> list[Task]:
     return [task for task in tasks if task.read() is None]
 
 
-def table(before: dict[str, float], retain: str, digits: Sequence[str] = DIGITS) -> str:
+def table(
+    before: Mapping[str, dict[str, float]], retain: str, digits: Sequence[str] = DIGITS
+) -> str:
+    """Means over the digits, of which ``before`` has the figures of the model that was loaded."""
     lines = ["| method | classes | UA | RA | FID | raised a loss |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
-    figures = " | ".join(f"{before[name]:.{places}f}" for name, places in FIGURES.items())
+    means = {name: statistics.mean(before[digit][name] for digit in digits) for name in FIGURES}
+    figures = " | ".join(f"{means[name]:.{places}f}" for name, places in FIGURES.items())
     lines.append(f"| *before* | {len(digits)} | {figures} | |")
     for method in METHODS:
         tasks = [t for t in scored(method) if t.retain == retain and t.digit in digits]
@@ -239,9 +243,23 @@ def against_paper() -> str:
     return "\n".join(lines)
 
 
+def search_table() -> str:
+    lines = ["| method | learning rate | retain weight | UA | RA | FID |", "| --- |" + " --- |" * 5]
+    for method in METHODS:
+        chosen = tuned(method)
+        for task in tuning(method):
+            found = task.read()
+            if found is None:
+                continue
+            shown = f"**{method}**" if task.settings == chosen else method
+            figures = " | ".join(f"{found[name]:.{places}f}" for name, places in FIGURES.items())
+            rate, weight = task.settings.learning_rate, task.settings.retain_weight
+            lines.append(f"| {shown} | {rate:g} | {weight:g} | {figures} |")
+    return "\n".join(lines)
+
+
 def write_tables(base: ModelHandle, judge: ConvJudge) -> None:
-    of_each = [measure(base, judge, digit, LatentCache(CACHE)) for digit in DIGITS]
-    before = {key: statistics.mean(found[key] for found in of_each) for key in of_each[0]}
+    before = {digit: measure(base, judge, digit, LatentCache(CACHE)) for digit in DIGITS}
     others = [digit for digit in DIGITS if digit not in (TUNED_ON, SETTLED_ON)]
     text = "\n\n".join(
         (
@@ -254,6 +272,8 @@ def write_tables(base: ModelHandle, judge: ConvJudge) -> None:
             table(before, TWO),
             "### Beside the paper's Table 1",
             against_paper(),
+            f"### The search on *{TUNED_ON}*, and in bold what it chose",
+            search_table(),
             END,
         )
     )

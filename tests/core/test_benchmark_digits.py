@@ -87,7 +87,15 @@ def test_the_table_counts_the_digits_it_is_given() -> None:
     tune("RG")
     for i, task in enumerate(digits.scored("RG")):
         write(task, i % 10 / 10, 0.9, 4.0)
-    before = {"ua": 0.0, "ra": 1.0, "fid": 1.0}
+    before = {digit: {"ua": i / 10, "ra": 1.0, "fid": 1.0} for i, digit in enumerate(DIGITS)}
     few = digits.table(before, digits.BALANCED, DIGITS[:2]).splitlines()
-    assert few[2].startswith("| *before* | 2 | 0.000 | 1.000 | 1.00 |")
+    assert few[2].startswith("| *before* | 2 | 0.050 | 1.000 | 1.00 |")
     assert few[3] == "| RG | 2 | 0.050 ± 0.071 | 0.900 ± 0.000 | 4.00 ± 0.00 | 0.25 ± 0.00 |"
+
+
+def test_the_search_s_table_marks_what_it_chose() -> None:
+    tune("RG", best=2)
+    lines = digits.search_table().splitlines()[2:]
+    assert len(lines) == len(digits.RATES) * len(digits.WEIGHTS)
+    assert [line.startswith("| **RG** |") for line in lines] == [i == 2 for i in range(6)]
+    assert lines[2] == "| **RG** | 0.0002 | 1 | 1.000 | 0.900 | 5.00 |"
