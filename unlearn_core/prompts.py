@@ -265,10 +265,13 @@ def _draw(
         word = words[i // len(turns) % len(words)]
         replacement = turns[i % len(turns)]
         forget = _fill(template, word, values)
-        dropped = with_articles(concept.replaced_in(forget, ""))
+        if replacement:
+            retain = _fill(template, replacement, values)
+        else:
+            retain = with_articles(concept.replaced_in(forget, ""))
         pair = PromptPair(
             forget=forget,
-            retain=_fill(template, replacement, values) if replacement else dropped,
+            retain=retain,
             replacement=replacement,
             values={k: v for k, v in values.items() if f"{{{k}}}" in template},
         )

@@ -218,22 +218,22 @@ def read_settings(file: str | Path) -> JobSettings:
     }
     if not isinstance(content["model"], str):
         raise ValueError(f"model must be the path of a model, got {content['model']!r}")
-    if "evaluation" in content:
-        _check_fields("evaluation", content["evaluation"], EvaluationSettings)
-        evaluation = dict(content["evaluation"])
-        # What is left out is drawn as the rest, but for the seed: its pictures are other ones.
-        drawing = evaluation.pop("generation", {})
-        _check_fields("evaluation.generation", drawing, GenerationSettings)
-        drawing = {
-            **content.get("generation", {}),
-            "seed": EvaluationSettings.generation.seed,
-            **drawing,
-        }
-        evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
-        built = _build("evaluation", EvaluationSettings, evaluation)
-        if built.scorer is not None:
-            built = replace(built, scorer=file.parent / built.scorer)
-        parsed["evaluation"] = built
+    evaluation = content.get("evaluation", {})
+    _check_fields("evaluation", evaluation, EvaluationSettings)
+    evaluation = dict(evaluation)
+    # What is left out is drawn as the rest, but for the seed: its pictures are other ones.
+    drawing = evaluation.pop("generation", {})
+    _check_fields("evaluation.generation", drawing, GenerationSettings)
+    drawing = {
+        **content.get("generation", {}),
+        "seed": EvaluationSettings.generation.seed,
+        **drawing,
+    }
+    evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
+    built = _build("evaluation", EvaluationSettings, evaluation)
+    if built.scorer is not None:
+        built = replace(built, scorer=file.parent / built.scorer)
+    parsed["evaluation"] = built
     loading = parsed.get("loading")
     if loading is not None and loading.vae is not None:
         parsed["loading"] = replace(loading, vae=file.parent / loading.vae)

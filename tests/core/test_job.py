@@ -212,6 +212,10 @@ def test_an_evaluation_draws_as_the_rest_from_seeds_of_its_own(
     assert read_settings(write(content, tmp_path)).evaluation.generation == GenerationSettings(
         steps=4, guidance_scale=2.0, batch_size=3, seed=1_000_000
     )
+    del content["evaluation"]
+    assert read_settings(write(content, tmp_path)).evaluation.generation == GenerationSettings(
+        steps=5, guidance_scale=2.0, batch_size=3, seed=1_000_000
+    )
 
 
 def test_the_same_weights_may_be_judged_by_other_prompts(content: Content, tmp_path: Path) -> None:
