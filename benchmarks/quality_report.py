@@ -71,10 +71,11 @@ SHARES = ("UA", "IRA", "CRA")
 SIDES = ("before", "after")
 OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
 GAP = 0.003  # the paper's RGD lies this far below its base model
-UNSEEN = ("guitar",)  # no choice was made by looking at it
+UNSEEN = ("guitar",)  # no choice was made for its sake
 SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
 SIGNED = {"alignment, train", "alignment, test"}
-ROUGH = {"seconds": 0, "GiB": 1}
+PROBED = "shown when probed"
+ROUGH = {"seconds": 0, "GiB": 1, PROBED: 2}
 
 
 def records(method: str, concepts: Sequence[str]) -> list[Record]:
@@ -162,7 +163,7 @@ def probe_table() -> str:
         shares = [
             [run[name][side] for run in chosen if run[name]["before"] >= SHOWN] for name in names
         ]
-        cells = [f"{statistics.mean(values):.2f}" if values else "–" for values in shares]
+        cells = [cell(PROBED, values) for values in shares]
         lines.append(f"| {method} | {len(chosen)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -248,7 +249,7 @@ def kept_table() -> str:
         accuracies = [COLUMNS["UA"](r) or 0.0 for r in found]
         drifts = [[drift(side)(r) for r in found] for side in ("retain_train", "retain_test")]
         forgotten = statistics.mean(accuracies) >= FORGOTTEN
-        kept = all(statistics.mean(values) >= -GAP for values in drifts)
+        kept = all(abs(statistics.mean(values)) <= GAP for values in drifts)
         cells = [cell("UA", accuracies)]
         cells += [cell(side, values) for side, values in zip(sides, drifts, strict=True)]
         cells += ["yes" if met else "**no**" for met in (forgotten, kept)]
@@ -348,7 +349,7 @@ def main() -> None:
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
             table(OBJECTS),
-            "### *guitar* alone, by which no choice was made",
+            "### *guitar* alone, for whose sake no choice was made",
             table(UNSEEN),
             *full_tier(),
             "### What was hoped for, run by run",

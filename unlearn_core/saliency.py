@@ -15,7 +15,8 @@ def saliency_mask(
     model: ModelHandle, parameters: Sequence[Tensor], batches: Batches, share: float
 ) -> list[Tensor]:
     """True for the ``share`` (0..1) of all weights where the training loss on the forget set has
-    its steepest gradients, one boolean tensor a parameter."""
+    its steepest gradients, one boolean tensor a parameter. Fewer, where it has no gradient in so
+    many: what the concept does not touch at all is never chosen."""
     totals = [torch.zeros_like(p) for p in parameters]
     for batch in batches.every_forget_row():
         error = model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
@@ -27,4 +28,4 @@ def saliency_mask(
     steepness = torch.cat([total.abs_().flatten() for total in totals])
     kept = max(1, round(share * len(steepness)))
     threshold = steepness.kthvalue(len(steepness) - kept + 1).values
-    return [total >= threshold for total in totals]
+    return [(total >= threshold) & (total > 0) for total in totals]

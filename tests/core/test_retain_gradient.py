@@ -18,6 +18,7 @@ from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.objectives import ERASE, ForgetBatch
 from unlearn_core.optimizer import Change
+from unlearn_core.parameters import parameter_names
 from unlearn_core.prompts import PromptPairs
 from unlearn_core.settings import GenerationSettings, UnlearnSettings
 from unlearn_core.unlearn import Unlearning
@@ -153,6 +154,22 @@ def test_the_mask_is_of_the_steepest_weights(sd_model: ModelHandle, sets: Traini
     steepness = flat(list(torch.autograd.grad(loss, parameters))).abs()
     mask = flat(unlearning.mask).bool()
     assert steepness[mask].min() >= steepness[~mask].max() * 0.999
+
+
+def test_a_mask_leaves_out_what_the_concept_does_not_touch(
+    class_folder: Path, pairs: PromptPairs
+) -> None:
+    """The other classes' embeddings have no gradient, however large the share that may change."""
+    class_model = load_model(class_folder)
+    sets = make_training_sets(class_model, pairs, GenerationSettings(steps=2))
+    settings = replace(SETTINGS, scope="full", saliency=0.9999, steps=1)
+    unlearning = Unlearning(class_model, sets, settings)
+    list(unlearning)
+    trained = zip(parameter_names(class_model, "full"), unlearning.mask, strict=True)
+    (embedding,) = (mask for name, mask in trained if "class_embedding" in name)
+    chosen = embedding.bool().any(1)
+    assert chosen[CLASS_NAMES.index("cat")]
+    assert chosen.sum() == 1
 
 
 def test_erasing_needs_the_empty_prompt(class_folder: Path, pairs: PromptPairs) -> None:
