@@ -25,6 +25,8 @@ MOST = {
     "gibberish_names": MOST_NAMES,
 }
 
+FOUND_BY_RUN = {"neighbours": 0, "language_model": NO_FILE}  # input -> where nothing is to be found
+
 
 def grid(
     preset: str, templates: str, dimensions: str
@@ -66,7 +68,8 @@ def preview(asked: Mapping[str, Any]) -> dict[str, Any]:
         asked: under "concept" and "prompts", values by the names of the widgets.
 
     Raises:
-        ValueError, KeyError, TypeError: what the nodes would refuse too.
+        ValueError, KeyError, TypeError: what the nodes would refuse too, and words that only a run
+            can find.
     """
     concept = concept_of(**asked["concept"])
     given = asked["prompts"]
@@ -74,6 +77,12 @@ def preview(asked: Mapping[str, Any]) -> dict[str, Any]:
         return as_table(read_edited(given["edited_prompts"], concept))
     if given["prompts_file"] != NO_FILE:
         return as_table(read_prompt_file(prompts_path(given["prompts_file"]), concept))
+    for name, nothing in FOUND_BY_RUN.items():
+        if given[name] != nothing:
+            raise ValueError(
+                f"{name}: a run finds the words, which takes a model: run this node once, and the "
+                f"prompts come here, to be read and edited; or set {name} to {nothing!r}"
+            )
     for name, most in MOST.items():  # which ComfyUI itself checks when a graph is queued
         if not isinstance(given[name], int) or not 0 <= given[name] <= most:
             raise ValueError(f"{name} must be a whole number up to {most}, got {given[name]!r:.80}")

@@ -116,10 +116,16 @@ def run(options: argparse.Namespace) -> None:
     if options.stage == "prompts":
         pairs = settings.pairs()
         if settings.wants_neighbours:
-            sys.stderr.write("neighbours: `unlearn` finds and adds them, for it loads the model\n")
+            sys.stderr.write(
+                "neighbours: `unlearn` finds and adds them, for it loads the model, and leaves the "
+                "whole prompts in its folder\n"
+            )
         if options.json:
             if pairs.also:
-                raise ValueError("also: a file of prompts holds one concept; leave the others out")
+                raise ValueError(
+                    "also: a file of prompts holds one concept: leave the others out, or take "
+                    "those that `unlearn` leaves in its folder"
+                )
             sys.stdout.write(write_prompts(pairs))
         else:
             for part, split in itertools.product(pairs.each, ("train", "test")):

@@ -23,6 +23,7 @@ from .kept import made_from, read_said, read_unlearned, write_unlearned
 from .methods import begin, check
 from .models.load import load_model
 from .neighbours import with_neighbours
+from .prompt_files import write_prompts
 from .settings import UCE
 from .settings_file import OWN_PICTURES, JobSettings, PromptSettings
 from .unlearn import StepReport, UnlearnedModel
@@ -130,6 +131,9 @@ class Job:
     def _store(self, unlearned: UnlearnedModel) -> None:
         said = {"of": self._identity(), "seconds": self.seconds}
         write_unlearned(unlearned, self.folder / TENSORS, said)
+        for i, part in enumerate(self.pairs.each):  # with the neighbours that were found
+            name = f"prompts-{i + 1}.json" if i else "prompts.json"
+            (self.folder / name).write_text(write_prompts(part), encoding="utf-8")
 
     def _identity(self) -> dict[str, Any]:
         """What weights left in the folder must have been made from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,27 @@ def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
 
 
 def require_concept(pairs: PromptPairs, concept: ForgetConcept, where: str) -> None:
-    """Refuse prompts that were made for another concept.
+    """Refuse prompts that were made for another concept. They may know more synonyms and
+    replacements than ``concept``: neighbours that were found when they were made, or what somebody
+    has found out who shares them.
 
     Raises:
         ValueError: naming what differs.
     """
-    for field in fields(concept):
-        given, wanted = getattr(pairs.concept, field.name), getattr(concept, field.name)
+    for name in ("name", "kind"):
+        given, wanted = getattr(pairs.concept, name), getattr(concept, name)
         if given != wanted:
             raise ValueError(
-                f"prompts: {where} was made for another concept: its {field.name} is {given!r} "
+                f"prompts: {where} was made for another concept: its {name} is {given!r} "
                 f"and not {wanted!r}; choose other prompts or change the concept"
+            )
+    for name in ("synonyms", "replacements"):
+        known = getattr(pairs.concept, name)
+        lacking = [word for word in getattr(concept, name) if word not in known]
+        if lacking:
+            raise ValueError(
+                f"prompts: {where} was made without {', '.join(map(repr, lacking))} among its "
+                f"{name}; make the prompts again, or take that out of the concept's {name}"
             )
 
 

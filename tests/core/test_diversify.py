@@ -117,10 +117,14 @@ def test_a_file_is_for_its_own_concept(cats: PromptPairs, tmp_path: Path) -> Non
     assert read_prompt_file(file, CAT) == cats
     for other, said in (
         (replace(CAT, name="lion"), "its name is 'cat' and not 'lion'"),
-        (replace(CAT, replacements=("fox",)), "its replacements is"),
+        (replace(CAT, kind="style"), "its kind is 'object' and not 'style'"),
+        (replace(CAT, synonyms=("tom",)), "without 'tom' among its synonyms"),
+        (replace(CAT, replacements=("fox", "owl")), "without 'owl' among its replacements"),
     ):
         with pytest.raises(ValueError, match=said):
             read_prompt_file(file, other)
+    # Who has it from another need not know all that this one knew.
+    assert read_prompt_file(file, ForgetConcept("cat", "object")) == cats
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="prompts: cannot read 'cats.json'"):
         read_prompt_file(file, CAT)

@@ -414,7 +414,9 @@ def test_pictures_that_cannot_be_taken(
     assert re.search(said, capsys.readouterr().err)
 
 
-def test_the_nearest_candidates_join_the_replacements(content: Content, tmp_path: Path) -> None:
+def test_the_nearest_candidates_join_the_replacements(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content["prompts"] |= {"neighbours": 1, "candidates": ["fluent", "twemoji", "noto"]}
     content["evaluation"]["scorer"] = str(DEMO / "evaluation")
     settings = write(content, tmp_path)
@@ -422,8 +424,13 @@ def test_the_nearest_candidates_join_the_replacements(content: Content, tmp_path
     assert run("evaluate", settings) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     *before, nearest = report["concept"]["replacements"]
+    capsys.readouterr()
     assert before == ["noto", "pixel"]
     assert nearest in ("fluent", "twemoji")
+    # The whole prompts, to be shared: they need no model and no CLIP.
+    content["prompts"] = {"file": "out/prompts.json"}
+    assert run("prompts", write(content, tmp_path), "--json") == 0
+    assert nearest in json.loads(capsys.readouterr().out)["concept"]["replacements"]
 
 
 def test_neighbours_need_a_clip(

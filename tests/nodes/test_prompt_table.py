@@ -38,6 +38,14 @@ def test_the_table_is_what_the_node_will_give() -> None:
     assert [row["retain"] for row in shown["test"]] == [pair.retain for pair in pairs.test]
 
 
+@pytest.mark.parametrize("widgets", [{"neighbours": 1}, {"language_model": "tiny"}])
+def test_what_only_a_run_can_find_is_not_left_out_in_silence(widgets: dict[str, Any]) -> None:
+    status, answer = table(**widgets)
+    assert status == 400
+    assert f"{next(iter(widgets))}: a run finds the words" in answer["error"]
+    assert table(edited_prompts=json.dumps(edited()), **widgets)[0] == 200
+
+
 def edited() -> dict[str, Any]:
     _, content = table()
     content["train"][0]["forget"] = "an ink whale"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import folder_paths
 import pytest
 
 from ..core.tiny_models import write_language_model
-from .pack import NODES, ROOT, node_result, pack_module, refusals, run_node, schema_inputs
+from .pack import NODES, ROOT, node_result, pack_module, refusals, run_node, schema_inputs, shown_by
 
 NODE = "UnlearnDiversifyPrompts"
 FEW = {"train_count": 8, "test_count": 2}
@@ -114,6 +115,34 @@ def test_the_nearest_candidates_join_the_replacements(folders: Path, monkeypatch
     assert chosen[0] == "noto"
     assert len(chosen) == 3
     assert set(chosen[1:]) < {"fluent", "pixel", "twemoji"}
+
+
+def test_prompts_with_neighbours_are_kept_edited_and_read_again(
+    folders: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(folder_paths, "user_directory", str(folders))
+    (model, _) = node_result("UnlearnLoadModel", model="EmojiCanvas (demo)")
+    widgets = {"neighbours": 1, "candidates": "fluent, pixel", **FEW}
+    mine = concept(replacements="noto")
+    output = run_node(NODE, concept=mine, model=model, save_as="mine", **widgets)
+    assert output.result is not None
+    found = output.result[0]
+    (table,) = shown_by(output)["unlearn_prompts"]
+    table["test"] = table["test"][:1]
+    edited, _ = node_result(NODE, concept=mine, edited_prompts=json.dumps(table), **widgets)
+    assert edited.concept == found.concept
+    assert len(edited.test) == 1
+    saved = (folders / "output" / "unlearn" / "mine.json").read_bytes()
+    (folders / "input" / "shared.json").write_bytes(saved)
+    # Somebody who has it from me need not know what I found.
+    for replacements in ("noto", ""):
+        again, _ = node_result(
+            NODE, concept=concept(replacements=replacements), prompts_file="shared.json"
+        )
+        assert again == found
+    lacking = r"was made without 'chalk' among its replacements; .* concept's replacements"
+    with pytest.raises(ValueError, match=lacking):
+        run_node(NODE, concept=concept(replacements="noto, chalk"), prompts_file="shared.json")
 
 
 @pytest.mark.parametrize(

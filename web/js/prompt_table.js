@@ -20,6 +20,8 @@ const SOURCES = [
   "preset",
   "invented_names",
   "gibberish_names",
+  "neighbours",
+  "language_model",
   "prompts_file",
   EDITED,
 ];
@@ -201,6 +203,7 @@ class PromptTable {
 
   startOver() {
     setWidget(this.node, EDITED, "");
+    this.show(null);
     this.load();
   }
 }
