@@ -33,7 +33,8 @@ from .methods import PAPER
 from .quality import same_settings, write_record
 
 RESULTS = Path(__file__).parent / "results" / "digits"
-README = Path(__file__).parent / "README.md"
+README, PLOT = Path(__file__).parent / "README.md", RESULTS.with_suffix(".png")
+PLOTTED = "UA, RA and FID of each method: a small mark is one digit, a large one the mean"
 BEGIN, END = "<!-- digits -->", "<!-- end of digits -->"
 PICTURES = 100  # of each class
 DRAWING = GenerationSettings(seed=3_000_000, batch_size=100)
@@ -258,12 +259,40 @@ def search_table() -> str:
     return "\n".join(lines)
 
 
+def plot(before: Mapping[str, dict[str, float]]) -> None:
+    """Each figure over the ten digits: a small mark a digit, a large one the mean, and a line where
+    the model was that was loaded."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.8), dpi=110, layout="constrained")
+    methods = list(METHODS)[::-1]
+    titles = ("UA (right: forgotten)", "RA (right: kept)", "FID (left: kept)")
+    panels = zip(figure.subplots(1, 3, sharey=True), FIGURES, titles, strict=True)
+    for axes, name, title in panels:
+        for place, method in enumerate(methods):
+            tasks = [task for task in scored(method) if task.retain == BALANCED]
+            values = [record[name] for task in tasks if (record := task.read())]
+            if values:
+                axes.plot(values, [place] * len(values), "o", ms=3, alpha=0.4, color="C0")
+                axes.plot(statistics.mean(values), place, "D", ms=8, color="C0")
+        axes.axvline(
+            statistics.mean(before[digit][name] for digit in DIGITS), color="#777", linewidth=0.8
+        )
+        axes.set_yticks(range(len(methods)), methods)
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    FigureCanvasAgg(figure).print_png(PLOT)
+
+
 def write_tables(base: ModelHandle, judge: ConvJudge) -> None:
     before = {digit: measure(base, judge, digit, LatentCache(CACHE)) for digit in DIGITS}
+    plot(before)
     others = [digit for digit in DIGITS if digit not in (TUNED_ON, SETTLED_ON)]
     text = "\n\n".join(
         (
             BEGIN,
+            f"![{PLOTTED}]({PLOT.relative_to(README.parent).as_posix()})",
             "### Retain set with all other classes",
             table(before, BALANCED),
             f"### The same without *{TUNED_ON}* and *{SETTLED_ON}*, by which choices were made",

@@ -284,6 +284,9 @@ def main() -> None:
         if subprocess.call(command) != 0:
             failed.add(task.name)
             say(f"failed: {task.name}")
+    untuned = [method for method in mine if tuned(method) is None]
+    if untuned:
+        say(f"not searched yet, by this part or another: {', '.join(untuned)}; start again then")
     if failed:
         raise SystemExit(f"failed: {', '.join(sorted(failed))}")
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..unlearn_core.own_pictures import OwnPictures as Pictures
-from ..unlearn_core.own_pictures import read_folder, with_captions
+from ..unlearn_core.own_pictures import picture_files, read_folder, with_captions
 from . import sockets
 from .places import NO_FILE, picture_folders, pictures_path
 
@@ -97,9 +97,13 @@ class OwnPictures(io.ComfyNode):
                 raise ValueError("pictures: none given, link images or choose a folder")
             linked = tuple(images.movedim(-1, 1)[:, :3].cpu().float())
             pictures = Pictures(linked, with_captions(len(linked), captions), alone)
+            names = [f"{i + 1}" for i in range(len(linked))]
         elif images is None:
-            pictures = Pictures(*read_folder(pictures_path(folder), captions), alone)
+            place = pictures_path(folder)
+            pictures = Pictures(*read_folder(place, captions), alone)
+            names = [file.name for file in picture_files(place)]
         else:
             raise ValueError(f"folder: choose {NO_FILE!r} where images are linked, or unlink them")
-        text = "\n".join((f"{len(pictures.captions)} pictures", *pictures.captions))
-        return io.NodeOutput(pictures, text, ui={"text": [text]})
+        rows = list(zip(names, pictures.captions, strict=True))
+        text = "\n".join((f"{len(rows)} pictures", *(f"{name}: {said}" for name, said in rows)))
+        return io.NodeOutput(pictures, text, ui={"text": [text], "unlearn_captions": rows})

@@ -93,12 +93,12 @@ def main_inputs() -> list[io.Input]:
             tooltip="Shuffles the prompts and which words are held back, "
             f"{PromptSettings.seed} by default. The same seed gives the same prompts.",
         ),
+        _preset(),
     ]
 
 
 def advanced_inputs() -> list[io.Input]:
     return [
-        _preset(),
         io.Int.Input(
             "invented_names",
             default=PromptSettings.invented_names,

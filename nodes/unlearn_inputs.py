@@ -8,6 +8,7 @@ from ..unlearn_core.objectives import OBJECTIVES, RETAIN_OBJECTIVES
 from ..unlearn_core.parameters import SCOPES
 from ..unlearn_core.schedules import SCHEDULES
 from ..unlearn_core.settings import METHODS, GenerationSettings, UnlearnSettings
+from . import sockets
 
 DEFAULT = UnlearnSettings()
 DRAWING = GenerationSettings()
@@ -16,16 +17,7 @@ PREVIEW_EVERY = 20
 
 def main_inputs() -> list[io.Input]:
     return [
-        io.Combo.Input(
-            "method",
-            options=list(METHODS),
-            default=DEFAULT.method,
-            tooltip=f"How forgetting and keeping are weighed in each step, {DEFAULT.method!r} by "
-            "default, which takes out of either what would work against the other. 'dual cone' "
-            "and 'Nash (MUNBa)' weigh them in other ways; the rest are simpler baselines, for "
-            "comparison: the help page says what else to set for them. 'UCE (closed form)' takes "
-            "no steps: done in a second, and rougher.",
-        ),
+        sockets.advanced(_method()),  # first, where workflows have its value
         io.Combo.Input(
             "objective",
             options=list(OBJECTIVES),
@@ -97,6 +89,19 @@ def main_inputs() -> list[io.Input]:
             "settings give the same model; another seed tells how much was luck.",
         ),
     ]
+
+
+def _method() -> io.Input:
+    return io.Combo.Input(
+        "method",
+        options=list(METHODS),
+        default=DEFAULT.method,
+        tooltip=f"How forgetting and keeping are weighed in each step, {DEFAULT.method!r} by "
+        "default, which takes out of either what would work against the other. 'dual cone' "
+        "and 'Nash (MUNBa)' weigh them in other ways; the rest are simpler baselines, for "
+        "comparison: the help page says what else to set for them. 'UCE (closed form)' takes "
+        "no steps: done in a second, and rougher.",
+    )
 
 
 def advanced_inputs() -> list[io.Input]:

@@ -61,6 +61,22 @@ def with_captions(count: int, text: str) -> tuple[str, ...]:
     return tuple(lines * count if len(lines) == 1 else lines)
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures of a folder in the order of their names.
+
+    Raises:
+        ValueError: none, or too many.
+    """
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+    if len(files) > LARGEST:
+        raise ValueError(
+            f"folder: {len(files)} pictures in {folder.name!r}, at most {LARGEST}: choose fewer"
+        )
+    if not files:
+        raise ValueError(f"folder: no picture in {folder.name!r} ({', '.join(PICTURES)})")
+    return files
+
+
 def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
     """The pictures of a folder in the order of their names, and their captions: the lines of
     ``text`` if there is one for each; else of a ``.txt`` file of the same name where there is one
@@ -72,13 +88,7 @@ def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str,
     import numpy as np
     from PIL import Image, ImageOps
 
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
-    if len(files) > LARGEST:
-        raise ValueError(
-            f"folder: {len(files)} pictures in {folder.name!r}, at most {LARGEST}: choose fewer"
-        )
-    if not files:
-        raise ValueError(f"folder: no picture in {folder.name!r} ({', '.join(PICTURES)})")
+    files = picture_files(folder)
     written = [line for line in text.splitlines() if line.strip()]
     beside = [file.with_suffix(".txt") for file in files]
     if not written and not all(file.is_file() for file in beside):
@@ -106,7 +116,7 @@ def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str,
 
 def _caption(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8-sig").strip()
+        text = " ".join(file.read_text(encoding="utf-8-sig").split())  # a caption is one line
     except UnicodeDecodeError as error:
         raise ValueError(
             f"captions: {file.name!r} is no UTF-8 text ({error}); save it as UTF-8"

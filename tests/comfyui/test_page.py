@@ -113,6 +113,54 @@ def test_choosing_a_preset_writes_its_text(page: ComfyPage) -> None:
     assert written[1].startswith("person: woman, man")
 
 
+VISIBLE = """type => {
+  const node = app.graph._nodes.find((one) => one.type === type);
+  return node.widgets.filter((one) => !one.hidden).map(({ name }) => name);
+}"""
+UNLEARN = "UnlearnRestrictedGradient"
+
+
+def test_rare_inputs_are_folded_away(page: ComfyPage, server: LiveServer) -> None:
+    """All but those that the workflow changes, until somebody asks for them."""
+    page.load_workflow(read(DEMO))
+    few = page.page.evaluate(VISIBLE, UNLEARN)
+    assert "objective" in few
+    assert "saliency" not in few
+    changed = {UNLEARN: {"saliency": 0.5, "method": "GradDiff"}}
+    page.load_workflow(with_widgets(read(DEMO), changed, server.object_info()))
+    assert set(page.page.evaluate(VISIBLE, UNLEARN)) == {*few, "saliency", "method"}
+
+    press = """type => {
+      const node = app.graph._nodes.find((one) => one.type === type);
+      const button = node.widgets.find(({ name }) => name === "unlearn more");
+      button.callback();
+      return button.label;
+    }"""
+    before = page.laid_out()
+    gap = """type => {  // between the last input and the button, once they have been drawn
+      const { widgets } = app.graph._nodes.find((one) => one.type === type);
+      const shown = widgets.filter((one) => !one.hidden);
+      const i = shown.findIndex(({ name }) => name === "unlearn more");
+      return shown[i].y - shown[i - 1].y;
+    }"""
+    page.fit_view()
+    assert page.page.evaluate(gap, UNLEARN) < 30
+    assert page.page.evaluate(press, UNLEARN) == "▾ Fewer settings"
+    opened = page.page.evaluate(VISIBLE, UNLEARN)
+    assert {"npo_beta", "warm_start", "keep_step"} < set(opened)
+    assert page.page.evaluate(press, UNLEARN) == f"▸ {len(opened) - len(few) - 2} more settings"
+    assert page.laid_out() == before
+
+    # Neither the prompt nor the file that is saved knows of the button.
+    saved = page.page.evaluate("() => app.graph.serialize()")
+    (node,) = [one for one in saved["nodes"] if one["type"] == UNLEARN]
+    values = with_widgets(read(DEMO), changed, server.object_info())
+    (wanted,) = [one for one in values["nodes"] if one["type"] == UNLEARN]
+    assert node["widgets_values"] == wanted["widgets_values"]
+    prompt = page.page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert not any("unlearn more" in one["inputs"] for one in prompt.values())
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_no_two_nodes_overlap_as_the_page_lays_them_out(page: ComfyPage, path: Path) -> None:
     """A node grows to hold its widgets, whatever size the file gives it."""

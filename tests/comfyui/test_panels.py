@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 from comfy_page import LOCALE, NODES_2, PALETTE, ComfyPage, open_page
 from live_server import PACK, PACK_FOLDER, Json, LiveServer
+from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
 from workflow_files import DEMO, QUICK, read, with_widgets
 
-UNLEARN, DIVERSIFY, EVALUATE = (
+UNLEARN, DIVERSIFY, EVALUATE, OWN = (
     "UnlearnRestrictedGradient",
     "UnlearnDiversifyPrompts",
     "UnlearnEvaluateAlignment",
+    "UnlearnOwnPictures",
 )
 LOOKS: dict[str, Json] = {
     "classic": {},
@@ -240,6 +242,42 @@ def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str
     button(page, "Start over").click()
     expect(asks).to_have_count(4)
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
+
+
+def test_read_and_edit_the_captions_of_own_pictures(
+    page: ComfyPage, server: LiveServer, look: str
+) -> None:
+    folder = server.base / "input" / "mine"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("boat", "owl"):
+        Image.new("RGB", (64, 64), "white").save(folder / f"{name}.png")
+    (folder / "owl.txt").write_text("an ink owl\n\non a branch\n", encoding="utf-8")
+    page.reload()  # with the new folder in its lists
+    node = {"id": 1, "type": OWN, "pos": [0, 0], "size": [420, 400], "mode": 0}
+    node |= {"order": 0, "flags": {}, "properties": {}}
+    node["widgets_values"] = ["an ink thing", "mine", False]
+    ids = {"last_node_id": 1, "last_link_id": 0}
+    page.load_workflow({"version": 0.4, **ids, "nodes": [node], "links": []})
+    page.look_at(OWN, SCALE[look])
+    page.queue()
+    assert page.wait_for_end(60) == "execution_success"
+    boat = page.page.get_by_label("Caption of boat.png")
+    owl = page.page.get_by_label("Caption of owl.png")
+    expect(boat).to_have_value("an ink thing")
+    expect(owl).to_have_value("an ink owl on a branch")
+
+    boat.fill("an ink\nboat ")
+    page.page.keyboard.press("Tab")
+    expect(owl).to_be_focused()
+    expect(boat).to_have_value("an ink boat")
+    page.screenshot(f"captions_{look}")
+    assert page.widget(OWN, "captions") == "an ink boat\nan ink owl on a branch"
+    page.queue()
+    assert page.wait_for_end(60) == "execution_success"
+    expect(boat).to_have_value("an ink boat")
+    boat.fill(" ")
+    page.page.keyboard.press("Tab")
+    expect(boat).to_have_value("an ink boat")
 
 
 def test_who_cannot_judge_says_so_and_fetches_nothing_unasked(

@@ -41,6 +41,19 @@ export function addPanel(node, name, element, { min, max, removed }) {
 
 export const widgetOf = (node, name) => node?.widgets?.find((widget) => widget.name === name);
 
+const NO_ROOM = () => [0, -4]; // the page adds 4, also for what it does not draw
+const rooms = new WeakMap(); // hidden widget -> its own way to tell its size, if it has one
+
+export function hideWidget(widget, hidden) {
+  if (Boolean(widget.hidden) === hidden) return;
+  widget.hidden = hidden;
+  if (hidden) {
+    if (Object.hasOwn(widget, "computeSize")) rooms.set(widget, widget.computeSize);
+    widget.computeSize = NO_ROOM;
+  } else if (rooms.has(widget)) widget.computeSize = rooms.get(widget);
+  else delete widget.computeSize;
+}
+
 // As if the person had written it.
 export function setWidget(node, name, value) {
   const widget = widgetOf(node, name);

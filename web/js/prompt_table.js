@@ -1,7 +1,7 @@
 // The table on Diversify Retain Prompts: the pairs of prompts, to see and to edit before anything is
 // drawn. What was edited is kept in the node's own input, and so in the workflow.
 
-import { addPanel, h, setWidget, widgetOf } from "./dom.js";
+import { addPanel, h, hideWidget, setWidget, widgetOf } from "./dom.js";
 import { tell } from "./server.js";
 import { t } from "./words.js";
 
@@ -211,7 +211,7 @@ class PromptTable {
 // It is the table's own store: nobody should have to read JSON.
 function hide(widget) {
   if (!widget) return;
-  widget.hidden = true;
+  hideWidget(widget, true);
   widget.options = { ...widget.options, hidden: true };
 }
 

@@ -3,6 +3,8 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
+import { foldAdvanced } from "./advanced.js";
+import { addCaptionTable, showCaptions } from "./caption_table.js";
 import { addComparePanel, showReport } from "./compare_panel.js";
 import { h } from "./dom.js";
 import { addLivePanel, followRuns, restoreRuns, showRun } from "./live_panel.js";
@@ -13,7 +15,6 @@ import { t } from "./words.js";
 
 const TEXTS = {
   UnlearnLoadModel: { min: 94, max: 94 },
-  UnlearnOwnPictures: { min: 94 },
   UnlearnSaveCheckpoint: { min: 60 },
 };
 const LINKS = {
@@ -44,6 +45,7 @@ function findNode(executionId) {
 function showOutput(node, output) {
   if (output.unlearn_run) showRun(node, output.unlearn_run[0]);
   if (output.unlearn_report) showReport(node, output.unlearn_report[0]);
+  if (output.unlearn_captions) showCaptions(node, output.unlearn_captions);
   if (output.text) showText(node, output.text.join("\n"));
 }
 
@@ -101,14 +103,18 @@ app.registerExtension({
     followRuns(findNode);
   },
   nodeCreated(node) {
+    if (!isOurs(node)) return;
+    foldAdvanced(node);
     const text = TEXTS[node.comfyClass];
     if (text) addTextPanel(node, { ...text, placeholder: t(`text.${node.comfyClass}`) });
     if (node.comfyClass === "UnlearnRestrictedGradient") addLivePanel(node);
     if (node.comfyClass === "UnlearnEvaluateAlignment") addComparePanel(node);
+    if (node.comfyClass === "UnlearnOwnPictures") addCaptionTable(node);
     if (node.comfyClass === "UnlearnDiversifyPrompts") {
       followPreset(node);
       addPromptTable(node);
     }
+    node.setSize([node.size[0], node.computeSize()[1]]); // it was made with all inputs open
   },
   loadedGraphNode(node) {
     if (node.comfyClass === "UnlearnDiversifyPrompts") restorePrompts(node);

@@ -5,7 +5,12 @@ import { app } from "../../../scripts/app.js";
 const WORDS = {
   en: {
     "text.UnlearnLoadModel": "What was loaded appears here.",
-    "text.UnlearnOwnPictures": "The captions appear here.",
+    "more.show": "▸ {n} more settings",
+    "more.hide": "▾ Fewer settings",
+    "captions.empty": "Press Run: what each picture shows appears here, to read and to edit.",
+    "captions.picture": "Picture",
+    "captions.caption": "Caption",
+    "captions.of": "Caption of {name}",
     "text.UnlearnSaveCheckpoint": "Where it was saved appears here.",
     "live.empty": "Press Run: the losses and the pictures of every step appear here.",
     "phase.first look": "Drawing a first look",
@@ -83,7 +88,12 @@ const WORDS = {
   },
   zh: {
     "text.UnlearnLoadModel": "加载的模型信息会显示在这里。",
-    "text.UnlearnOwnPictures": "图片说明会显示在这里。",
+    "more.show": "▸ 另外 {n} 项设置",
+    "more.hide": "▾ 收起设置",
+    "captions.empty": "点击“运行”后，每张图片的说明会显示在这里，可以阅读和修改。",
+    "captions.picture": "图片",
+    "captions.caption": "说明",
+    "captions.of": "{name} 的说明",
     "text.UnlearnSaveCheckpoint": "保存位置会显示在这里。",
     "live.empty": "运行工作流后，每一步的损失和图片会显示在这里。",
     "phase.first look": "正在绘制初始预览",
