@@ -83,6 +83,26 @@ def test_gains_are_told_digit_by_digit_beside_the_paper_s() -> None:
     assert cells[4:] == ["+0.000", "+0.019", "-3.27"]
 
 
+def test_the_order_is_told_beside_the_paper_s() -> None:
+    figures = {"RGD": (0.9, 5.0), "RG": (0.8, 9.0), "GradDiff": (0.7, 8.0), "SalUn": (0.6, 10.0)}
+    for method, (ra, fid) in figures.items():
+        assert "when all digits are scored" in digits.order_of_paper()
+        tune(method)
+        for task in digits.scored(method):
+            write(task, 1.0, ra, fid)
+    assert digits.order_of_paper().endswith("scored with fine-tune.")
+    tune("fine-tune")
+    for task in digits.scored("fine-tune"):
+        write(task, 0.0, 1.0, 1.0)
+    of_ra, of_fid = digits.order_of_paper().split(" FID")
+    assert of_ra == (
+        "RA, best first: here RGD, RG, GradDiff, SalUn; in the paper RGD, RG, GradDiff, SalUn: "
+        "the same order."
+    )
+    assert "here RGD, GradDiff, RG, SalUn; in the paper RGD, RG, GradDiff" in of_fid
+    assert "**another order**" in of_fid
+
+
 def test_the_table_counts_the_digits_it_is_given() -> None:
     tune("RG")
     for i, task in enumerate(digits.scored("RG")):
