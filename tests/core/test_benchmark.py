@@ -90,7 +90,7 @@ def test_every_method_is_searched_over_settings_of_its_own(method: str) -> None:
 
 
 def test_ours_is_held_against_the_others_on_the_same_concepts_and_seeds() -> None:
-    for method, share in (("ours", 1.0), (UCE, 0.9)):
+    for method, share in (("ours", 1.0), (UCE, 0.9), ("RG (paper)", 0.7), ("GradDiff", 0.8)):
         while quality.tuned(method) is None:
             for task in quality.tuning_tasks(method):
                 write(task, share, 0.1)
@@ -98,7 +98,9 @@ def test_ours_is_held_against_the_others_on_the_same_concepts_and_seeds() -> Non
             # Seeds differ, and so do all methods alike on each of them.
             write(task, share - 0.01 * task.seed, 0.1)
     written = quality_report.bar()
-    assert "| UCE | 3 | +0.1000 ± 0.0000 | better | +0.0000 ± 0.0000 | no difference |" in written
+    kept = "+0.0000 ± 0.0000 | no difference |"
+    assert f"| ours, less UCE | 3 | +0.1000 ± 0.0000 | better | {kept}" in written
+    assert f"| RG (paper), less GradDiff | 3 | -0.1000 ± 0.0000 | **worse** | {kept}" in written
     assert "| ink | 3 | 0.990 ± 0.010 | +0.000 ± 0.000 | +0.000 ± 0.000 | yes | yes |" in written
 
 
