@@ -258,9 +258,10 @@ def advanced_inputs() -> list[io.Input]:
             "warm_start",
             default=DEFAULT.warm_start,
             tooltip="Whether to begin from an edit of the words' weights that is worked out at "
-            f"once (UCE), {_on(DEFAULT.warm_start)} by default. On forgets sooner and keeps more; "
-            "off begins from your model as it is, as the paper does. The scopes lora and noxattn "
-            "have nothing to begin from, and 'saliency' below 1 switches it off.",
+            f"once (UCE), {_on(DEFAULT.warm_start)} by default. On forgets sooner and more surely; "
+            "off begins from your model as it is, as the paper does, and a newly taught word "
+            "brings less back. The scopes lora and noxattn have nothing to begin from, and "
+            "'saliency' below 1 switches it off.",
         ),
         io.Float.Input(
             "empty_share",
