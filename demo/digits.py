@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DModel
-from sklearn.datasets import load_digits
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,6 +22,8 @@ EMA_DECAY = 0.999
 
 def digit_pictures() -> tuple[Tensor, Tensor]:
     """The 1,797 pictures, [N, 1, 16, 16] in 0..1, and their labels int64 [N]."""
+    from sklearn.datasets import load_digits  # not among what the pack needs
+
     data: Any = load_digits()
     pictures = torch.from_numpy(data.images).float().unsqueeze(1) / 16
     enlarged = F.interpolate(pictures, (SIZE, SIZE), mode="bicubic").clamp(0, 1)
