@@ -292,13 +292,13 @@ def plot(before: Mapping[str, dict[str, float]]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.8), dpi=110, layout="constrained")
+    runs = scored_runs()
     methods = list(METHODS)[::-1]
     titles = ("UA (right: forgotten)", "RA (right: kept)", "FID (left: kept)")
     panels = zip(figure.subplots(1, 3, sharey=True), FIGURES, titles, strict=True)
     for axes, name, title in panels:
         for place, method in enumerate(methods):
-            tasks = [task for task in scored(method) if task.retain == BALANCED]
-            values = [record[name] for task in tasks if (record := task.read())]
+            values = [record[name] for record in runs[method].values()]
             if values:
                 axes.plot(values, [place] * len(values), "o", ms=3, alpha=0.4, color="C0")
                 axes.plot(statistics.mean(values), place, "D", ms=8, color="C0")
