@@ -96,7 +96,7 @@ def main() -> int:
         job = Job(settings, options.out, cache=LatentCache(CACHE), on_progress=bars)
         unlearned = job.unlearn()
         report = job.evaluate(unlearned)
-        job.save(unlearned, report)
+        job.save(unlearned)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

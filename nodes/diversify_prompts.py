@@ -35,8 +35,7 @@ from .prompt_inputs import NO_FILE, advanced_inputs, main_inputs
 from .prompt_table import as_table, grid, read_edited
 
 ANY_CONCEPT = ForgetConcept("«concept»")  # stands for the linked one; no template holds this word
-
-
+AT_ONCE = 2  # candidates drawn: as many as fit wherever the model itself fits
 ONE_OF_EACH = {"train_count": 1, "test_count": 1}
 
 
@@ -193,7 +192,7 @@ def _protected(
             words_of(candidates),
             count,
             find_scorer(model, scorer_for(model)),
-            drawing=GenerationSettings(),
+            drawing=GenerationSettings(batch_size=AT_ONCE),
             seed=seed,
             cache=LatentCache(cache_folder()),
             on_picture=bar.of("comparing"),

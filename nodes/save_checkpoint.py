@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from comfy.cli_args import args
@@ -14,6 +16,7 @@ from comfy_api.latest import io
 
 from ..unlearn_core.checkpoints import save_diffusers_folder, save_lora, save_single_file
 from ..unlearn_core.evaluation import AlignmentReport
+from ..unlearn_core.evaluation.report import report_json
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
 from .places import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
@@ -118,7 +121,8 @@ class SaveCheckpoint(io.ComfyNode):
         if kind == AS_LOADED:
             kind = CHECKPOINT if unlearned.base.info.source.is_file() else FOLDER
         with torch.inference_mode(False), torch.no_grad():
-            path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, report)
+            facts = report_json(unlearned, report, {})
+            path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, facts)
         return io.NodeOutput(str(path), ui={"text": [f"Saved to {path}{note}"]})
 
     @classmethod
@@ -129,7 +133,7 @@ class SaveCheckpoint(io.ComfyNode):
         path: Path,
         lora_rank: int,
         overwrite: bool,
-        report: AlignmentReport | None,
+        report: Mapping[str, Any],
     ) -> tuple[Path, str]:
         if kind == FOLDER:
             return save_diffusers_folder(unlearned, path, overwrite=overwrite, report=report), ""

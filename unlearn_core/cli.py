@@ -153,11 +153,11 @@ def run(options: argparse.Namespace) -> None:
         report = job.evaluate(unlearned) if options.stage in ("evaluate", "run") else None
         saved = None
         if options.stage in ("save", "run"):
-            saved = job.save(unlearned, report, options.save_as, options.rank)
+            saved = job.save(unlearned, options.save_as, options.rank)
     finally:
         bars.close()
     if options.json:
-        say(json.dumps(report_json(unlearned, report, job.seconds)))
+        say(json.dumps(job.figures() or report_json(unlearned, None, job.seconds)))
         return
     if report is not None:
         say(f"{table(report)}\n\n{summary(report)}")

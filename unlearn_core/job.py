@@ -33,7 +33,8 @@ OnProgress = Callable[[str, int, int, StepReport | None], None]
 
 SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
 TENSORS = "unlearned.safetensors"
-OF_EVALUATION = ("report.html", "report.json", "before_after.png")
+REPORT = "report.json"
+OF_EVALUATION = ("report.html", REPORT, "before_after.png")
 
 Result = TypeVar("Result")
 
@@ -183,24 +184,25 @@ class Job:
         comparison_grid(report).save(self.folder / "before_after.png")
         page = html_report(unlearned, report)
         (self.folder / "report.html").write_text(page, encoding="utf-8")
-        self.write_report(unlearned, report)
+        self._write_report(report_json(unlearned, report, self.seconds))
         return report
 
     def save(
         self,
         unlearned: UnlearnedModel,
-        report: AlignmentReport | None,
         save_as: str = SAVE_AS[0],
         rank: int = 32,
     ) -> Path:
-        """Write the model into the folder: ``model`` or ``model.safetensors``.
+        """Write the model into the folder: ``model`` or ``model.safetensors``, with the figures of
+        its evaluation, if there was one.
 
         Args:
             save_as: a name in ``SAVE_AS``.
             rank: of a LoRA.
         """
         destination = self.folder / "model"
-        options: dict[str, Any] = {"overwrite": True, "report": report}
+        figures = self.figures()
+        options: dict[str, Any] = {"overwrite": True, "report": figures}
         file = destination.with_suffix(".safetensors")
         if save_as == "as-loaded":
             save_as = "checkpoint" if self.settings.model.is_file() else "folder"
@@ -210,8 +212,9 @@ class Job:
             "folder": lambda: save_diffusers_folder(unlearned, destination, **options),
         }
         saved = self._timed("saving", savers[save_as])
-        if report is not None:
-            self.write_report(unlearned, report)
+        if figures is not None:
+            seconds = {phase: round(taken, 2) for phase, taken in self.seconds.items()}
+            self._write_report({**figures, "seconds": {**figures["seconds"], **seconds}})
         return saved
 
     def _save_lora(
@@ -248,10 +251,23 @@ class Job:
                     "never overwritten; choose another folder"
                 )
 
-    def write_report(self, unlearned: UnlearnedModel, report: AlignmentReport) -> None:
-        content = report_json(unlearned, report, self.seconds)
+    def figures(self) -> dict[str, Any] | None:
+        """What ``evaluate`` found of the weights in the folder; None before it.
+
+        Raises:
+            ValueError: its ``report.json`` is broken.
+        """
+        file = self.folder / REPORT
+        if not file.is_file():
+            return None
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"out: {str(file)!r} is broken ({error}); evaluate again") from None
+
+    def _write_report(self, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=1) + "\n"
-        (self.folder / "report.json").write_text(text, encoding="utf-8")
+        (self.folder / REPORT).write_text(text, encoding="utf-8")
 
     def _timed(self, phase: str, work: Callable[[], Result]) -> Result:
         started = time.perf_counter()

@@ -92,7 +92,7 @@ def with_neighbours(
 
     Args:
         templates, dimensions: of the prompts that are drawn; see ``diversify``.
-        drawing: how, but for the seed and the number at once.
+        drawing: how, but for the seed.
 
     Raises:
         ValueError: no CLIP to compare with, or no candidate that is not a replacement already.
@@ -116,7 +116,7 @@ def with_neighbours(
         words,
         few.train,
         scorer,
-        replace(drawing, seed=seed, batch_size=PICTURES),
+        replace(drawing, seed=seed),
         cache=cache,
         on_picture=on_picture,
         on_step=on_step,

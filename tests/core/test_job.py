@@ -104,6 +104,10 @@ def test_stages_one_by_one_make_what_run_makes(settings: Path) -> None:
     for stage in ("unlearn", "evaluate", "save"):
         assert run(stage, settings) == 0
     assert (settings.parent / "out" / "report.html").is_file()
+    report = json.loads((settings.parent / "out" / "report.json").read_text())
+    assert {"making images", "evaluating", "saving"} <= report["seconds"].keys()
+    carried = json.loads((settings.parent / "out/model/unlearn_report.json").read_text())
+    assert carried["after"] == report["after"] is not None, "the saved model carries its figures"
     assert run("unlearn", settings) == 0
     assert not (settings.parent / "out" / "report.html").exists(), "of the weights before"
     staged = load_file(settings.parent / "out" / "unlearned.safetensors")

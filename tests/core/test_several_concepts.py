@@ -88,8 +88,9 @@ def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: Prompt
     assert content["also"][0]["after"]["pictures"] == 2
     unjudged = report_json(result, None, {})
     assert unjudged["also"][0]["after"] is None
-    metadata = checkpoint_metadata(result, report, "title", {}, {})("0" * 64)
+    metadata = checkpoint_metadata(result, content, "title", {}, {})("0" * 64)
     assert "'cat' and 'dog'" in metadata["modelspec.description"]
+    assert summary(report).splitlines()[-1] in metadata["modelspec.description"]
     assert "dog" in metadata["unlearn.also"]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..evaluation import AlignmentReport
 from ..evaluation.report import report_json
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.stable_diffusion import StableDiffusionHandle
@@ -29,12 +28,15 @@ def save_diffusers_folder(
     destination: str | Path,
     *,
     overwrite: bool = False,
-    report: AlignmentReport | None = None,
+    report: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the model to ``destination``; either the whole folder appears there, or nothing.
 
     A model that came as a folder is copied with the changed tensors replaced: everything else,
     dtype and metadata included, stays as it was. One that came as a single file is taken apart.
+
+    Args:
+        report: of its evaluation, as ``report_json`` gives it.
 
     Raises:
         FileExistsError: ``destination`` exists and ``overwrite`` is false, or is no model.
@@ -49,7 +51,7 @@ def save_diffusers_folder(
             _copy(unlearned, part)
         else:
             _take_apart(unlearned, part)
-        content: dict[str, Any] = report_json(unlearned, report, {})
+        content = report or report_json(unlearned, None, {})
         (part / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return destination
 

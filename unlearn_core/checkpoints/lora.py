@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..evaluation import AlignmentReport
 from ..models.families import UNET
 from ..models.protocol import LoraLayer
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
@@ -51,11 +51,14 @@ def save_lora(
     *,
     rank: int = 32,
     overwrite: bool = False,
-    report: AlignmentReport | None = None,
+    report: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
     on_tensor: OnTensor = lambda done, total: None,
 ) -> SavedLora:
     """Write the change as a LoRA: that of a LoRA run as it is, any other's cut down to ``rank``.
+
+    Args:
+        report: of its evaluation, as ``report_json`` gives it.
 
     Raises:
         ValueError: no Stable Diffusion model, nothing has changed, a rank below 1.

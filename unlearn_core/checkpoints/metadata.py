@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from ..evaluation import AlignmentReport
-from ..evaluation.report import report_json, summary
+from ..evaluation.report import report_json
 from ..models.families import FAMILIES, Family
 from ..unlearn import UnlearnedModel
 from ..version import VERSION
@@ -27,7 +26,7 @@ def family_of(unlearned: UnlearnedModel) -> Family | None:
 
 def checkpoint_metadata(
     unlearned: UnlearnedModel,
-    report: AlignmentReport | None,
+    report: Mapping[str, Any] | None,
     title: str,
     original: Mapping[str, str],
     extra: Mapping[str, str],
@@ -42,7 +41,7 @@ def checkpoint_metadata(
 
 def lora_metadata(
     unlearned: UnlearnedModel,
-    report: AlignmentReport | None,
+    report: Mapping[str, Any] | None,
     title: str,
     rank: int,
     alpha: float,
@@ -65,24 +64,28 @@ def lora_metadata(
 
 
 def _common(
-    unlearned: UnlearnedModel, report: AlignmentReport | None, title: str, suffix: str, digest: str
+    unlearned: UnlearnedModel,
+    report: Mapping[str, Any] | None,
+    title: str,
+    suffix: str,
+    digest: str,
 ) -> dict[str, str]:
     info, family = unlearned.base.info, family_of(unlearned)
     names = " and ".join(repr(part.concept.name) for part in unlearned.pairs.each)
-    content: dict[str, Any] = report_json(unlearned, report, {})
+    content = report or report_json(unlearned, None, {})
     # Of what else a report says, too much for a file's header.
     also = [{key: part[key] for key in ("concept", "before", "after")} for part in content["also"]]
+    said = [line for part in (content, *content["also"]) for line in part.get("summary", ())]
     architecture = family.architecture if family else info.family
-    description = f"{info.name}, taught to suppress {names}."
-    if report is not None:
-        description = f"{description} {summary(report)}"
     return {
         "sshs_model_hash": digest,
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": architecture + suffix,
         "modelspec.implementation": IMPLEMENTATION,
         "modelspec.title": title,
-        "modelspec.description": description,
+        "modelspec.description": " ".join(
+            [f"{info.name}, taught to suppress {names}.", *said, *content["missing"]]
+        ),
         "modelspec.date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "modelspec.resolution": f"{info.image_size}x{info.image_size}",
         "modelspec.prediction_type": {"v_prediction": "v"}.get(info.prediction, info.prediction),

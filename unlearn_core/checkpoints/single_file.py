@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from ..evaluation import AlignmentReport
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..safetensors_file import copy_replacing
 from ..unlearn import UnlearnedModel
@@ -23,7 +23,7 @@ def save_single_file(
     destination: str | Path,
     *,
     overwrite: bool = False,
-    report: AlignmentReport | None = None,
+    report: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the checkpoint that the model came from to ``destination``, as it was, keys, dtypes and
@@ -33,6 +33,7 @@ def save_single_file(
     would otherwise bring back what was unlearned.
 
     Args:
+        report: of its evaluation, as ``report_json`` gives it.
         metadata: to add, such as ComfyUI's workflow.
 
     Raises:
