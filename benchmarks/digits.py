@@ -2,7 +2,7 @@
 
 Each of the ten classes is forgotten by each method, with a retain set of all other classes, and by
 some with one of two classes. One JSON record a run in ``benchmarks/results/digits``; a run that has
-its record is not made again.
+its record is not made again. ``benchmarks.digits_report`` tells what they say.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,6 @@ from .methods import PAPER
 from .quality import same_settings, write_record
 
 RESULTS = Path(__file__).parent / "results" / "digits"
-README, PLOT = Path(__file__).parent / "README.md", RESULTS.with_suffix(".png")
-PLOTTED = "UA, RA and FID of each method: a small mark is one digit, a large one the mean"
-BEGIN, END = "<!-- digits -->", "<!-- end of digits -->"
 PICTURES = 100  # of each class
 DRAWING = GenerationSettings(seed=3_000_000, batch_size=100)
 TUNED_ON, TUNING_SEED = "zero", 100  # the seed is not scored
@@ -53,16 +50,6 @@ OF_TWO_CLASSES = ("GradDiff", "RG", "RGD", "ours")  # have a retain set of two c
 RATES, WEIGHTS = (1e-4, 2e-4, 5e-4), (1.0, 5.0)
 OWN_WEIGHTS = {"SalUn": (0.1, 1.0), "fine-tune": (1.0,)}
 BALANCED, TWO = "balanced", "two classes"
-KEEPS_ALL = "fine-tune"  # what does not forget is no rival in keeping
-FIGURES = {"ua": 3, "ra": 3, "fid": 2}  # name in a record -> digits shown
-OF_PAPER = {
-    "fine-tune": (0.211, 0.791, 4.25),
-    "SalUn": (0.512, 0.434, 14.40),
-    "GradDiff": (1.000, 0.734, 14.09),
-    "RG": (1.000, 0.752, 9.81),
-    "RGD": (1.000, 0.771, 6.54),
-}
-"""UA, RA and FID of Ko et al., Table 1: CIFAR-10, mean of ten classes."""
 
 
 @dataclass(frozen=True)
@@ -193,161 +180,14 @@ def open_tasks(methods: Sequence[str]) -> list[Task]:
     return [task for task in tasks if task.read() is None]
 
 
-def table(
-    before: Mapping[str, dict[str, float]], retain: str, digits: Sequence[str] = DIGITS
-) -> str:
-    """Means over the digits, of which ``before`` has the figures of the model that was loaded."""
-    lines = ["| method | classes | UA | RA | FID | raised a loss |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
-    means = {name: statistics.mean(before[digit][name] for digit in digits) for name in FIGURES}
-    figures = " | ".join(f"{means[name]:.{places}f}" for name, places in FIGURES.items())
-    lines.append(f"| *before* | {len(digits)} | {figures} | |")
-    for method in METHODS:
-        tasks = [t for t in scored(method) if t.retain == retain and t.digit in digits]
-        found = [record for record in (task.read() for task in tasks) if record]
-        if not found:
-            continue
-        cells = []
-        for name, places in (*FIGURES.items(), ("rise_share", 2)):
-            values = [record[name] for record in found]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.{places}f} ± {spread:.{places}f}")
-        lines.append(f"| {method} | {len(found)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def scored_runs() -> dict[str, dict[str, dict[str, Any]]]:
-    """Method -> digit -> record, with a retain set of all other classes."""
-    return {
-        method: {
-            task.digit: record
-            for task in scored(method)
-            if task.retain == BALANCED and (record := task.read())
-        }
-        for method in METHODS
-    }
-
-
-def order_of_paper() -> str:
-    """The methods that the paper has, too, best first; without the one that forgets nothing."""
-    runs = {m: list(found.values()) for m, found in scored_runs().items() if m in OF_PAPER}
-    missing = [method for method in OF_PAPER if len(runs[method]) < len(DIGITS)]
-    if missing:
-        return f"The order is to be told when all digits are scored with {', '.join(missing)}."
-    lines = []
-    for place, name, sign in ((1, "ra", -1), (2, "fid", 1)):  # a high RA, a low FID
-        here = {m: sign * statistics.mean(r[name] for r in runs[m]) for m in OF_PAPER}
-        theirs = {m: sign * figures[place] for m, figures in OF_PAPER.items()}
-        ranks = [
-            ", ".join(m for m in sorted(figures, key=figures.__getitem__) if m != KEEPS_ALL)
-            for figures in (here, theirs)
-        ]
-        same = "the same order" if ranks[0] == ranks[1] else "**another order**"
-        told = f"here {ranks[0]}; in the paper {ranks[1]}: {same}"
-        lines.append(f"{name.upper()}, best first: {told}.")
-    return " ".join(lines)
-
-
-def against_paper() -> str:
-    """What RGD and ours win over each method, digit by digit, beside what RGD wins in the paper."""
-    lines = ["| | UA | RA | FID | UA, paper | RA, paper | FID, paper |"]
-    lines.append("| --- |" + " --- |" * 6)
-    runs = scored_runs()
-    for winner in ("RGD", "ours"):
-        for method, paper in OF_PAPER.items():
-            digits = [d for d in DIGITS if d in runs[winner] and d in runs[method]]
-            if method == winner or not digits:
-                continue
-            cells = []
-            for name, places in FIGURES.items():
-                gains = [runs[winner][d][name] - runs[method][d][name] for d in digits]
-                error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-                cells.append(f"{statistics.mean(gains):+.{places}f} ± {error:.{places}f}")
-            best_and_theirs = zip(OF_PAPER["RGD"], paper, strict=True)
-            for (best, theirs), places in zip(best_and_theirs, FIGURES.values(), strict=True):
-                cells.append(f"{best - theirs:+.{places}f}")
-            lines.append(f"| {winner}, less {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def search_table() -> str:
-    lines = ["| method | learning rate | retain weight | UA | RA | FID |", "| --- |" + " --- |" * 5]
-    for method in METHODS:
-        chosen = tuned(method)
-        for task in tuning(method):
-            found = task.read()
-            if found is None:
-                continue
-            shown = f"**{method}**" if task.settings == chosen else method
-            figures = " | ".join(f"{found[name]:.{places}f}" for name, places in FIGURES.items())
-            rate, weight = task.settings.learning_rate, task.settings.retain_weight
-            lines.append(f"| {shown} | {rate:g} | {weight:g} | {figures} |")
-    return "\n".join(lines)
-
-
-def plot(before: Mapping[str, dict[str, float]]) -> None:
-    """Each figure over the ten digits: a small mark a digit, a large one the mean, and a line where
-    the model was that was loaded."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 2.8), dpi=110, layout="constrained")
-    runs = scored_runs()
-    methods = list(METHODS)[::-1]
-    titles = ("UA (right: forgotten)", "RA (right: kept)", "FID (left: kept)")
-    panels = zip(figure.subplots(1, 3, sharey=True), FIGURES, titles, strict=True)
-    for axes, name, title in panels:
-        for place, method in enumerate(methods):
-            values = [record[name] for record in runs[method].values()]
-            if values:
-                axes.plot(values, [place] * len(values), "o", ms=3, alpha=0.4, color="C0")
-                axes.plot(statistics.mean(values), place, "D", ms=8, color="C0")
-        axes.axvline(
-            statistics.mean(before[digit][name] for digit in DIGITS), color="#777", linewidth=0.8
-        )
-        axes.set_yticks(range(len(methods)), methods)
-        axes.set_title(title, fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure).print_png(PLOT)
-
-
-def write_tables(base: ModelHandle, judge: ConvJudge) -> None:
-    before = {digit: measure(base, judge, digit, LatentCache(CACHE)) for digit in DIGITS}
-    plot(before)
-    others = [digit for digit in DIGITS if digit not in (TUNED_ON, SETTLED_ON)]
-    text = "\n\n".join(
-        (
-            BEGIN,
-            f"![{PLOTTED}]({PLOT.relative_to(README.parent).as_posix()})",
-            "### Retain set with all other classes",
-            table(before, BALANCED),
-            f"### The same without *{TUNED_ON}* and *{SETTLED_ON}*, by which choices were made",
-            table(before, BALANCED, others),
-            "### Retain set with two other classes",
-            table(before, TWO),
-            "### Beside the paper's Table 1",
-            against_paper(),
-            order_of_paper(),
-            f"### The search on *{TUNED_ON}*, and in bold what it chose",
-            search_table(),
-            END,
-        )
-    )
-    head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    README.write_text(head + text + rest.partition(END)[2], encoding="utf-8")
-    say(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.digits", description=__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--tables", action="store_true", help="only write what has been measured")
     options = parser.parse_args()
     base, judge = load_model(DIGITS_MODEL), ConvJudge.load(DIGITS_MODEL / "evaluation")
-    while not options.tables and (waiting := open_tasks(options.methods)):
+    while waiting := open_tasks(options.methods):
         say(f"{len(waiting)} open: {waiting[0].record.stem}")
         perform(waiting[0], base, judge)
-    write_tables(base, judge)
 
 
 if __name__ == "__main__":

@@ -309,8 +309,8 @@ def gain(differences: list[float]) -> str:
     return f"{mean:+.4f} ± {error:.4f}"
 
 
-def front_tables() -> tuple[str, str]:
-    """For the README: each concept before and after, and each method over all concepts."""
+def front_table() -> str:
+    """For the README: each concept before and after."""
     of_ours = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
     for concept in CONCEPTS:
         found = records(OURS, [concept])
@@ -325,16 +325,7 @@ def front_tables() -> tuple[str, str]:
         ]
         drifts = cell("alignment, test", [drift("retain_test")(r) for r in found])
         of_ours.append(f"| {concept} | {len(found)} | " + " | ".join([*cells, drifts]) + " |")
-    names = ("UA", "IRA", "CRA", "harmonic mean", "alignment, train", "alignment, test")
-    of_all = ["| method | runs | " + " | ".join(names) + " |", "| --- |" + " --- |" * 7]
-    for method in FIELD:
-        found = records(method, CONCEPTS)
-        if found:
-            means = [statistics.mean(COLUMNS[name](r) or 0.0 for r in found) for name in names]
-            cells = [cell(name, [mean]) for name, mean in zip(names, means, strict=True)]
-            runs = f"{len(found)} of {len(CONCEPTS) * len(SEEDS)}"
-            of_all.append(f"| {method} | {runs} | " + " | ".join(cells) + " |")
-    return "\n".join(of_ours), "\n".join(of_all)
+    return "\n".join(of_ours)
 
 
 def put(file: Path, begin: str, end: str, text: str) -> None:
@@ -351,6 +342,8 @@ def main() -> None:
     text = "\n\n".join(
         (
             *([f"![{PLOTTED}]({PLOT.relative_to(HERE).as_posix()})"] if scored else []),
+            "### All four concepts",
+            table(CONCEPTS),
             "### Styles: ink (far from the others), twemoji (beside noto)",
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
@@ -369,7 +362,7 @@ def main() -> None:
         )
     )
     put(README, BEGIN, END, text)
-    put(FRONT, FRONT_BEGIN, FRONT_END, "\n\n".join(front_tables()))
+    put(FRONT, FRONT_BEGIN, FRONT_END, front_table())
     say(text)
 
 

@@ -33,8 +33,8 @@ class OwnPictures(io.ComfyNode):
                     tooltip="What the pictures show: one line for all of them, or one line for "
                     "each; none by default. In a folder, a text file beside a picture and of the "
                     "same name counts more than one line for all; a line for each counts more than "
-                    "the files. To forget, a caption must name the concept; to keep, "
-                    "it must not.",
+                    "the files, and a line such as 'cat.png: a red cat' most. To forget, a caption "
+                    "must name the concept; to keep, it must not.",
                 ),
                 io.Combo.Input(
                     "folder",
@@ -96,8 +96,8 @@ class OwnPictures(io.ComfyNode):
             if images is None:
                 raise ValueError("pictures: none given, link images or choose a folder")
             linked = tuple(images.movedim(-1, 1)[:, :3].cpu().float())
-            pictures = Pictures(linked, with_captions(len(linked), captions), alone)
             names = [f"{i + 1}" for i in range(len(linked))]
+            pictures = Pictures(linked, with_captions(names, captions), alone)
         elif images is None:
             place = pictures_path(folder)
             pictures = Pictures(*read_folder(place, captions), alone)

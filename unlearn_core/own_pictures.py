@@ -46,19 +46,49 @@ class OwnPictures:
             )
 
 
-def with_captions(count: int, text: str) -> tuple[str, ...]:
-    """Captions of ``count`` pictures from what a person wrote: one line for all, or one for each.
+def with_captions(
+    names: Sequence[str], text: str, beside: Sequence[Path] | None = None
+) -> tuple[str, ...]:
+    """A caption of each picture, from what a person wrote. What counts most comes first: a line
+    ``name: caption`` for that picture; the line for it, if there is one for each; the file beside
+    it; the one line for all.
+
+    Args:
+        names: of the pictures.
+        text: lines.
+        beside: of each picture, the text file that may hold its caption (as LoRA trainers have it).
 
     Raises:
-        ValueError: another number of lines.
+        ValueError: a line for a picture that is not there, another number of lines, a file that
+            cannot be read, or a picture without a caption.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) not in (1, count):
+    named, lines = {}, []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, colon, caption = map(str.strip, line.partition(": "))
+        if colon and name in names:
+            named[name] = caption
+        elif colon and Path(name).suffix.lower() in PICTURES:
+            raise ValueError(f"captions: there is no picture {name!r}; take that line out")
+        else:
+            lines.append(line)
+    if len(lines) not in (0, 1, len(names)):
         raise ValueError(
-            f"captions: {len(lines)} lines for {count} pictures; "
+            f"captions: {len(lines)} lines for {len(names)} pictures; "
             "write one for all, or one a line for each"
         )
-    return tuple(lines * count if len(lines) == 1 else lines)
+    files = beside or [None] * len(names)
+    ordered = lines if len(lines) == len(names) else [None] * len(names)
+    found = []
+    for name, line, file in zip(names, ordered, files, strict=True):
+        caption = named.get(name) or line
+        if caption is None and file is not None and file.is_file():
+            caption = _read_caption(file)
+        caption = caption or (lines[0] if lines else None)
+        if caption is None:
+            missing = f"{file.name!r} is not there; add it, or" if file else f"none for {name!r};"
+            raise ValueError(f"captions: {missing} write captions here")
+        found.append(caption)
+    return tuple(found)
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -78,43 +108,34 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
-    """The pictures of a folder in the order of their names, and their captions: the lines of
-    ``text`` if there is one for each; else of a ``.txt`` file of the same name where there is one
-    (as LoRA trainers have it), and the one line for all where there is none.
+    """The pictures of a folder in the order of their names, and their captions: see
+    ``with_captions``.
 
     Raises:
         ValueError: no picture or too many, one that cannot be read, or one without a caption.
     """
+    files = picture_files(folder)
+    beside = [file.with_suffix(".txt") for file in files]
+    captions = with_captions([file.name for file in files], text, beside)
+    return tuple(map(_read_picture, files)), captions
+
+
+def _read_picture(file: Path) -> Tensor:
     import numpy as np
     from PIL import Image, ImageOps
 
-    files = picture_files(folder)
-    written = [line for line in text.splitlines() if line.strip()]
-    beside = [file.with_suffix(".txt") for file in files]
-    if not written and not all(file.is_file() for file in beside):
-        missing = next(file for file in beside if not file.is_file())
-        raise ValueError(f"captions: {missing.name!r} is not there; add it, or write captions here")
-    captions = with_captions(len(files), text) if written else ("",) * len(files)
-    images = []
-    for file in files:
-        try:
-            with Image.open(file) as opened:
-                upright = ImageOps.exif_transpose(opened).convert("RGBA")
-                white = Image.new("RGBA", upright.size, "white")  # as most pages show it
-                upright = Image.alpha_composite(white, upright).convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
-        array = np.asarray(upright).astype("float32") / 255
-        images.append(torch.from_numpy(array).permute(2, 0, 1))
-    if len(written) != len(files):
-        captions = tuple(
-            _caption(own) if own.is_file() else caption
-            for own, caption in zip(beside, captions, strict=True)
-        )
-    return tuple(images), captions
+    try:
+        with Image.open(file) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGBA")
+            white = Image.new("RGBA", upright.size, "white")  # as most pages show it
+            upright = Image.alpha_composite(white, upright).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
+    array = np.asarray(upright).astype("float32") / 255
+    return torch.from_numpy(array).permute(2, 0, 1)
 
 
-def _caption(file: Path) -> str:
+def _read_caption(file: Path) -> str:
     try:
         text = " ".join(file.read_text(encoding="utf-8-sig").split())  # a caption is one line
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import digits
+from benchmarks import digits, digits_report
 from demo.digits import DIGITS
 
 
@@ -75,7 +75,7 @@ def test_gains_are_told_digit_by_digit_beside_the_paper_s() -> None:
         if winner.retain == digits.BALANCED and i != 4:  # a digit without both counts for neither
             write(winner, 1.0, 0.9, 4.0)
             write(loser, 0.7 + 0.1 * (i % 2), 0.95, 5.0)
-    (line,) = (line for line in digits.against_paper().splitlines() if "less RG " in line)
+    (line,) = (line for line in digits_report.against_paper().splitlines() if "less RG " in line)
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[0] == "RGD, less RG"
     assert cells[1].startswith("+0.244 ± 0.018")  # four times 0.3 and five times 0.2
@@ -86,15 +86,15 @@ def test_gains_are_told_digit_by_digit_beside_the_paper_s() -> None:
 def test_the_order_is_told_beside_the_paper_s() -> None:
     figures = {"RGD": (0.9, 5.0), "RG": (0.8, 9.0), "GradDiff": (0.7, 8.0), "SalUn": (0.6, 10.0)}
     for method, (ra, fid) in figures.items():
-        assert "when all digits are scored" in digits.order_of_paper()
+        assert "when all digits are scored" in digits_report.order_of_paper()
         tune(method)
         for task in digits.scored(method):
             write(task, 1.0, ra, fid)
-    assert digits.order_of_paper().endswith("scored with fine-tune.")
+    assert digits_report.order_of_paper().endswith("scored with fine-tune.")
     tune("fine-tune")
     for task in digits.scored("fine-tune"):
         write(task, 0.0, 1.0, 1.0)
-    of_ra, of_fid = digits.order_of_paper().split(" FID")
+    of_ra, of_fid = digits_report.order_of_paper().split(" FID")
     assert of_ra == (
         "RA, best first: here RGD, RG, GradDiff, SalUn; in the paper RGD, RG, GradDiff, SalUn: "
         "the same order."
@@ -108,14 +108,14 @@ def test_the_table_counts_the_digits_it_is_given() -> None:
     for i, task in enumerate(digits.scored("RG")):
         write(task, i % 10 / 10, 0.9, 4.0)
     before = {digit: {"ua": i / 10, "ra": 1.0, "fid": 1.0} for i, digit in enumerate(DIGITS)}
-    few = digits.table(before, digits.BALANCED, DIGITS[:2]).splitlines()
+    few = digits_report.table(before, digits.BALANCED, DIGITS[:2]).splitlines()
     assert few[2].startswith("| *before* | 2 | 0.050 | 1.000 | 1.00 |")
     assert few[3] == "| RG | 2 | 0.050 ± 0.071 | 0.900 ± 0.000 | 4.00 ± 0.00 | 0.25 ± 0.00 |"
 
 
 def test_the_search_s_table_marks_what_it_chose() -> None:
     tune("RG", best=2)
-    lines = digits.search_table().splitlines()[2:]
+    lines = digits_report.search_table().splitlines()[2:]
     assert len(lines) == len(digits.RATES) * len(digits.WEIGHTS)
     assert [line.startswith("| **RG** |") for line in lines] == [i == 2 for i in range(6)]
     assert lines[2] == "| **RG** | 0.0002 | 1 | 1.000 | 0.900 | 5.00 |"

@@ -172,11 +172,25 @@ def test_what_is_to_be_kept_must_not_name_it(sd_model: ModelHandle, ink_pairs: P
 
 
 def test_one_caption_serves_all() -> None:
-    assert with_captions(3, " a cat \n") == ("a cat",) * 3
-    assert with_captions(2, "a cat\n\na dog") == ("a cat", "a dog")
+    assert with_captions("123", " a cat \n") == ("a cat",) * 3
+    assert with_captions("12", "a cat\n\na dog") == ("a cat", "a dog")
     for text in ("", "a\nb"):
         with pytest.raises(ValueError, match="captions: "):
-            with_captions(3, text)
+            with_captions("123", text)
+
+
+def test_a_line_with_a_name_is_of_that_picture_whatever_else_is_there(tmp_path: Path) -> None:
+    names = ("a.png", "b.png", "c.png")
+    beside = [tmp_path / name.replace("png", "txt") for name in names]
+    beside[1].write_text("from the file")
+    one = with_captions(names, "c.png: mine: 1\nall", beside)
+    assert one == ("all", "from the file", "mine: 1")
+    assert with_captions(names, "b.png: mine\n1\n2\n3", beside) == ("1", "mine", "3")
+    with pytest.raises(ValueError, match="captions: there is no picture 'd.png'; take that line"):
+        with_captions(names, "all\nd.png: of another folder", beside)
+    with pytest.raises(ValueError, match="captions: 'a.txt' is not there"):
+        with_captions(names, "c.png: mine", beside)
+    assert with_captions(("1", "2"), "2: mine\nall") == ("all", "mine")
 
 
 def test_a_folder_of_pictures(tmp_path: Path) -> None:
@@ -208,7 +222,7 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert read_folder(tmp_path, "1\n2\n3")[0][0].min() == 1, "what is transparent is white"
     (tmp_path / "d.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"folder: 'd.png' cannot be read"):
-        read_folder(tmp_path, "a thing")
+        read_folder(tmp_path, "1\n2\n3\n4")
 
 
 def test_a_folder_of_too_many_is_not_cut_in_silence(

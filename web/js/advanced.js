@@ -30,21 +30,39 @@ export function foldAdvanced(node) {
   }
 
   // The node grows by what appears, and shrinks back to the height it had.
-  function turn() {
+  function resize(change) {
     const [width, height] = node.size;
     const before = node.computeSize()[1];
-    open = !open;
+    change();
     draw();
     node.setSize([width, height + node.computeSize()[1] - before]);
     node.setDirtyCanvas(true, true);
   }
 
-  // What a workflow changes is shown with it: nobody should run what they cannot see.
+  function turn() {
+    resize(() => {
+      open = !open;
+    });
+  }
+
+  // What differs from the defaults is always shown: nobody should run what they cannot see.
+  function fold() {
+    folded = rare.filter((widget) => widget.value === usual.get(widget) && !linked(widget));
+  }
+
   const configure = node.onConfigure;
   node.onConfigure = function (...given) {
     configure?.apply(this, given);
-    folded = rare.filter((widget) => widget.value === usual.get(widget) && !linked(widget));
+    fold();
     draw();
   };
+  for (const widget of rare) {
+    const { callback } = widget;
+    widget.callback = function (...given) {
+      const answer = callback?.apply(this, given);
+      resize(fold);
+      return answer;
+    };
+  }
   draw();
 }

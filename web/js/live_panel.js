@@ -61,7 +61,9 @@ class LivePanel {
 
   // All that the server knows of a run.
   show(run) {
-    if (run.key !== this.run?.key) this.chosen = null;
+    const watched = run.key === this.run?.key && this.run.state === "running";
+    // Of a run that ended before: given back whole, after an earlier step had been kept.
+    if (run.key !== this.run?.key || (run.state === "finished" && !watched)) this.chosen = null;
     this.run = run;
     this.problem.textContent = "";
     this.countFrom = performance.now();

@@ -3,11 +3,11 @@
 
 import { addPanel, h, hideWidget, setWidget, widgetOf } from "./dom.js";
 import { tell } from "./server.js";
+import { PAGE, field, table } from "./table.js";
 import { t } from "./words.js";
 
 const NAME = "unlearn prompts";
 const EDITED = "edited_prompts";
-const PAGE = 100; // rows shown at once
 const panels = new WeakMap(); // node -> PromptTable
 
 const SOURCES = [
@@ -26,8 +26,14 @@ const SOURCES = [
   EDITED,
 ];
 
+const CONCEPT = ["concept", "kind", "synonyms", "replacements"];
+
 const valuesOf = (node, names) =>
   Object.fromEntries(names.map((name) => [name, widgetOf(node, name)?.value]));
+
+// The first of these inputs whose value comes along a link, and is known only to a run.
+const linkedOf = (node, names) =>
+  node.inputs?.find(({ widget, link }) => link != null && names.includes(widget?.name))?.name;
 
 class PromptTable {
   constructor(node) {
@@ -62,9 +68,11 @@ class PromptTable {
 
   // From the widgets, by the server: nothing is drawn or trained for it.
   async load() {
+    const source = this.source();
+    const linked = linkedOf(this.node, SOURCES) ?? (source && linkedOf(source, CONCEPT));
     const concept = this.concept();
-    if (!concept) {
-      this.problem.textContent = t("prompts.link");
+    if (!concept || linked) {
+      this.problem.textContent = linked ? t("prompts.linked", { name: linked }) : t("prompts.link");
       return;
     }
     try {
@@ -75,12 +83,22 @@ class PromptTable {
     }
   }
 
-  // The widgets of the linked Define Forget Concept.
-  concept() {
+  // The linked Define Forget Concept.
+  source() {
     const slot = this.node.inputs?.findIndex(({ name }) => name === "concept") ?? -1;
-    const source = slot < 0 ? null : this.node.getInputNode(slot);
-    if (source?.comfyClass !== "UnlearnForgetConcept") return null;
-    return valuesOf(source, ["concept", "kind", "synonyms", "replacements"]);
+    let source = slot < 0 ? null : this.node.getInputNode(slot);
+    while (source?.type === "Reroute") source = source.getInputNode(0);
+    return source?.comfyClass === "UnlearnForgetConcept" ? source : null;
+  }
+
+  // Its widgets, or what a run has told of it.
+  concept() {
+    const source = this.source();
+    if (source && !linkedOf(source, CONCEPT)) return valuesOf(source, CONCEPT);
+    const told = this.set?.concept;
+    if (!told) return null;
+    const [synonyms, replacements] = [told.synonyms, told.replacements].map((words) => words.join(", "));
+    return { concept: told.name, kind: told.kind, synonyms, replacements };
   }
 
   show(set) {
@@ -116,39 +134,17 @@ class PromptTable {
   }
 
   table() {
-    const pairs = this.set[this.side];
-    const left = pairs.length - this.rows;
-    const more = h("button", {
-      textContent: t("prompts.more", { n: Math.min(PAGE, left) }),
-      onclick: () => {
-        this.rows += PAGE;
-        this.draw();
-      },
-    });
-    return h(
-      "div",
-      {},
-      h(
-        "table",
-        {},
-        h(
-          "tr",
-          {},
-          h("th", { textContent: t("prompts.forget") }),
-          h("th", { textContent: t("prompts.retain") }),
-          h("th"),
-        ),
-        ...pairs.slice(0, this.rows).map((pair) => this.row(pair)),
-      ),
-      left > 0 ? more : null,
-    );
+    const headings = [t("prompts.forget"), t("prompts.retain"), ""];
+    const showMore = () => {
+      this.rows += PAGE;
+      this.draw();
+    };
+    return table(headings, this.set[this.side], (pair) => this.row(pair), this.rows, showMore);
   }
 
   row(pair) {
-    const field = (side) => {
-      const area = h("textarea", { value: pair[side], rows: 1, spellcheck: false });
-      area.setAttribute("aria-label", t(`prompts.${side}`));
-      area.addEventListener("change", () => {
+    const of = (side) =>
+      field(t(`prompts.${side}`), pair[side], (area) => {
         const before = pair[side];
         pair[side] = area.value.trim();
         area.className = "changed";
@@ -157,17 +153,14 @@ class PromptTable {
           area.className = "refused"; // and keeps its text, to be put right
         });
       });
-      // The graph's own keys (delete, copy, …) must not act while one writes.
-      area.addEventListener("keydown", (event) => event.stopPropagation());
-      return h("td", {}, area);
-    };
     const remove = h("button", {
       textContent: "×",
       title: t("prompts.delete"),
       onclick: () => this.remove(pair),
     });
     remove.setAttribute("aria-label", t("prompts.delete"));
-    return h("tr", {}, field("forget"), field("retain"), h("td", {}, remove));
+    const cells = [of("forget"), of("retain"), remove];
+    return h("tr", {}, ...cells.map((cell) => h("td", {}, cell)));
   }
 
   remove(pair) {

@@ -7,6 +7,7 @@ import { foldAdvanced } from "./advanced.js";
 import { addCaptionTable, showCaptions } from "./caption_table.js";
 import { addComparePanel, showReport } from "./compare_panel.js";
 import { h } from "./dom.js";
+import { tellWhenLeftOut } from "./left_out.js";
 import { addLivePanel, followRuns, restoreRuns, showRun } from "./live_panel.js";
 import { followPreset } from "./presets.js";
 import { addPromptTable, restorePrompts, showPrompts } from "./prompt_table.js";
@@ -105,6 +106,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!isOurs(node)) return;
     foldAdvanced(node);
+    tellWhenLeftOut(node, findNode);
     const text = TEXTS[node.comfyClass];
     if (text) addTextPanel(node, { ...text, placeholder: t(`text.${node.comfyClass}`) });
     if (node.comfyClass === "UnlearnRestrictedGradient") addLivePanel(node);

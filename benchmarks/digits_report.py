@@ -1,0 +1,179 @@
+"""Tables and a plot of what ``benchmarks.digits`` has measured so far, as ``benchmarks/README.md``
+shows them: ``python -m benchmarks.digits_report``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from demo.digits import DIGITS
+from demo.erase import DIGITS_MODEL
+from unlearn_core.cli import CACHE, say
+from unlearn_core.dataset import LatentCache
+from unlearn_core.evaluation.judge import ConvJudge
+from unlearn_core.models.load import load_model
+
+from .digits import BALANCED, METHODS, SETTLED_ON, TUNED_ON, TWO, measure, scored, tuned, tuning
+from .quality_report import HERE, README, put
+
+PLOT = HERE / "results" / "digits.png"
+PLOTTED = "UA, RA and FID of each method: a small mark is one digit, a large one the mean"
+BEGIN, END = "<!-- digits -->", "<!-- end of digits -->"
+KEEPS_ALL = "fine-tune"  # what does not forget is no rival in keeping
+FIGURES = {"ua": 3, "ra": 3, "fid": 2}  # name in a record -> digits shown
+OF_PAPER = {
+    "fine-tune": (0.211, 0.791, 4.25),
+    "SalUn": (0.512, 0.434, 14.40),
+    "GradDiff": (1.000, 0.734, 14.09),
+    "RG": (1.000, 0.752, 9.81),
+    "RGD": (1.000, 0.771, 6.54),
+}
+"""UA, RA and FID of Ko et al., Table 1: CIFAR-10, mean of ten classes."""
+
+
+def table(
+    before: Mapping[str, dict[str, float]], retain: str, digits: Sequence[str] = DIGITS
+) -> str:
+    """Means over the digits, of which ``before`` has the figures of the model that was loaded."""
+    lines = ["| method | classes | UA | RA | FID | raised a loss |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    means = {name: statistics.mean(before[digit][name] for digit in digits) for name in FIGURES}
+    figures = " | ".join(f"{means[name]:.{places}f}" for name, places in FIGURES.items())
+    lines.append(f"| *before* | {len(digits)} | {figures} | |")
+    for method in METHODS:
+        tasks = [t for t in scored(method) if t.retain == retain and t.digit in digits]
+        found = [record for record in (task.read() for task in tasks) if record]
+        if not found:
+            continue
+        cells = []
+        for name, places in (*FIGURES.items(), ("rise_share", 2)):
+            values = [record[name] for record in found]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.{places}f} ± {spread:.{places}f}")
+        lines.append(f"| {method} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def scored_runs() -> dict[str, dict[str, dict[str, Any]]]:
+    """Method -> digit -> record, with a retain set of all other classes."""
+    return {
+        method: {
+            task.digit: record
+            for task in scored(method)
+            if task.retain == BALANCED and (record := task.read())
+        }
+        for method in METHODS
+    }
+
+
+def order_of_paper() -> str:
+    """The methods that the paper has, too, best first; without the one that forgets nothing."""
+    runs = {m: list(found.values()) for m, found in scored_runs().items() if m in OF_PAPER}
+    missing = [method for method in OF_PAPER if len(runs[method]) < len(DIGITS)]
+    if missing:
+        return f"The order is to be told when all digits are scored with {', '.join(missing)}."
+    lines = []
+    for place, name, sign in ((1, "ra", -1), (2, "fid", 1)):  # a high RA, a low FID
+        here = {m: sign * statistics.mean(r[name] for r in runs[m]) for m in OF_PAPER}
+        theirs = {m: sign * figures[place] for m, figures in OF_PAPER.items()}
+        ranks = [
+            ", ".join(m for m in sorted(figures, key=figures.__getitem__) if m != KEEPS_ALL)
+            for figures in (here, theirs)
+        ]
+        same = "the same order" if ranks[0] == ranks[1] else "**another order**"
+        told = f"here {ranks[0]}; in the paper {ranks[1]}: {same}"
+        lines.append(f"{name.upper()}, best first: {told}.")
+    return " ".join(lines)
+
+
+def against_paper() -> str:
+    """What RGD and ours win over each method, digit by digit, beside what RGD wins in the paper."""
+    lines = ["| | UA | RA | FID | UA, paper | RA, paper | FID, paper |"]
+    lines.append("| --- |" + " --- |" * 6)
+    runs = scored_runs()
+    for winner in ("RGD", "ours"):
+        for method, paper in OF_PAPER.items():
+            digits = [d for d in DIGITS if d in runs[winner] and d in runs[method]]
+            if method == winner or not digits:
+                continue
+            cells = []
+            for name, places in FIGURES.items():
+                gains = [runs[winner][d][name] - runs[method][d][name] for d in digits]
+                error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+                cells.append(f"{statistics.mean(gains):+.{places}f} ± {error:.{places}f}")
+            best_and_theirs = zip(OF_PAPER["RGD"], paper, strict=True)
+            for (best, theirs), places in zip(best_and_theirs, FIGURES.values(), strict=True):
+                cells.append(f"{best - theirs:+.{places}f}")
+            lines.append(f"| {winner}, less {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def search_table() -> str:
+    lines = ["| method | learning rate | retain weight | UA | RA | FID |", "| --- |" + " --- |" * 5]
+    for method in METHODS:
+        chosen = tuned(method)
+        for task in tuning(method):
+            found = task.read()
+            if found is None:
+                continue
+            shown = f"**{method}**" if task.settings == chosen else method
+            figures = " | ".join(f"{found[name]:.{places}f}" for name, places in FIGURES.items())
+            rate, weight = task.settings.learning_rate, task.settings.retain_weight
+            lines.append(f"| {shown} | {rate:g} | {weight:g} | {figures} |")
+    return "\n".join(lines)
+
+
+def plot(before: Mapping[str, dict[str, float]]) -> None:
+    """Each figure over the ten digits: a small mark a digit, a large one the mean, and a line where
+    the model was that was loaded."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.8), dpi=110, layout="constrained")
+    runs = scored_runs()
+    methods = list(METHODS)[::-1]
+    titles = ("UA (right: forgotten)", "RA (right: kept)", "FID (left: kept)")
+    panels = zip(figure.subplots(1, 3, sharey=True), FIGURES, titles, strict=True)
+    for axes, name, title in panels:
+        for place, method in enumerate(methods):
+            values = [record[name] for record in runs[method].values()]
+            if values:
+                axes.plot(values, [place] * len(values), "o", ms=3, alpha=0.4, color="C0")
+                axes.plot(statistics.mean(values), place, "D", ms=8, color="C0")
+        axes.axvline(
+            statistics.mean(before[digit][name] for digit in DIGITS), color="#777", linewidth=0.8
+        )
+        axes.set_yticks(range(len(methods)), methods)
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    FigureCanvasAgg(figure).print_png(PLOT)
+
+
+def main() -> None:
+    base, judge = load_model(DIGITS_MODEL), ConvJudge.load(DIGITS_MODEL / "evaluation")
+    before = {digit: measure(base, judge, digit, LatentCache(CACHE)) for digit in DIGITS}
+    plot(before)
+    others = [digit for digit in DIGITS if digit not in (TUNED_ON, SETTLED_ON)]
+    text = "\n\n".join(
+        (
+            f"![{PLOTTED}]({PLOT.relative_to(HERE).as_posix()})",
+            "### Retain set with all other classes",
+            table(before, BALANCED),
+            f"### The same without *{TUNED_ON}* and *{SETTLED_ON}*, by which choices were made",
+            table(before, BALANCED, others),
+            "### Retain set with two other classes",
+            table(before, TWO),
+            "### Beside the paper's Table 1",
+            against_paper(),
+            order_of_paper(),
+            f"### The search on *{TUNED_ON}*, and in bold what it chose",
+            search_table(),
+        )
+    )
+    put(README, BEGIN, END, text)
+    say(text)
+
+
+if __name__ == "__main__":
+    main()
