@@ -32,7 +32,9 @@ class DefineForgetConcept(io.ComfyNode):
                     options=list(KINDS),
                     default="style",
                     tooltip="What sort of thing the concept is, 'style' by default. The evaluation "
-                    "needs it to know what to look for in a picture; it changes nothing else.",
+                    "needs it to know what to look for in a picture, and the objective "
+                    "'erase (ESD)' says 'ink style' instead of 'ink' for a style. Prompts from a "
+                    "file or edited in a table must be of the same kind.",
                 ),
                 io.String.Input(
                     "synonyms",

@@ -151,15 +151,16 @@ class LiveJob:
         runs it twice, a training step costs three times as much because it goes back too, and the
         edit reads a pair of prompts in less time than that."""
         pairs = sum(len(part.train) for part in self.prompts.each)
-        drawn = 0 if self.settings.method == UCE else 2 * pairs
         picture = self.drawing.steps * 2
         look = len(self.previews.prompts) * picture
+        if self.settings.method == UCE:
+            return {LOOK: look, EDIT: pairs}
         retained = self.settings.batch_size * self.settings.retain_batch_factor or pairs
         training = self.last_step * (self.settings.batch_size + retained) * 3
         looks = self.last_step // self.preview_every if self.preview_every else 1
         return {
             LOOK: look,
-            IMAGES: drawn * picture,
+            IMAGES: 2 * pairs * picture,
             EDIT: pairs,
             UNLEARNING: training + looks * look,
         }

@@ -134,6 +134,7 @@ def _advanced_inputs() -> list[io.Input]:
             options=list(PRECISIONS),
             default=DEFAULT.precision,
             tooltip="How exactly it calculates, 'auto' by default: 'mixed' for SDXL on a GPU, "
-            "where frozen weights keep their 16 bits, else 'fp32'. Mixed halves the memory.",
+            "where frozen weights keep their 16 bits, else 'fp32'. Mixed takes about a third less "
+            "memory.",
         ),
     ]

@@ -127,7 +127,10 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             seed=seed,
         )
         if keep_step > steps:
-            raise ValueError(f"keep_step must be {steps}, the steps, or less, got {keep_step}")
+            raise ValueError(
+                f"keep_step must be {steps}, the steps, or less, got {keep_step}; press "
+                "'Run all steps', or set it to 0"
+            )
         drawing = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
         check(model, prompts, settings, forget_pictures, retain_pictures)
         make_room()

@@ -60,8 +60,9 @@ class SaveCheckpoint(io.ComfyNode):
                     default=False,
                     label_on="replace a model of that name",
                     label_off="keep what is there",
-                    tooltip="Off by default: a name that is taken is refused, before any work "
-                    "starts. On: the model of that name is replaced, and cannot be had back. The "
+                    tooltip="Off by default: under a name that is taken nothing is saved, which "
+                    "the page says when you press Run; the other nodes run, and nothing is "
+                    "lost. On: the model of that name is replaced, and cannot be had back. The "
                     "model that you started from is never replaced.",
                 ),
                 sockets.Report.Input(

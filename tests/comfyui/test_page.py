@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from comfy_page import ComfyPage, open_page
 from live_server import Json, LiveServer, running_server
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from workflow_files import DEMO, QUICK, WORKFLOWS, overlap, read, with_widgets
 
 # A workflow of ComfyUI's own nodes: what the page logs for it, it logs without us.
@@ -130,6 +131,20 @@ def test_rare_inputs_are_folded_away(page: ComfyPage, server: LiveServer) -> Non
     page.load_workflow(with_widgets(read(DEMO), changed, server.object_info()))
     assert set(page.page.evaluate(VISIBLE, UNLEARN)) == {*few, "saliency", "method"}
 
+    # What the panel sets is seen as well, and folded away with the rest once it is reset.
+    assign = """([type, name, value]) => {
+      const widget = app.graph._nodes.find((one) => one.type === type)
+        .widgets.find((one) => one.name === name);
+      widget.value = value;
+      widget.callback(value);
+    }"""
+    usual = page.laid_out()
+    page.page.evaluate(assign, [UNLEARN, "keep_step", 4])
+    assert "keep_step" in page.page.evaluate(VISIBLE, UNLEARN)
+    page.page.evaluate(assign, [UNLEARN, "keep_step", 0])
+    assert "keep_step" not in page.page.evaluate(VISIBLE, UNLEARN)
+    assert page.laid_out() == usual
+
     press = """type => {
       const node = app.graph._nodes.find((one) => one.type === type);
       const button = node.widgets.find(({ name }) => name === "unlearn more");
@@ -159,6 +174,21 @@ def test_rare_inputs_are_folded_away(page: ComfyPage, server: LiveServer) -> Non
     assert node["widgets_values"] == wanted["widgets_values"]
     prompt = page.page.evaluate("async () => (await app.graphToPrompt()).output")
     assert not any("unlearn more" in one["inputs"] for one in prompt.values())
+
+
+def test_a_model_that_is_not_going_to_be_saved_is_spoken_of(
+    page: ComfyPage, server: LiveServer
+) -> None:
+    """ComfyUI runs the rest of the graph, and marks what it leaves out by a red frame alone."""
+    (server.base / "models" / "diffusers" / "taken").mkdir(parents=True, exist_ok=True)
+    widgets = {**QUICK, "UnlearnSaveCheckpoint": {"name": "taken", "overwrite": False}}
+    page.load_workflow(with_widgets(read(DEMO), widgets, server.object_info()))
+    page.queue()
+    told = page.page.get_by_text("Unlearn: Save Checkpoint: left out of this run")
+    expect(told).to_be_visible()
+    expect(page.page.get_by_text(re.compile("'taken' exists already"))).to_be_visible()
+    page.screenshot("left_out")
+    assert page.wait_for_end(180) == "execution_success"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -245,6 +245,29 @@ def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
 
+def test_the_prompts_of_a_concept_that_comes_a_long_way(
+    page: ComfyPage, server: LiveServer, look: str
+) -> None:
+    open_demo(page, server)
+    link = """([made, type, input]) => {
+      const graph = app.graph;
+      const to = graph._nodes.find((node) => node.type === type);
+      const slot = to.inputs.findIndex(({ name }) => name === input);
+      const from = to.getInputNode(slot);
+      const between = LiteGraph.createNode(made);
+      graph.add(between);
+      if (from) from.connect(0, between, 0);
+      between.connect(0, to, slot);
+    }"""
+    page.page.evaluate(link, ["Reroute", DIVERSIFY, "concept"])
+    page.look_at(DIVERSIFY, SCALE[look])
+    button(page, "Show the prompts").click()
+    expect(page.page.get_by_label("asks for it")).to_have_count(4)
+    page.page.evaluate(link, ["PrimitiveInt", DIVERSIFY, "train_count"])
+    button(page, "Refresh").click()
+    expect(page.page.get_by_text(re.compile("^train_count comes along a link"))).to_be_visible()
+
+
 def test_read_and_edit_the_captions_of_own_pictures(
     page: ComfyPage, server: LiveServer, look: str
 ) -> None:

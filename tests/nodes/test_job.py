@@ -140,8 +140,9 @@ def test_cancel_while_evaluating(unlearned: Any) -> None:
         run_node("UnlearnEvaluateAlignment", unlearned=unlearned, pictures=2, **DRAWING)
 
 
+@pytest.mark.parametrize("method", ["restricted gradient", "UCE (closed form)"])
 def test_the_bar_fills_once_from_end_to_end(
-    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+    loaded: Any, pairs: Any, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, int]] = []
 
@@ -153,7 +154,8 @@ def test_the_bar_fills_once_from_end_to_end(
             told.append((value, total))
 
     monkeypatch.setattr("comfy.utils.ProgressBar", Bar)
-    run_node(UNLEARN, model=loaded, prompts=pairs, **{**QUICK, "preview_every": 2})
+    given = {**QUICK, "preview_every": 2, "method": method}
+    run_node(UNLEARN, model=loaded, prompts=pairs, **given)
     values = [value for value, _ in told]
     assert values == sorted(values)
     assert values[-1] == told[-1][1]
