@@ -225,9 +225,8 @@ def measured(job: Job) -> tuple[UnlearnedModel, dict[str, float]]:
 
 def write_record(record: dict[str, Any], file: Path) -> None:
     """All of it or nothing: a benchmark that is broken off goes on from its records."""
-    with appearing(file) as room:
-        text = json.dumps(record, indent=1) + "\n"
-        (room / file.name).write_text(text, encoding="utf-8")
+    with appearing(file) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def probed(unlearned: UnlearnedModel, cache: LatentCache) -> dict[str, dict[str, float | None]]:

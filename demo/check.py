@@ -12,11 +12,10 @@ from unlearn_core.dataset import draw_latents
 from unlearn_core.evaluation.judge import ConvJudge
 from unlearn_core.evaluation.pictures import picture_strip
 from unlearn_core.models.load import load_model
-from unlearn_core.prompts import with_articles
 from unlearn_core.settings import GenerationSettings
 
 from .build import EMOJI
-from .world import FULL_CAPTIONS, random_subject
+from .world import FULL_CAPTIONS, filled, random_subject
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def main() -> None:
     judge = ConvJudge.load(EMOJI / "evaluation")
     rng = random.Random(5)
     subjects = [random_subject(rng) for _ in range(options.count)]
-    prompts = [with_articles(rng.choice(FULL_CAPTIONS).format(**vars(s))) for s in subjects]
+    prompts = [filled(rng.choice(FULL_CAPTIONS), subject) for subject in subjects]
     bars = Bars()
     latents = draw_latents(
         model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from unlearn_core.models.text import Clip, save_clip
 
 from .pictures import Pool
 from .world import caption
@@ -190,6 +193,10 @@ def save_pipeline(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    parts_of_text = folder / "text_encoder", folder / "tokenizer"
+    for part in parts_of_text:  # which transformers writes for its newest version alone
+        shutil.rmtree(part)
+    save_clip(Clip(parts.text_encoder, tokenizer), *parts_of_text, torch.float16)
     for file in folder.glob("*/config.json"):
         settings = json.loads(file.read_text(encoding="utf-8"))
         settings.pop("_name_or_path", None)  # where it happened to be trained

@@ -17,10 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unlearn_core.evaluation.judge import ConvJudge
-from unlearn_core.prompts import with_articles
 
 from .pictures import Pool, to_unit
-from .world import BACKGROUNDS, FULL_CAPTIONS, OBJECTS, STYLES
+from .world import BACKGROUNDS, FULL_CAPTIONS, OBJECTS, STYLES, filled
 
 NEGATIVES = 0.15  # share of pictures that show nothing: noise, or artwork beyond recognition
 
@@ -118,9 +117,7 @@ def train_scorer(pool: Pool, folder: Path, steps: int, seed: int = 2, batch_size
         # Two pictures of one subject in a batch would each be the other's wrong answer.
         subjects = {pool.subject(int(i)): int(i) for i in index}
         chosen = list(subjects.values())[:batch_size]
-        texts = [
-            with_articles(rng.choice(FULL_CAPTIONS).format(**vars(pool.subject(i)))) for i in chosen
-        ]
+        texts = [filled(rng.choice(FULL_CAPTIONS), pool.subject(i)) for i in chosen]
         pictures = disturbed(to_unit(pool.pictures[chosen])) * 2 - 1
         images = model.encode_image(pictures, normalize=True)
         captions = model.encode_text(tokenizer(texts), normalize=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from unlearn_core.prompts import with_articles
+from unlearn_core.concepts import with_articles
 
 STYLES: tuple[str, ...] = ("noto", "twemoji", "fluent", "ink", "pixel")
 
@@ -96,7 +96,13 @@ def caption(subject: Subject, rng: random.Random) -> str:
         templates = OBJECT_ONLY_CAPTIONS
     else:
         templates = NO_OBJECT_CAPTIONS
-    return with_articles(rng.choice(templates).format(**vars(subject)))
+    return filled(rng.choice(templates), subject)
+
+
+def filled(template: str, subject: Subject) -> str:
+    """A caption's template with the subject's words."""
+    words = vars(subject)
+    return with_articles(template.format(**words), words.values())
 
 
 def random_subject(rng: random.Random) -> Subject:

@@ -3,6 +3,7 @@ them meanwhile, and what of them can be had back."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from PIL import Image
 from server import PromptServer
 
-from ..unlearn_core.kept import read_said, read_unlearned, write_unlearned
+from ..unlearn_core.kept import read_said, read_unlearned, state, write_unlearned
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.prompts import PromptPairs
 from ..unlearn_core.settings import UnlearnSettings
@@ -104,12 +105,16 @@ class LiveRun:
 
     def keep(self, unlearned: UnlearnedModel) -> None:
         """Make it possible to come back to this state, while there is room on the disk."""
-        tensors = unlearned.model.changed_tensors().values()
+        tensors = state(unlearned.model).values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         step = len(unlearned.reports)
         if step == 0 or step in self.kept or shutil.disk_usage(self.folder).free < ROOM * size:
             return
-        write_unlearned(unlearned, self._state_file(step), {"identity": self.identity})
+        try:
+            write_unlearned(unlearned, self._state_file(step), {"identity": self.identity})
+        except OSError as error:  # the run itself is worth more than a way back to this step
+            logging.warning("Unlearn could not keep step %d: %s", step, error)
+            return
         self.kept.append(step)
         self._send("unlearn.kept", {"step": step})
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..unlearn_core.own_pictures import OwnPictures as Pictures
 from ..unlearn_core.own_pictures import picture_files, read_folder, with_captions
+from ..unlearn_core.pixels import as_bytes
 from . import sockets
 from .places import NO_FILE, picture_folders, pictures_path
 
@@ -95,7 +96,7 @@ class OwnPictures(io.ComfyNode):
         if folder == NO_FILE:
             if images is None:
                 raise ValueError("pictures: none given, link images or choose a folder")
-            linked = tuple(images.movedim(-1, 1)[:, :3].cpu().float())
+            linked = tuple(as_bytes(images.movedim(-1, 1)[:, :3].float()))
             names = [f"{i + 1}" for i in range(len(linked))]
             pictures = Pictures(linked, with_captions(names, captions), alone)
         elif images is None:

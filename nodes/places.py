@@ -232,8 +232,8 @@ def save_prompts(name: str, text: str) -> Path:
     check_name(name, "save_as")
     folder = Path(folder_paths.get_output_directory(), "unlearn")
     path = folder / f"{name.removesuffix('.json')}.json"
-    with appearing(path) as room:
-        (room / path.name).write_text(text, encoding="utf-8")
+    with appearing(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 

@@ -34,8 +34,8 @@ def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -
     places = []
     for suffix, text in texts.items():
         path = Path(folder, f"{name}_{number:05}_.{suffix}")
-        with appearing(path) as room:
-            (room / path.name).write_text(text, encoding="utf-8")
+        with appearing(path) as part:
+            part.write_text(text, encoding="utf-8")
         where = {"filename": path.name, "subfolder": subfolder, "type": "output"}
         places.append({**where, "label": suffix.upper()})
     return places

@@ -71,7 +71,7 @@ class Download:
         self._tell(0 if error else self.total, error)
 
     def _fetch(self) -> None:
-        """The folder appears whole, or not at all."""
+        """Each file appears whole, and the folder counts as a CLIP's only with the last of them."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
         # Public files: nobody needs to know who asks for them.
@@ -91,7 +91,10 @@ class Download:
             check_scorer(part)
             with safe_open(part / SCORER_WEIGHTS, "pt"):  # refuses what is cut short
                 pass
-            part.replace(folder / PAPER_SCORER)
+            place = folder / PAPER_SCORER
+            place.mkdir(exist_ok=True)  # somebody may have put other files of it there
+            for file in reversed(FILES):  # complete only with the first of them
+                (part / file).replace(place / file)
 
     def _arrived(self) -> int:
         """Bytes on the disk; 0 in the moment in which the hub moves a file to its place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
@@ -20,6 +21,27 @@ def require_words(field: str, value: object) -> None:
     """
     if not isinstance(value, (tuple, list)) or not all(isinstance(word, str) for word in value):
         raise ValueError(f"{field} must be a list of texts, got {value!r:.80}")
+
+
+VOWEL = re.compile(
+    r"(?!uni[^nm]|us[eu]|uk|ut[eio]|ufo|eu|one\b|un[aeo]?\b)[aeiou]|hour|hones|hono|heir", re.I
+)
+"""How words begin that have *an*, by ear; *un* and *una* are articles of other languages, in which
+*a* is none."""
+
+
+def with_articles(text: str, words: Iterable[str]) -> str:
+    """``a apple`` -> ``an apple`` where the article stands before one of the words, which have been
+    filled in there. All others are left to whoever wrote them: *a* is no article everywhere.
+    """
+    listed = "|".join(re.escape(word) for word in words if word)
+    if not listed:
+        return text
+
+    def fitting(match: re.Match[str]) -> str:
+        return f"{'an' if VOWEL.match(match[3]) else 'a'}{match[2]}{match[3]}"
+
+    return re.sub(rf"(?<![\w'])(an?)(\s+)((?:{listed})(?!\w))", fitting, text)
 
 
 @dataclass(frozen=True)
@@ -82,15 +104,18 @@ class ForgetConcept:
         words that stand there for its sake: "a cat in the style of X" becomes "a cat"."""
         if replacement:
             found = self._pattern().sub(lambda _: replacement, prompt)
-            return re.sub(r"\s{2,}", " ", found).strip()
+            return with_articles(re.sub(r"\s{2,}", " ", found).strip(), (replacement,))
         # Where the concept is the noun, its article and preposition go; where it is an adjective
         # ("a nude man"), they are the noun's and stay.
         noun = self._pattern(
             rf"(?:,?\s*(?<!\w)(?:{LEADS})\s+|,\s*)?(?:(?<!\w)(?:an?|the|one)\s+)?",
             rf"(?:\s+style)?(?=\s*(?:$|[,.;:)]|(?:{GO_ON})(?!\w)))",
         )
-        found = self._pattern(after=r"(?:\s+style(?!\w))?").sub(" ", noun.sub(" ", prompt))
-        return re.sub(r"\s+(?=[\s,.;:)]|$)", "", found).strip(" ,")
+        adjective = self._pattern(after=r"(?:\s+style(?!\w))?")
+        nouns = [m[1] for m in self._pattern(after=r"\s+(\w+)").finditer(prompt)]
+        found = adjective.sub(" ", noun.sub(" ", prompt))
+        found = re.sub(r"\s+(?=[\s,.;:)]|$)", "", found).strip(" ,")
+        return with_articles(found, nouns)
 
     def _pattern(self, before: str = "", after: str = "") -> re.Pattern[str]:
         words = "|".join(r"\s+".join(map(re.escape, word.split())) for word in self.words)

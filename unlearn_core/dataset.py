@@ -15,12 +15,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from .batches import PairedRows, Rows, TrainingSets
-from .models.protocol import ModelHandle, OnStep
+from .models.protocol import Conditioning, ModelHandle, OnStep
 from .own_pictures import OwnPictures, captioned, check_retained, encoded
+from .pixels import as_bytes
 from .prompts import PromptPairs
 from .settings import GenerationSettings
 
 DECODED_AT_ONCE = 16  # pictures
+ENCODED_AT_ONCE = 32  # prompts
 
 OnPicture = Callable[[int, int], None]
 """Called with (pictures done, pictures in all); whoever wants to cancel raises from it."""
@@ -111,21 +113,22 @@ def draw_latents(
         ).float().cpu()  # fmt: skip
         for i, latent in zip(batch, latents, strict=True):
             drawn[i] = latent
-            if cache is not None:
+            if cache is not None and latent.isfinite().all():  # or it would be read for ever
                 cache.put(keys[i], latent)
         if on_picture is not None:
             on_picture(len(drawn), total)
     return torch.stack([drawn[i] for i in range(total)])
 
 
-def as_bytes(images: Tensor) -> Tensor:
-    """Images in 0..1 -> uint8 on the CPU, what a picture file would hold."""
-    return images.mul(255).round().byte().cpu()
-
-
-def as_floats(pixels: Tensor) -> Tensor:
-    """uint8 -> images in 0..1."""
-    return pixels.float() / 255
+def _encoded(model: ModelHandle, prompts: Sequence[str], on_step: OnStep | None) -> Conditioning:
+    """On the CPU: those of hundreds of prompts would crowd a device."""
+    parts = []
+    for start in range(0, len(prompts), ENCODED_AT_ONCE):
+        part = model.encode_prompts(prompts[start : start + ENCODED_AT_ONCE])
+        parts.append(part.to("cpu"))
+        if on_step is not None:
+            on_step()
+    return Conditioning.cat(parts)
 
 
 def draw_pictures(
@@ -194,7 +197,7 @@ def make_training_sets(
             on_step=on_step,
         )
         before += len(prompts)
-        return Rows(latents, model.encode_prompts(prompts).to("cpu"))
+        return Rows(latents, _encoded(model, prompts, on_step))
 
     paired = []
     if drawn:

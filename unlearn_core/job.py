@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from .batches import TrainingSets
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
+from .checkpoints.atomic import appearing
 from .concepts import ForgetConcept
 from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
@@ -33,6 +34,7 @@ OnProgress = Callable[[str, int, int, StepReport | None], None]
 
 SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
 TENSORS = "unlearned.safetensors"
+LOSSES = "loss.png"
 REPORT = "report.json"
 OF_EVALUATION = ("report.html", REPORT, "before_after.png")
 
@@ -115,7 +117,7 @@ class Job:
                 for name in OF_EVALUATION:  # an earlier one was of other weights
                     (self.folder / name).unlink(missing_ok=True)
                 if unlearned.reports:
-                    loss_chart(unlearned.reports).save(self.folder / "loss.png")
+                    loss_chart(unlearned.reports).save(self.folder / LOSSES)
         return unlearned
 
     def _make_sets(self) -> TrainingSets:
@@ -132,6 +134,8 @@ class Job:
     def _store(self, unlearned: UnlearnedModel) -> None:
         said = {"of": self._identity(), "seconds": self.seconds}
         write_unlearned(unlearned, self.folder / TENSORS, said)
+        for file in (*self.folder.glob("prompts-*.json"), self.folder / LOSSES):
+            file.unlink(missing_ok=True)  # of another run
         for i, part in enumerate(self.pairs.each):  # with the neighbours that were found
             name = f"prompts-{i + 1}.json" if i else "prompts.json"
             (self.folder / name).write_text(write_prompts(part), encoding="utf-8")
@@ -266,8 +270,8 @@ class Job:
             raise ValueError(f"out: {str(file)!r} is broken ({error}); evaluate again") from None
 
     def _write_report(self, content: dict[str, Any]) -> None:
-        text = json.dumps(content, indent=1) + "\n"
-        (self.folder / REPORT).write_text(text, encoding="utf-8")
+        with appearing(self.folder / REPORT) as part:
+            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _timed(self, phase: str, work: Callable[[], Result]) -> Result:
         started = time.perf_counter()

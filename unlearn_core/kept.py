@@ -18,9 +18,12 @@ from .checkpoints.atomic import appearing
 from .models.protocol import ModelHandle
 from .models.tensors import with_tensors
 from .own_pictures import OwnPictures
+from .parameters import LORA, trainable
 from .prompts import PromptPairs
-from .settings import GenerationSettings, UnlearnSettings
+from .settings import UCE, GenerationSettings, UnlearnSettings
 from .unlearn import StepReport, UnlearnedModel
+
+FACTORS = ("down", "up")  # of a ``LoraLayer``
 
 
 def made_from(
@@ -52,7 +55,7 @@ def _pictures(own: OwnPictures | None) -> list[object] | None:
 
 
 def _picture(picture: Tensor) -> list[object]:
-    pixels = picture.to(torch.float32).contiguous().numpy().tobytes()
+    pixels = picture.contiguous().numpy().tobytes()
     return [*picture.shape, hashlib.sha256(pixels).hexdigest()]
 
 
@@ -71,9 +74,9 @@ def write_unlearned(unlearned: UnlearnedModel, file: Path, said: Mapping[str, An
         "said": json.dumps(said),
         "steps": json.dumps([asdict(step) for step in unlearned.reports]),
     }
-    tensors = {n: t.contiguous() for n, t in unlearned.model.changed_tensors().items()}
-    with appearing(file) as room:
-        save_file(tensors, room / file.name, metadata)
+    tensors = {name: tensor.contiguous() for name, tensor in state(unlearned.model).items()}
+    with appearing(file) as part:
+        save_file(tensors, part, metadata)
 
 
 def read_said(file: Path) -> dict[str, Any]:
@@ -98,10 +101,38 @@ def read_unlearned(
     """
     try:
         reports = tuple(StepReport(**step) for step in _metadata(file, "steps"))
-        model = with_tensors(base, load_file(file))
-    except (TypeError, SafetensorError) as error:
+        model = _with_state(base, settings, load_file(file))
+    except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{file.name!r} holds no unlearned model ({error})") from None
     return UnlearnedModel(model, base, pairs, settings, reports)
+
+
+def state(model: ModelHandle) -> Mapping[str, Tensor]:
+    """All that tells an unlearned model from its base: the factors of its LoRA layers, which added
+    to the weights would be hundreds of times as large, or else the tensors that have changed."""
+    layers = model.lora_layers()
+    if not layers:
+        return model.changed_tensors()
+    return {
+        f"{name}.{factor}": getattr(layer, factor)
+        for name, layer in layers.items()
+        for factor in FACTORS
+    }
+
+
+def _with_state(
+    base: ModelHandle, settings: UnlearnSettings, found: Mapping[str, Tensor]
+) -> ModelHandle:
+    if settings.scope != LORA or settings.method == UCE:
+        return with_tensors(base, found)
+    model, _ = trainable(base, settings)
+    with torch.no_grad():
+        for name, layer in model.lora_layers().items():
+            for factor in FACTORS:
+                getattr(layer, factor).copy_(found[f"{name}.{factor}"])
+    for _, parameter in model.named_parameters():
+        parameter.requires_grad_(False)
+    return model
 
 
 def _metadata(file: Path, key: str) -> Any:

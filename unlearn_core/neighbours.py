@@ -9,7 +9,7 @@ from .concepts import ForgetConcept
 from .dataset import LatentCache, OnPicture, draw_latents
 from .evaluation.alignment import ClipScorer
 from .models.protocol import ModelHandle, OnStep
-from .prompts import PromptPair, diversify, with_articles
+from .prompts import PromptPair, diversify
 from .settings import GenerationSettings
 
 PICTURES = 8  # drawn of the concept and of each candidate
@@ -60,7 +60,7 @@ def nearest_neighbours(
             if on_picture is not None:
                 on_picture(before + done, total)
 
-        prompts = [with_articles(concept.replaced_in(pair.forget, word)) for pair in pairs]
+        prompts = [concept.replaced_in(pair.forget, word) for pair in pairs]
         latents = draw_latents(
             model, prompts, settings, cache=cache, on_picture=report, on_step=on_step
         )

@@ -9,16 +9,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .batches import Rows
 from .models.protocol import ModelHandle
-from .prompts import PromptPair, PromptPairs, with_articles
+from .pixels import as_floats
+from .prompts import PromptPair, PromptPairs
 
 RATIOS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)  # width to height
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # others may be handed to programs outside
+NEEDED = 1536  # px of a picture's shorter edge; SDXL's own pictures have 1024
 LARGEST = 10_000  # pictures of one folder
 
 
@@ -27,7 +32,7 @@ class OwnPictures:
     """Pictures and what each shows.
 
     Attributes:
-        images: each [3, H, W] in 0..1.
+        images: each uint8 [3, H, W].
         captions: one a picture.
         alone: whether they take the place of what the model draws, or join it.
     """
@@ -121,18 +126,33 @@ def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str,
 
 
 def _read_picture(file: Path) -> Tensor:
-    import numpy as np
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(file) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGBA")
+        with Image.open(file, formats=FORMATS) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith(("I", "F")):
+                raise ValueError(f"{upright.mode} is no picture of 8 bits a colour; save it as one")
+            upright = _bounded(upright).convert("RGBA")
             white = Image.new("RGBA", upright.size, "white")  # as most pages show it
             upright = Image.alpha_composite(white, upright).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
-    array = np.asarray(upright).astype("float32") / 255
-    return torch.from_numpy(array).permute(2, 0, 1)
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+
+
+def _bounded(picture: Image.Image) -> Image.Image:
+    """No wider or taller than the widest and tallest bucket, and no larger than a model needs: of
+    photographs from a camera hundreds would fill the memory."""
+    width, height = picture.size
+    wide, tall = min(width, round(height * max(RATIOS))), min(height, round(width * max(RATIOS)))
+    left, top = (width - wide) // 2, (height - tall) // 2
+    box = (left, top, left + wide, top + tall)
+    shrink = min(1.0, NEEDED / min(wide, tall))
+    size = (max(1, round(wide * shrink)), max(1, round(tall * shrink)))
+    if size == picture.size:
+        return picture
+    # Palettes and bitmaps have no colours between theirs.
+    smooth = picture.convert("RGBA") if picture.mode in ("P", "1", "PA") else picture
+    return smooth.resize(size, Image.Resampling.LANCZOS, box)
 
 
 def _read_caption(file: Path) -> str:
@@ -167,7 +187,7 @@ def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[tuple[PromptPai
             replacements = pairs.each[k].concept.replacements or ("",)
             replacement = replacements[i % len(replacements)]
             parallel = pairs.each[k].concept.replaced_in(parallel, replacement)
-        pair = PromptPair(caption, with_articles(parallel), replacement, {})
+        pair = PromptPair(caption, parallel, replacement, {})
         found.append((pair, shown[0]))
     return found
 
@@ -200,7 +220,7 @@ def encoded(
         buckets[min(sizes, key=lambda s: abs(math.log(s[1] / s[0]) - ratio))].append(i)
     for size, chosen in sorted(buckets.items()):
         latents = [
-            model.encode_images(filled(pictures.images[i], size).unsqueeze(0)).float().cpu()
+            model.encode_images(filled(as_floats(pictures.images[i]), size)[None]).float().cpu()
             for i in chosen
         ]
         prompts = [pictures.captions[i] for i in chosen]

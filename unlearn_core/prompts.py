@@ -14,7 +14,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .concepts import ForgetConcept
+from .concepts import ForgetConcept, with_articles
 from .names import LARGEST, gibberish, made_up_names
 
 CONCEPT_FIELD = "concept"
@@ -268,7 +268,7 @@ def _draw(
         if replacement:
             retain = _fill(template, replacement, values)
         else:
-            retain = with_articles(concept.replaced_in(forget, ""))
+            retain = concept.replaced_in(forget, "")
         pair = PromptPair(
             forget=forget,
             retain=retain,
@@ -291,13 +291,4 @@ def _draw(
 
 def _fill(template: str, concept: str, values: Mapping[str, str]) -> str:
     filled = template.format_map({**values, CONCEPT_FIELD: concept})
-    return with_articles(" ".join(filled.split()))
-
-
-def with_articles(text: str) -> str:
-    """``a apple`` -> ``an apple``: what fills a template decides its article."""
-    words = text.split(" ")
-    for i, (word, following) in enumerate(itertools.pairwise(words)):
-        if word in ("a", "an") and following[:1].isalpha():
-            words[i] = "an" if following[0].lower() in "aeiou" else "a"
-    return " ".join(words)
+    return with_articles(" ".join(filled.split()), (*values.values(), concept))

@@ -125,6 +125,8 @@ def copy_replacing(
                     left = entry.end - entry.start
                     while left:
                         block = stream.read(min(BLOCK, left))
+                        if not block:
+                            raise OSError(f"{source.name!r} is shorter than when it was opened")
                         left -= len(block)
                         yield block
                 elif tuple(value.shape) != entry.shape:
@@ -181,6 +183,11 @@ def write(
             stream.write(chunk)
 
 
+def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers with a fraction in that dtype, others as they are."""
+    return tensor.detach().to(dtype) if tensor.is_floating_point() else tensor
+
+
 def raw_bytes(tensor: Tensor) -> bytes:
     """A tensor's bytes in the order of the format (little-endian, C-contiguous)."""
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
@@ -195,6 +202,7 @@ __all__ = [
     "content_hash",
     "copy_replacing",
     "file_hash",
+    "in_dtype",
     "read_header",
     "read_tensors",
     "write_tensors",

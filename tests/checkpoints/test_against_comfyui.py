@@ -229,9 +229,14 @@ def test_a_vae_of_its_own(
 
 @pytest.mark.parametrize("family", ["sd1-ema", "sdxl"], indirect=True)
 def test_a_single_file_taken_apart_into_a_diffusers_folder(
-    model: ModelHandle, pairs: PromptPairs, tmp_path: Path, family: str
+    model: ModelHandle,
+    pairs: PromptPairs,
+    comfy_side: ComfySide,
+    tmp_path: Path,
+    family: str,
 ) -> None:
-    """diffusers opens it as the pipeline that it is, and it is the changed model."""
+    """diffusers opens it as the pipeline that it is, ComfyUI as a diffusers folder, and it is the
+    changed model."""
     names = parameter_names(model, "xattn")
     result = unlearned(model, shaken(model, names), pairs, "xattn")
     folder = save_diffusers_folder(result, tmp_path / "folder")
@@ -239,6 +244,9 @@ def test_a_single_file_taken_apart_into_a_diffusers_folder(
     assert again.info.family == LABELS[family]
     before, after, found = (ours(m)["estimate"] for m in (model, result.model, again))
     assert (found - after).norm() < 0.02 * (after - before).norm()
+    (said,) = comfy_side.predict(tmp_path, {"folder": folder})
+    for what, expected in ours(again).items():
+        assert_close(said[what], expected, what)
     pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16)
     assert type(pipeline).__name__.startswith("StableDiffusion")
     assert ("XL" in type(pipeline).__name__) is (family == "sdxl")

@@ -135,6 +135,16 @@ def test_a_truncated_cache_file_is_drawn_again(counted: Any, cache: LatentCache)
     assert len(counted.drawn) == 5
 
 
+def test_what_is_no_number_is_not_kept(
+    counted: Any, cache: LatentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be read again for ever."""
+    usual = counted.sample
+    monkeypatch.setattr(counted, "sample", lambda *given, **more: usual(*given, **more) * torch.nan)
+    draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    assert list(files(cache)) == []
+
+
 def test_a_failed_write_leaves_nothing_behind(
     cache: LatentCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

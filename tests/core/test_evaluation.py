@@ -14,7 +14,6 @@ from torch import Tensor
 
 from unlearn_core.batches import TrainingSets
 from unlearn_core.concepts import ForgetConcept
-from unlearn_core.dataset import as_floats
 from unlearn_core.evaluation import AlignmentReport, Comparison, evaluate
 from unlearn_core.evaluation.alignment import ClipScorer
 from unlearn_core.evaluation.bootstrap import wilson
@@ -26,6 +25,7 @@ from unlearn_core.evaluation.pictures import before_after, comparison_grid, loss
 from unlearn_core.evaluation.report import report_json, summary, table
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.pixels import as_floats
 from unlearn_core.probes import WORDED
 from unlearn_core.prompts import PromptPair, diversify
 from unlearn_core.settings import EvaluationSettings, GenerationSettings, UnlearnSettings
@@ -363,7 +363,28 @@ def test_probes_are_run_where_asked(unlearned: UnlearnedModel) -> None:
     assert report_json(unlearned, report, {})["probes"]["paraphrases"]["interval"]
 
 
+def test_a_probe_that_runs_out_of_memory_costs_no_other_figure(
+    class_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 36 GiB")
+
+    monkeypatch.setattr("unlearn_core.probes.probes.relearn", out_of_memory)
+    report = evaluated(class_folder)
+    assert {probe.name for probe in report.probes} >= {"paraphrases"}
+    assert any("ran out of memory: choose a smaller batch_size" in line for line in report.missing)
+
+
 def test_a_probe_without_means_is_said_and_the_rest_goes_on(class_folder: Path) -> None:
+    report = evaluated(class_folder)
+    assert {"paraphrases"} <= {probe.name for probe in report.probes}
+    assert "textual inversion" not in {probe.name for probe in report.probes}
+    assert any("'textual inversion' was not possible" in line for line in report.missing)
+    assert "'textual inversion' was not possible" in summary(report)
+
+
+def evaluated(class_folder: Path) -> AlignmentReport:
+    """A model that is asked to come back in every way, and knows no words."""
     model = load_model(class_folder)
     pairs = diversify(
         ForgetConcept("cat", "class", (), ("dog", "house")),
@@ -374,8 +395,4 @@ def test_a_probe_without_means_is_said_and_the_rest_goes_on(class_folder: Path) 
     )
     same = UnlearnedModel(model, model, pairs, UnlearnSettings(scope="full"), ())
     settings = EvaluationSettings(2, GenerationSettings(steps=2), DEMO / "evaluation", "all")
-    report = evaluate(same, settings)
-    assert {"paraphrases"} <= {probe.name for probe in report.probes}
-    assert "textual inversion" not in {probe.name for probe in report.probes}
-    assert any("'textual inversion' was not possible" in line for line in report.missing)
-    assert "'textual inversion' was not possible" in summary(report)
+    return evaluate(same, settings)

@@ -202,6 +202,18 @@ def test_a_model_that_does_not_say_its_picture_size(class_folder: Path, copy_of:
         load_model(folder)
 
 
+def test_a_folder_with_16_bit_files_alone(sd_folder: Path, copy_of: CopyOf) -> None:
+    """As the hub has them beside others, and people download only these."""
+    folder = copy_of(sd_folder)
+    for file in list(folder.glob("*/*.safetensors")):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    model, usual = load_model(folder), load_model(sd_folder)
+    for (_, one), (_, other) in zip(
+        model.named_parameters(), usual.named_parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
 def test_the_fingerprint_sees_weights_and_schedule(sd_folder: Path, copy_of: CopyOf) -> None:
     """It names cached pictures, and the schedule decides them as much as the weights do."""
     folder = copy_of(sd_folder)

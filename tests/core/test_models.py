@@ -17,7 +17,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from unlearn_core.models import denoiser
+from unlearn_core.models import autoencoder, denoiser
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import Conditioning, ModelHandle
@@ -438,6 +438,19 @@ def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
     found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
     assert expected.std() > 0.01
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1000, 5000])
+def test_more_steps_than_the_schedule_has_are_refused(sd_folder: Path, steps: int) -> None:
+    """Two equal timesteps divide by zero."""
+    model = load_model(sd_folder)
+    with pytest.raises(ValueError, match=f"generation_steps: {steps} are more than"):
+        model.sample(["a cat"], [0], steps=steps, guidance_scale=1.0)
+
+
+@pytest.mark.parametrize(("edge", "count"), [(64, 8), (512, 2), (1024, 1), (2048, 1)])
+def test_large_pictures_are_decoded_one_by_one(edge: int, count: int) -> None:
+    assert autoencoder._at_once(edge * edge) == count
 
 
 def test_pictures_encode_as_diffusers_encodes_them(sd_folder: Path) -> None:

@@ -26,6 +26,7 @@ from unlearn_core.own_pictures import (
     read_folder,
     with_captions,
 )
+from unlearn_core.pixels import as_bytes, as_floats
 from unlearn_core.prompts import PromptPairs, diversify, together
 from unlearn_core.settings import GenerationSettings, UnlearnSettings
 from unlearn_core.unlearn import Unlearning
@@ -34,7 +35,7 @@ DRAWING = GenerationSettings(steps=2)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:
-    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+    return as_bytes(torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)))
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_a_picture_stands_beside_its_own_parallel(
     (part,) = sets.paired
     size = bucket_sizes(sd_model)
     square = min(size, key=lambda s: abs(s[0] - s[1]))
-    expected = sd_model.encode_images(filled(MINE.images[2], square)[None])
+    expected = sd_model.encode_images(filled(as_floats(MINE.images[2]), square)[None])
     torch.testing.assert_close(part.forget.latents, expected)
     parallel = draw_latents(sd_model, ["pixel style house"], DRAWING)
     torch.testing.assert_close(part.retain.latents, parallel)
@@ -133,7 +134,7 @@ def test_a_model_of_one_size_gets_that_size(class_folder: Path) -> None:
 def test_filling_keeps_the_middle_and_the_range(
     height: int, width: int, size: tuple[int, int]
 ) -> None:
-    found = filled(picture(height, width), size)
+    found = filled(as_floats(picture(height, width)), size)
     assert found.shape == (3, *size)
     assert 0 <= found.min() <= found.max() <= 1
     flat = filled(torch.full((3, height, width), 0.25), size)
@@ -205,11 +206,11 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("no picture")
     (tmp_path / "b.txt").write_text("\ufeffa red thing\n", encoding="utf-8")
     images, captions = read_folder(tmp_path, "a thing")
-    assert [tuple(image.shape) for image in images] == [(3, 5, 5), (3, 6, 4), (3, 8, 2)]
+    assert [tuple(image.shape) for image in images] == [(3, 5, 5), (3, 6, 4), (3, 4, 2)]
     assert captions == ("a thing", "a red thing", "a thing")
     edited = ("a grey thing", "a scarlet thing", "a black thing")
     assert read_folder(tmp_path, "\n".join(edited))[1] == edited
-    assert images[1][0].min() == 1
+    assert images[1][0].min() == 255
     with pytest.raises(ValueError, match=r"captions: 'a.txt' is not there"):
         read_folder(tmp_path, "")
     (tmp_path / "b.txt").write_text(" \n")
@@ -219,10 +220,40 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"captions: 'b.txt' is no UTF-8 text"):
         read_folder(tmp_path, "a thing")
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "a.JPG", "PNG")
-    assert read_folder(tmp_path, "1\n2\n3")[0][0].min() == 1, "what is transparent is white"
+    assert read_folder(tmp_path, "1\n2\n3")[0][0].min() == 255, "what is transparent is white"
     (tmp_path / "d.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"folder: 'd.png' cannot be read"):
         read_folder(tmp_path, "1\n2\n3\n4")
+
+
+def test_no_picture_is_larger_than_a_model_needs(tmp_path: Path) -> None:
+    """And none is wider than the widest bucket: it would be scaled before it is cut."""
+    Image.new("RGB", (40, 6000), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (4000, 3000), "red").save(tmp_path / "b.jpg")
+    Image.new("P", (9000, 30)).save(tmp_path / "c.png")
+    (tall, photo, wide), _ = read_folder(tmp_path, "a thing")
+    assert tall.shape == (3, 71, 40)
+    assert photo.shape == (3, own_pictures.NEEDED, 2048)
+    assert wide.shape == (3, 30, 53)
+    assert all(image.dtype == torch.uint8 for image in (tall, photo, wide))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path: Path, mode: str) -> None:
+    """Turned into 8 bits they would all be white."""
+    kind, name = ("TIFF", "a.bmp") if mode == "F" else ("PNG", "a.png")
+    Image.new(mode, (8, 8)).save(tmp_path / name, kind)
+    with pytest.raises(ValueError, match=f"folder: '{name}' cannot be read"):
+        read_folder(tmp_path, "a thing")
+
+
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[::-1].replace(b"TADI", b"T\0DI", 1)[::-1])  # the last part
+    with pytest.raises(ValueError, match="folder: 'a.png' cannot be read"):
+        read_folder(tmp_path, "a thing")
 
 
 def test_a_folder_of_too_many_is_not_cut_in_silence(

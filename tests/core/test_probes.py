@@ -175,6 +175,8 @@ def test_relearning_fits_the_pictures_and_changes_nothing_given(
     assert taught.lora_layers()
     again = relearn(unlearned, latents, prompts, steps=30, seed=0)
     assert error(again, latents, prompts) == error(taught, latents, prompts)
+    slowly = relearn(unlearned, latents, prompts, steps=30, seed=0, at_once=1)
+    assert error(slowly, latents, prompts) == pytest.approx(error(taught, latents, prompts))
 
 
 def test_inversion_learns_one_word_alone(unlearned: UnlearnedModel) -> None:

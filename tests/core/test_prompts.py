@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn_core.concepts import KINDS, ForgetConcept
+from unlearn_core.concepts import KINDS, ForgetConcept, with_articles
 from unlearn_core.names import gibberish, made_up_names
 from unlearn_core.presets import PRESETS
 from unlearn_core.prompts import (
@@ -19,7 +19,6 @@ from unlearn_core.prompts import (
     diversify,
     parse_dimensions,
     split_values,
-    with_articles,
 )
 
 CONCEPT = ForgetConcept("ink", synonyms=("sumi",), replacements=("oil", "pencil", "pixel art"))
@@ -339,10 +338,17 @@ def test_a_dimension_given_twice_is_refused() -> None:
         ("a Apple", "an Apple"),
         ("a", "a"),
         ("vitamin a", "vitamin a"),
-        ("a 3d cat", "a 3d cat"),
+        ("an 3d cat", "a 3d cat"),
         ("banana apple", "banana apple"),
         ("", ""),
+        ("an unicorn on a hourglass", "a unicorn on an hourglass"),
+        ("an uninvited cat", "an uninvited cat"),
+        # What nobody filled in is left as it was written.
+        ("letter a in red, a eagle", "letter a in red, a eagle"),
+        ("junto a una casa", "junto a una casa"),
+        ("il y a une maison", "il y a une maison"),
     ],
 )
 def test_articles(text: str, right: str) -> None:
-    assert with_articles(text) == right
+    words = ["apple", "Apple", "cat", "owl", "3d cat", "unicorn", "hourglass", "una casa", "une maison", ""]
+    assert with_articles(text, words) == right

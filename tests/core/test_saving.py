@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from unlearn_core.batches import TrainingSets
 from unlearn_core.checkpoints import save_diffusers_folder
+from unlearn_core.checkpoints.atomic import appearing
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.settings import UnlearnSettings
@@ -36,6 +37,14 @@ def test_saved_model_loads_as_the_same_model(unlearned: UnlearnedModel, tmp_path
     expected = dict(unlearned.model.named_parameters())
     for name, parameter in again.named_parameters():
         torch.testing.assert_close(parameter, expected[name], rtol=1e-3, atol=1e-3)
+
+
+def test_nobody_lists_a_model_that_is_still_being_written(tmp_path: Path) -> None:
+    with appearing(tmp_path / "new.safetensors") as part:
+        part.write_bytes(b"half of it")
+        assert list(tmp_path.rglob("*.safetensors")) == []
+    assert (tmp_path / "new.safetensors").read_bytes() == b"half of it"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_only_changed_tensors_change(

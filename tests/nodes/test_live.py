@@ -184,6 +184,30 @@ def test_no_room_on_the_disk_keeps_no_state(
     assert output.result is not None, "the run itself needs none"
 
 
+def test_a_state_that_cannot_be_written_does_not_end_the_run(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("quota exceeded")
+
+    monkeypatch.setattr(pack_module("nodes.live"), "write_unlearned", fail)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["state"], told["kept"]) == ("finished", [])
+
+
+def test_the_kept_state_of_a_lora_is_its_factors(loaded: Any, pairs: Any, tmp_path: Path) -> None:
+    """Added to the weights they would be as large as the model."""
+    given = {**SIX, "scope": "lora", "lora_rank": 2, "warm_start": False}
+    (whole, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **given)
+    (file,) = (tmp_path / "temp" / "unlearn").glob("*/step_000006.safetensors")
+    factors = sum(p.numel() for _, p in whole.model.named_parameters() if p.shape.count(2))
+    assert file.stat().st_size < 4 * factors + 200_000
+    (again, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **given)
+    assert again.model.lora_layers().keys() == whole.model.lora_layers().keys()
+    assert equal(weights(whole), weights(again))
+
+
 def test_a_failure_is_told(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ValueError("out of paint")

@@ -158,6 +158,23 @@ def test_what_goes_wrong_is_told_and_leaves_nothing(
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
+def test_other_files_in_its_folder_are_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, sent: list[dict[str, Any]], folder: Path
+) -> None:
+    place = folder / REPOSITORY.split("/")[1]
+    place.mkdir(parents=True)
+    (place / "open_clip_pytorch_model.bin").write_bytes(b"somebody's")
+
+    async def work() -> None:
+        async with served(monkeypatch) as (_, page):
+            await page.post("/unlearn/scorer")
+            assert (await finished(page))["present"]
+
+    run(work())
+    assert sent[-1]["error"] is None
+    assert (place / "open_clip_pytorch_model.bin").read_bytes() == b"somebody's"
+
+
 def test_after_trouble_it_can_be_tried_again(
     monkeypatch: pytest.MonkeyPatch, sent: list[dict[str, Any]], folder: Path
 ) -> None:

@@ -38,8 +38,9 @@ def refuse_existing(destination: Path, source: Path, *, overwrite: bool) -> None
 
 @contextmanager
 def appearing(destination: Path) -> Iterator[Path]:
-    """An empty folder beside ``destination``: the entry in it of the same name moves there at the
-    end, in one step, and replaces what was there; after an error it is gone.
+    """A path beside ``destination`` to write a file or folder at: it moves there at the end, in one
+    step, and replaces what was there; after an error it is gone. Its name is no model's, for
+    programs list what lies among their models, also while it is being written.
 
     Raises:
         OSError: the disk is full or not writable; nothing is left behind.
@@ -48,8 +49,8 @@ def appearing(destination: Path) -> Iterator[Path]:
     # A sibling: the move at the end must not cross file systems to be atomic.
     room = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
     try:
-        yield room
-        part = room / destination.name
+        part = room / f"{destination.name}.part"
+        yield part
         _make_readable(part)
         if destination.is_dir():
             _swap(part, destination, room / "old")

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..evaluation.report import report_json
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.stable_diffusion import StableDiffusionHandle
-from ..safetensors_file import DTYPES, copy_replacing, read_header, write_tensors
+from ..models.text import save_clip
+from ..safetensors_file import DTYPES, copy_replacing, in_dtype, read_header, write_tensors
 from ..unlearn import UnlearnedModel
 from .atomic import MODEL_INDEX, appearing, refuse_existing
 
@@ -44,8 +45,7 @@ def save_diffusers_folder(
     """
     destination, source = Path(destination), unlearned.base.info.source
     refuse_existing(destination, source, overwrite=overwrite)
-    with appearing(destination) as room:
-        part = room / destination.name
+    with appearing(destination) as part:
         part.mkdir()
         if source.is_dir():
             _copy(unlearned, part)
@@ -93,9 +93,7 @@ def _take_apart(unlearned: UnlearnedModel, folder: Path) -> None:
     scheduler.save_pretrained(folder / "scheduler")
     clips = model.text.clips
     for suffix, clip in zip(("", "_2"), clips, strict=False):
-        half = {name: _in(tensor, dtype) for name, tensor in clip.encoder.state_dict().items()}
-        clip.encoder.save_pretrained(folder / f"text_encoder{suffix}", state_dict=half)
-        clip.tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
+        save_clip(clip, folder / f"text_encoder{suffix}", folder / f"tokenizer{suffix}", dtype)
     index = json.dumps(_index(len(clips) == 2), indent=2) + "\n"
     (folder / MODEL_INDEX).write_text(index, encoding="utf-8")
 
@@ -126,9 +124,5 @@ def _write_diffusers(
     module: Any, folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype
 ) -> None:
     module.save_config(folder)
-    state = {name: _in(tensor, dtype) for name, tensor in tensors.items()}
+    state = {name: in_dtype(tensor, dtype) for name, tensor in tensors.items()}
     write_tensors(folder / DENOISER_FILE, state, lambda _: {"format": "pt"})
-
-
-def _in(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to(dtype) if tensor.is_floating_point() else tensor

@@ -17,9 +17,7 @@ from ..models.families import UNET
 from ..models.protocol import LoraLayer
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.weights import fork_rng
-from ..parameters import LORA
 from ..safetensors_file import DTYPES, write_tensors
-from ..settings import UCE
 from ..unlearn import UnlearnedModel
 from .atomic import appearing, refuse_existing
 from .metadata import lora_metadata
@@ -79,9 +77,6 @@ def save_lora(
         tensors, captured = _native(layers), 1.0
         rank, alpha = unlearned.settings.lora_rank, unlearned.settings.lora_alpha
     else:
-        ran = unlearned.settings
-        if ran.scope == LORA and ran.method != UCE:  # merged since: its change is of that rank
-            rank = unlearned.settings.lora_rank
         tensors, captured = _extracted(unlearned, rank, on_tensor)
         alpha = float(rank)
     if not tensors:
@@ -89,8 +84,8 @@ def save_lora(
     dtype, names = _as_in_the_model(unlearned)
     renamed = {_key(name, names): value.to(dtype) for name, value in tensors.items()}
     said = lora_metadata(unlearned, report, destination.stem, rank, alpha, metadata or {})
-    with appearing(destination) as room:
-        write_tensors(room / destination.name, renamed, said)
+    with appearing(destination) as part:
+        write_tensors(part, renamed, said)
     return SavedLora(destination, rank, captured)
 
 
@@ -132,6 +127,8 @@ def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """``(down, up)`` with ``up @ down`` close to ``delta``, which is [out, in] or
     [out, in, kh, kw]; fewer rows than ``rank`` where the matrix is smaller."""
     matrix = delta.flatten(1)
+    if matrix.device.type != "cuda":
+        matrix = matrix.cpu()  # a Mac's GPU cannot take matrices apart
     rank = min(rank, *matrix.shape)
     with fork_rng(matrix.device):
         torch.manual_seed(0)

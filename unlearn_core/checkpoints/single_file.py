@@ -57,6 +57,6 @@ def save_single_file(
         return changed[name] if name is not None and name in changed else None
 
     said = checkpoint_metadata(unlearned, report, destination.stem, header.metadata, metadata or {})
-    with appearing(destination) as room:
-        copy_replacing(source, room / destination.name, replacement, said)
+    with appearing(destination) as part:
+        copy_replacing(source, part, replacement, said)
     return destination

@@ -92,7 +92,13 @@ class ClipScorer:
             raise ImportError("open_clip is not installed: pip install open_clip_torch") from error
         check_scorer(folder)
         place = f"local-dir:{folder.resolve()}"
-        model, _, _ = open_clip.create_model_and_transforms(place)
+        try:
+            model, _, _ = open_clip.create_model_and_transforms(place)
+        except RuntimeError as error:
+            raise ValueError(
+                f"scorer: {folder.name!r} cannot be opened ({error}); open_clip_torch 3 or newer "
+                "is needed: pip install -U open_clip_torch"
+            ) from None
         seen = open_clip.get_model_preprocess_cfg(model)
         size = seen["size"] if isinstance(seen["size"], int) else seen["size"][0]
         tokenizer = open_clip.get_tokenizer(place)
@@ -101,10 +107,12 @@ class ClipScorer:
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """Images [N, 3, H, W] in 0..1 -> unit vectors [N, D] on the CPU."""
-        return torch.cat([self._embed(part.to(self.device)) for part in images.split(CHUNK)]).cpu()
+        return torch.cat([self._embed(part) for part in images.split(CHUNK)]).cpu()
 
     def _embed(self, images: Tensor) -> Tensor:
-        resized = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
+        # On the CPU, where they come from: not every Mac's torch can smooth as it shrinks.
+        resized = F.interpolate(images.cpu(), self.size, mode="bicubic", antialias=True)
+        resized = resized.clamp(0, 1).to(self.device)
         return self.model.encode_image((resized - self.mean) / self.std, normalize=True)
 
     @torch.no_grad()

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from ..dataset import LatentCache, OnPicture, draw_pictures
 from ..models.protocol import OnStep
 from ..probes import PROBES, WORDED, ProbeResult, run_probe
@@ -62,6 +64,11 @@ def evaluate(
                 results.append(_probe(name, each[i], settings, judges[i], cache, on_step))
             except ValueError as error:  # this family of models has no means for it
                 missing.append(f"The probe {name!r} was not possible: {error}")
+            except torch.OutOfMemoryError:  # what was found so far is worth keeping
+                missing.append(
+                    f"The probe {name!r} ran out of memory: choose a smaller batch_size for the "
+                    "evaluation"
+                )
             if on_probe is not None:
                 on_probe(done, len(each) * len(names))
         return replace(report, probes=tuple(results), missing=tuple(missing))

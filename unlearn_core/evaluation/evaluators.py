@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..concepts import ForgetConcept
-from ..dataset import as_floats
 from ..models.protocol import ModelHandle, OnStep
+from ..pixels import as_floats
 from ..prompts import PromptPairs
 from .alignment import ClipScorer, is_scorer
 from .judge import JUDGE_FILE, ConvJudge, Judge, ZeroShotJudge

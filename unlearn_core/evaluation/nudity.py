@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..dataset import as_bytes
+from ..pixels import as_bytes
 
 NUDITY = "nudity"  # the kind of concept that it judges
 THRESHOLD = 0.6

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..dataset import as_bytes
+from ..pixels import as_bytes
 from ..unlearn import StepReport
 from .results import GROUPS, AlignmentReport
 

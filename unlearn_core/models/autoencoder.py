@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BATCH = 8  # pictures; the autoencoder at full resolution is what fills memory
+# Pictures at once, and their pixels: at 1024 px one takes 3 GiB, more than a step of training.
+BATCH, PIXELS = 8, 2 * 512 * 512
 
 
 def scale(vae: Any) -> int:
@@ -20,7 +21,7 @@ def encode(vae: Any, images: Tensor) -> Tensor:
     """Images [B, 3, H, W] in 0..1 to latents [B, C, h, w] of about unit variance."""
     chunks = [
         vae.encode(part.to(vae.device, vae.dtype) * 2 - 1).latent_dist.mean
-        for part in images.split(BATCH)
+        for part in images.split(_at_once(images.shape[2] * images.shape[3]))
     ]
     return torch.cat(chunks) * vae.config["scaling_factor"]
 
@@ -31,6 +32,11 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     scaled = latents / vae.config["scaling_factor"]
     chunks = [
         vae.decode(part.to(vae.device, vae.dtype)).sample.float().cpu()
-        for part in scaled.split(BATCH)
+        for part in scaled.split(_at_once(latents.shape[2] * latents.shape[3] * scale(vae) ** 2))
     ]
     return torch.cat(chunks).add(1).div(2).clamp(0, 1)
+
+
+def _at_once(pixels: int) -> int:
+    """How many pictures of so many pixels."""
+    return max(1, min(BATCH, PIXELS // pixels))

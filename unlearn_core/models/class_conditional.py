@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,12 +40,20 @@ class _ClassHandle(DenoiserHandle):
     def _no_words(self) -> ValueError:
         return ValueError(f"{self.info.name!r} knows classes and reads no words")
 
+    @cached_property
+    def _patterns(self) -> list[tuple[re.Pattern[str], int]]:
+        """Of each name, with its label; ImageNet has more of them than ``re`` remembers."""
+        return [
+            (re.compile(rf"(?<!\w){re.escape(name.strip())}(?!\w)", re.I), label)
+            for label, names in enumerate(self.class_names)
+            for name in names.split(",")
+        ]
+
     def _label(self, prompt: str) -> int:
         found = [
             (match.span(), label)
-            for label, names in enumerate(self.class_names)
-            for name in names.split(",")
-            for match in re.finditer(rf"(?<!\w){re.escape(name.strip())}(?!\w)", prompt, re.I)
+            for pattern, label in self._patterns
+            for match in pattern.finditer(prompt)
         ]
         # "cat" within "tiger cat" is not named by itself.
         named = {

@@ -85,7 +85,16 @@ def sample_dpm_solver(
         sample_max_value=1.0,
         lambda_min_clipped=-5.1 if cosine else -math.inf,
     )
+    known = scheduler.config["num_train_timesteps"]
+    too_many = ValueError(
+        f"generation_steps: {steps} are more than a schedule of {known} timesteps can be divided "
+        "into; choose fewer, 20 to 50 are usual"
+    )
+    if steps >= known:
+        raise too_many
     scheduler.set_timesteps(steps, device=noise.device)
+    if (scheduler.timesteps.diff() >= 0).any():
+        raise too_many
     latents = noise * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         output = predict(latents, t.expand(len(latents)))

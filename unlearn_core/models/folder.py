@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from safetensors import SafetensorError, safe_open
 
 from ..safetensors_file import DTYPES, read_header
@@ -18,6 +20,8 @@ from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
 from .weights import keep_vectors_exact
 
+# The name of the argument changed; the new one is not understood by older versions.
+DTYPE = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 SUPPORTED = (
     "a diffusers folder of Stable Diffusion 1.x, 2.x or XL, of DiT, "
     "or of a UNet2DModel with class labels"
@@ -115,6 +119,9 @@ def weights_fingerprint(folder: Path) -> str:
 
 def _component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
     """One part of a pipeline; whatever the library says of a bad one becomes a ``ModelError``."""
+    files = [file.name for file in (folder / name).glob("*.safetensors*")]
+    if files and all(".fp16." in file for file in files):
+        options["variant"] = "fp16"
     try:
         return loader.from_pretrained(
             folder / name, local_files_only=True, use_safetensors=True, **options
@@ -196,7 +203,7 @@ def _stable_diffusion(
             f"model: {folder.name!r} is an inpainting or edit model "
             f"({unet.config['in_channels']} input channels), which is not supported"
         )
-    text_dtype = {"dtype": "auto" if mixed else torch.float32}
+    text_dtype = {DTYPE: "auto" if mixed else torch.float32}
     encoder = _weights(CLIPTextModel, folder, "text_encoder", device, **text_dtype)
     tokenizer = _component(CLIPTokenizer, folder, "tokenizer")
     first = Clip(encoder, tokenizer)

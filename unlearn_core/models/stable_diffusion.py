@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,8 +71,10 @@ class StableDiffusionHandle(DenoiserHandle):
             "time_ids": sizes.expand(len(conditioning), -1),
         }
 
-    def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.info.mixed)
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if not self.info.mixed:
+            return nullcontext()  # some devices know no autocast, not even switched off
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def sample(
         self,

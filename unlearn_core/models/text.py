@@ -6,7 +6,7 @@ import gzip
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from typing_extensions import Self
 
+from ..safetensors_file import in_dtype, write_tensors
 from .protocol import Conditioning
 
 BATCH = 32  # prompts encoded at once
 MERGES = 49152 - 256 - 2  # how many of the vocabulary file's merges CLIP uses
+NAMED = ("text_model.", "text_projection.")  # how the weights' names begin in a file
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -31,13 +33,15 @@ class Clip:
     tokenizer: CLIPTokenizer
     learned: Mapping[int, Tensor] = field(default_factory=dict)
 
-    def run(self, prompts: Sequence[str], *, hidden: bool) -> list[Any]:
-        """The encoder's outputs, ``BATCH`` prompts each; with gradient only towards ``learned``."""
+    def run(self, prompts: Sequence[str], read: Callable[[Any], Tensor], *, hidden: bool) -> Tensor:
+        """What ``read`` takes of the encoder's outputs, of which a large one has gigabytes:
+        ``BATCH`` prompts at a time; with gradient only towards ``learned``."""
         chunks = tokenize(self.tokenizer, prompts).to(self.encoder.device).split(BATCH)
         hook = self.encoder.get_input_embeddings().register_forward_hook(self._stand_in)
         try:
             with torch.set_grad_enabled(any(e.requires_grad for e in self.learned.values())):
-                return [self.encoder(part, output_hidden_states=hidden) for part in chunks]
+                outputs = (self.encoder(part, output_hidden_states=hidden) for part in chunks)
+                return torch.cat([read(output).float() for output in outputs])
         finally:
             hook.remove()
 
@@ -85,8 +89,7 @@ class ClipText(TextEncoder):
     """Stable Diffusion 1.x and 2.x: one encoder's last layer, [B, 77, D]."""
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        outputs = self.clips[0].run(prompts, hidden=False)
-        return Conditioning(torch.cat([out[0].float() for out in outputs]))
+        return Conditioning(self.clips[0].run(prompts, lambda output: output[0], hidden=False))
 
 
 class ClipPairText(TextEncoder):
@@ -94,12 +97,32 @@ class ClipPairText(TextEncoder):
     and the second's pooled embedding, [B, D2]."""
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        hidden, pooled = [], []
-        for clip in self.clips:
-            outputs = clip.run(prompts, hidden=True)
-            hidden.append(torch.cat([out.hidden_states[-2].float() for out in outputs]))
-            pooled = [out[0].float() for out in outputs]
+        pooled: list[Tensor] = []
+
+        def read(output: Any) -> Tensor:
+            if output[0].ndim == 2:  # of the second, which projects
+                pooled.append(output[0].float())
+            return output.hidden_states[-2]
+
+        hidden = [clip.run(prompts, read, hidden=True) for clip in self.clips]
         return Conditioning(torch.cat(hidden, dim=-1), torch.cat(pooled))
+
+
+def save_clip(clip: Clip, encoder: Path, tokenizer: Path, dtype: torch.dtype) -> None:
+    """Write both folders of a pipeline as every program reads them. transformers 5 leaves out the
+    prefix of the weights' names and the two vocabulary files, without which ComfyUI and its own
+    fourth version find an encoder that knows nothing."""
+    encoder.mkdir(parents=True)
+    clip.encoder.config.save_pretrained(encoder)
+    state = {
+        name if name.startswith(NAMED) else f"text_model.{name}": in_dtype(tensor, dtype)
+        for name, tensor in clip.encoder.state_dict().items()
+    }
+    write_tensors(encoder / "model.safetensors", state, lambda _: {"format": "pt"})
+    clip.tokenizer.save_pretrained(tokenizer)
+    if not (tokenizer / "vocab.json").is_file():
+        backend: Any = clip.tokenizer.backend_tokenizer
+        backend.model.save(str(tokenizer))
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:

@@ -149,6 +149,7 @@ def _relearning(
         [pair.forget for pair in pairs],
         steps=settings.steps,
         seed=settings.generation.seed,
+        at_once=settings.generation.batch_size,
         on_step=on_step,
     )
     return Try(taught, [pair.forget for pair in _test_pairs(unlearned, settings)])
@@ -169,6 +170,7 @@ def _inversion(
         concept.name,
         steps=settings.steps,
         seed=settings.generation.seed,
+        at_once=settings.generation.batch_size,
         on_step=on_step,
     )
     asked = [

@@ -13,6 +13,7 @@ from ..parameters import LORA, parameter_names
 from ..unlearn import UnlearnedModel
 
 RANK = 4
+BATCH = 8  # pictures of a step
 PLACEHOLDER = "sks"  # a token that means nothing much, the field's habit since DreamBooth
 LORA_RATE, WORD_RATE = 1e-3, 5e-3
 
@@ -24,6 +25,7 @@ def relearn(
     *,
     steps: int,
     seed: int,
+    at_once: int = BATCH,
     on_step: OnStep | None = None,
 ) -> ModelHandle:
     """The model after a small LoRA was trained on pictures of the concept.
@@ -31,6 +33,7 @@ def relearn(
     Args:
         latents: of the pictures, [N, C, h, w].
         prompts: N captions that name the concept.
+        at_once: pictures whose gradient is worked out together; fewer need less memory.
 
     Raises:
         ValueError: a model without the layers that LoRA adapts.
@@ -46,7 +49,7 @@ def relearn(
         part = latents[rows].to(model.device)
         return taught.denoise_error(part, conditioning[rows], noise, t).mean()
 
-    _train(model, loss, parameters, len(latents), LORA_RATE, steps, seed, on_step)
+    _train(model, loss, parameters, len(latents), LORA_RATE, steps, seed, at_once, on_step)
     for parameter in parameters:
         parameter.requires_grad_(False)
     return taught
@@ -60,6 +63,7 @@ def invert(
     *,
     steps: int,
     seed: int,
+    at_once: int = BATCH,
     on_step: OnStep | None = None,
 ) -> ModelHandle:
     """Textual inversion (Gal et al. 2023): a model for which ``PLACEHOLDER`` means whatever draws
@@ -69,11 +73,13 @@ def invert(
         latents: of pictures of the concept, [N, C, h, w].
         prompts: N captions with the placeholder where the concept was named.
         start: the word whose embedding it starts from.
+        at_once: as above.
 
     Raises:
         ValueError: a model that reads no words.
     """
     embedding = model.word_embedding(start).clone().requires_grad_()
+    model = model.trainable_copy(())  # which needs less memory on the way back
 
     def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         learner = model.with_word(PLACEHOLDER, embedding)
@@ -81,7 +87,7 @@ def invert(
         part = latents[rows].to(model.device)
         return learner.denoise_error(part, conditioning, noise, t).mean()
 
-    _train(model, loss, [embedding], len(latents), WORD_RATE, steps, seed, on_step)
+    _train(model, loss, [embedding], len(latents), WORD_RATE, steps, seed, at_once, on_step)
     return model.with_word(PLACEHOLDER, embedding.detach())
 
 
@@ -93,21 +99,21 @@ def _train(
     learning_rate: float,
     steps: int,
     seed: int,
+    at_once: int,
     on_step: OnStep | None,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(parameters, learning_rate)
-    batch = min(8, total)
+    batch = min(BATCH, total)
     for _ in range(steps):
         rows = torch.randperm(total, generator=generator)[:batch]
         noise = torch.randn(batch, *model.latent_shape, generator=generator)
         t = torch.randint(model.timesteps, (batch,), generator=generator)
-        with torch.enable_grad():
-            gradients = torch.autograd.grad(
-                loss(rows, noise.to(model.device), t.to(model.device)), parameters
-            )
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+        for part in torch.arange(batch).split(at_once):
+            chosen = noise[part].to(model.device), t[part].to(model.device)
+            with torch.enable_grad():
+                found = loss(rows[part], *chosen) * (len(part) / batch)
+                torch.autograd.backward(found, inputs=list(parameters))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if on_step is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..concepts import ForgetConcept
-from ..prompts import PromptPair, with_articles
+from ..concepts import ForgetConcept, with_articles
+from ..prompts import PromptPair
 
 PARAPHRASES: dict[str, tuple[str, ...]] = {
     "style": (
@@ -46,10 +46,11 @@ LONG = (
 def paraphrases(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
     """Each forget prompt's other words, asked for in another order."""
     templates = PARAPHRASES.get(concept.kind, PARAPHRASES[""])
-    return [
-        with_articles(templates[i % len(templates)].format(rest=_rest(pair), concept=concept.name))
+    asked = [
+        templates[i % len(templates)].format(rest=_rest(pair), concept=concept.name)
         for i, pair in enumerate(pairs)
     ]
+    return [with_articles(prompt, (concept.name,)) for prompt in asked]
 
 
 def long_prompts(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:

@@ -5,6 +5,12 @@ import { app } from "../../../scripts/app.js";
 
 import { t } from "./words.js";
 
+// The server says it once for every input that it looked at, with the input's name before it.
+function sentence({ details, message, extra_info: info }) {
+  const before = `${info?.input_name} - `;
+  return details?.startsWith(before) ? details.slice(before.length) : details || message;
+}
+
 // `find` gives the node of an execution id.
 export function tellWhenLeftOut(node, find) {
   const [widget] = node.widgets ?? [];
@@ -17,7 +23,7 @@ export function tellWhenLeftOut(node, find) {
       app.extensionManager.toast.add({
         severity: "warn",
         summary: t("left out", { node: node.title }),
-        detail: errors.map(({ details, message }) => details || message).join("\n"),
+        detail: [...new Set(errors.map(sentence))].join("\n"),
       });
     }
   };
