@@ -2,8 +2,8 @@
 and says what it predicts. Run in ComfyUI's folder, in a process of its own.
 
 python comfy_side.py make FAMILY FILE SEED
-python comfy_side.py predict JOBS.json   a list of {checkpoint, lora?, strength?, vae?, out}, with
-    a diffusers folder in place of the checkpoint or not
+python comfy_side.py predict JOBS.json   a list of {checkpoint, clips?, lora?, strength?, vae?,
+    out}
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ commands, sys.argv = sys.argv[1:], [sys.argv[0], "--cpu"]
 import comfy.options
 
 comfy.options.enable_args_parsing()
-import comfy.diffusers_load
 import comfy.ldm.models.autoencoder
 import comfy.ops
 import comfy.sd
@@ -163,13 +162,12 @@ def make(family: str, file: Path, seed: int) -> None:
 @torch.inference_mode()
 def predict(job: dict[str, Any]) -> None:
     """The stock loaders' model: encoded prompts, estimate of x_0, a decoded and encoded picture."""
-    if "folder" in job:
-        loaded: tuple[Any, ...] = comfy.diffusers_load.load_diffusers(job["folder"])
-    else:
-        loaded = comfy.sd.load_checkpoint_guess_config(
-            job["checkpoint"], output_vae=True, output_clip=True
-        )
+    loaded: tuple[Any, ...] = comfy.sd.load_checkpoint_guess_config(
+        job["checkpoint"], output_vae=True, output_clip=True
+    )
     model, clip, vae = loaded[:3]
+    if "clips" in job:
+        clip = comfy.sd.load_clip(job["clips"])
     if "vae" in job:
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(job["vae"]))
     if "lora" in job:

@@ -350,5 +350,6 @@ def test_a_dimension_given_twice_is_refused() -> None:
     ],
 )
 def test_articles(text: str, right: str) -> None:
-    words = ["apple", "Apple", "cat", "owl", "3d cat", "unicorn", "hourglass", "una casa", "une maison", ""]
+    words = ("apple", "Apple", "cat", "owl", "3d cat", "unicorn", "hourglass", "una casa")
+    words += ("une maison", "")
     assert with_articles(text, words) == right
