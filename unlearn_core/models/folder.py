@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from packaging.version import Version
 from safetensors import SafetensorError, safe_open
 
 from ..safetensors_file import DTYPES, read_header
@@ -18,10 +16,9 @@ from .errors import PICKLES, ModelError
 from .families import FAMILIES
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
+from .versions import DTYPE
 from .weights import keep_vectors_exact
 
-# The name of the argument changed; the new one is not understood by older versions.
-DTYPE = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 SUPPORTED = (
     "a diffusers folder of Stable Diffusion 1.x, 2.x or XL, of DiT, "
     "or of a UNet2DModel with class labels"
