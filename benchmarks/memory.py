@@ -1,6 +1,7 @@
-"""Peak memory of opening, and of saving again, a checkpoint: ``python -m benchmarks.memory FILE``.
+"""Peak memory of opening a checkpoint, of saving it again, and of unlearning steps:
+``python -m benchmarks.memory FILE --scope xattn --image-size 512 --batch-size 8``.
 
-Each line is a process of its own, and counts everything resident, file pages included.
+Each line is a process of its own on the CPU, and counts everything resident, file pages included.
 """
 
 from __future__ import annotations
@@ -12,33 +13,63 @@ import sys
 import tempfile
 from pathlib import Path
 
-from unlearn_core.cli import say
+import torch
 
-GIB = 2**30
-RUN = """
-import sys
-from pathlib import Path
+from unlearn_core.batches import PairedRows, Rows, TrainingSets
 from unlearn_core.checkpoints import save_single_file
+from unlearn_core.cli import say
 from unlearn_core.concepts import ForgetConcept
+from unlearn_core.methods import begin
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
-from unlearn_core.prompts import diversify
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.parameters import SCOPES
+from unlearn_core.prompts import PromptPairs, diversify
 from unlearn_core.settings import UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel
 
-file, precision, saved = sys.argv[1:]
-model = load_model(file, options=LoadOptions(precision=precision))
-if saved:
-    concept = ForgetConcept("x")
-    pairs = diversify(concept, ["{a} {concept}"], {"a": ("a", "b")}, train_count=1, test_count=1)
-    result = UnlearnedModel(model, model, pairs, UnlearnSettings(), ())
-    save_single_file(result, saved)
-"""
+GIB = 2**30
+OPEN, SAVE, TRAIN = "open", "open and save", "open and unlearn"
+STEPS = 2  # the first makes Adam's moments, the second has them
+
+
+def pairs() -> PromptPairs:
+    concept = ForgetConcept("x", replacements=("y",))
+    words = {"a": ("a", "b")}
+    return diversify(concept, ["{a} {concept}"], words, train_count=1, test_count=1)
+
+
+def save(model: ModelHandle, room: Path) -> None:
+    save_single_file(
+        UnlearnedModel(model, model, pairs(), UnlearnSettings(), ()), room / "saved.safetensors"
+    )
+
+
+def train(model: ModelHandle, scope: str, batch_size: int) -> None:
+    """Steps on noise, which take what pictures take."""
+    forget, retain = (
+        Rows(torch.randn(1, *model.latent_shape), model.encode_prompts([prompt]).to("cpu"))
+        for prompt in ("a x", "a y")
+    )
+    paired = PairedRows(forget, retain, torch.zeros(1, dtype=torch.long))
+    settings = UnlearnSettings(scope=scope, batch_size=batch_size, steps=STEPS, warm_start=False)
+    list(begin(model, TrainingSets(pairs(), (paired,), (retain,)), settings))
+
+
+def work(options: argparse.Namespace) -> None:
+    """What one of the processes does."""
+    loading = LoadOptions(precision=options.precision, image_size=options.image_size)
+    model = load_model(options.file, options=loading)
+    if options.work == SAVE:
+        with tempfile.TemporaryDirectory(dir=options.file.parent) as room:
+            save(model, Path(room))
+    elif options.work == TRAIN:
+        train(model, options.scope, options.batch_size)
 
 
 def peak(*arguments: str) -> int:
-    """Largest resident size in bytes of a process that runs ``RUN``."""
-    process = subprocess.Popen([sys.executable, "-c", RUN, *arguments])
+    """Largest resident size in bytes of a process that does a part of the work."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.memory", *arguments])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(os.waitstatus_to_exitcode(status))
@@ -48,14 +79,25 @@ def peak(*arguments: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("file", type=Path)
+    parser.add_argument("--scope", choices=SCOPES, help="unlearn as well, with this scope")
+    parser.add_argument("--image-size", type=int, default=0, help="in pixels, 0 is the model's own")
+    parser.add_argument("--batch-size", type=int, default=1, help="pictures of each kind in a step")
+    parser.add_argument("--precision", choices=("mixed", "fp32"), help="this one alone")
+    parser.add_argument("--work", choices=(OPEN, SAVE, TRAIN), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.work:
+        work(options)
+        return
     size = options.file.stat().st_size
     say(f"{options.file.name}: {size / GIB:.2f} GiB on disk")
-    with tempfile.TemporaryDirectory(dir=options.file.parent) as room:
-        for precision in ("mixed", "fp32"):
-            for what, saved in (("open", ""), ("open and save", f"{room}/{precision}.safetensors")):
-                used = peak(str(options.file), precision, saved)
-                say(f"{precision:<6}{what:<14}{used / GIB:6.2f} GiB, {used / size:.2f} × the file")
+    given = ["--image-size", str(options.image_size), "--batch-size", str(options.batch_size)]
+    if options.scope:
+        given += ["--scope", options.scope]
+    for precision in (options.precision,) if options.precision else ("mixed", "fp32"):
+        for what in (OPEN, SAVE, TRAIN) if options.scope else (OPEN, SAVE):
+            how = ["--precision", precision, "--work", what]
+            used = peak(str(options.file), *given, *how)
+            say(f"{precision:<6}{what:<17}{used / GIB:6.2f} GiB, {used / size:.2f} × the file")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from .places import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
 from .progress import Phases
 
 LORA_RANK = 32
-EXTRACTING = "extracting"
+EXTRACTING, WRITING = "extracting", "writing"
 
 
 class SaveCheckpoint(io.ComfyNode):
@@ -136,20 +136,18 @@ class SaveCheckpoint(io.ComfyNode):
         overwrite: bool,
         report: Mapping[str, Any],
     ) -> tuple[Path, str]:
+        options: dict[str, Any] = {"overwrite": overwrite, "report": report}
+        on_bytes = Phases({WRITING: 1}).of(WRITING)
         if kind == FOLDER:
-            return save_diffusers_folder(unlearned, path, overwrite=overwrite, report=report), ""
-        metadata = cls._workflow()
+            return save_diffusers_folder(unlearned, path, on_bytes=on_bytes, **options), ""
+        options["metadata"] = cls._workflow()
         if kind == CHECKPOINT:
-            return save_single_file(
-                unlearned, path, overwrite=overwrite, report=report, metadata=metadata
-            ), ""
+            return save_single_file(unlearned, path, on_bytes=on_bytes, **options), ""
         saved = save_lora(
             unlearned,
             path,
             rank=lora_rank,
-            overwrite=overwrite,
-            report=report,
-            metadata=metadata,
+            **options,
             on_tensor=Phases({EXTRACTING: 1}).of(EXTRACTING),
         )
         note = f"\nrank {saved.rank}, holds {100 * saved.captured:.1f} % of the change"

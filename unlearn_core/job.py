@@ -208,12 +208,18 @@ class Job:
         figures = self.figures()
         options: dict[str, Any] = {"overwrite": True, "report": figures}
         file = destination.with_suffix(".safetensors")
+
+        def told(done: int, total: int) -> None:
+            self.on_progress("saving", done, total, None)
+
         if save_as == "as-loaded":
             save_as = "checkpoint" if self.settings.model.is_file() else "folder"
         savers: dict[str, Callable[[], Path]] = {
-            "checkpoint": lambda: save_single_file(unlearned, file, **options),
+            "checkpoint": lambda: save_single_file(unlearned, file, on_bytes=told, **options),
             "lora": lambda: self._save_lora(unlearned, file, rank, options),
-            "folder": lambda: save_diffusers_folder(unlearned, destination, **options),
+            "folder": lambda: save_diffusers_folder(
+                unlearned, destination, on_bytes=told, **options
+            ),
         }
         saved = self._timed("saving", savers[save_as])
         if figures is not None:

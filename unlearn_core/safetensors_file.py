@@ -30,6 +30,10 @@ BLOCK = 1 << 22
 ALIGNMENT = 8  # readers map the file, and a tensor's bytes must lie where its dtype may
 
 
+OnBytes = Callable[[int, int], None]
+"""Called with (done, total); whoever wants to cancel raises from it."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One tensor's header entry; ``start`` and ``end`` count bytes from the end of the header."""
@@ -106,6 +110,7 @@ def copy_replacing(
     destination: Path,
     replacement: Callable[[str], Tensor | None],
     metadata: Callable[[str], Mapping[str, str]],
+    on_bytes: OnBytes | None = None,
 ) -> None:
     """Copy a file byte for byte, with some tensors' values and the metadata replaced.
 
@@ -113,6 +118,7 @@ def copy_replacing(
         replacement: a tensor's new value of the same shape (its dtype becomes the file's), or None
             to keep it.
         metadata: the new metadata, given the SHA-256 of the new tensors' bytes.
+        on_bytes: progress, called a hundred times.
     """
     header = read_header(source)
 
@@ -137,13 +143,14 @@ def copy_replacing(
                 else:
                     yield raw_bytes(value.to(DTYPES[entry.dtype]))
 
-    write(destination, header.tensors, chunks, metadata)
+    write(destination, header.tensors, chunks, metadata, on_bytes)
 
 
 def write_tensors(
     destination: Path,
     tensors: Mapping[str, Tensor],
     metadata: Callable[[str], Mapping[str, str]],
+    on_bytes: OnBytes | None = None,
 ) -> None:
     """Write a new file; ``metadata`` is given the SHA-256 of the tensors' bytes."""
     entries, at = {}, 0
@@ -154,7 +161,11 @@ def write_tensors(
         size = tensor.numel() * tensor.element_size()
         entries[name] = Entry(CODES[tensor.dtype], tuple(tensor.shape), at, at + size)
         at += size
-    write(destination, entries, lambda: (raw_bytes(tensors[name]) for name in names), metadata)
+
+    def chunks() -> Iterator[bytes]:
+        return (raw_bytes(tensors[name]) for name in names)
+
+    write(destination, entries, chunks, metadata, on_bytes)
 
 
 def write(
@@ -162,10 +173,21 @@ def write(
     entries: Mapping[str, Entry],
     chunks: Callable[[], Iterator[bytes]],
     metadata: Callable[[str], Mapping[str, str]],
+    on_bytes: OnBytes | None = None,
 ) -> None:
     """Write header and bytes. The bytes are made twice, since their hash stands before them."""
+    total, done = 2 * sum(entry.end - entry.start for entry in entries.values()), 0
+
+    def told() -> Iterator[bytes]:
+        nonlocal done
+        for chunk in chunks():
+            yield chunk
+            before, done = done, done + len(chunk)
+            if on_bytes is not None and 100 * before < 100 * done // total * total:
+                on_bytes(done, total)
+
     digest = hashlib.sha256()
-    for chunk in chunks():
+    for chunk in told():
         digest.update(chunk)
     said: dict[str, object] = {"__metadata__": dict(metadata(digest.hexdigest()))}
     for name, entry in entries.items():
@@ -179,7 +201,7 @@ def write(
     with destination.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)))
         stream.write(text)
-        for chunk in chunks():
+        for chunk in told():
             stream.write(chunk)
 
 
@@ -198,6 +220,7 @@ __all__ = [
     "DTYPES",
     "Entry",
     "Header",
+    "OnBytes",
     "SafetensorError",
     "content_hash",
     "copy_replacing",

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unlearn_core.checkpoints.atomic import appearing
 from unlearn_core.safetensors_file import (
     DTYPES,
     content_hash,
@@ -71,6 +72,24 @@ def test_nothing_replaced_is_the_same_file(tmp_path: Path) -> None:
     copy_replacing(source, copy, lambda _: None, lambda _: {"a": "b"})
     assert content_hash(copy) == content_hash(source)
     assert load_file(copy)["y"].tolist() == [0, 1, 2]  # a dtype that is only ever copied
+
+
+def test_progress_is_told_and_may_be_broken_off(tmp_path: Path) -> None:
+    source = tmp_path / "a.safetensors"
+    save_file({**{str(i): torch.randn(40, 5) for i in range(20)}, "none": torch.ones(0)}, source)
+    told: list[tuple[int, int]] = []
+    written = tmp_path / "b.safetensors"
+    copy_replacing(source, written, lambda _: None, lambda _: {}, lambda *now: told.append(now))
+    assert told == sorted(set(told))
+    assert told[-1] == (32_000, 32_000)
+    assert len(told) == 40
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), appearing(tmp_path / "c.safetensors") as part:
+        copy_replacing(source, part, lambda _: None, lambda _: {}, stop)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [source.name, written.name]
 
 
 def test_the_content_hash_is_of_the_tensors_bytes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ..evaluation.report import report_json
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.stable_diffusion import StableDiffusionHandle
 from ..models.text import save_clip
-from ..safetensors_file import DTYPES, copy_replacing, in_dtype, read_header, write_tensors
+from ..safetensors_file import DTYPES, OnBytes, copy_replacing, in_dtype, read_header, write_tensors
 from ..unlearn import UnlearnedModel
 from .atomic import MODEL_INDEX, appearing, refuse_existing
 
@@ -30,6 +30,7 @@ def save_diffusers_folder(
     *,
     overwrite: bool = False,
     report: Mapping[str, Any] | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> Path:
     """Write the model to ``destination``; either the whole folder appears there, or nothing.
 
@@ -38,6 +39,7 @@ def save_diffusers_folder(
 
     Args:
         report: of its evaluation, as ``report_json`` gives it.
+        on_bytes: progress over the denoiser, the largest part.
 
     Raises:
         FileExistsError: ``destination`` exists and ``overwrite`` is false, or is no model.
@@ -48,15 +50,15 @@ def save_diffusers_folder(
     with appearing(destination) as part:
         part.mkdir()
         if source.is_dir():
-            _copy(unlearned, part)
+            _copy(unlearned, part, on_bytes)
         else:
-            _take_apart(unlearned, part)
+            _take_apart(unlearned, part, on_bytes)
         content = report or report_json(unlearned, None, {})
         (part / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return destination
 
 
-def _copy(unlearned: UnlearnedModel, folder: Path) -> None:
+def _copy(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> None:
     info, changed = unlearned.base.info, unlearned.model.changed_tensors()
     for file in sorted(info.source.rglob("*")):
         relative = file.relative_to(info.source)
@@ -70,12 +72,12 @@ def _copy(unlearned: UnlearnedModel, folder: Path) -> None:
         is_denoiser = relative.parent == Path(info.denoiser_folder)
         if is_denoiser and file.suffix == ".safetensors":
             metadata = read_header(file).metadata
-            copy_replacing(file, copy, changed.get, lambda _, kept=metadata: kept)
+            copy_replacing(file, copy, changed.get, lambda _, kept=metadata: kept, on_bytes)
         else:
             shutil.copyfile(file, copy)
 
 
-def _take_apart(unlearned: UnlearnedModel, folder: Path) -> None:
+def _take_apart(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> None:
     """The components of a single file in diffusers' layout, in the file's dtype."""
     from diffusers import DDIMScheduler
 
@@ -87,8 +89,8 @@ def _take_apart(unlearned: UnlearnedModel, folder: Path) -> None:
 
     changed = unlearned.model.changed_tensors()
     state = {name: changed.get(name, tensor) for name, tensor in model.base.state_dict().items()}
-    _write_diffusers(model.base, folder / "unet", state, dtype)
-    _write_diffusers(model.vae, folder / "vae", model.vae.state_dict(), dtype)
+    _write_diffusers(model.base, folder / "unet", state, dtype, on_bytes)
+    _write_diffusers(model.vae, folder / "vae", model.vae.state_dict(), dtype, None)
     scheduler: Any = DDIMScheduler.from_config(model.scheduler_config)
     scheduler.save_pretrained(folder / "scheduler")
     clips = model.text.clips
@@ -121,8 +123,12 @@ def _index(pair: bool) -> dict[str, Any]:
 
 
 def _write_diffusers(
-    module: Any, folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype
+    module: Any,
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    on_bytes: OnBytes | None,
 ) -> None:
     module.save_config(folder)
     state = {name: in_dtype(tensor, dtype) for name, tensor in tensors.items()}
-    write_tensors(folder / DENOISER_FILE, state, lambda _: {"format": "pt"})
+    write_tensors(folder / DENOISER_FILE, state, lambda _: {"format": "pt"}, on_bytes)
