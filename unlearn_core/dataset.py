@@ -145,8 +145,12 @@ def draw_pictures(
     latents = draw_latents(
         model, prompts, settings, cache=cache, on_picture=on_picture, on_step=on_step
     )
-    parts = latents.split(DECODED_AT_ONCE)
-    return torch.cat([as_bytes(model.decode_latents(part.to(model.device))) for part in parts])
+    pictures = []
+    for part in latents.split(DECODED_AT_ONCE):
+        pictures.append(as_bytes(model.decode_latents(part.to(model.device))))
+        if on_step is not None:
+            on_step()
+    return torch.cat(pictures)
 
 
 def make_training_sets(
