@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -18,10 +19,11 @@ from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.neighbours import with_neighbours
 from ..unlearn_core.prompt_files import read_prompt_file, read_prompts, write_prompts
 from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, together
-from ..unlearn_core.propose import Proposer, extended
+from ..unlearn_core.propose import ATTEMPTS, Proposer, extended
 from ..unlearn_core.settings import GenerationSettings
 from . import sockets
 from .forget_concept import words_of
+from .memory import make_room
 from .places import (
     cache_folder,
     check_name,
@@ -142,10 +144,7 @@ class DiversifyPrompts(io.ComfyNode):
         else:
             wordings, words = grid(preset, templates, dimensions)
             if language_model != NO_FILE:
-                proposer = Proposer(language_model_path(language_model), get_torch_device())
-                words = extended(
-                    proposer, words, proposals, concept, seed=seed, on_step=obey_cancel
-                )
+                words = _proposed(language_model, words, proposals, concept, seed)
             if neighbours:
                 concept = _protected(concept, wordings, words, model, candidates, neighbours, seed)
             pairs = diversify(
@@ -168,6 +167,25 @@ class DiversifyPrompts(io.ComfyNode):
             text = f"Saved: {saved}\n\n{text}"
         told = {"text": [text], "unlearn_prompts": [own]}
         return io.NodeOutput(pairs, text, ui=told)
+
+
+def _proposed(
+    language_model: str,
+    words: Mapping[str, tuple[str, ...]],
+    count: int,
+    concept: ForgetConcept,
+    seed: int,
+) -> dict[str, tuple[str, ...]]:
+    """The dimensions, with further values by a language model."""
+    bar = Phases({"proposing": 1})
+    asked = itertools.count(1)
+    most = ATTEMPTS * len(words)
+    make_room()
+    proposer = Proposer(language_model_path(language_model), get_torch_device())
+    return extended(
+        proposer, words, count, concept, seed=seed,
+        on_step=lambda: bar.update("proposing", next(asked), most),
+    )  # fmt: skip
 
 
 def _protected(

@@ -93,7 +93,7 @@ class LiveJob:
                 on_picture=bar.of(IMAGES),
                 on_step=obey_cancel,
             )
-        training = begin(self.model, sets, self.settings, bar.of(EDIT))
+        training = begin(self.model, sets, self.settings, bar.of(EDIT), obey_cancel)
         try:
             self._train(training, run, bar)
         except InterruptProcessingException:

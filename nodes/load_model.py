@@ -16,8 +16,10 @@ from ..unlearn_core.models.protocol import ModelHandle
 from . import sockets
 from .memory import make_room
 from .places import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
+from .progress import Phases
 
 DEFAULT = LoadOptions()
+READING = "reading"
 LABELS = {family.name: family.label for family in FAMILIES}
 
 
@@ -87,7 +89,7 @@ class LoadModel(io.ComfyNode):
         make_room()
         # ComfyUI runs nodes in inference mode, and weights made there can never be trained.
         with torch.inference_mode(False):
-            handle = load_model(path, get_torch_device(), options)
+            handle = load_model(path, get_torch_device(), options, Phases({READING: 1}).of(READING))
         info = describe(handle)
         return io.NodeOutput(handle, info, ui={"text": [info]})
 

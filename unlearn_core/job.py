@@ -66,7 +66,13 @@ class Job:
         if settings.evaluation.scorer is not None:
             check_scorer(settings.evaluation.scorer)
         self.base = self._timed(
-            "loading", lambda: load_model(settings.model, device, settings.loading)
+            "loading",
+            lambda: load_model(
+                settings.model,
+                device,
+                settings.loading,
+                lambda done, total: self.on_progress("loading", done, total, None),
+            ),
         )
         own = self.forget_pictures, self.retain_pictures
         check(self.base, self.pairs, settings.unlearn, *own)

@@ -9,7 +9,7 @@ import torch
 
 from .batches import TrainingSets, empty_prompt
 from .closed_form import OnPair, edited_names, edits
-from .models.protocol import ModelHandle
+from .models.protocol import ModelHandle, OnStep
 from .own_pictures import OwnPictures, captioned, check_retained
 from .parameters import parameter_names
 from .prompts import PromptPairs
@@ -104,14 +104,17 @@ def begin(
     sets: TrainingSets,
     settings: UnlearnSettings,
     on_pair: OnPair | None = None,
+    on_batch: OnStep | None = None,
 ) -> Run:
     """A run that has not made its first step.
 
     Args:
         on_pair: progress of the edit in closed form, where the run is one or begins from one.
+        on_batch: called after each batch of a step that looks at many; may raise to cancel.
 
     Raises:
         ValueError: a scope, objective or method that the model has nothing of.
     """
-    kind = ClosedForm if settings.method == UCE else Unlearning
-    return kind(base, sets, settings, on_pair)
+    if settings.method == UCE:
+        return ClosedForm(base, sets, settings, on_pair)
+    return Unlearning(base, sets, settings, on_pair, on_batch)

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -88,21 +88,38 @@ def content_hash(file: Path) -> str:
     """SHA-256 of all tensors' bytes, hex: kohya's ``sshs_model_hash``, which ignores metadata."""
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
-        stream.seek(8 + length)
-        return _digest(stream)
-
-
-def file_hash(file: Path) -> str:
-    """SHA-256 of the whole file, hex."""
-    with file.open("rb") as stream:
-        return _digest(stream)
-
-
-def _digest(stream: BinaryIO) -> str:
     digest = hashlib.sha256()
-    while block := stream.read(BLOCK):
+    for block in blocks(file, 8 + length):
         digest.update(block)
     return digest.hexdigest()
+
+
+def file_hash(file: Path, on_bytes: OnBytes | None = None) -> str:
+    """SHA-256 of the whole file, hex."""
+    digest = hashlib.sha256()
+    for block in told(blocks(file), 0, file.stat().st_size, on_bytes):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def blocks(file: Path, start: int = 0) -> Iterator[bytes]:
+    """A file's content from a byte on, piece by piece."""
+    with file.open("rb") as stream:
+        stream.seek(start)
+        while block := stream.read(BLOCK):
+            yield block
+
+
+def told(
+    parts: Iterable[bytes], done: int, total: int, on_bytes: OnBytes | None
+) -> Iterator[bytes]:
+    """The same parts; after each hundredth of ``total`` bytes, ``on_bytes`` is called. ``done`` of
+    them have gone before."""
+    for part in parts:
+        yield part
+        before, done = done, done + len(part)
+        if on_bytes is not None and 100 * before < 100 * done // total * total:
+            on_bytes(done, total)
 
 
 def copy_replacing(
@@ -176,18 +193,9 @@ def write(
     on_bytes: OnBytes | None = None,
 ) -> None:
     """Write header and bytes. The bytes are made twice, since their hash stands before them."""
-    total, done = 2 * sum(entry.end - entry.start for entry in entries.values()), 0
-
-    def told() -> Iterator[bytes]:
-        nonlocal done
-        for chunk in chunks():
-            yield chunk
-            before, done = done, done + len(chunk)
-            if on_bytes is not None and 100 * before < 100 * done // total * total:
-                on_bytes(done, total)
-
+    size = sum(entry.end - entry.start for entry in entries.values())
     digest = hashlib.sha256()
-    for chunk in told():
+    for chunk in told(chunks(), 0, 2 * size, on_bytes):
         digest.update(chunk)
     said: dict[str, object] = {"__metadata__": dict(metadata(digest.hexdigest()))}
     for name, entry in entries.items():
@@ -201,7 +209,7 @@ def write(
     with destination.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)))
         stream.write(text)
-        for chunk in told():
+        for chunk in told(chunks(), size, 2 * size, on_bytes):
             stream.write(chunk)
 
 
@@ -222,11 +230,13 @@ __all__ = [
     "Header",
     "OnBytes",
     "SafetensorError",
+    "blocks",
     "content_hash",
     "copy_replacing",
     "file_hash",
     "in_dtype",
     "read_header",
     "read_tensors",
+    "told",
     "write_tensors",
 ]

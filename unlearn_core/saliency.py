@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from .batches import Batches
-from .models.protocol import ModelHandle
+from .models.protocol import ModelHandle, OnStep
 
 
 def saliency_mask(
-    model: ModelHandle, parameters: Sequence[Tensor], batches: Batches, share: float
+    model: ModelHandle,
+    parameters: Sequence[Tensor],
+    batches: Batches,
+    share: float,
+    on_batch: OnStep = lambda: None,
 ) -> list[Tensor]:
     """True for the ``share`` (0..1) of all weights where the training loss on the forget set has
     its steepest gradients, one boolean tensor a parameter. Fewer, where it has no gradient in so
@@ -25,6 +29,7 @@ def saliency_mask(
             totals, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
         ):
             total.add_(gradient)
+        on_batch()
     steepness = torch.cat([total.abs_().flatten() for total in totals])
     kept = max(1, round(share * len(steepness)))
     threshold = steepness.kthvalue(len(steepness) - kept + 1).values

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .batches import Batches, TrainingSets
 from .closed_form import OnPair, warm_up
-from .models.protocol import ModelHandle
+from .models.protocol import ModelHandle, OnStep
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import RestrictedAdam
 from .parameters import trainable
@@ -82,6 +82,7 @@ class Unlearning:
         sets: TrainingSets,
         settings: UnlearnSettings,
         on_pair: OnPair | None = None,
+        on_batch: OnStep | None = None,
     ) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(base, settings)
@@ -89,6 +90,7 @@ class Unlearning:
             warm_up(self.model, self.parameters, base, sets.pairs, on_pair)
         self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
         self.batches = Batches(base, sets, settings)
+        self.on_batch: OnStep = on_batch or (lambda: None)
         self.mask: list[Tensor] = []
         self.smooth_retain: list[Tensor] = []
         self.reports: list[StepReport] = []
@@ -117,7 +119,9 @@ class Unlearning:
             parameter.requires_grad_(True)  # ``result`` may have frozen them in between
 
         if settings.saliency < 1 and not self.mask:
-            self.mask = saliency_mask(self.model, self.parameters, self.batches, settings.saliency)
+            self.mask = saliency_mask(
+                self.model, self.parameters, self.batches, settings.saliency, self.on_batch
+            )
 
         # Two gradients over one explicit list of parameters.
         batch = self.batches.forget()
@@ -166,6 +170,7 @@ class Unlearning:
             loss = objective(self.model, self.base, *part).sum()
             found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             total, count = total + loss.item(), count + len(part[0])
+            self.on_batch()
             if gradients is None:
                 gradients = found
             else:

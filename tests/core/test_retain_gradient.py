@@ -83,6 +83,22 @@ def test_the_whole_retain_set_at_every_step(
     torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-6 * expected.norm().item())
 
 
+@pytest.mark.parametrize("changed", [{"retain_batch_factor": 0}, {"saliency": 0.5}])
+def test_a_step_over_many_batches_can_be_broken_off(
+    sd_model: ModelHandle, sets: TrainingSets, changed: dict[str, Any]
+) -> None:
+    """With hundreds of pictures it takes minutes."""
+
+    def cancel() -> None:
+        raise InterruptedError
+
+    run = Unlearning(sd_model, sets, replace(SETTINGS, **changed), on_batch=cancel)
+    with pytest.raises(InterruptedError):
+        list(run)
+    assert run.result().reports == ()
+    assert not run.result().model.changed_tensors()
+
+
 def test_pairs_share_rows_noise_and_timesteps(sd_model: ModelHandle, sets: TrainingSets) -> None:
     settings = replace(SETTINGS, paired=True, retain_batch_factor=2)
     batches = Unlearning(sd_model, sets, settings).batches

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..safetensors_file import DTYPES, read_header
+from ..safetensors_file import DTYPES, OnBytes, blocks, read_header, told
 from .denoiser import NoiseSchedule
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
@@ -25,7 +25,9 @@ SUPPORTED = (
 )
 
 
-def load_folder(folder: Path, device: torch.device, options: LoadOptions) -> ModelHandle:
+def load_folder(
+    folder: Path, device: torch.device, options: LoadOptions, on_bytes: OnBytes | None = None
+) -> ModelHandle:
     """Open a diffusers folder, ready for unlearning."""
     index = read_index(folder)
     build = _BUILDERS[recognise(folder, index)]
@@ -39,7 +41,7 @@ def load_folder(folder: Path, device: torch.device, options: LoadOptions) -> Mod
             f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} says "
             "itself what it predicts, choose 'auto'"
         )
-    return build(folder, index, weights_fingerprint(folder), device, options)
+    return build(folder, index, weights_fingerprint(folder, on_bytes), device, options)
 
 
 def recognise(folder: Path, index: dict[str, Any]) -> str:
@@ -78,7 +80,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def weights_fingerprint(folder: Path) -> str:
+def weights_fingerprint(folder: Path, on_bytes: OnBytes | None = None) -> str:
     """SHA-256 over every weight file and the scheduler's settings, which decide what weights mean;
     on the way, checks that each weight file can be read to its end.
 
@@ -96,6 +98,7 @@ def weights_fingerprint(folder: Path) -> str:
             f"model: {folder.name!r} has {found} in its {where} folder, wanted a .safetensors file"
         )
     digest = hashlib.sha256()
+    done, total = 0, sum(file.stat().st_size for file in files)
     for file in files:
         try:
             with safe_open(file, framework="pt"):
@@ -106,9 +109,9 @@ def weights_fingerprint(folder: Path) -> str:
                 f"({error}); copy or download it again"
             ) from None
         digest.update(f"{file.parent.name}/{file.name}".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+        for block in told(blocks(file), done, total, on_bytes):
+            digest.update(block)
+        done += file.stat().st_size
     for settings in sorted(folder.glob("scheduler/*.json")):
         digest.update(settings.read_bytes())
     return digest.hexdigest()

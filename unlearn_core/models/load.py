@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..safetensors_file import OnBytes
 from . import folder as diffusers_folder
 from . import single_file
 from .errors import PICKLES, ModelError
@@ -20,8 +21,12 @@ def load_model(
     path: str | Path,
     device: str | torch.device = "cpu",
     options: LoadOptions | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> ModelHandle:
     """Open a model, ready for unlearning. The file itself is never changed.
+
+    Args:
+        on_bytes: progress of reading it once for its fingerprint.
 
     Raises:
         ModelError: a missing or truncated file, a pickle, something that is no diffusion model.
@@ -29,8 +34,8 @@ def load_model(
     path, device, options = Path(path), torch.device(device), options or LoadOptions()
     check_model(path)
     if path.is_file():
-        return single_file.load_single_file(path, device, options)
-    return diffusers_folder.load_folder(path, device, options)
+        return single_file.load_single_file(path, device, options, on_bytes)
+    return diffusers_folder.load_folder(path, device, options, on_bytes)
 
 
 def check_model(path: Path) -> str:

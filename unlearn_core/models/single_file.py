@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..safetensors_file import DTYPES, Header, file_hash, read_header, read_tensors
+from ..safetensors_file import DTYPES, Header, OnBytes, file_hash, read_header, read_tensors
 from .denoiser import NoiseSchedule
 from .errors import ModelError
 from .families import FAMILIES, OTHERS, SUPPORTED, UNET, Family, TextPart
@@ -97,7 +97,9 @@ def recognise(name: str, header: Header) -> Family:
     return family
 
 
-def load_single_file(file: Path, device: torch.device, options: LoadOptions) -> ModelHandle:
+def load_single_file(
+    file: Path, device: torch.device, options: LoadOptions, on_bytes: OnBytes | None = None
+) -> ModelHandle:
     """Open a checkpoint as ComfyUI and other UIs do, ready for unlearning.
 
     Memory: one model in the dtype it is kept in, and one component in its file's.
@@ -107,6 +109,7 @@ def load_single_file(file: Path, device: torch.device, options: LoadOptions) -> 
     from .stable_diffusion import StableDiffusionHandle
 
     header, family = read_checkpoint(file)
+    fingerprint = file_hash(file, on_bytes)
     mixed = options.is_mixed(family.name == "sdxl", device)
     unet = _unet(file, header, family, None if mixed else torch.float32).to(device)
     text = _text(file, header, family, None if mixed else torch.float32, device)
@@ -122,7 +125,7 @@ def load_single_file(file: Path, device: torch.device, options: LoadOptions) -> 
     other_vae = file_hash(options.vae) if options.vae else ""
     return StableDiffusionHandle(
         info=ModelInfo(
-            file.stem, family.name, file, file_hash(file), size, prediction, "", mixed, other_vae
+            file.stem, family.name, file, fingerprint, size, prediction, "", mixed, other_vae
         ),
         denoiser=unet,
         base=unet,
