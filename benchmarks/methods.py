@@ -57,6 +57,9 @@ ABLATIONS = {
     "RG, empty prompt kept": "RG (paper)",
 }
 """Each takes over what the search has chosen for another, to show what a part of that one does."""
+OF_ONE_SEED = (*ABLATIONS, "ours, GradDiff")
+"""Variants that the first seed has told all of: what they change is nothing, or far more than the
+seeds differ by."""
 UNDIVERSIFIED = ("ours, not diversified", "RG, not diversified")
 """These learn from as many pictures, all of one pair of prompts."""
 

@@ -35,7 +35,7 @@ from unlearn_core.probes import PROBES, run_probe
 from unlearn_core.settings import EvaluationSettings, ProbeSettings, UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel
 
-from .methods import ABLATIONS, METHODS, UNDIVERSIFIED, candidates
+from .methods import ABLATIONS, METHODS, OF_ONE_SEED, UNDIVERSIFIED, candidates
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
@@ -159,8 +159,12 @@ def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
             method not in UNDIVERSIFIED,
         )
         for concept in concepts
-        for seed in SEEDS
+        for seed in seeds_of(method)
     ]
+
+
+def seeds_of(method: str) -> tuple[int, ...]:
+    return SEEDS[:1] if method in OF_ONE_SEED else SEEDS
 
 
 def code() -> str:

@@ -14,13 +14,13 @@ from .methods import ABLATIONS, METHODS, OURS
 from .quality import (
     FORGOTTEN,
     OBJECTS,
-    SEEDS,
     STYLES,
     TIERS,
     TUNED_ON,
     harmonic_mean,
     read,
     scored_tasks,
+    seeds_of,
     tuned,
     tuning_tasks,
 )
@@ -105,7 +105,7 @@ def table(concepts: Sequence[str]) -> str:
         for name, figure in COLUMNS.items():
             values = [value for value in map(figure, found) if value is not None]
             cells.append(cell(name, values))
-        expected = len(concepts) * len(SEEDS)
+        expected = len(concepts) * len(seeds_of(method))
         lines.append(f"| {method} | {len(found)} of {expected} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
