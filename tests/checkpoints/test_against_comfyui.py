@@ -34,6 +34,8 @@ LABELS = {
     "sd2-v": "sd2",
     "sdxl": "sdxl",
 }
+# Without the full-size sd1, of which sd1-ema has every key: ``test_in_the_server`` changes it.
+changing = pytest.mark.parametrize("family", ["sd2-v", "sdxl", "sd1-ema"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,7 @@ def test_saving_what_has_not_changed_reproduces_every_bit(
     saved.unlink()
 
 
+@changing
 def test_comfyui_predicts_what_the_changed_model_predicts(
     model: ModelHandle,
     checkpoint: Path,
@@ -141,7 +144,7 @@ def test_comfyui_predicts_what_the_changed_model_predicts(
     tmp_path: Path,
     family: str,
 ) -> None:
-    """The file saved whole, a LoRA extracted from the same change, and that LoRA at strength 0."""
+    """The file saved whole, and a LoRA extracted from the same change."""
     names = parameter_names(model, "xattn")
     names += [n for n, _ in model.named_parameters() if "resnets.0" in n or "time_emb" in n]
     result = unlearned(model, shaken(model, names), pairs, "full")
@@ -152,17 +155,14 @@ def test_comfyui_predicts_what_the_changed_model_predicts(
         tmp_path,
         {"checkpoint": whole},
         {"checkpoint": checkpoint, "lora": lora.path, "strength": 1.0},
-        {"checkpoint": checkpoint, "lora": lora.path, "strength": 0.0},
-        {"checkpoint": checkpoint},
     )
     before, after = ours(model)["estimate"], ours(result.model)["estimate"]
     moved = (after - before).norm() / before.norm()
     assert moved > 0.05
     # 16-bit weights round the change itself, in the whole file as in the LoRA.
-    for estimate in said[:2]:
+    for estimate in said:
         off = (estimate["estimate"] - after).norm() / (after - before).norm()
         assert off < 0.02, f"{off:.2e}"
-    assert torch.equal(said[2]["estimate"], said[3]["estimate"])
     if family == "sd1-ema":
         assert_averages_follow(whole, checkpoint)
 
@@ -178,8 +178,14 @@ def assert_averages_follow(whole: Path, checkpoint: Path) -> None:
         assert not torch.equal(average, old.get_tensor("model_ema." + key.replace(".", "")))
 
 
+@changing
 def test_comfyui_predicts_what_a_lora_run_predicts(
-    model: ModelHandle, checkpoint: Path, pairs: PromptPairs, comfy_side: ComfySide, tmp_path: Path
+    model: ModelHandle,
+    checkpoint: Path,
+    pairs: PromptPairs,
+    comfy_side: ComfySide,
+    tmp_path: Path,
+    family: str,
 ) -> None:
     """Factors as a LoRA run leaves them, saved as they are and merged into the whole file."""
     names = parameter_names(model, "lora")
