@@ -32,6 +32,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "ours, GradDiff": {"method": "GradDiff", "restrict_step": False},
     "ours, cold start": {"warm_start": False},
     "ours, not diversified": {},
+    "ours, 4 retain batches": {"retain_batch_factor": 4},
+    "ours, retain average": {"retain_ema": 0.9},
+    "ours, not paired": {"paired": False},
+    "ours, timesteps at random": {"stratified_timesteps": False},
     "RG (paper)": PAPER,
     "RG, not diversified": PAPER,
     "RG, empty prompt kept": {**PAPER, "empty_share": 0.1},
@@ -49,10 +53,18 @@ METHODS: dict[str, dict[str, Any]] = {
 defined by training everything else."""
 
 OURS = "ours"
+CALMED = (
+    "ours, 4 retain batches",
+    "ours, retain average",
+    "ours, not paired",
+    "ours, timesteps at random",
+)
+"""What makes the retain gradient calmer, or less calm; no question for the probes."""
 ABLATIONS = {
     "ours, step not restricted": OURS,
     "ours, dual cone": OURS,
     "ours, not diversified": OURS,
+    **dict.fromkeys(CALMED, OURS),
     "RG, not diversified": "RG (paper)",
     "RG, empty prompt kept": "RG (paper)",
 }

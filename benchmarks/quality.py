@@ -35,7 +35,7 @@ from unlearn_core.probes import PROBES, run_probe
 from unlearn_core.settings import EvaluationSettings, ProbeSettings, UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel
 
-from .methods import ABLATIONS, METHODS, OF_ONE_SEED, UNDIVERSIFIED, candidates
+from .methods import ABLATIONS, CALMED, METHODS, OF_ONE_SEED, UNDIVERSIFIED, candidates
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
@@ -62,11 +62,7 @@ class Task:
     settings: UnlearnSettings
     pictures: int
     diversified: bool = True
-
-    @property
-    def probed(self) -> bool:
-        """Probes take as long as the run itself: one seed of each scored concept has them."""
-        return not self.name.startswith("tune-") and self.seed == SEEDS[0]
+    probed: bool = False
 
     @property
     def record(self) -> Path:
@@ -157,6 +153,8 @@ def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
             replace(settings, seed=seed),
             PICTURES,
             method not in UNDIVERSIFIED,
+            # They take as long as the run itself.
+            probed=seed == SEEDS[0] and method not in CALMED,
         )
         for concept in concepts
         for seed in seeds_of(method)

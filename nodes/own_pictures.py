@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..unlearn_core.own_pictures import OwnPictures as Pictures
-from ..unlearn_core.own_pictures import picture_files, read_folder, with_captions
+from ..unlearn_core.own_pictures import read_folder, with_captions
 from ..unlearn_core.pixels import as_bytes
 from . import sockets
 from .places import NO_FILE, picture_folders, pictures_path
+from .progress import Phases
+
+READING = "reading"
 
 
 class OwnPictures(io.ComfyNode):
@@ -100,9 +105,9 @@ class OwnPictures(io.ComfyNode):
             names = [f"{i + 1}" for i in range(len(linked))]
             pictures = Pictures(linked, with_captions(names, captions), alone)
         elif images is None:
-            place = pictures_path(folder)
-            pictures = Pictures(*read_folder(place, captions), alone)
-            names = [file.name for file in picture_files(place)]
+            bar = Phases({READING: 1})
+            pictures = read_folder(pictures_path(folder), captions, alone, bar.of(READING))
+            names = [file.name for file in pictures.images if isinstance(file, Path)]
         else:
             raise ValueError(f"folder: choose {NO_FILE!r} where images are linked, or unlink them")
         rows = list(zip(names, pictures.captions, strict=True))

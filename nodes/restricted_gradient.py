@@ -98,6 +98,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         keep_step: int,
         warm_start: bool,
         empty_share: float,
+        stratified_timesteps: bool,
         forget_pictures: OwnPictures | None = None,
         retain_pictures: OwnPictures | None = None,
     ) -> io.NodeOutput:
@@ -113,6 +114,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             batch_size=batch_size,
             retain_batch_factor=retain_batch_factor,
             paired=paired,
+            stratified_timesteps=stratified_timesteps,
             retain_ema=retain_ema,
             restrict_step=restrict_step,
             weight_decay=weight_decay,

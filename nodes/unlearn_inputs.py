@@ -166,7 +166,8 @@ def advanced_inputs() -> list[io.Input]:
             max=100.0,
             step=0.1,
             tooltip=f"How closely those pictures follow their prompts, {DRAWING.guidance_scale:g} "
-            "by default. Use what you draw with; 1 switches guidance off, which is twice as fast.",
+            "by default. Use what you draw with; 1 switches guidance off, which is twice as fast. "
+            "Models of classes without an empty class draw without guidance.",
         ),
         io.Int.Input(
             "lora_rank",
@@ -198,14 +199,16 @@ def advanced_inputs() -> list[io.Input]:
             default=DEFAULT.restrict_step,
             tooltip="Whether each finished step is checked once more, "
             f"{_on(DEFAULT.restrict_step)} by default. The optimizer's momentum bends the "
-            "direction; on takes out what would harm either goal after that. It costs little.",
+            "direction; on takes out what would harm either goal after that (with retain_ema, what "
+            "is to be kept as it is remembered). It costs little.",
         ),
         io.Boolean.Input(
             "paired",
             default=DEFAULT.paired,
             tooltip="Whether a step looks at a prompt and at the same prompt without the concept "
             f"together, with the same noise, {_on(DEFAULT.paired)} by default. On compares like "
-            "with like; off sees more different pictures.",
+            "with like; off sees more different pictures. Without effect where each step looks at "
+            "all that is to be kept (retain_batch_factor 0), or at pictures of your own alone.",
         ),
         io.Float.Input(
             "retain_ema",
@@ -273,6 +276,13 @@ def advanced_inputs() -> list[io.Input]:
             f"{DEFAULT.empty_share:g} by default. Every picture is drawn by its distance from the "
             "empty prompt's (guidance): 'ascent' wrecks that unless 0.1 or so keep it. 'redirect' "
             "hardly touches it.",
+        ),
+        io.Boolean.Input(
+            "stratified_timesteps",
+            default=DEFAULT.stratified_timesteps,
+            tooltip="Whether the pictures of a step are spread evenly over all amounts of noise, "
+            f"{_on(DEFAULT.stratified_timesteps)} by default, which is calmer. Off draws each "
+            "amount by chance.",
         ),
     ]
 

@@ -182,12 +182,13 @@ class Batches:
         return torch.randint(total, (self.settings.batch_size,), generator=self.generator)
 
     def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Gaussian noise and timesteps spread evenly over the schedule (stratified: the same
-        expectation, less variance), drawn on the CPU so that devices agree. In random order, for
-        a row's place in the batch may mean something."""
+        """Gaussian noise and timesteps, drawn on the CPU so that devices agree. Strata in random
+        order, for a row's place in the batch may mean something."""
         count = len(latents)
         strata = torch.randperm(count, generator=self.generator)
-        spread = (strata + torch.rand(count, generator=self.generator)) / count
+        spread = torch.rand(count, generator=self.generator)
+        if self.settings.stratified_timesteps:
+            spread = (strata + spread) / count
         t = (spread * self.base.timesteps).long().clamp(max=self.base.timesteps - 1)
         noise = torch.randn(latents.shape, generator=self.generator)
         return noise.to(latents.device), t.to(latents.device)

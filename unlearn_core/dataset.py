@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from .batches import PairedRows, Rows, TrainingSets
-from .models.protocol import Conditioning, ModelHandle, OnStep
+from .models.protocol import Conditioning, ModelHandle, OnPicture, OnStep
 from .own_pictures import OwnPictures, captioned, check_retained, encoded
 from .pixels import as_bytes
 from .prompts import PromptPairs
@@ -23,9 +23,6 @@ from .settings import GenerationSettings
 
 DECODED_AT_ONCE = 16  # pictures
 ENCODED_AT_ONCE = 32  # prompts
-
-OnPicture = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all); whoever wants to cancel raises from it."""
 
 
 class LatentCache:
@@ -181,7 +178,25 @@ def make_training_sets(
     drawn = [(pair, k) for k, part in enumerate(pairs.each) for pair in part.train]
     if forget_pictures and forget_pictures.alone:
         drawn = []
-    total, before = 2 * len(drawn) + len(own_pairs), 0
+    owned = [own for own in (forget_pictures, retain_pictures) if own is not None]
+    total = 2 * len(drawn) + len(own_pairs) + sum(len(own.images) for own in owned)
+    before = 0
+
+    def own_rows(pictures: OwnPictures | None) -> list[tuple[Rows, list[int]]]:
+        def read() -> None:
+            nonlocal before
+            before += 1
+            if on_picture is not None:
+                on_picture(before, total)
+            if on_step is not None:
+                on_step()
+
+        parts = encoded(model, pictures, read) if pictures else ()
+        captions = pictures.captions if pictures else ()
+        return [
+            (Rows(latents, _encoded(model, [captions[i] for i in chosen], on_step)), chosen)
+            for latents, chosen in parts
+        ]
 
     def rows(prompts: list[str], shape: tuple[int, int, int]) -> Rows:
         nonlocal before
@@ -203,17 +218,19 @@ def make_training_sets(
         before += len(prompts)
         return Rows(latents, _encoded(model, prompts, on_step))
 
+    # First, for what is wrong with them should be known before hundreds of others are drawn.
+    forget_own, retain_own = own_rows(forget_pictures), own_rows(retain_pictures)
     paired = []
     if drawn:
         forget = rows([pair.forget for pair, _ in drawn], model.latent_shape)
         retain = rows([pair.retain for pair, _ in drawn], model.latent_shape)
         paired.append(PairedRows(forget, retain, torch.tensor([k for _, k in drawn])))
-    for own, chosen in encoded(model, forget_pictures):
+    for own, chosen in forget_own:
         shape = (own.latents.shape[1], own.latents.shape[2], own.latents.shape[3])
         retain = rows([own_pairs[i][0].retain for i in chosen], shape)
         concepts = torch.tensor([own_pairs[i][1] for i in chosen])
         paired.append(PairedRows(own, retain, concepts))
-    kept = [own for own, _ in encoded(model, retain_pictures)]
+    kept = [own for own, _ in retain_own]
     alone = retain_pictures is not None and retain_pictures.alone
     if not alone:
         kept = [*(part.retain for part in paired), *kept]

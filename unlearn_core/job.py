@@ -24,6 +24,7 @@ from .kept import made_from, read_said, read_unlearned, write_unlearned
 from .methods import begin, check
 from .models.load import load_model
 from .neighbours import with_neighbours
+from .own_pictures import OwnPictures
 from .prompt_files import write_prompts
 from .settings import UCE
 from .settings_file import OWN_PICTURES, JobSettings, PromptSettings
@@ -62,7 +63,7 @@ class Job:
         if cache is not None:
             _check_folder("cache", cache.folder)
         self.pairs = settings.pairs()
-        self.forget_pictures, self.retain_pictures = map(settings.own_pictures, OWN_PICTURES)
+        self.forget_pictures, self.retain_pictures = map(self._own_pictures, OWN_PICTURES)
         if settings.evaluation.scorer is not None:
             check_scorer(settings.evaluation.scorer)
         self.base = self._timed(
@@ -79,6 +80,11 @@ class Job:
         if settings.wants_neighbours:
             self.pairs = self._timed("comparing", lambda: settings.pairs(self._protect))
             check(self.base, self.pairs, settings.unlearn, *own)
+
+    def _own_pictures(self, name: str) -> OwnPictures | None:
+        return self.settings.own_pictures(
+            name, lambda done, total: self.on_progress(name, done, total, None)
+        )
 
     def _protect(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
         return with_neighbours(

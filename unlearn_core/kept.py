@@ -54,7 +54,9 @@ def _pictures(own: OwnPictures | None) -> list[object] | None:
     return None if own is None else [own.captions, own.alone, list(map(_picture, own.images))]
 
 
-def _picture(picture: Tensor) -> list[object]:
+def _picture(picture: Tensor | Path) -> list[object]:
+    if isinstance(picture, Path):
+        return [hashlib.sha256(picture.read_bytes()).hexdigest()]
     pixels = picture.contiguous().numpy().tobytes()
     return [*picture.shape, hashlib.sha256(pixels).hexdigest()]
 

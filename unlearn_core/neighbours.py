@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .concepts import ForgetConcept
-from .dataset import LatentCache, OnPicture, draw_latents
+from .dataset import LatentCache, draw_latents
 from .evaluation.alignment import ClipScorer
-from .models.protocol import ModelHandle, OnStep
+from .models.protocol import ModelHandle, OnPicture, OnStep
 from .prompts import PromptPair, diversify
 from .settings import GenerationSettings
 

@@ -15,8 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .batches import Rows
-from .models.protocol import ModelHandle
+from .models.protocol import ModelHandle, OnPicture, OnStep
 from .pixels import as_floats
 from .prompts import PromptPair, PromptPairs
 
@@ -32,12 +31,13 @@ class OwnPictures:
     """Pictures and what each shows.
 
     Attributes:
-        images: each uint8 [3, H, W].
+        images: each uint8 [3, H, W], or the file of one, for no memory holds a thousand
+            photographs.
         captions: one a picture.
         alone: whether they take the place of what the model draws, or join it.
     """
 
-    images: tuple[Tensor, ...]
+    images: tuple[Tensor | Path, ...]
     captions: tuple[str, ...]
     alone: bool = False
 
@@ -49,6 +49,15 @@ class OwnPictures:
                 f"captions: {len(self.captions)} for {len(self.images)} pictures; "
                 "write one for all, or one a line for each"
             )
+
+    def image(self, i: int) -> Tensor:
+        """Picture ``i``, uint8 [3, H, W].
+
+        Raises:
+            ValueError: its file cannot be read.
+        """
+        source = self.images[i]
+        return _read_picture(source) if isinstance(source, Path) else source
 
 
 def with_captions(
@@ -112,9 +121,14 @@ def picture_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
-    """The pictures of a folder in the order of their names, and their captions: see
-    ``with_captions``.
+def read_folder(
+    folder: Path, text: str, alone: bool, on_picture: OnPicture | None = None
+) -> OwnPictures:
+    """The pictures of a folder in the order of their names, each looked at.
+
+    Args:
+        text: captions, see ``with_captions``.
+        on_picture: progress, called after each picture.
 
     Raises:
         ValueError: no picture or too many, one that cannot be read, or one without a caption.
@@ -122,7 +136,11 @@ def read_folder(folder: Path, text: str) -> tuple[tuple[Tensor, ...], tuple[str,
     files = picture_files(folder)
     beside = [file.with_suffix(".txt") for file in files]
     captions = with_captions([file.name for file in files], text, beside)
-    return tuple(map(_read_picture, files)), captions
+    for done, file in enumerate(files, 1):
+        _read_picture(file)
+        if on_picture is not None:
+            on_picture(done, len(files))
+    return OwnPictures(tuple(files), captions, alone)
 
 
 def _read_picture(file: Path) -> Tensor:
@@ -140,8 +158,8 @@ def _read_picture(file: Path) -> Tensor:
 
 
 def _bounded(picture: Image.Image) -> Image.Image:
-    """No wider or taller than the widest and tallest bucket, and no larger than a model needs: of
-    photographs from a camera hundreds would fill the memory."""
+    """No wider or taller than the widest and tallest bucket, and no larger than a model needs: a
+    photograph from a camera, as numbers, takes a gigabyte."""
     width, height = picture.size
     wide, tall = min(width, round(height * max(RATIOS))), min(height, round(width * max(RATIOS)))
     left, top = (width - wide) // 2, (height - tall) // 2
@@ -184,12 +202,18 @@ def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[tuple[PromptPai
             )
         parallel, replacement = caption, ""
         for k in reversed(shown):  # the last one is of the first
-            replacements = pairs.each[k].concept.replacements or ("",)
+            replacements = _replacements(pairs.each[k])
             replacement = replacements[i % len(replacements)]
             parallel = pairs.each[k].concept.replaced_in(parallel, replacement)
         pair = PromptPair(caption, parallel, replacement, {})
         found.append((pair, shown[0]))
     return found
+
+
+def _replacements(pairs: PromptPairs) -> Sequence[str]:
+    """What stands in the concept's place, made-up names among it."""
+    used = dict.fromkeys(pair.replacement for pair in pairs.train if pair.replacement)
+    return list(used) or pairs.concept.replacements or ("",)
 
 
 def check_retained(pictures: OwnPictures, pairs: PromptPairs) -> None:
@@ -206,25 +230,30 @@ def check_retained(pictures: OwnPictures, pairs: PromptPairs) -> None:
 
 
 def encoded(
-    model: ModelHandle, pictures: OwnPictures | None
-) -> Iterator[tuple[Rows, Sequence[int]]]:
-    """The pictures as latents, one part for each size that they were brought to, and which of them
-    are in it. Sizes have about as many pixels as the model's own: shapes stay, nothing is drawn
-    out."""
-    if pictures is None:
-        return
+    model: ModelHandle, pictures: OwnPictures, on_step: OnStep | None = None
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """The pictures as latents [N, C, h, w] on the CPU, one part for each size that they were
+    brought to, and which of them are in it. Sizes have about as many pixels as the model's own:
+    shapes stay, nothing is drawn out.
+
+    Args:
+        on_step: called after each picture.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
     sizes = bucket_sizes(model)
-    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, image in enumerate(pictures.images):
+    buckets: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
+    for i in range(len(pictures.images)):
+        image = pictures.image(i)
         ratio = math.log(image.shape[2] / image.shape[1])
-        buckets[min(sizes, key=lambda s: abs(math.log(s[1] / s[0]) - ratio))].append(i)
-    for size, chosen in sorted(buckets.items()):
-        latents = [
-            model.encode_images(filled(as_floats(pictures.images[i]), size)[None]).float().cpu()
-            for i in chosen
-        ]
-        prompts = [pictures.captions[i] for i in chosen]
-        yield Rows(torch.cat(latents), model.encode_prompts(prompts).to("cpu")), chosen
+        size = min(sizes, key=lambda s: abs(math.log(s[1] / s[0]) - ratio))
+        latent = model.encode_images(filled(as_floats(image), size)[None])
+        buckets[size][i] = latent.float().cpu()
+        if on_step is not None:
+            on_step()
+    for _, latents in sorted(buckets.items()):
+        yield torch.cat(list(latents.values())), list(latents)
 
 
 def bucket_sizes(model: ModelHandle) -> list[tuple[int, int]]:

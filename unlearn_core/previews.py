@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .dataset import OnPicture, draw_latents
-from .models.protocol import ModelHandle, OnStep
+from .dataset import draw_latents
+from .models.protocol import ModelHandle, OnPicture, OnStep
 from .prompts import PromptPairs
 from .settings import GenerationSettings
 

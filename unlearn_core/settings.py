@@ -93,6 +93,8 @@ class UnlearnSettings:
         paired: the retain batch begins with the parallels of the forget batch, under the same
             noise and timesteps; not where it is the whole set. Where more than parallels is to be
             kept, such as pictures of one's own, another batch from all of it comes after them.
+        stratified_timesteps: a batch's timesteps are spread evenly over the schedule, one in each
+            of as many strata, instead of each at random: the same expectation, less variance.
         retain_ema: decay of a moving average of the retain gradient over the steps, below 1;
             0 switches it off.
         restrict_step: whether the optimizer's step is restricted too, after Adam has bent it.
@@ -125,6 +127,7 @@ class UnlearnSettings:
     batch_size: int = 16
     retain_batch_factor: int = 1
     paired: bool = True
+    stratified_timesteps: bool = True
     retain_ema: float = 0.0
     restrict_step: bool = True
     weight_decay: float = 0.0
@@ -165,7 +168,7 @@ class UnlearnSettings:
                 f"saliency must be 1 with weight_decay, which changes every weight, and with scope "
                 f"{LORA!r}, whose layers start at zero, got {self.saliency!r}"
             )
-        for field in ("paired", "restrict_step", "warm_start"):
+        for field in ("paired", "stratified_timesteps", "restrict_step", "warm_start"):
             value = getattr(self, field)
             _require(isinstance(value, bool), field, value, "true or false")
 

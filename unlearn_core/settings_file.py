@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from .concepts import ForgetConcept, require_words
 from .models.options import LoadOptions
+from .models.protocol import OnPicture
 from .own_pictures import OwnPictures, read_folder
 from .presets import PRESETS
 from .prompt_files import read_prompt_file
@@ -58,8 +59,9 @@ class PromptSettings:
         if self.file is not None and not isinstance(self.file, (str, Path)):
             raise ValueError(f"file must be the name of a file, got {self.file!r}")
         if self.file is not None:
-            for name in ("templates", "dimensions", "neighbours", "candidates"):
-                if getattr(self, name):
+            usual = PromptSettings()
+            for name in (other.name for other in fields(self) if other.name != "file"):
+                if getattr(self, name) != getattr(usual, name):
                     raise ValueError(f"file holds whole prompts already: leave {name} out")
         if self.neighbours and not self.candidates:
             raise ValueError("candidates: none given for neighbours to choose from, write some")
@@ -94,8 +96,11 @@ class PictureSettings:
         if not isinstance(self.alone, bool):
             raise ValueError(f"alone must be true or false, got {self.alone!r}")
 
-    def read(self) -> OwnPictures:
+    def read(self, on_picture: OnPicture | None = None) -> OwnPictures:
         """The pictures.
+
+        Args:
+            on_picture: progress: (pictures read, pictures in all).
 
         Raises:
             ValueError: no such folder, no picture in it, or one without a caption.
@@ -103,7 +108,7 @@ class PictureSettings:
         folder = Path(self.folder)
         if not folder.is_dir():
             raise ValueError(f"folder: {str(folder)!r} does not exist")
-        return OwnPictures(*read_folder(folder, self.captions), self.alone)
+        return read_folder(folder, self.captions, self.alone, on_picture)
 
 
 @dataclass(frozen=True)
@@ -142,18 +147,19 @@ class JobSettings:
         of_each += [(further.concept, further.prompts) for further in self.also]
         return functools.reduce(together, (_prompts(*part, protect) for part in of_each))
 
-    def own_pictures(self, name: str) -> OwnPictures | None:
+    def own_pictures(self, name: str, on_picture: OnPicture | None = None) -> OwnPictures | None:
         """A person's own pictures, if any.
 
         Args:
             name: one of ``OWN_PICTURES``.
+            on_picture: progress: (pictures read, pictures in all).
 
         Raises:
             ValueError: naming the field.
         """
         settings: PictureSettings | None = getattr(self, name)
         try:
-            return None if settings is None else settings.read()
+            return None if settings is None else settings.read(on_picture)
         except ValueError as error:
             raise ValueError(f"{name}.{error}") from None
 

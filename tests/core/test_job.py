@@ -315,6 +315,12 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
         ("prompts", "dimensions", [], "dimensions must be an object"),
         (None, "prompts", {"file": "missing.json"}, "cannot read 'missing.json'"),
         (
+            None,
+            "prompts",
+            {"file": "missing.json", "invented_names": 4},
+            "prompts: file holds whole prompts already: leave invented_names out",
+        ),
+        (
             "prompts",
             "file",
             "missing.json",

@@ -16,6 +16,7 @@ from torch import Tensor
 from unlearn_core import own_pictures
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.dataset import draw_latents, make_training_sets
+from unlearn_core.kept import made_from
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.own_pictures import (
@@ -32,6 +33,11 @@ from unlearn_core.settings import GenerationSettings, UnlearnSettings
 from unlearn_core.unlearn import Unlearning
 
 DRAWING = GenerationSettings(steps=2)
+
+
+def read(folder: Path, text: str) -> tuple[list[Tensor], tuple[str, ...]]:
+    own = read_folder(folder, text, alone=False)
+    return [own.image(i) for i in range(len(own.images))], own.captions
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -67,7 +73,9 @@ def test_own_pictures_join_both_sets(sd_model: ModelHandle, ink_pairs: PromptPai
         retain_pictures=KEPT,
         on_picture=lambda done, total: seen.append((done, total)),
     )
-    assert seen[-1] == (11, 11)  # 4 pairs, and 3 parallels
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[:5] == [(i, 16) for i in range(1, 6)]  # own ones first, one by one
+    assert seen[-1] == (16, 16)  # 4 pairs, 3 pictures and their parallels, 2 to be kept
     drawn, *own = sets.paired
     assert torch.equal(drawn.forget.latents, plain.paired[0].forget.latents)
     assert sum(len(part.forget) for part in own) == 3
@@ -86,7 +94,7 @@ def test_a_picture_stands_beside_its_own_parallel(
     (part,) = sets.paired
     size = bucket_sizes(sd_model)
     square = min(size, key=lambda s: abs(s[0] - s[1]))
-    expected = sd_model.encode_images(filled(as_floats(MINE.images[2]), square)[None])
+    expected = sd_model.encode_images(filled(as_floats(MINE.image(2)), square)[None])
     torch.testing.assert_close(part.forget.latents, expected)
     parallel = draw_latents(sd_model, ["pixel style house"], DRAWING)
     torch.testing.assert_close(part.retain.latents, parallel)
@@ -205,25 +213,25 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     turned.save(tmp_path / "c.jpg", exif=exif)
     (tmp_path / "notes.md").write_text("no picture")
     (tmp_path / "b.txt").write_text("\ufeffa red thing\n", encoding="utf-8")
-    images, captions = read_folder(tmp_path, "a thing")
+    images, captions = read(tmp_path, "a thing")
     assert [tuple(image.shape) for image in images] == [(3, 5, 5), (3, 6, 4), (3, 4, 2)]
     assert captions == ("a thing", "a red thing", "a thing")
     edited = ("a grey thing", "a scarlet thing", "a black thing")
-    assert read_folder(tmp_path, "\n".join(edited))[1] == edited
+    assert read(tmp_path, "\n".join(edited))[1] == edited
     assert images[1][0].min() == 255
     with pytest.raises(ValueError, match=r"captions: 'a.txt' is not there"):
-        read_folder(tmp_path, "")
+        read(tmp_path, "")
     (tmp_path / "b.txt").write_text(" \n")
     with pytest.raises(ValueError, match=r"captions: 'b.txt' is empty"):
-        read_folder(tmp_path, "a thing")
+        read(tmp_path, "a thing")
     (tmp_path / "b.txt").write_bytes("caf\xe9".encode("latin-1"))
     with pytest.raises(ValueError, match=r"captions: 'b.txt' is no UTF-8 text"):
-        read_folder(tmp_path, "a thing")
+        read(tmp_path, "a thing")
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "a.JPG", "PNG")
-    assert read_folder(tmp_path, "1\n2\n3")[0][0].min() == 255, "what is transparent is white"
+    assert read(tmp_path, "1\n2\n3")[0][0].min() == 255, "what is transparent is white"
     (tmp_path / "d.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"folder: 'd.png' cannot be read"):
-        read_folder(tmp_path, "1\n2\n3\n4")
+        read(tmp_path, "1\n2\n3\n4")
 
 
 def test_no_picture_is_larger_than_a_model_needs(tmp_path: Path) -> None:
@@ -231,7 +239,7 @@ def test_no_picture_is_larger_than_a_model_needs(tmp_path: Path) -> None:
     Image.new("RGB", (40, 6000), "red").save(tmp_path / "a.png")
     Image.new("RGB", (4000, 3000), "red").save(tmp_path / "b.jpg")
     Image.new("P", (9000, 30)).save(tmp_path / "c.png")
-    (tall, photo, wide), _ = read_folder(tmp_path, "a thing")
+    (tall, photo, wide), _ = read(tmp_path, "a thing")
     assert tall.shape == (3, 71, 40)
     assert photo.shape == (3, own_pictures.NEEDED, 2048)
     assert wide.shape == (3, 30, 53)
@@ -244,7 +252,7 @@ def test_pictures_of_more_than_8_bits_are_refused(tmp_path: Path, mode: str) -> 
     kind, name = ("TIFF", "a.bmp") if mode == "F" else ("PNG", "a.png")
     Image.new(mode, (8, 8)).save(tmp_path / name, kind)
     with pytest.raises(ValueError, match=f"folder: '{name}' cannot be read"):
-        read_folder(tmp_path, "a thing")
+        read(tmp_path, "a thing")
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
@@ -253,7 +261,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     Image.fromarray(noise).save(file)
     file.write_bytes(file.read_bytes()[::-1].replace(b"TADI", b"T\0DI", 1)[::-1])  # the last part
     with pytest.raises(ValueError, match="folder: 'a.png' cannot be read"):
-        read_folder(tmp_path, "a thing")
+        read(tmp_path, "a thing")
 
 
 def test_a_folder_of_too_many_is_not_cut_in_silence(
@@ -263,12 +271,94 @@ def test_a_folder_of_too_many_is_not_cut_in_silence(
     for name in "ab":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
     with pytest.raises(ValueError, match="folder: 2 pictures in .*, at most 1: choose fewer"):
-        read_folder(tmp_path, "a cat")
+        read(tmp_path, "a cat")
+
+
+def test_a_folders_pictures_are_read_when_they_are_needed(
+    tmp_path: Path, sd_model: ModelHandle, ink_pairs: PromptPairs
+) -> None:
+    """No memory holds a thousand photographs."""
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (64, 64), "blue").save(tmp_path / "b.png")
+    told: list[tuple[int, int]] = []
+    own = read_folder(tmp_path, "ink cat\nink dog", True, lambda *now: told.append(now))
+    assert told == [(1, 2), (2, 2)]
+    assert own.images == (tmp_path / "a.png", tmp_path / "b.png")
+    held = OwnPictures((own.image(0), own.image(1)), own.captions, alone=True)
+    found, expected = (
+        make_training_sets(sd_model, ink_pairs, DRAWING, forget_pictures=pictures).paired
+        for pictures in (own, held)
+    )
+    for left, right in zip(found, expected, strict=True):
+        assert torch.equal(left.forget.latents, right.forget.latents)
+    own_state, changed = made(own, ink_pairs, sd_model), own.captions
+    assert own_state == made(own, ink_pairs, sd_model)
+    Image.new("RGB", (64, 64), "green").save(tmp_path / "b.png")
+    assert own.captions == changed
+    assert made(own, ink_pairs, sd_model) != own_state, "it is another run now"
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(ValueError, match=r"folder: 'b.png' cannot be read"):
+        make_training_sets(sd_model, ink_pairs, DRAWING, forget_pictures=own)
+
+
+def made(own: OwnPictures, pairs: PromptPairs, model: ModelHandle) -> object:
+    return made_from(model, pairs, UnlearnSettings(), DRAWING, own, None)
+
+
+@pytest.mark.parametrize(("forget", "retain"), [(MINE, None), (None, KEPT)])
+def test_encoding_can_be_broken_off_between_two_pictures(
+    sd_model: ModelHandle,
+    ink_pairs: PromptPairs,
+    forget: OwnPictures | None,
+    retain: OwnPictures | None,
+) -> None:
+    encode, asked = type(sd_model).encode_images, []
+
+    def cancel() -> None:
+        raise InterruptedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(sd_model), "encode_images", lambda *given: asked.append(1) or encode(*given)
+        )
+        with pytest.raises(InterruptedError):
+            make_training_sets(
+                sd_model,
+                ink_pairs,
+                DRAWING,
+                forget_pictures=forget,
+                retain_pictures=retain,
+                on_step=cancel,
+            )
+    assert len(asked) == 1
+
+
+def test_what_lies_beyond_black_and_white_is_cut_off() -> None:
+    """Bicubic resizing, ComfyUI's own too, goes beyond; wrapped around, white would be black."""
+    found = as_bytes(torch.tensor([-0.1, -0.001, 0.0, 0.5, 1.0, 1.02, 1.2]))
+    assert found.tolist() == [0, 0, 0, 128, 255, 255, 255]
+
+
+def test_made_up_names_take_the_place_of_the_concept_in_captions_too() -> None:
+    pairs = diversify(
+        ForgetConcept("cat", "object"),
+        ["a {concept} {place}"],
+        {"place": ("indoors", "outdoors", "at sea", "at night")},
+        train_count=4,
+        test_count=1,
+        invented_names=2,
+    )
+    own = OwnPictures((picture(8, 8),) * 2, ("a cat on a mat", "a cat"))
+    names = {pair.replacement for pair in pairs.train}
+    assert len(names) == 2
+    for pair, _ in captioned(own, pairs):
+        assert pair.replacement in names
+        assert pair.replacement in pair.retain
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="folder: no picture in"):
-        read_folder(tmp_path, "a thing")
+        read(tmp_path, "a thing")
 
 
 def test_at_the_defaults_own_retain_pictures_are_looked_at(

@@ -111,6 +111,23 @@ def test_pairs_share_rows_noise_and_timesteps(sd_model: ModelHandle, sets: Train
     assert not torch.equal(free[2], forget.noise)
 
 
+def test_timesteps_fall_into_strata_of_the_schedule_or_anywhere(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    """With as many strata as rows each holds one; without, all orders of chance occur. Either way
+    every part of the schedule is as frequent."""
+    size, draws = 4, 400
+    for stratified in (True, False):
+        settings = replace(SETTINGS, batch_size=size, stratified_timesteps=stratified)
+        batches = Unlearning(sd_model, sets, settings).batches
+        times = torch.stack([batches.forget().t for _ in range(draws)])
+        strata = times * size // sd_model.timesteps  # [draws, size]
+        one_each = (strata.sort(1).values == torch.arange(size)).all(1).float().mean()
+        assert one_each == 1 if stratified else one_each < 0.25
+        shares = strata.flatten().bincount(minlength=size) / strata.numel()
+        torch.testing.assert_close(shares, torch.full((size,), 1 / size), atol=0.05, rtol=0)
+
+
 def test_the_moving_average_of_the_retain_gradient(
     sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "retain_batch_factor", value) for value in (-1, 1.5)),
     *(
         (UnlearnSettings, field, value)
-        for field in ("paired", "restrict_step", "warm_start")
+        for field in ("paired", "stratified_timesteps", "restrict_step", "warm_start")
         for value in (1, "")
     ),
     *((UnlearnSettings, "retain_ema", value) for value in (-0.1, 1.0, NAN)),

@@ -144,6 +144,14 @@ def test_options_for_single_files_are_refused_for_folders(sd_folder: Path, tmp_p
         load_model(sd_folder, options=LoadOptions(prediction="epsilon"))
 
 
+def test_mixed_precision_is_refused_where_it_would_change_nothing(
+    class_folder: Path, dit_folder: Path
+) -> None:
+    for folder in (class_folder, dit_folder):
+        with pytest.raises(ModelError, match="precision: 'mixed' is for Stable Diffusion"):
+            load_model(folder, options=LoadOptions(precision="mixed"))
+
+
 def test_a_folder_at_another_picture_size(sd_folder: Path, class_folder: Path) -> None:
     assert load_model(sd_folder, options=LoadOptions(image_size=64)).latent_shape == (4, 32, 32)
     with pytest.raises(ModelError, match="image_size: 'tiny-class' draws 8 × 8 px only"):

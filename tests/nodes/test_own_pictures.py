@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_is_offered_and_read(folder: Path) -> None:
     assert schema_inputs(NODE)["folder"].options == ["none", "mine"]
     pictures, text = node_result(NODE, folder="mine", captions="ink style cat\nan ink dog")
-    assert [tuple(image.shape) for image in pictures.images] == [(3, 40, 40), (3, 30, 53)]
+    assert [tuple(pictures.image(i).shape) for i in (0, 1)] == [(3, 40, 40), (3, 30, 53)]
     assert "an ink dog" in text
     fingerprint = NODES[NODE].fingerprint_inputs
     before = fingerprint(folder="mine")
@@ -45,10 +45,12 @@ def test_a_folder_is_offered_and_read(folder: Path) -> None:
 def test_linked_images_are_read(folder: Path) -> None:
     with torch.inference_mode():
         images = torch.rand(2, 20, 30, 4)
+        images[1, 0, :2] = torch.tensor([[1.1], [-0.1]])  # as ComfyUI's bicubic resizing has it
     pictures, _ = node_result(NODE, images=images, captions="an ink cat", alone=True)
     assert [tuple(image.shape) for image in pictures.images] == [(3, 20, 30)] * 2
     found = pictures.images[1].float() / 255
-    torch.testing.assert_close(found, images[1, ..., :3].permute(2, 0, 1), atol=1 / 255, rtol=0)
+    expected = images[1, ..., :3].permute(2, 0, 1).clamp(0, 1)
+    torch.testing.assert_close(found, expected, atol=1 / 255, rtol=0)
     assert pictures.alone
     with pytest.raises(ValueError, match="unlink them"):
         run_node(NODE, images=images, folder="mine", captions="x")

@@ -135,6 +135,7 @@ def test_rare_inputs_are_advanced() -> None:
         "keep_step",
         "warm_start",
         "empty_share",
+        "stratified_timesteps",
     }
     order = [name for name, inp in inputs.items() if not inp.optional]
     assert order[2] == "method"  # where workflows have its value

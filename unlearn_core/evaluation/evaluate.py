@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from ..dataset import LatentCache, OnPicture, draw_pictures
-from ..models.protocol import OnStep
+from ..dataset import LatentCache, draw_pictures
+from ..models.protocol import OnPicture, OnStep
 from ..probes import PROBES, WORDED, ProbeResult, run_probe
 from ..prompts import PromptPair
 from ..settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings

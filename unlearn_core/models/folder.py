@@ -41,6 +41,11 @@ def load_folder(
             f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} says "
             "itself what it predicts, choose 'auto'"
         )
+    if options.precision == "mixed" and build is not _stable_diffusion:
+        raise ModelError(
+            f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is a model of classes, "
+            "choose 'auto'"
+        )
     return build(folder, index, weights_fingerprint(folder, on_bytes), device, options)
 
 

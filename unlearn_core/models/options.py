@@ -21,7 +21,8 @@ class LoadOptions:
         image_size: edge of pictures in pixels, a multiple of 64; 0 for the model's own.
         prediction: what the denoiser predicts; ``auto`` reads it from the file. For single files.
         precision: ``fp32``; ``mixed``, where weights that are not trained keep their 16 bits and
-            bfloat16 does the arithmetic; ``auto`` is ``mixed`` for SDXL on a GPU.
+            bfloat16 does the arithmetic, for Stable Diffusion; ``auto`` is ``mixed`` for SDXL on a
+            GPU.
     """
 
     vae: Path | None = None

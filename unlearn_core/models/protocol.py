@@ -13,6 +13,8 @@ from typing_extensions import Self
 
 OnStep = Callable[[], None]
 """Called between two pieces of work; whoever wants to cancel raises from it."""
+OnPicture = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all); whoever wants to cancel raises from it."""
 
 
 @dataclass(frozen=True)
