@@ -15,13 +15,14 @@ from unlearn_core.evaluation.judge import ConvJudge
 from unlearn_core.models.load import load_model
 
 from .digits import BALANCED, METHODS, SETTLED_ON, TUNED_ON, TWO, measure, scored, tuned, tuning
-from .quality_report import HERE, README, put
+from .quality_report import HERE, README, put, verdict
 
 PLOT = HERE / "results" / "digits.png"
 PLOTTED = "UA, RA and FID of each method: a small mark is one digit, a large one the mean"
 BEGIN, END = "<!-- digits -->", "<!-- end of digits -->"
 KEEPS_ALL = "fine-tune"  # what does not forget is no rival in keeping
 FIGURES = {"ua": 3, "ra": 3, "fid": 2}  # name in a record -> digits shown
+BETTER = {"ua": 1, "ra": 1, "fid": -1}  # which way
 OF_PAPER = {
     "fine-tune": (0.211, 0.791, 4.25),
     "SalUn": (0.512, 0.434, 14.40),
@@ -88,21 +89,24 @@ def order_of_paper() -> str:
 
 
 def against_paper() -> str:
-    """What RGD and ours win over each method, digit by digit, beside what RGD wins in the paper."""
-    lines = ["| | UA | RA | FID | UA, paper | RA, paper | FID, paper |"]
-    lines.append("| --- |" + " --- |" * 6)
+    """What RG, RGD and ours win over each method, digit by digit, and whether that is more than
+    chance, beside what RG and RGD win in the paper."""
+    lines = ["| | UA | RA | | FID | | UA, paper | RA, paper | FID, paper |"]
+    lines.append("| --- |" + " --- |" * 8)
     runs = scored_runs()
-    for winner in ("RGD", "ours"):
+    for winner in ("RG", "RGD", "ours"):
         for method, paper in OF_PAPER.items():
             digits = [d for d in DIGITS if d in runs[winner] and d in runs[method]]
-            if method == winner or not digits:
+            if method == winner or (winner, method) == ("RG", "RGD") or not digits:
                 continue
             cells = []
             for name, places in FIGURES.items():
                 gains = [runs[winner][d][name] - runs[method][d][name] for d in digits]
                 error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
                 cells.append(f"{statistics.mean(gains):+.{places}f} ± {error:.{places}f}")
-            best_and_theirs = zip(OF_PAPER["RGD"], paper, strict=True)
+                if name != "ua":  # where all but the weakest reach 1
+                    cells.append(verdict([BETTER[name] * gain for gain in gains]))
+            best_and_theirs = zip(OF_PAPER.get(winner, OF_PAPER["RGD"]), paper, strict=True)
             for (best, theirs), places in zip(best_and_theirs, FIGURES.values(), strict=True):
                 cells.append(f"{best - theirs:+.{places}f}")
             lines.append(f"| {winner}, less {method} | " + " | ".join(cells) + " |")

@@ -72,11 +72,13 @@ def parser() -> argparse.ArgumentParser:
                 "--language-model", type=Path, required=True, help="a folder of transformers"
             )
             sub.add_argument("--count", type=int, default=8, help="of each (%(default)s)")
+            sub.add_argument("--concept", help="which of those to forget; the first by default")
         if stage not in ("prompts", "propose"):
             sub.add_argument(
                 "--out", type=Path, default=Path("unlearned"), help="folder of results"
             )
             sub.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
+        if stage != "prompts":
             device = "cuda" if torch.cuda.is_available() else "cpu"
             sub.add_argument("--device", default=device, help="%(default)s here by default")
         if stage in ("save", "run"):
@@ -178,14 +180,19 @@ def _check_device(device: str) -> None:
 
 def propose(settings: JobSettings, options: argparse.Namespace) -> None:
     """Prints the dimensions with the proposed values, as a settings file has them."""
-    _, dimensions = settings.prompts.grid(settings.concept)
-    proposer = Proposer(options.language_model)
+    wanted = settings.concept.name if options.concept is None else options.concept
+    grids = {part.concept.name: part for part in (settings, *settings.also)}
+    if wanted not in grids:
+        raise ValueError(f"concept must be one of {', '.join(grids)}, got {wanted!r}")
+    concept, prompts = grids[wanted].concept, grids[wanted].prompts
+    _, dimensions = prompts.grid(concept)
+    proposer = Proposer(options.language_model, options.device)
     with tqdm(desc="proposing", file=sys.stderr) as bar:
 
         def tick() -> None:
             bar.update()
 
-        found = extended(proposer, dimensions, options.count, settings.concept, on_step=tick)
+        found = extended(proposer, dimensions, options.count, concept, on_step=tick)
     if options.json:
         say(json.dumps(found, ensure_ascii=False))
         return

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import quality, quality_report
 from benchmarks.methods import ABLATIONS, METHODS, candidates
+from unlearn_core.batches import TrainingSets
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts import PromptPairs
+from unlearn_core.settings import UnlearnSettings
+from unlearn_core.settings_file import JobSettings
 
 UCE = "UCE"
 
@@ -87,6 +93,51 @@ def test_every_method_is_searched_over_settings_of_its_own(method: str) -> None:
     tasks = quality.tuning_tasks(method)
     assert len({task.name for task in tasks}) == len(tasks) == len(candidates(method)) >= 4
     assert not set(quality.TUNED_ON) & set(quality.TIERS["small"])
+
+
+def test_a_run_leaves_the_figures_of_the_model_before_and_after(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one step that leaves nothing of the model: before, it draws what it is asked for."""
+    prompts = {"train_count": 2, "test_count": 2, "seed": 0}
+    whole = quality.job_settings
+
+    def small(concept: str, unlearn: UnlearnSettings) -> JobSettings:
+        settings = whole(concept, unlearn)
+        return replace(settings, prompts=replace(settings.prompts, **prompts))
+
+    seen: list[int] = []
+    make = quality.make_training_sets
+
+    def sets(model: ModelHandle, pairs: PromptPairs, *given: Any, **more: Any) -> TrainingSets:
+        seen.append(len({pair.forget for pair in pairs.train}))
+        return make(model, pairs, *given, **more)
+
+    monkeypatch.setattr(quality, "job_settings", small)
+    monkeypatch.setattr(quality, "make_training_sets", sets)
+    monkeypatch.setattr(quality, "ROOM", tmp_path / "room")
+    monkeypatch.setattr(quality, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(quality, "PROBES", {"paraphrases": None})
+    wrecked = UnlearnSettings(steps=1, learning_rate=1.0, batch_size=2)
+    for diversified in (True, False):
+        name = f"ink-{diversified}"
+        task = quality.Task(name, "ink", 0, wrecked, 3, diversified, probed=diversified)
+        quality.perform(task, "cpu")
+        record = quality.read(task)
+        assert record is not None
+        before, after = record["before"], record["after"]
+        assert before["unlearning_accuracy"] == 0
+        assert after["unlearning_accuracy"] == 1
+        assert before["in_domain_retain"] > 0.5 > after["in_domain_retain"]
+        assert before["alignment"]["retain_test"] > after["alignment"]["retain_test"] + 0.1
+        assert record["peak_bytes"] > record["cpu_seconds"] > 0
+        assert record["seed"] == 0
+        assert len(record["code"]) == 12
+    assert seen == [2, 1], "not diversified: one pair of prompts, as many pictures"
+    assert record["probes"] is None
+    first = quality.read(quality.Task("ink-True", "ink", 0, wrecked, 3))
+    assert first is not None
+    assert first["probes"]["paraphrases"] == {"before": 1.0, "after": 0.0}
 
 
 def test_ours_is_held_against_the_others_on_the_same_concepts_and_seeds() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import digits, digits_report
 from demo.digits import DIGITS
+from unlearn_core.evaluation.judge import ConvJudge
+from unlearn_core.models.load import load_model
+from unlearn_core.settings import UnlearnSettings
+from unlearn_core.settings_file import JobSettings
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +71,38 @@ def test_a_record_of_other_settings_is_not_taken_for_this_run() -> None:
     assert other.read() is None
 
 
+def test_a_run_leaves_the_figures_of_the_model_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step that leaves nothing of the model, and one that changes nothing."""
+    monkeypatch.setattr(digits, "PICTURES", 3)
+    monkeypatch.setattr(digits, "CACHE", tmp_path / "cache")
+    whole = digits.job_settings
+
+    def small(digit: str, unlearn: UnlearnSettings) -> JobSettings:
+        settings = whole(digit, unlearn)
+        return replace(settings, prompts=replace(settings.prompts, train_count=4, test_count=2))
+
+    monkeypatch.setattr(digits, "job_settings", small)
+    base = load_model(digits.DIGITS_MODEL)
+    judge = ConvJudge.load(digits.DIGITS_MODEL / "evaluation")
+    found = {}
+    for rate in (1.0, 1e-12):
+        settings = digits.settings_of("GradDiff", rate, 1.0, 0)
+        settings = replace(settings, steps=1, batch_size=2)
+        task = digits.Task("GradDiff", "seven", digits.TWO, settings)
+        digits.perform(task, base, judge)
+        found[rate] = task.read()
+    wrecked, same = found.values()
+    assert wrecked is not None
+    assert same is not None
+    assert same["ua"] < 0.5 < same["ra"]
+    assert wrecked["ra"] < same["ra"] - 0.3
+    assert wrecked["fid"] > 2 * same["fid"]
+    untouched = digits.measure(base, judge, "seven")
+    assert {name: same[name] for name in untouched} == pytest.approx(untouched, abs=1e-3)
+
+
 def test_gains_are_told_digit_by_digit_beside_the_paper_s() -> None:
     for method in ("RGD", "RG"):
         tune(method)
@@ -79,8 +115,9 @@ def test_gains_are_told_digit_by_digit_beside_the_paper_s() -> None:
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[0] == "RGD, less RG"
     assert cells[1].startswith("+0.244 ± 0.018")  # four times 0.3 and five times 0.2
-    assert cells[2:4] == ["-0.050 ± 0.000", "-1.00 ± 0.00"]
-    assert cells[4:] == ["+0.000", "+0.019", "-3.27"]
+    assert cells[2:4] == ["-0.050 ± 0.000", "**worse**"]
+    assert cells[4:6] == ["-1.00 ± 0.00", "better"], "a lower distance"
+    assert cells[6:] == ["+0.000", "+0.019", "-3.27"]
 
 
 def test_the_order_is_told_beside_the_paper_s() -> None:

@@ -289,6 +289,17 @@ def test_propose_prints_longer_dimensions(
     assert main([*asked[:3], str(tmp_path / "nothing")]) == 2
     assert "language_model: 'nothing' has no config.json" in capsys.readouterr().err
 
+    place = {"place": ["town", "sea"]}
+    cat = {"concept": {"name": "cat", "kind": "object"}, "prompts": {"dimensions": place}}
+    cat["prompts"]["templates"] = ["a {concept} in {place}"]
+    settings.write_text(json.dumps({**content, "also": [cat]}), encoding="utf-8")
+    assert main([*asked, "--concept", "cat", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["place"]
+    assert told["place"][:2] == place["place"]
+    assert main([*asked, "--concept", "dog"]) == 2
+    assert "concept must be one of ink, cat, got 'dog'" in capsys.readouterr().err
+
 
 def test_prompts_shows_the_pairs_and_draws_nothing(
     settings: Path, capsys: pytest.CaptureFixture[str]

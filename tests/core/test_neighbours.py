@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from unlearn_core import neighbours
 from unlearn_core.concepts import ForgetConcept
-from unlearn_core.dataset import draw_latents
+from unlearn_core.dataset import LatentCache, draw_latents
 from unlearn_core.evaluation.alignment import ClipScorer
 from unlearn_core.models.load import load_model
 from unlearn_core.neighbours import nearest_neighbours
@@ -57,6 +59,28 @@ def test_nearest_is_what_clip_finds_most_alike_picture_by_picture(scorer: ClipSc
     }
     assert [n.word for n in found] == sorted(words, key=lambda word: -expected[word])
     assert {n.word: n.similarity for n in found} == pytest.approx(expected, abs=1e-4)
+
+
+def test_those_most_alike_join_the_replacements(scorer: ClipScorer, tmp_path: Path) -> None:
+    model, cache = load_model(DEMO), LatentCache(tmp_path)
+    words = ["key", "crown", "dog", "pizza"]
+    owned = replace(CAT, replacements=("dog",))  # which is protected already
+    grid = (["a {concept} in {style} style"], {"style": ("noto", "twemoji", "fluent", "pixel")})
+    few = diversify(owned, *grid, train_count=neighbours.PICTURES, test_count=1, seed=3)
+    ranked = nearest_neighbours(
+        model,
+        CAT,
+        ["key", "crown", "pizza"],
+        few.train,
+        scorer,
+        replace(STEPS, seed=3),
+        cache=cache,
+    )
+    for count in (1, 2):
+        found = neighbours.with_neighbours(
+            model, owned, *grid, words, count, scorer, drawing=STEPS, seed=3, cache=cache
+        )
+        assert found.replacements == ("dog", *(n.word for n in ranked[:count]))
 
 
 @pytest.mark.parametrize("candidates", [[], ["dog", "Cat"], [" "]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from unlearn_core.batches import TrainingSets
 from unlearn_core.concepts import ForgetConcept
-from unlearn_core.dataset import draw_latents
+from unlearn_core.dataset import draw_latents, draw_pictures
 from unlearn_core.evaluation.evaluators import Evaluators
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.models.tensors import with_tensors
 from unlearn_core.presets import PRESETS
-from unlearn_core.probes import PROBES, run_probe
+from unlearn_core.probes import PROBES, probes, run_probe
 from unlearn_core.probes.relearning import PLACEHOLDER, invert, relearn
 from unlearn_core.probes.wordings import long_prompts, misspellings, paraphrases, typos
 from unlearn_core.prompts import PromptPairs, diversify
@@ -73,6 +75,53 @@ def test_every_probe_says_what_came_back(unlearned: UnlearnedModel, name: str) -
     nobody = run_probe(name, unlearned, Evaluators(None, None), SETTINGS)
     assert (nobody.before, nobody.after) == (None, None)
     torch.testing.assert_close(nobody.pictures, result.pictures)
+
+
+@pytest.fixture
+def silenced(sd_model: ModelHandle, ink_pairs: PromptPairs) -> UnlearnedModel:
+    """A model erased to the last: whatever it is taught, it predicts nothing."""
+    last = {n: p for n, p in sd_model.named_parameters() if n.startswith("conv_out.")}
+    assert last
+    nothing = with_tensors(sd_model, {name: torch.zeros_like(p) for name, p in last.items()})
+    return UnlearnedModel(nothing, sd_model, ink_pairs, UnlearnSettings(), ())
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_it_is_the_unlearned_model_that_is_probed(silenced: UnlearnedModel, name: str) -> None:
+    result = run_probe(name, silenced, Evaluators(None, None), SETTINGS)
+    drawn, before = (
+        draw_pictures(model, result.prompts, SETTINGS.generation)
+        for model in (silenced.model, silenced.base)
+    )
+    assert torch.equal(result.pictures, drawn)
+    assert not torch.equal(result.pictures, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "trains"),
+    [("textual inversion", "invert"), ("relearning from ten pictures", "relearn")],
+)
+def test_what_teaches_it_again_are_pictures_by_the_model_before(
+    silenced: UnlearnedModel, monkeypatch: pytest.MonkeyPatch, name: str, trains: str
+) -> None:
+    shown: list[Tensor] = []
+    train = getattr(probes, trains)
+
+    def spy(model: object, latents: Tensor, *given: Any, **settings: Any) -> ModelHandle:
+        shown.append(latents)
+        return train(model, latents, *given, **settings)
+
+    monkeypatch.setattr(probes, trains, spy)
+    result = run_probe(name, silenced, Evaluators(None, None), SETTINGS)
+    prompts = [pair.forget for pair in silenced.pairs.train[: SETTINGS.examples]]
+    expected = draw_latents(silenced.base, prompts, SETTINGS.generation)
+    assert len(shown) == 2  # by the model before, and by the unlearned one
+    assert all(torch.equal(latents, expected) for latents in shown)
+    concept = silenced.pairs.concept
+    asked = [pair.forget for pair in silenced.pairs.test]
+    if trains == "invert":
+        asked = [concept.replaced_in(prompt, PLACEHOLDER) for prompt in asked]
+    assert list(result.prompts) == asked
 
 
 def test_an_unknown_probe_is_answered_with_those_there_are(unlearned: UnlearnedModel) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from unlearn_core.checkpoints.metadata import checkpoint_metadata
@@ -14,10 +15,12 @@ from unlearn_core.dataset import make_training_sets
 from unlearn_core.evaluation import evaluate
 from unlearn_core.evaluation.pictures import comparison_grid
 from unlearn_core.evaluation.report import report_json, summary, table
+from unlearn_core.methods import begin
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.objectives import ERASE
 from unlearn_core.previews import PreviewPrompts
 from unlearn_core.prompts import PromptPairs, diversify, together
-from unlearn_core.settings import EvaluationSettings, GenerationSettings, UnlearnSettings
+from unlearn_core.settings import UCE, EvaluationSettings, GenerationSettings, UnlearnSettings
 from unlearn_core.settings_file import read_settings
 from unlearn_core.unlearn import Unlearning
 
@@ -69,7 +72,7 @@ def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: Prompt
     seen: list[tuple[int, int]] = []
     report = evaluate(
         result,
-        EvaluationSettings(2, DRAWING),
+        EvaluationSettings(2, DRAWING, probes="wordings"),
         on_picture=lambda done, total: seen.append((done, total)),
     )
     assert seen[-1] == (24, 24)
@@ -77,6 +80,9 @@ def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: Prompt
     assert [part.concept.name for part in report.each] == ["cat", "dog"]
     assert "cat" in report.comparisons["forget"].prompts[0]
     assert "dog" in report.also[0].comparisons["forget"].prompts[0]
+    for part, name in zip(report.each, ("cat", "dog"), strict=True):
+        of_words = {probe.name: probe.prompts for probe in part.probes}
+        assert all(name in prompt for prompt in of_words["paraphrases"] + of_words["long prompts"])
     for said in (summary(report), table(report)):
         assert "cat" in said
         assert "dog" in said
@@ -92,6 +98,40 @@ def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: Prompt
     assert "'cat' and 'dog'" in metadata["modelspec.description"]
     assert summary(report).splitlines()[-1] in metadata["modelspec.description"]
     assert "dog" in metadata["unlearn.also"]
+
+
+def test_esd_pushes_each_row_away_from_its_own_concepts_name(
+    sd_model: ModelHandle, both: PromptPairs
+) -> None:
+    sets = make_training_sets(sd_model, both, DRAWING)
+    names = sd_model.encode_prompts(["cat", "dog"]).values
+    batches = Unlearning(sd_model, sets, UnlearnSettings(objective=ERASE, batch_size=6)).batches
+    (batch,) = batches.every_forget_row()
+    assert batch.alone is not None
+    assert torch.equal(batch.alone.values, names[[0, 0, 0, 1, 1, 1]])
+    asked = [pair.forget for part in both.each for pair in part.train]
+    assert torch.equal(batch.conditioning.values, sd_model.encode_prompts(asked).values)
+
+
+@pytest.mark.parametrize("method", [UCE, "restricted gradient"])
+def test_the_edit_in_closed_form_is_of_every_concept(
+    sd_model: ModelHandle, both: PromptPairs, method: str
+) -> None:
+    """By itself, and as the start of a run."""
+    sets = make_training_sets(sd_model, both, DRAWING)
+    run = begin(sd_model, sets, UnlearnSettings(method=method, retain_weight=0.01))
+    before = dict(sd_model.named_parameters())
+    edited = run.result().model.changed_tensors()
+    assert edited
+    for part in both.each:
+        forget, retain = (
+            sd_model.encode_prompts([getattr(pair, side) for pair in part.train]).values
+            for side in ("forget", "retain")
+        )
+        for name, weight in edited.items():
+            wanted = retain @ before[name].detach().T
+            was = (forget @ before[name].detach().T - wanted).norm()
+            assert (forget @ weight.T - wanted).norm() < 0.6 * was, (part.concept.name, name)
 
 
 def test_previews_show_each_in_turn(both: PromptPairs) -> None:
