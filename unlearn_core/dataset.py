@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -168,6 +169,7 @@ def make_training_sets(
         forget_pictures: a person's own pictures of the concept, which join the drawn ones or take
             their place; their parallels are drawn, in the same sizes.
         retain_pictures: pictures of what is to be kept, likewise.
+        on_picture: progress in pictures drawn or read.
 
     Raises:
         ValueError: a caption that does not go with its set.
@@ -180,54 +182,18 @@ def make_training_sets(
         drawn = []
     owned = [own for own in (forget_pictures, retain_pictures) if own is not None]
     total = 2 * len(drawn) + len(own_pairs) + sum(len(own.images) for own in owned)
-    before = 0
+    maker = _RowMaker(model, settings, cache, on_picture or (lambda *_: None), on_step, total)
 
-    def own_rows(pictures: OwnPictures | None) -> list[tuple[Rows, list[int]]]:
-        def read() -> None:
-            nonlocal before
-            before += 1
-            if on_picture is not None:
-                on_picture(before, total)
-            if on_step is not None:
-                on_step()
-
-        parts = encoded(model, pictures, read) if pictures else ()
-        captions = pictures.captions if pictures else ()
-        return [
-            (Rows(latents, _encoded(model, [captions[i] for i in chosen], on_step)), chosen)
-            for latents, chosen in parts
-        ]
-
-    def rows(prompts: list[str], shape: tuple[int, int, int]) -> Rows:
-        nonlocal before
-        start = before
-
-        def report(done: int, _: int) -> None:
-            if on_picture is not None:
-                on_picture(start + done, total)
-
-        latents = draw_latents(
-            model,
-            prompts,
-            settings,
-            latent_shape=shape,
-            cache=cache,
-            on_picture=report,
-            on_step=on_step,
-        )
-        before += len(prompts)
-        return Rows(latents, _encoded(model, prompts, on_step))
-
-    # First, for what is wrong with them should be known before hundreds of others are drawn.
-    forget_own, retain_own = own_rows(forget_pictures), own_rows(retain_pictures)
+    # Own ones first: what is wrong with them should be known before hundreds of others are drawn.
+    forget_own, retain_own = maker.own(forget_pictures), maker.own(retain_pictures)
     paired = []
     if drawn:
-        forget = rows([pair.forget for pair, _ in drawn], model.latent_shape)
-        retain = rows([pair.retain for pair, _ in drawn], model.latent_shape)
+        forget = maker.drawn([pair.forget for pair, _ in drawn], model.latent_shape)
+        retain = maker.drawn([pair.retain for pair, _ in drawn], model.latent_shape)
         paired.append(PairedRows(forget, retain, torch.tensor([k for _, k in drawn])))
     for own, chosen in forget_own:
         shape = (own.latents.shape[1], own.latents.shape[2], own.latents.shape[3])
-        retain = rows([own_pairs[i][0].retain for i in chosen], shape)
+        retain = maker.drawn([own_pairs[i][0].retain for i in chosen], shape)
         concepts = torch.tensor([own_pairs[i][1] for i in chosen])
         paired.append(PairedRows(own, retain, concepts))
     kept = [own for own, _ in retain_own]
@@ -235,3 +201,46 @@ def make_training_sets(
     if not alone:
         kept = [*(part.retain for part in paired), *kept]
     return TrainingSets(pairs, tuple(paired), tuple(kept), includes_parallels=not alone)
+
+
+@dataclass
+class _RowMaker:
+    """Makes the rows of a set, and tells how many of all pictures are there."""
+
+    model: ModelHandle
+    settings: GenerationSettings
+    cache: LatentCache | None
+    on_picture: OnPicture
+    on_step: OnStep | None
+    total: int
+    done: int = 0
+
+    def drawn(self, prompts: list[str], shape: tuple[int, int, int]) -> Rows:
+        before = self.done
+        latents = draw_latents(
+            self.model,
+            prompts,
+            self.settings,
+            latent_shape=shape,
+            cache=self.cache,
+            on_picture=lambda done, _: self.on_picture(before + done, self.total),
+            on_step=self.on_step,
+        )
+        self.done += len(prompts)
+        return Rows(latents, _encoded(self.model, prompts, self.on_step))
+
+    def own(self, pictures: OwnPictures | None) -> list[tuple[Rows, list[int]]]:
+        """A person's pictures, a part for each size, and which of them are in it."""
+        if pictures is None:
+            return []
+        found = []
+        for latents, chosen in encoded(self.model, pictures, self._read):
+            captions = [pictures.captions[i] for i in chosen]
+            found.append((Rows(latents, _encoded(self.model, captions, self.on_step)), chosen))
+        return found
+
+    def _read(self) -> None:
+        self.done += 1
+        self.on_picture(self.done, self.total)
+        if self.on_step is not None:
+            self.on_step()
