@@ -117,6 +117,14 @@ class SaveCheckpoint(io.ComfyNode):
         lora_rank: int,
         report: AlignmentReport | None = None,
     ) -> io.NodeOutput:
+        if report is not None:
+            judged = [part.concept.name for part in report.each]
+            forgotten = [part.concept.name for part in unlearned.pairs.each]
+            if judged != forgotten:
+                raise ValueError(
+                    f"report: it is about {' and '.join(map(repr, judged))}, and the model was to "
+                    f"forget {' and '.join(map(repr, forgotten))}; link its own Evaluate Alignment"
+                )
         paths = save_paths(name, save_as)
         kind = save_as
         if kind == AS_LOADED:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from .batches import TrainingSets
 from .checkpoints import save_diffusers_folder, save_lora, save_single_file
 from .checkpoints.atomic import appearing
+from .checkpoints.lora import SUITABLE
 from .concepts import ForgetConcept
 from .dataset import LatentCache, make_training_sets
 from .evaluation import AlignmentReport, evaluate
@@ -265,6 +266,12 @@ class Job:
             raise ValueError(
                 f"as: {model.name!r} is a folder, of which no checkpoint can be made; choose "
                 "'folder' or 'lora'"
+            )
+        family = self.base.info.family
+        if save_as == "lora" and family not in SUITABLE:
+            raise ValueError(
+                f"as: {model.name!r} is {family}, for which no program loads LoRA files; choose "
+                "'as-loaded'"
             )
         for made in (self.folder / "model", self.folder / "model.safetensors"):
             if made.exists() and model.exists() and made.samefile(model):

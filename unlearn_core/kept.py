@@ -37,13 +37,15 @@ def made_from(
     """All that decides what a run comes to, as JSON, by the sections of a settings file: equal for
     two runs that come to the same. The test prompts are no part of it."""
     info = base.info
+    pictures = asdict(drawing)
+    del pictures["batch_size"]  # a seed gives the same picture in any batch
     content = {
         "model": info.fingerprint,
         "loading": [info.prediction, info.mixed, info.image_size, info.vae],
         "concept": [asdict(part.concept) for part in pairs.each],
         "prompts": [_digest(json.dumps([asdict(p) for p in part.train])) for part in pairs.each],
         "unlearn": asdict(settings),
-        "generation": asdict(drawing),
+        "generation": pictures,
         "forget_pictures": _pictures(forget_pictures),
         "retain_pictures": _pictures(retain_pictures),
     }

@@ -79,6 +79,8 @@ def with_captions(
     named, lines = {}, []
     for line in filter(None, map(str.strip, text.splitlines())):
         name, colon, caption = map(str.strip, line.partition(": "))
+        if line.endswith(":") and line[:-1].strip() in names:
+            raise ValueError(f"captions: {line!r} says nothing of the picture; write it behind")
         if colon and name in names:
             named[name] = caption
         elif colon and Path(name).suffix.lower() in PICTURES:

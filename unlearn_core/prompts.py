@@ -273,7 +273,7 @@ def _draw(
             forget=forget,
             retain=retain,
             replacement=replacement,
-            values={k: v for k, v in values.items() if f"{{{k}}}" in template},
+            values={k: v for k, v in values.items() if k in _fields(template)},
         )
         if not concept.is_mentioned_in(pair.forget):
             raise ValueError(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
+from unlearn_core import closed_form
 from unlearn_core.batches import TrainingSets
 from unlearn_core.closed_form import RIDGE, WARM_UP_WEIGHT, _before_shared_end, _last_token
 from unlearn_core.dataset import make_training_sets
@@ -80,6 +81,18 @@ def test_the_concepts_prompts_come_to_act_like_their_parallels(
         wanted = outputs(sd_model, name, retain)
         was = (outputs(sd_model, name, forget) - wanted).norm()
         assert (outputs(result.model, name, forget) - wanted).norm() < 0.5 * was
+
+
+def test_many_pairs_are_summed_up_part_by_part(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = closed_form.edits(sd_model, sets.pairs, 2.0)
+    monkeypatch.setattr(closed_form, "ENCODED_AT_ONCE", 2)
+    parts = closed_form.edits(sd_model, sets.pairs, 2.0)
+    heavier = closed_form.edits(sd_model, sets.pairs, 20.0)
+    for name, weight in whole.items():
+        torch.testing.assert_close(parts[name], weight, rtol=1e-5, atol=1e-7)
+        assert not torch.allclose(heavier[name], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_equal_prompts_need_no_edit(sd_model: ModelHandle, sets: TrainingSets) -> None:

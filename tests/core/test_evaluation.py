@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from unlearn_core.evaluation import AlignmentReport, Comparison, evaluate
 from unlearn_core.evaluation.alignment import ClipScorer
 from unlearn_core.evaluation.bootstrap import wilson
 from unlearn_core.evaluation.comparing import Side, build_report
+from unlearn_core.evaluation.distance import cmmd
 from unlearn_core.evaluation.evaluators import Evaluators, Seen, find_evaluators, find_scorer
 from unlearn_core.evaluation.groups import groups, nearest_words
 from unlearn_core.evaluation.judge import ConvJudge, ZeroShotJudge
@@ -26,13 +29,14 @@ from unlearn_core.evaluation.report import report_json, summary, table
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.pixels import as_floats
-from unlearn_core.probes import WORDED
+from unlearn_core.probes import WORDED, ProbeResult
 from unlearn_core.prompts import PromptPair, diversify
 from unlearn_core.settings import EvaluationSettings, GenerationSettings, UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel, Unlearning
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "models" / "emoji-canvas"
 INK = ForgetConcept("ink", "style", (), ("noto", "pixel"))
+RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 class ReadsPixels:
@@ -167,6 +171,58 @@ def test_report_is_json_and_words_claim_only_what_was_tested(
     assert "removed" not in said + table(judged_by_hand)
 
 
+def test_before_and_after_stand_where_they_belong() -> None:
+    drawn = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    probe = ProbeResult("paraphrases", 3, 1, ("ink",) * 4, drawn)
+    report = replace(judged(), probes=(probe,))
+    assert report.before == replace(
+        report.after,
+        unlearning_accuracy=0.0,
+        in_domain_retain=1.0,
+        cross_domain_retain=1.0,
+        cross_domain_forget=0.5,  # the ink cats that stood for dogs
+        concept_shown=4,
+    )
+    rows = {line[:40].strip(): line.split()[-5:-3] for line in table(report).splitlines()}
+    assert rows["concept absent (UA)"] == ["0.000", "0.750"]
+    assert rows["alternatives kept (IRA)"] == ["1.000", "0.625"]
+    assert rows["content kept (CRA)"] == ["1.000", "0.750"]
+    said = summary(report)
+    assert re.search(r"alternatives are right in 62.5 % \([^)]*\), was 100 %", said)
+    assert re.search(r"other content in 75 % \([^)]*\), was 100 %", said)
+    assert "paraphrases 1 of 4 (was 3)" in said
+
+
+def test_the_picture_before_stands_above_the_one_after() -> None:
+    before, after = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+    before[:, 0], after[:, 2] = 1, 1  # red, blue
+    pixels = np.asarray(before_after(["a cat"], before, after).convert("RGB")).astype(int)
+    red, blue = ((pixels == colour).all(2).any(1).nonzero()[0] for colour in (RED, BLUE))
+    assert red.max() < blue.min()
+
+
+def test_what_is_of_the_concepts_own_kind_is_no_other_content() -> None:
+    """Nobody can tell "a cat next to a dog" from "a dog next to a cat"."""
+    beside = {
+        name: [replace(p, values={**p.values, "style": "oil"}) for p in group]
+        for name, group in PAIRS.items()
+    }
+    side = Side(DRAWN, Evaluators(None, JUDGE).look(INK, DRAWN, ["x"] * 12))
+    found = build_report(INK, beside, ["x"] * 12, side, side, Evaluators(None, JUDGE)).after
+    assert found == judged().after
+
+
+def test_each_group_has_prompts_of_its_own(
+    unlearned: UnlearnedModel, report: AlignmentReport
+) -> None:
+    pairs = unlearned.pairs
+    asked = {name: set(part.prompts) for name, part in report.comparisons.items()}
+    assert asked["forget"] <= {p.forget for p in pairs.test}
+    assert asked["retain train"] <= {p.retain for p in pairs.train}
+    assert asked["retain test"] <= {p.retain for p in pairs.test}
+    assert not asked["retain train"] & asked["retain test"]
+
+
 def test_pictures_hold_every_prompt(report: AlignmentReport, unlearned: UnlearnedModel) -> None:
     comparison: Comparison = report.comparisons["forget"]
     before, after = as_floats(comparison.before), as_floats(comparison.after)
@@ -212,6 +268,20 @@ def test_alignment_and_change_are_cosines(scorer: ClipScorer) -> None:
     moved = [f.change for n in ("retain train", "retain test") for f in report.comparisons[n].facts]
     assert report.picture_change is not None
     assert report.picture_change.mean == pytest.approx(sum(x for x in moved if x) / 8, abs=1e-5)
+
+
+def test_the_distance_is_between_retained_pictures(scorer: ClipScorer) -> None:
+    report = judged(scorer=scorer)
+    before, after = (
+        torch.cat(
+            [
+                scorer.embed_images(as_floats(getattr(report.comparisons[name], side)))
+                for name in ("retain train", "retain test")
+            ]
+        )
+        for side in ("before", "after")
+    )
+    assert report.retain_distance == pytest.approx(cmmd(before, after), abs=1e-4)
 
 
 def test_a_picture_is_embedded_alike_in_any_company(scorer: ClipScorer) -> None:

@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 
 import pytest
 import torch
@@ -27,7 +28,8 @@ from unlearn_core.settings import UnlearnSettings
 from unlearn_core.unlearn import StepReport, UnlearnedModel
 
 EVIL = '<script>alert(1)</script>" onload="x'
-METRICS = Metrics(0.9, 0.8, 0.7, None, 0.3, 0.4, 0.5, 3, 30)
+BEFORE = Metrics(0.1, 0.85, 0.75, None, 0.6, 0.65, 0.55, 27, 30)
+AFTER = Metrics(0.9, 0.8, 0.7, None, 0.3, 0.4, 0.5, 3, 30)
 
 
 def comparison(count: int, prompt: str, shows: Sequence[bool], edge: int = 8) -> Comparison:
@@ -45,8 +47,8 @@ def report_of(name: str = "ink", prompt: str = "a cat", edge: int = 8) -> Alignm
     never = [False] * 30
     return AlignmentReport(
         ForgetConcept(name, "style"),
-        METRICS,
-        METRICS,
+        BEFORE,
+        AFTER,
         {
             "forget": comparison(30, f"{prompt} forget", shows, edge),
             "retain train": comparison(30, f"{prompt} trained", never, edge),
@@ -138,6 +140,19 @@ def test_a_stranger_s_words_stay_words(unlearned: UnlearnedModel) -> None:
     assert "alert(1)" in page.text
     assert not [a for _, a in page.tags if "onload" in a]
     assert EVIL not in text
+
+
+def test_before_and_after_stand_where_they_belong(unlearned: UnlearnedModel) -> None:
+    page = Page(html_report(unlearned, report_of()))
+    for alt, colour in (("before", 0), ("after", 255)):
+        shown = [str(a["src"]) for a in page.all("img") if a["alt"] == alt]
+        for content in set(shown):
+            with Image.open(BytesIO(b64decode(content.partition(",")[2]))) as picture:
+                assert picture.convert("L").getextrema() == (colour, colour)
+    assert "concept absent (UA)0.1000.900" in page.text
+    assert "alternatives kept (IRA)0.8500.800" in page.text
+    assert "content kept (CRA)0.7500.700" in page.text
+    assert "belly exposed50" in page.text
 
 
 def test_figures_have_their_intervals_and_probes_theirs(unlearned: UnlearnedModel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unlearn_core.cli import main
+from unlearn_core.prompt_files import write_prompts
+from unlearn_core.prompts import diversify
 from unlearn_core.settings import GenerationSettings
 from unlearn_core.settings_file import read_settings
 from unlearn_core.unlearn import StepReport, Unlearning
@@ -228,6 +231,28 @@ def test_the_same_weights_may_be_judged_by_other_prompts(content: Content, tmp_p
     assert run("evaluate", write(content, tmp_path)) == 0
 
 
+def test_the_same_weights_may_be_judged_in_smaller_batches(
+    content: Content, tmp_path: Path
+) -> None:
+    """As somebody does who has run out of memory."""
+    assert run("unlearn", write(content, tmp_path)) == 0
+    content["generation"]["batch_size"] = 1
+    assert run("evaluate", write(content, tmp_path)) == 0
+
+
+def test_a_lora_of_a_model_of_classes_is_refused_before_any_work(
+    content: Content, tmp_path: Path, class_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["model"] = str(class_folder)
+    content["concept"] = {"name": "cat", "kind": "class", "replacements": ["dog"]}
+    content["prompts"]["templates"] = ["{object} {concept}"]
+    content["prompts"]["dimensions"] = {"object": ["a", "the", "one", "some"]}
+    content["unlearn"]["scope"] = "full"
+    assert run("run", write(content, tmp_path), "--as", "lora") == 2
+    assert "as: 'tiny-class' is class-conditional, for which no" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_method_without_steps_goes_the_whole_way(content: Content, tmp_path: Path) -> None:
     content["unlearn"] = {"method": "UCE (closed form)"}
     assert run("run", write(content, tmp_path)) == 0
@@ -273,6 +298,47 @@ def test_an_interrupt_keeps_the_steps_made_so_far(
     assert load_file(left / "unlearned.safetensors")
     with safe_open(left / "unlearned.safetensors", "pt") as opened:
         assert len(json.loads(opened.metadata()["steps"])) == 1
+
+
+def test_every_field_of_the_prompts_arrives(content: Content, tmp_path: Path) -> None:
+    counts = {"train_count": 5, "test_count": 3, "invented_names": 2, "gibberish_names": 3}
+    more = {**counts, "test_share": 0.5, "seed": 9}
+    content["prompts"].update(more)
+    found = read_settings(write(content, tmp_path)).pairs()
+    templates, dimensions = content["prompts"]["templates"], content["prompts"]["dimensions"]
+    assert found == diversify(found.concept, templates, dimensions, **more)
+    for name in more:
+        fewer = {**more, name: 0.25 if name == "test_share" else 1}
+        assert found != diversify(found.concept, templates, dimensions, **fewer)
+
+
+def test_files_that_settings_name_lie_beside_them(content: Content, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    mine = read_settings(write(content, tmp_path)).pairs()
+    (away / "ink.json").write_text(write_prompts(mine), encoding="utf-8")
+    content["prompts"] = {"file": "ink.json"}
+    content["also"] = [{"concept": {"name": "cat"}, "prompts": {"file": "cat.json"}}]
+    content["loading"] = {"vae": "vae.safetensors"}
+    settings = read_settings(write(content, away))
+    assert settings.prompts.file == away / "ink.json"
+    assert settings.also[0].prompts.file == away / "cat.json"
+    assert settings.loading.vae == away / "vae.safetensors"
+    assert replace(settings, also=()).pairs() == mine
+
+
+def test_what_an_earlier_run_left_is_no_part_of_the_next(content: Content, tmp_path: Path) -> None:
+    place = {"templates": ["a {concept} in {place}"], "dimensions": {"place": ["town", "sea"]}}
+    cat = {"name": "yak", "kind": "object", "replacements": ["fox"]}
+    both = {**content, "also": [{"concept": cat, "prompts": place}]}
+    assert run("unlearn", write(both, tmp_path)) == 0
+    out = tmp_path / "out"
+    assert (out / "prompts-2.json").exists()
+    assert (out / "loss.png").exists()
+    content["unlearn"] = {"method": "UCE (closed form)"}
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert not (out / "prompts-2.json").exists()
+    assert not (out / "loss.png").exists()
 
 
 def test_propose_prints_longer_dimensions(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unlearn_core import own_pictures
 from unlearn_core.concepts import ForgetConcept
-from unlearn_core.dataset import draw_latents, make_training_sets
+from unlearn_core.dataset import LatentCache, draw_latents, make_training_sets
 from unlearn_core.kept import made_from
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
@@ -200,6 +200,9 @@ def test_a_line_with_a_name_is_of_that_picture_whatever_else_is_there(tmp_path: 
     with pytest.raises(ValueError, match="captions: 'a.txt' is not there"):
         with_captions(names, "c.png: mine", beside)
     assert with_captions(("1", "2"), "2: mine\nall") == ("all", "mine")
+    for empty in ("a.png:", "a.png: "):
+        with pytest.raises(ValueError, match="captions: 'a.png:' says nothing of the picture"):
+            with_captions(names, f"all\n{empty}")
 
 
 def test_a_folder_of_pictures(tmp_path: Path) -> None:
@@ -396,9 +399,62 @@ def test_the_parallel_of_a_caption_mentions_no_concept_of_the_run() -> None:
         test_count=1,
     )
     one = OwnPictures((picture(8, 8),) * 3, ("a cat in ink style", "ink cat", "a cat"))
-    found = captioned(one, together(ink, cat))
+    both = together(ink, cat)
+    found = captioned(one, both)
     assert [(pair.retain, k) for pair, k in found] == [
         ("an owl in pixel style", 0),
         ("pixel owl", 0),
         ("an owl", 1),
     ]
+
+
+def test_a_picture_keeps_its_own_concept_and_replacement_in_any_bucket(
+    sd_model: ModelHandle,
+) -> None:
+    """Pictures of two shapes, in turns, so that their order is not that of the buckets."""
+    cat, ink = (
+        diversify(
+            ForgetConcept(name, kind, (), replacements),
+            ["{concept} {place}"],
+            {"place": ("here", "there")},
+            train_count=2,
+            test_count=1,
+        )
+        for name, kind, replacements in (
+            ("cat", "object", ("owl", "bee")),
+            ("ink", "style", ("oil", "wax")),
+        )
+    )
+    shapes = [(40, 40), (30, 60), (40, 40), (30, 60)]
+    own = OwnPictures(
+        tuple(picture(*shape, seed) for seed, shape in enumerate(shapes)),
+        ("a cat", "an ink boat", "an ink car", "a cat on a mat"),
+        alone=True,
+    )
+    both = together(cat, ink)
+    drawn = make_training_sets(sd_model, both, DRAWING, forget_pictures=own)
+    expected = dict(zip(own.captions, (0, 1, 1, 0), strict=True))
+    seen = {}
+    for part in drawn.paired:
+        for values, concept in zip(
+            part.forget.conditioning.values, part.concepts.tolist(), strict=True
+        ):
+            (caption,) = (
+                said
+                for said in own.captions
+                if torch.equal(sd_model.encode_prompts([said]).values[0], values)
+            )
+            seen[caption] = concept
+    assert seen == expected
+    assert len(drawn.paired) == 2
+    used = [pair.replacement for pair, _ in captioned(own, both)]
+    assert len({used[0], used[3]}) == 2, "of one concept's replacements each has its turn"
+
+
+def test_a_cached_picture_is_of_its_own_size(sd_model: ModelHandle, tmp_path: Path) -> None:
+    cache = LatentCache(tmp_path)
+    whole = sd_model.latent_shape
+    half = (whole[0], whole[1] // 2, whole[2])
+    for shape in (whole, half, whole):
+        found = draw_latents(sd_model, ["a cat"], DRAWING, latent_shape=shape, cache=cache)
+        assert found.shape[1:] == shape

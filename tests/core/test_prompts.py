@@ -267,6 +267,19 @@ def test_a_template_that_cannot_be_filled_is_refused(template: str, message: str
     assert time.process_time() - started < 1  # 99,999,999 characters were never made
 
 
+def test_literal_braces_use_no_value() -> None:
+    pairs = diversify(
+        ForgetConcept("cat", "object"),
+        ["a {concept} in {place} {{object}}"],
+        {"place": ("town", "sea"), "object": ("dog", "owl")},
+        train_count=2,
+        test_count=1,
+    )
+    for pair in (*pairs.train, *pairs.test):
+        assert set(pair.values) == {"place"}
+        assert pair.forget.endswith("{object}")
+
+
 def test_values_and_names_are_text_and_no_templates() -> None:
     concept = ForgetConcept("{object.__class__}", replacements=("{place!r}",))
     grid = {"object": ("{concept}", "{0}", "%s"), "place": ("x", "y")}

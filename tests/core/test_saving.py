@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from unlearn_core.batches import TrainingSets
 from unlearn_core.checkpoints import save_diffusers_folder
-from unlearn_core.checkpoints.atomic import appearing
+from unlearn_core.checkpoints.atomic import appearing, refuse_existing
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.settings import UnlearnSettings
@@ -99,3 +100,65 @@ def test_full_disk_leaves_nothing_behind_and_keeps_the_old_model(
         save_diffusers_folder(unlearned, destination, overwrite=overwrite)
     assert files(tmp_path) == before
     assert [p.name for p in tmp_path.iterdir()] == (["new"] if overwrite else [])
+
+
+def test_the_model_that_one_started_from_is_never_overwritten(tmp_path: Path) -> None:
+    source = tmp_path / "mine.safetensors"
+    source.write_bytes(b"days of work")
+    with pytest.raises(FileExistsError, match="is the model that you started from"):
+        refuse_existing(source, source, overwrite=True)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{}")
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    with pytest.raises(FileExistsError, match="is the model that you started from"):
+        refuse_existing(tmp_path / "link", folder, overwrite=True)
+
+
+def test_the_old_folder_stands_again_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "mine"
+    old.mkdir()
+    (old / "weights").write_bytes(b"old")
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(errno.EACCES, "no")
+        return replace(self, target)
+
+    def save() -> None:
+        with appearing(old) as part:
+            part.mkdir()
+            (part / "weights").write_bytes(b"new")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="'mine' could not be saved"):
+        save()
+    assert files(tmp_path) == {"mine/weights": b"old"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_others_on_a_shared_server_may_read_what_is_saved(
+    unlearned: UnlearnedModel, tmp_path: Path
+) -> None:
+    saved = save_diffusers_folder(unlearned, tmp_path / "new")
+    assert saved.stat().st_mode & 0o777 == 0o755
+    for path in saved.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
+def test_no_pickle_and_no_code_comes_along(
+    sets: TrainingSets, sd_folder: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(sd_folder, source)
+    for name in ("unet/diffusion_pytorch_model.bin", "unet/code.py", "whole.safetensors"):
+        (source / name).write_bytes(b"whatever")
+    model = load_model(source)
+    names = [name for name, _ in model.named_parameters()][:1]
+    same = UnlearnedModel(model.trainable_copy(names), model, sets.pairs, UnlearnSettings(), ())
+    saved = save_diffusers_folder(same, tmp_path / "new")
+    own = files(saved).keys()
+    assert own - {"unlearn_report.json"} == files(sd_folder).keys()

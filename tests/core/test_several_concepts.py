@@ -98,6 +98,10 @@ def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: Prompt
     assert "'cat' and 'dog'" in metadata["modelspec.description"]
     assert summary(report).splitlines()[-1] in metadata["modelspec.description"]
     assert "dog" in metadata["unlearn.also"]
+    assert metadata["modelspec.resolution"] == "16x16"
+    told = {"modelspec.resolution": "1024x1024"}
+    kept = checkpoint_metadata(result, content, "title", told, {})("0" * 64)
+    assert kept["modelspec.resolution"] == "1024x1024", "not what it was opened at"
 
 
 def test_esd_pushes_each_row_away_from_its_own_concepts_name(

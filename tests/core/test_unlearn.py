@@ -421,3 +421,16 @@ def test_a_scope_that_the_model_lacks_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(ValueError, match="scope 'xattn'"):
         Unlearning(load_model(class_folder), sets, replace(SETTINGS, scope="xattn"))
+
+
+def test_weight_decay_pulls_the_weights_towards_zero(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    """AdamW's: the step is the same, and ``rate * decay`` of each weight goes."""
+    settings = replace(SETTINGS, steps=1, restrict_step=False, schedule="constant")
+    free = weights(run(sd_model, sets, settings).model)
+    decayed = weights(run(sd_model, sets, replace(settings, weight_decay=0.5)).model)
+    rate = settings.learning_rate
+    for name, before in weights(sd_model).items():
+        expected = free[name] - rate * 0.5 * before
+        torch.testing.assert_close(decayed[name], expected, rtol=1e-4, atol=1e-6)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -67,6 +68,57 @@ def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_pa
         "first edit",
         "unlearning",
     ]
+
+
+def test_the_page_sees_the_model_change_and_the_output_compares_it_with_the_given_one(
+    loaded: Any, pairs: Any, tmp_path: Path
+) -> None:
+    """A rate at which nothing is left of the model."""
+    ruined = {**SIX, "steps": 2, "learning_rate": 1.0, "warm_start": False}
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **ruined)
+    (told,) = shown_by(output)["unlearn_run"]
+    shown = {}
+    for preview in told["previews"]:
+        at = preview["picture"]
+        with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
+            shown[preview["step"]] = picture.convert("RGB").tobytes()
+    assert list(shown) == [0, 2]
+    assert shown[0] != shown[2]
+    assert output.result is not None
+    unlearned, _, comparison = output.result
+    previews = pack_module("unlearn_core.previews").PreviewPrompts.of(
+        pairs, pack_module("unlearn_core.settings").GenerationSettings(2, seed=0, batch_size=2)
+    )
+    before, after = (previews.draw(model) for model in (loaded, unlearned.model))
+    expected = pack_module("unlearn_core.evaluation.pictures").before_after(
+        previews.prompts, before, after
+    )
+    found = (comparison[0] * 255).round().to(torch.uint8).numpy()
+    assert (found == np.asarray(expected.convert("RGB"))).all()
+
+
+def test_other_pictures_of_ones_own_are_another_run(loaded: Any, pairs: Any) -> None:
+    kept = [
+        node_result("UnlearnOwnPictures", images=images, captions="a boat", alone=True)[0]
+        for images in (torch.zeros(1, 16, 16, 3), torch.ones(1, 16, 16, 3))
+    ]
+    one, other, again = (
+        weights(node_result(UNLEARN, model=loaded, prompts=pairs, retain_pictures=own, **SIX)[0])
+        for own in (kept[0], kept[1], kept[0])
+    )
+    assert not equal(one, other)
+    assert equal(one, again)
+
+
+def test_the_same_node_of_another_graph_has_a_run_of_its_own(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = iter(("first", "second"))
+    nodes = pack_module("nodes.restricted_gradient")
+    monkeypatch.setattr(nodes, "workflow_id", lambda _: next(graphs))
+    for _ in range(2):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert [told["workflow"] for told in live_runs()] == ["first", "second"]
 
 
 def test_stop_and_keep_gives_the_model_as_it_is(

@@ -13,6 +13,7 @@ from ..unlearn import UnlearnedModel
 from ..version import VERSION
 
 IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
+RESOLUTION = "modelspec.resolution"
 
 Metadata = Callable[[str], Mapping[str, str]]
 """Metadata of a file, given the SHA-256 of its tensors' bytes."""
@@ -31,10 +32,14 @@ def checkpoint_metadata(
     original: Mapping[str, str],
     extra: Mapping[str, str],
 ) -> Metadata:
-    """Metadata of a whole model: the original file's, and what was done to it."""
+    """Metadata of a whole model: the original file's, and what was done to it. Its resolution is
+    what it was made for, and not what it was opened at."""
+    info, family = unlearned.base.info, family_of(unlearned)
+    edge = family.own_size(info.prediction) if family else info.image_size
     return lambda digest: {
         **original,
         **_common(unlearned, report, title, "", digest),
+        RESOLUTION: original.get(RESOLUTION, f"{edge}x{edge}"),
         **extra,
     }
 
@@ -87,7 +92,7 @@ def _common(
             [f"{info.name}, taught to suppress {names}.", *said, *content["missing"]]
         ),
         "modelspec.date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "modelspec.resolution": f"{info.image_size}x{info.image_size}",
+        RESOLUTION: f"{info.image_size}x{info.image_size}",
         "modelspec.prediction_type": {"v_prediction": "v"}.get(info.prediction, info.prediction),
         "modelspec.hash_sha256": f"0x{digest}",
         "unlearn.version": VERSION,

@@ -74,9 +74,9 @@ def samples(
             ]
         ),
         "cross_domain_retain": _share(
-            [count for name in RETAINED for count in _content(pairs[name], seen[name])]
+            [count for name in RETAINED for count in _content(concept, pairs[name], seen[name])]
         ),
-        "cross_domain_forget": _share(_content(pairs["forget"], seen["forget"])),
+        "cross_domain_forget": _share(_content(concept, pairs["forget"], seen["forget"])),
         **{
             f"alignment_{name.replace(' ', '_')}": scores(side.alignment)
             for name, side in seen.items()
@@ -98,11 +98,16 @@ def as_metrics(found: Mapping[str, Sample], forget: Seen, concept: ForgetConcept
     return Metrics(**{**means, "concept_shown": shown, "pictures": forget.pictures})
 
 
-def _content(pairs: Sequence[PromptPair], seen: Seen) -> list[tuple[int, int]]:
-    """Of each picture, how many of its prompt's other values it shows, and of how many."""
+def _content(
+    concept: ForgetConcept, pairs: Sequence[PromptPair], seen: Seen
+) -> list[tuple[int, int]]:
+    """Of each picture, how many of its prompt's other values it shows, and of how many. What stands
+    beside the concept and is of its own kind ("a cat next to a {object}") nobody can tell from it.
+    """
+    known = [name for name in seen.values if name != concept.kind]
     counts = []
     for i, pair in enumerate(pairs):
-        asked = [name for name in seen.values if name in pair.values]
+        asked = [name for name in known if name in pair.values]
         right = sum(seen.values[name][i] == pair.values[name] for name in asked)
         counts.append((right, len(asked)))
     return counts

@@ -88,6 +88,10 @@ class Family:
     architecture: str
     base_version: str
 
+    def own_size(self, prediction: str) -> int:
+        """Edge in pixels: 2.x that predicts noise is its smaller base model."""
+        return 512 if self.name == "sd2" and prediction == "epsilon" else self.image_size
+
 
 FAMILIES = (
     Family(

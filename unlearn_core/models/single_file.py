@@ -117,9 +117,7 @@ def load_single_file(
     prediction = options.prediction
     if prediction == "auto":
         prediction = predicts(file, header, family)
-    size = options.image_size or family.image_size
-    if not options.image_size and family.name == "sd2" and prediction == "epsilon":
-        size = 512
+    size = options.image_size or family.own_size(prediction)
     config = {**family.scheduler, "prediction_type": prediction}
     scheduler: Any = DDPMScheduler.from_config(config)
     other_vae = file_hash(options.vae) if options.vae else ""
