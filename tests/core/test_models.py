@@ -307,6 +307,17 @@ def test_lora_layers_start_without_effect_and_share_every_weight(model: ModelHan
         copy.lora_copy(names, 2, 1.0, seed=3)
 
 
+def test_a_seed_decides_how_lora_layers_start(sd_model: ModelHandle) -> None:
+    names = parameter_names(sd_model, "lora")[:2]
+    starts = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(len(starts))  # of which they must not know
+        layers = sd_model.lora_copy(names, 2, 2.0, seed).lora_layers()
+        starts.append(torch.cat([layer.down.flatten() for layer in layers.values()]))
+    assert torch.equal(starts[0], starts[2])
+    assert not torch.equal(starts[0], starts[1])
+
+
 def test_merged_lora_layers_predict_the_same(model: ModelHandle) -> None:
     """What is saved as a whole model is the adapted one, and the factors are what peft uses."""
     copy = model.lora_copy(parameter_names(model, "lora"), 2, 3.0, seed=3)
@@ -352,9 +363,12 @@ def test_a_class_name_is_found_in_any_case(class_folder: Path) -> None:
     assert encoded.values.tolist() == [2, 0, 1]
 
 
-def test_xl_draws_the_picture_of_diffusers_own_pipeline(sdxl_folder: Path) -> None:
+@pytest.mark.parametrize("width", [16, 32])
+def test_xl_draws_the_picture_of_diffusers_own_pipeline(sdxl_folder: Path, width: int) -> None:
     """Both text encoders, the pooled text and the sizes."""
     model = load_model(sdxl_folder)
+    channels, edge, _ = model.latent_shape
+    shape = (channels, edge, edge * width // 16)
     pipeline: Any = StableDiffusionXLPipeline.from_pretrained(sdxl_folder)
     pipeline.set_progress_bar_config(disable=True)
     prompts, seeds, steps = ["a cat by the sea", "dog"], [11, 12], 4
@@ -364,14 +378,12 @@ def test_xl_draws_the_picture_of_diffusers_own_pipeline(sdxl_folder: Path) -> No
         final_sigmas_type="zero",
         timestep_spacing="linspace",
     )
-    noise = [
-        torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds
-    ]
+    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
     expected = pipeline(
         prompts, latents=torch.stack(noise), num_inference_steps=steps,
-        guidance_scale=4.0, output_type="np", height=16, width=16,
+        guidance_scale=4.0, output_type="np", height=16, width=width,
     ).images  # fmt: skip
-    latents = model.sample(prompts, seeds, steps=steps, guidance_scale=4.0)
+    latents = model.sample(prompts, seeds, steps=steps, guidance_scale=4.0, latent_shape=shape)
     found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
     assert expected.std() > 0.01
     np.testing.assert_allclose(found, expected, atol=1e-4)

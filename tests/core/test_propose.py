@@ -30,6 +30,9 @@ def test_it_goes_on_with_the_list(folder: Path) -> None:
     assert set(found) & {"plum", "fig", "kiwi", "lemon"}
     assert not {"apple", "pear", "cat"} & set(found)
     assert proposer.propose("fruit", ("apple", "pear"), 3, CAT) == found
+    seeds = range(4)
+    others = {proposer.propose("fruit", ("apple", "pear"), 3, CAT, seed=seed) for seed in seeds}
+    assert len(others) > 1
     before = torch.random.get_rng_state()
     proposer.propose("fruit", ("apple",), 1, CAT)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from unlearn_core.models.families import FAMILIES
 from unlearn_core.models.load import ModelError, check_model, load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.single_file import V_WITNESS, predicts, read_checkpoint
@@ -156,6 +157,11 @@ def test_a_folder_at_another_picture_size(sd_folder: Path, class_folder: Path) -
     assert load_model(sd_folder, options=LoadOptions(image_size=64)).latent_shape == (4, 32, 32)
     with pytest.raises(ModelError, match="image_size: 'tiny-class' draws 8 × 8 px only"):
         load_model(class_folder, options=LoadOptions(image_size=64))
+
+
+def test_what_a_family_was_trained_at() -> None:
+    sizes = {f.name: (f.own_size("epsilon"), f.own_size("v_prediction")) for f in FAMILIES}
+    assert sizes == {"sd1": (512, 512), "sd2": (512, 768), "sdxl": (1024, 1024)}
 
 
 @pytest.mark.parametrize(
