@@ -262,6 +262,7 @@ def _draw(
         # Shifted once a round, so that every template meets every replacement. A word stays until
         # it has met every replacement.
         template = templates[(i + i // rounds) % len(templates)]
+        used = _fields(template)
         word = words[i // len(turns) % len(words)]
         replacement = turns[i % len(turns)]
         forget = _fill(template, word, values)
@@ -273,7 +274,7 @@ def _draw(
             forget=forget,
             retain=retain,
             replacement=replacement,
-            values={k: v for k, v in values.items() if k in _fields(template)},
+            values={k: v for k, v in values.items() if k in used},
         )
         if not concept.is_mentioned_in(pair.forget):
             raise ValueError(
