@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unlearn_core.batches import TrainingSets
 from unlearn_core.concepts import ForgetConcept
+from unlearn_core.dataset import draw_pictures
 from unlearn_core.evaluation import AlignmentReport, Comparison, evaluate
 from unlearn_core.evaluation.alignment import ClipScorer
 from unlearn_core.evaluation.bootstrap import wilson
@@ -31,7 +32,12 @@ from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.pixels import as_floats
 from unlearn_core.probes import WORDED, ProbeResult
 from unlearn_core.prompts import PromptPair, diversify
-from unlearn_core.settings import EvaluationSettings, GenerationSettings, UnlearnSettings
+from unlearn_core.settings import (
+    EvaluationSettings,
+    GenerationSettings,
+    ProbeSettings,
+    UnlearnSettings,
+)
 from unlearn_core.unlearn import UnlearnedModel, Unlearning
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "models" / "emoji-canvas"
@@ -199,6 +205,32 @@ def test_the_picture_before_stands_above_the_one_after() -> None:
     pixels = np.asarray(before_after(["a cat"], before, after).convert("RGB")).astype(int)
     red, blue = ((pixels == colour).all(2).any(1).nonzero()[0] for colour in (RED, BLUE))
     assert red.max() < blue.min()
+
+
+def test_neighbours_are_what_looked_alike_before() -> None:
+    """What became of the pictures says nothing about which were near."""
+    far, near = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+
+    def side(like_ink: str) -> Side:
+        kept = [p.replacement == like_ink for p in (*TRAIN, *TEST)]
+        embeddings = torch.stack([near] * 4 + [near if alike else far for alike in kept])
+        return Side(DRAWN, Seen({}, embeddings, None, None, len(DRAWN)))
+
+    found = build_report(
+        INK, PAIRS, ["x"] * 12, side("pixel"), side("noto"), Evaluators(None, JUDGE)
+    )
+    assert found.neighbours == ("pixel",)
+
+
+def test_an_alternative_that_the_judge_does_not_know_is_not_judged() -> None:
+    """An invented name's style: there is none to be seen."""
+    invented = {
+        name: [replace(p, replacement="xqz") if i == 0 else p for i, p in enumerate(group)]
+        for name, group in PAIRS.items()
+    }
+    side = Side(DRAWN, Evaluators(None, JUDGE).look(INK, DRAWN, ["x"] * 12))
+    found = build_report(INK, invented, ["x"] * 12, side, side, Evaluators(None, JUDGE)).after
+    assert found.in_domain_retain == 3 / 6  # each group's first was right
 
 
 def test_what_is_of_the_concepts_own_kind_is_no_other_content() -> None:
@@ -426,6 +458,11 @@ def test_probes_are_run_where_asked(unlearned: UnlearnedModel) -> None:
     assert [probe.name for probe in report.probes] == list(WORDED)
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert all(len(probe.prompts) == 2 and probe.after is not None for probe in report.probes)
+    drawing = replace(settings.generation, seed=ProbeSettings().generation.seed)
+    assert drawing != settings.generation, "else the probes draw the evaluation's pictures again"
+    for probe in report.probes:
+        drawn = draw_pictures(unlearned.model, probe.prompts, drawing)
+        assert torch.equal(probe.pictures, drawn)
     said = summary(report)
     assert "When it is probed, it shows in: paraphrases" in said
     assert "Not tested: textual inversion and relearning from ten pictures." in said

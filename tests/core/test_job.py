@@ -16,7 +16,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from unlearn_core import job
 from unlearn_core.cli import main
+from unlearn_core.concepts import ForgetConcept
 from unlearn_core.prompt_files import write_prompts
 from unlearn_core.prompts import diversify
 from unlearn_core.settings import GenerationSettings
@@ -185,6 +187,20 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     assert run("run", write(content, tmp_path), *told) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "cache").exists(), "pictures were drawn before the refusal"
+
+
+@pytest.mark.parametrize("name", ["model", "model.safetensors"])
+def test_what_it_starts_from_is_never_its_destination(
+    content: Content, tmp_path: Path, name: str
+) -> None:
+    made = job.Job(read_settings(write(content, tmp_path)), tmp_path / "out")
+    made.check_save("as-loaded", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).touch()
+    # Whatever way leads there: a checkpoint whole would be gigabytes.
+    made.settings = replace(made.settings, model=tmp_path / "out" / ".." / "out" / name)
+    with pytest.raises(ValueError, match="holds the model that you start from"):
+        made.check_save("as-loaded", 1)
 
 
 def test_a_lora_of_a_low_rank_says_what_it_holds(
@@ -518,6 +534,27 @@ def test_the_nearest_candidates_join_the_replacements(
     content["prompts"] = {"file": "out/prompts.json"}
     assert run("prompts", write(content, tmp_path), "--json") == 0
     assert nearest in json.loads(capsys.readouterr().out)["concept"]["replacements"]
+
+
+def test_neighbours_are_compared_as_the_settings_say(
+    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content["prompts"] |= {"neighbours": 2, "candidates": ["fluent", "twemoji", "noto"], "seed": 5}
+    content["evaluation"]["scorer"] = str(DEMO / "evaluation")
+    asked: list[dict[str, Any]] = []
+    compare = job.with_neighbours
+
+    def spy(*given: Any, **options: Any) -> ForgetConcept:
+        asked.append(options)
+        return compare(*given, **options)
+
+    monkeypatch.setattr(job, "with_neighbours", spy)
+    settings = read_settings(write(content, tmp_path))
+    found = job.Job(settings, tmp_path / "out").pairs.concept.replacements
+    assert found[:2] == ("noto", "pixel")
+    assert set(found[2:]) == {"fluent", "twemoji"}
+    assert [options["seed"] for options in asked] == [5]
+    assert asked[0]["drawing"] == settings.generation
 
 
 def test_neighbours_need_a_clip(

@@ -38,6 +38,16 @@ def test_it_goes_on_with_the_list(folder: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_value_that_was_cut_off_is_none(tmp_path: Path) -> None:
+    """A letter is a token here, and a word has more of them than there is room for."""
+    words = ("strawberry", "blackcurrant", "pomegranate", "elderberry")
+    folder = write_language_model(tmp_path / "long", "".join(f"- {word}\n" for word in words) * 9)
+    proposer = Proposer(folder)
+    for count in (1, 2, 3):
+        for value in proposer.propose("fruit", ("strawberry",), count, CAT):
+            assert not any(word.startswith(value) for word in words if word != value)
+
+
 def test_every_dimension_is_extended(folder: Path) -> None:
     steps: list[int] = []
     given = {"fruit": ("apple", "pear"), "other": ("plum", "fig")}

@@ -213,6 +213,18 @@ def test_a_model_that_was_overwritten_is_loaded_anew(diffusers: Path, tiny_model
     assert fingerprint("mine") != before
 
 
+def test_another_vae_is_another_model(tiny_models: Path, tmp_path: Path) -> None:
+    """Of the same name, too."""
+    fingerprint = pack_module("nodes.load_model").LoadModel.fingerprint_inputs
+    file = tmp_path / "vae" / "mine.safetensors"
+    weights = tiny_models / "tiny-sd" / "vae" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, file)
+    own, other = fingerprint("tiny-sd"), fingerprint("tiny-sd", "mine.safetensors")
+    assert own != other
+    os.utime(file, (0, 0))
+    assert fingerprint("tiny-sd", "mine.safetensors") != other
+
+
 # Names
 
 

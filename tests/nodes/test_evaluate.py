@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from .pack import NODES, ROOT, node_result, pack_module, refusals, run_node, shown_by
@@ -62,6 +64,32 @@ def test_the_page_is_told_everything_it_draws(
             assert pair[side]["type"] == "temp"
             file = tmp_path / "temp" / pair[side]["subfolder"] / pair[side]["filename"]
             assert Image.open(file).size == (16, 16)
+
+
+def test_the_page_s_pictures_are_those_of_the_report(
+    loaded: Any, pairs: Any, open_clip: Path, tmp_path: Path
+) -> None:
+    ruined = {"steps": 1, "learning_rate": 1.0, "warm_start": False, "generation_steps": 1}
+    model = node_result("UnlearnRestrictedGradient", model=loaded, prompts=pairs, **ruined)[0]
+    output = run_node(EVALUATE, **QUICK, unlearned=model, scorer="tiny-clip")
+    assert output.result is not None
+    parts = output.result[0].comparisons.values()
+    drawn = {
+        (prompt, round(facts.change, 6)): (before, after, facts)
+        for part in parts
+        for prompt, before, after, facts in zip(
+            part.prompts, part.before, part.after, part.facts, strict=True
+        )
+    }
+    (told,) = shown_by(output)["unlearn_report"]
+    for _, pair in pairs_of(told):
+        *expected, facts = drawn[pair["prompt"], round(pair["change"], 6)]
+        assert not torch.equal(*expected)
+        for side, picture in zip(("before", "after"), expected, strict=True):
+            file = tmp_path / "temp" / pair[side]["subfolder"] / pair[side]["filename"]
+            shown = np.asarray(Image.open(file).convert("RGB"))
+            assert (shown == picture.permute(1, 2, 0).numpy()).all()
+            assert pair[f"shows_{side}"] == getattr(facts, f"shows_{side}")
 
 
 def test_report_files_are_numbered_and_hold_the_figures(unlearned: Any, tmp_path: Path) -> None:

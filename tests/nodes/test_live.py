@@ -208,6 +208,36 @@ def test_cancel_loses_no_step(
     assert (len(page.steps), len(unlearned.reports)) == (made, 3)
 
 
+def test_cancel_does_not_wait_for_the_whole_retain_set(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step over thousands of pictures takes minutes."""
+
+    def cancelled() -> None:
+        if len(page.steps) == 1:  # in the midst of the second
+            raise Interrupted
+
+    monkeypatch.setattr(pack_module("nodes.live_job"), "obey_cancel", cancelled)
+    whole = {**SIX, "preview_every": 0, "retain_batch_factor": 0}
+    with pytest.raises(Interrupted):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **whole)
+    assert [told["note"] for told in live_runs()] == ["Cancelled after step 1 of 6."]
+
+
+def test_a_step_that_was_not_kept_cannot_be_gone_back_to(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[tuple[int, Any]] = []
+
+    def go_back() -> None:
+        answers.append(call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": 3}))
+
+    after_step(page, monkeypatch, 5, go_back)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert answers == [(400, {"error": "step: the state of step 3 was not kept"})]
+    assert shown_by(output)["unlearn_run"][0]["result"] == 6
+
+
 def test_a_state_that_is_gone_is_made_again(
     loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
 ) -> None:
