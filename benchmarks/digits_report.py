@@ -14,15 +14,28 @@ from unlearn_core.dataset import LatentCache
 from unlearn_core.evaluation.judge import ConvJudge
 from unlearn_core.models.load import load_model
 
-from .digits import BALANCED, METHODS, SETTLED_ON, TUNED_ON, TWO, measure, scored, tuned, tuning
+from .digits import (
+    BALANCED,
+    METHODS,
+    SEEDS,
+    SETTLED_ON,
+    TUNED_ON,
+    TWO,
+    measure,
+    scored,
+    tuned,
+    tuning,
+)
 from .quality_report import HERE, README, put, verdict
 
 PLOT = HERE / "results" / "digits.png"
-PLOTTED = "UA, RA and FID of each method: a small mark is one digit, a large one the mean"
+PLOTTED = "UA, RA and FID of each method: a small mark is one run, a large one the mean"
 BEGIN, END = "<!-- digits -->", "<!-- end of digits -->"
 KEEPS_ALL = "fine-tune"  # what does not forget is no rival in keeping
 FIGURES = {"ua": 3, "ra": 3, "fid": 2}  # name in a record -> digits shown
 BETTER = {"ua": 1, "ra": 1, "fid": -1}  # which way
+Run = tuple[str, int]  # digit, seed
+Runs = Mapping[Run, Mapping[str, Any]]
 OF_PAPER = {
     "fine-tune": (0.211, 0.791, 4.25),
     "SalUn": (0.512, 0.434, 14.40),
@@ -36,8 +49,8 @@ OF_PAPER = {
 def table(
     before: Mapping[str, dict[str, float]], retain: str, digits: Sequence[str] = DIGITS
 ) -> str:
-    """Means over the digits, of which ``before`` has the figures of the model that was loaded."""
-    lines = ["| method | classes | UA | RA | FID | raised a loss |"]
+    """Means over the runs; ``before`` has each digit's figures of the model that was loaded."""
+    lines = ["| method | runs | UA | RA | FID | raised a loss |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     means = {name: statistics.mean(before[digit][name] for digit in digits) for name in FIGURES}
     figures = " | ".join(f"{means[name]:.{places}f}" for name, places in FIGURES.items())
@@ -56,11 +69,11 @@ def table(
     return "\n".join(lines)
 
 
-def scored_runs() -> dict[str, dict[str, dict[str, Any]]]:
-    """Method -> digit -> record, with a retain set of all other classes."""
+def scored_runs() -> dict[str, dict[Run, dict[str, Any]]]:
+    """Method -> run -> record, with a retain set of all other classes."""
     return {
         method: {
-            task.digit: record
+            (task.digit, task.settings.seed): record
             for task in scored(method)
             if task.retain == BALANCED and (record := task.read())
         }
@@ -68,10 +81,21 @@ def scored_runs() -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
+def digit_by_digit(winner: Runs, loser: Runs, name: str) -> list[float]:
+    """What a method has more of a figure than another, digit by digit: means over the seeds that
+    both have, because two runs of one digit are not two digits."""
+    both = winner.keys() & loser.keys()
+    gains = {
+        digit: [winner[run][name] - loser[run][name] for run in both if run[0] == digit]
+        for digit in DIGITS
+    }
+    return [statistics.mean(found) for found in gains.values() if found]
+
+
 def order_of_paper() -> str:
     """The methods that the paper has, too, best first; without the one that forgets nothing."""
     runs = {m: list(found.values()) for m, found in scored_runs().items() if m in OF_PAPER}
-    missing = [method for method in OF_PAPER if len(runs[method]) < len(DIGITS)]
+    missing = [method for method in OF_PAPER if len(runs[method]) < len(DIGITS) * len(SEEDS)]
     if missing:
         return f"The order is to be told when all digits are scored with {', '.join(missing)}."
     lines = []
@@ -96,16 +120,19 @@ def against_paper() -> str:
     runs = scored_runs()
     for winner in ("RG", "RGD", "ours"):
         for method, paper in OF_PAPER.items():
-            digits = [d for d in DIGITS if d in runs[winner] and d in runs[method]]
-            if method == winner or (winner, method) == ("RG", "RGD") or not digits:
+            if method == winner or (winner, method) == ("RG", "RGD"):
                 continue
             cells = []
             for name, places in FIGURES.items():
-                gains = [runs[winner][d][name] - runs[method][d][name] for d in digits]
+                gains = digit_by_digit(runs[winner], runs[method], name)
+                if not gains:
+                    break
                 error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
                 cells.append(f"{statistics.mean(gains):+.{places}f} ± {error:.{places}f}")
                 if name != "ua":  # where all but the weakest reach 1
                     cells.append(verdict([BETTER[name] * gain for gain in gains]))
+            if not cells:
+                continue
             best_and_theirs = zip(OF_PAPER.get(winner, OF_PAPER["RGD"]), paper, strict=True)
             for (best, theirs), places in zip(best_and_theirs, FIGURES.values(), strict=True):
                 cells.append(f"{best - theirs:+.{places}f}")
@@ -129,7 +156,7 @@ def search_table() -> str:
 
 
 def plot(before: Mapping[str, dict[str, float]]) -> None:
-    """Each figure over the ten digits: a small mark a digit, a large one the mean, and a line where
+    """Each figure over the ten digits: a small mark a run, a large one the mean, and a line where
     the model was that was loaded."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
