@@ -1,8 +1,9 @@
 """The paper's Tables 1 and 3 on the digits: ``python -m benchmarks.digits``.
 
 Each of the ten classes is forgotten by each method from two seeds, with a retain set of all other
-classes, and by some with one of two classes. One JSON record a run in ``benchmarks/results/digits``; a run that has
-its record is not made again. ``benchmarks.digits_report`` tells what they say.
+classes, and by some with one of two classes. One JSON record a run in
+``benchmarks/results/digits``; a run that has its record is not made again.
+``benchmarks.digits_report`` tells what they say.
 """
 
 from __future__ import annotations

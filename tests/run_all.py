@@ -1,4 +1,5 @@
-"""Every check in its own process, then one summary. `python run.py test` sets up and calls this.
+"""Every check in its own process, side by side, then one summary. `python run.py test` sets up and
+calls this.
 
 python tests/run_all.py [pytest arguments, or some of the paths tests/…]
 """
@@ -9,40 +10,65 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD = ROOT / ".build" / "pytest.xml"
+RECORDS = ROOT / ".build"
 
 CHECKS = {
     "ruff check": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],
     "pyright": ["pyright", "--pythonpath", sys.executable],
 }
-# The live tests apart: in one process our `nodes` package would hide ComfyUI's nodes.py. The server
-# with a full-size model apart: what other tests leave behind would take the memory it needs.
+# The longest first. The live tests apart from those of the nodes: in one process our `nodes`
+# package would hide ComfyUI's nodes.py.
 TIERS = {
-    "core, nodes": ("tests/core", "tests/nodes"),
-    "checkpoints": ("tests/checkpoints/test_against_comfyui.py",),
-    "full-size": ("tests/checkpoints/test_in_the_server.py",),
-    "comfyui": ("tests/comfyui",),
+    "checkpoints": "tests/checkpoints/test_against_comfyui.py",
+    "live": "tests/comfyui",
+    "core": "tests/core",
+    "nodes": "tests/nodes",
 }
-ALONGSIDE = {"core, nodes": f"--numprocesses={min(4, os.cpu_count() or 1)}"}  # of a thread each
+# By itself: a server with a full-size model takes nearly all the memory of a common machine.
+LARGE = {"full-size": "tests/checkpoints/test_in_the_server.py"}
+SIDE_BY_SIDE = min(4, os.cpu_count() or 1)
 NO_TESTS_FOUND = 5  # pytest's exit status
+Outcome = str | Counter[str]
 
 
-def run_module(*command: str) -> int:
-    return subprocess.call([sys.executable, "-m", *command], cwd=ROOT)
+def run_module(name: str, command: Sequence[str], threads: int) -> int:
+    """Its lines as they come, each under its name."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            print(f"{name:<12}| {line.rstrip()}", flush=True)
+    return child.returncode
 
 
-def run_pytest(arguments: list[str], places: list[str]) -> Counter[str]:
-    RECORD.parent.mkdir(exist_ok=True)
-    RECORD.unlink(missing_ok=True)
-    status = run_module("pytest", f"--junitxml={RECORD}", *arguments, *places)
+def run_check(name: str) -> Outcome:
+    return "ok" if run_module(name, CHECKS[name], 1) == 0 else "FAILED"
+
+
+def run_pytest(name: str, arguments: Sequence[str], places: Sequence[str], threads: int) -> Outcome:
+    record = RECORDS / f"pytest-{name}.xml"
+    record.parent.mkdir(exist_ok=True)
+    record.unlink(missing_ok=True)
+    command = ["pytest", f"--junitxml={record}", *arguments, *places]
+    status = run_module(name, command, threads)
     counts: Counter[str] = Counter()
-    if RECORD.exists():
-        for suite in ElementTree.parse(RECORD).getroot().iter("testsuite"):
+    if record.exists():
+        for suite in ElementTree.parse(record).getroot().iter("testsuite"):
             counts["failed"] += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             counts["skipped"] += int(suite.get("skipped", 0))
             counts["passed"] += int(suite.get("tests", 0))
@@ -53,41 +79,42 @@ def run_pytest(arguments: list[str], places: list[str]) -> Counter[str]:
     return counts
 
 
-def as_line(counts: Counter[str]) -> str:
-    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
-    return f"{counts['passed']} passed, {counts['failed']} failed{skipped}"
+def chosen_places(tier: str, chosen: Sequence[str]) -> list[str]:
+    """What a person chose of a tier; all of it where nothing was chosen."""
+    places = [tier if tier.startswith(place) else place for place in chosen or [tier]]
+    return [place for place in places if place.startswith(tier)]
+
+
+def as_text(outcome: Outcome) -> str:
+    if isinstance(outcome, str):
+        return outcome
+    skipped = f", {outcome['skipped']} skipped" if outcome["skipped"] else ""
+    return f"{outcome['passed']} passed, {outcome['failed']} failed{skipped}"
 
 
 def main(arguments: list[str]) -> int:
     os.environ.update(MPLBACKEND="Agg", HF_HUB_OFFLINE="1")
-    summary: dict[str, str] = {}
-    for name, command in CHECKS.items():
-        print(f"\n== {name}", flush=True)
-        summary[name] = "ok" if run_module(*command) == 0 else "FAILED"
-
     chosen = [argument for argument in arguments if argument.startswith("tests/")]
     others = [argument for argument in arguments if argument not in chosen]
-    totals: Counter[str] = Counter()
-    for name, folders in TIERS.items():
-        places = [
-            folder if folder.startswith(place) else place
-            for folder in folders
-            for place in chosen or folders
-            if place.startswith(folder) or folder.startswith(place)
-        ]
-        places = [place for place in places if (ROOT / place.split("::")[0]).exists()]
-        if not places:
-            continue
-        print(f"\n== tests: {name}", flush=True)
-        workers = [ALONGSIDE[name]] if name in ALONGSIDE else []
-        counts = run_pytest(others, [*workers, *places])
-        totals += counts
-        summary[f"tests: {name}"] = as_line(counts)
+    places = {name: chosen_places(tier, chosen) for name, tier in {**TIERS, **LARGE}.items()}
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        running = {
+            name: pool.submit(run_pytest, name, others, places[name], 1)
+            for name in TIERS
+            if places[name]
+        }
+        running.update({name: pool.submit(run_check, name) for name in CHECKS})
+    summary: dict[str, Outcome] = {name: running[name].result() for name in running}
+    for name in LARGE:
+        if places[name]:
+            summary[name] = run_pytest(name, others, places[name], SIDE_BY_SIDE)
 
     print("\n== summary")
     for name, outcome in summary.items():
-        print(f"{name:<20}{outcome}")
-    print(as_line(totals), flush=True)
+        print(f"{name:<12}  {as_text(outcome)}")
+    counted = [outcome for outcome in summary.values() if isinstance(outcome, Counter)]
+    totals = sum(counted, Counter[str]())
+    print(as_text(totals), flush=True)
     ok = totals["passed"] and not totals["failed"] and "FAILED" not in summary.values()
     return 0 if ok else 1
 

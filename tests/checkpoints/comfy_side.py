@@ -1,27 +1,32 @@
 """The other side: ComfyUI's own code writes a checkpoint of random weights, loads what we saved,
-and says what it predicts. Run in ComfyUI's folder, in a process of its own.
+and says what it predicts. Run in ComfyUI's folder, in a process of its own, which takes one command
+a line, as JSON, and answers each with a line when it is done:
 
-python comfy_side.py make FAMILY FILE SEED
-python comfy_side.py predict JOBS.json   a list of {checkpoint, clips?, lora?, strength?, vae?,
-    out}
+["make", FAMILY, FILE, SEED]
+["predict", {checkpoint, clips?, lora?, strength?, vae?, out}]
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path.cwd()))
-commands, sys.argv = sys.argv[1:], [sys.argv[0], "--cpu"]
+sys.argv = [sys.argv[0], "--cpu"]
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # whatever else is printed is no answer
 
 # ruff: noqa: E402
 import comfy.options
 
 comfy.options.enable_args_parsing()
 import comfy.ldm.models.autoencoder
+import comfy.model_management
 import comfy.ops
 import comfy.sd
 import comfy.utils
@@ -128,7 +133,7 @@ def open_clip(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]
 STORED = {"sd2-v": torch.bfloat16, "sd1-ema": torch.float32}
 
 
-def make(family: str, file: Path, seed: int) -> None:
+def make(family: str, file: str, seed: int) -> None:
     """A checkpoint in the original layout, its key names and shapes from ComfyUI's modules (and for
     text encoders from the original releases)."""
     dtype = STORED.get(family, torch.float16)
@@ -201,12 +206,16 @@ def predict(job: dict[str, Any]) -> None:
     save_file({k: v.float().contiguous().clone() for k, v in result.items()}, job["out"])
 
 
+COMMANDS = {"make": make, "predict": predict}
+
+
 def main() -> None:
-    if commands[0] == "make":
-        make(commands[1], Path(commands[2]), int(commands[3]))
-        return
-    for job in json.loads(Path(commands[1]).read_text(encoding="utf-8")):
-        predict(job)
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        COMMANDS[name](*arguments)
+        comfy.model_management.unload_all_models()
+        gc.collect()  # the next may be as large
+        print("done", file=answers, flush=True)
 
 
 if __name__ == "__main__":

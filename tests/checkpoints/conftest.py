@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from other_loader import ComfySide, find_comfyui
+from other_loader import ComfySide, comfy_side_at_work
 
 
 @pytest.fixture(scope="session")
-def comfy_side() -> ComfySide:
-    return find_comfyui()
+def comfy_side() -> Iterator[ComfySide]:
+    with comfy_side_at_work() as side:
+        yield side
 
 
-@pytest.fixture(scope="module", params=["sd1", "sd2-v", "sdxl", "sd1-ema"])
+@pytest.fixture(scope="module", params=["sd2-v", "sdxl", "sd1-ema"])
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -25,6 +26,6 @@ def checkpoint(
 ) -> Iterator[Path]:
     """Random weights in the original layout; gigabytes, so deleted as soon as may be."""
     file = tmp_path_factory.mktemp(family) / f"{family}.safetensors"
-    comfy_side.run("make", family, str(file), "1")
+    comfy_side.make(family, file)
     yield file
     file.unlink()

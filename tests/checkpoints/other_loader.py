@@ -1,4 +1,4 @@
-"""ComfyUI's code in processes of its own: its modules and ours would hide each other."""
+"""ComfyUI's code in a process of its own: its modules and ours would hide each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +21,34 @@ SIDE = Path(__file__).with_name("comfy_side.py")
 
 @dataclass(frozen=True)
 class ComfySide:
-    """The scripts of ``comfy_side.py``, run in ComfyUI's ``folder``."""
+    """``comfy_side.py`` at work, and the ``folder`` of its ComfyUI."""
 
     folder: Path
+    process: subprocess.Popen[str]
 
-    def run(self, *arguments: str) -> None:
-        command = [sys.executable, str(SIDE), *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-4000:]
+    def make(self, family: str, file: Path) -> None:
+        """Write a checkpoint of random weights, see ``comfy_side.make``."""
+        self._command("make", family, str(file), 1)
 
     def predict(self, room: Path, *jobs: dict[str, Any]) -> list[dict[str, Tensor]]:
         """What the stock loaders' models say, see ``comfy_side.predict``."""
         outs = [room / f"said-{i}.safetensors" for i in range(len(jobs))]
-        asked = [{**job, "out": str(out)} for job, out in zip(jobs, outs, strict=True)]
-        file = room / "jobs.json"
-        file.write_text(json.dumps(asked, default=str), encoding="utf-8")
-        self.run("predict", str(file))
+        for job, out in zip(jobs, outs, strict=True):
+            self._command("predict", {**job, "out": out})
         return [load_file(out) for out in outs]
 
+    def _command(self, *command: object) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(command, default=str) + "\n")
+        self.process.stdin.flush()
+        done = self.process.stdout.readline()
+        assert done, f"ComfyUI's process ended, see stderr: status {self.process.wait()}"
 
-def find_comfyui() -> ComfySide:
-    """The ComfyUI that ``run.py`` provisioned, or that ``COMFYUI_PATH`` names.
+
+@contextmanager
+def comfy_side_at_work() -> Iterator[ComfySide]:
+    """In the ComfyUI that ``run.py`` provisioned, or that ``COMFYUI_PATH`` names.
 
     Raises:
         FileNotFoundError: there is none.
@@ -49,4 +58,11 @@ def find_comfyui() -> ComfySide:
         raise FileNotFoundError(
             f"no ComfyUI in {folder}: run `python run.py test`, or set COMFYUI_PATH"
         )
-    return ComfySide(folder.resolve())
+    with subprocess.Popen(
+        [sys.executable, str(SIDE)],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield ComfySide(folder.resolve(), process)

@@ -1,6 +1,6 @@
 """Somebody else's loader: real ComfyUI opens what we open and what we save, and both predict the
-same, before and after the weights change. Full-size weights of Stable Diffusion 1.5 and 2.1-v, and
-an SDXL with a narrower U-Net."""
+same, before and after the weights change. Full-size weights of Stable Diffusion 2.1-v, an SDXL and
+a 1.5 with narrower U-Nets; ``test_in_the_server`` has a 1.5 of full size."""
 
 from __future__ import annotations
 
@@ -28,14 +28,7 @@ from unlearn_core.unlearn import UnlearnedModel
 PROMPTS = ["a cat by Vincent van Gogh, oil on canvas, naïve", ""]
 TIMESTEP = 500
 EDGE = 8
-LABELS = {
-    "sd1": "sd1",
-    "sd1-ema": "sd1",
-    "sd2-v": "sd2",
-    "sdxl": "sdxl",
-}
-# Without the full-size sd1, of which sd1-ema has every key: ``test_in_the_server`` changes it.
-changing = pytest.mark.parametrize("family", ["sd2-v", "sdxl", "sd1-ema"], indirect=True)
+LABELS = {"sd1-ema": "sd1", "sd2-v": "sd2", "sdxl": "sdxl"}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +128,6 @@ def test_saving_what_has_not_changed_reproduces_every_bit(
     saved.unlink()
 
 
-@changing
 def test_comfyui_predicts_what_the_changed_model_predicts(
     model: ModelHandle,
     checkpoint: Path,
@@ -178,7 +170,6 @@ def assert_averages_follow(whole: Path, checkpoint: Path) -> None:
         assert not torch.equal(average, old.get_tensor("model_ema." + key.replace(".", "")))
 
 
-@changing
 def test_comfyui_predicts_what_a_lora_run_predicts(
     model: ModelHandle,
     checkpoint: Path,

@@ -45,7 +45,7 @@ def server(comfy_side: ComfySide, tmp_path_factory: pytest.TempPathFactory) -> I
     ) as server:
         for kind in ("checkpoints", "loras"):
             (server.base / "models" / kind).mkdir()
-        comfy_side.run("make", "sd1", str(server.base / "models" / "checkpoints" / MODEL), "1")
+        comfy_side.make("sd1", server.base / "models" / "checkpoints" / MODEL)
         yield server
     for file in base.rglob("*.safetensors"):
         file.unlink()

@@ -14,7 +14,7 @@ from benchmarks.methods import ABLATIONS, METHODS, candidates
 from unlearn_core.batches import TrainingSets
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts import PromptPairs
-from unlearn_core.settings import UnlearnSettings
+from unlearn_core.settings import ProbeSettings, UnlearnSettings
 from unlearn_core.settings_file import JobSettings
 
 UCE = "UCE"
@@ -118,10 +118,11 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
     monkeypatch.setattr(quality, "ROOM", tmp_path / "room")
     monkeypatch.setattr(quality, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(quality, "PROBES", {"paraphrases": None})
+    monkeypatch.setattr(quality, "ProbeSettings", lambda: ProbeSettings(pictures=2))
     wrecked = UnlearnSettings(steps=1, learning_rate=1.0, batch_size=2)
     for diversified in (True, False):
         name = f"ink-{diversified}"
-        task = quality.Task(name, "ink", 0, wrecked, 3, diversified, probed=diversified)
+        task = quality.Task(name, "ink", 0, wrecked, 2, diversified, probed=diversified)
         quality.perform(task, "cpu")
         record = quality.read(task)
         assert record is not None
@@ -135,7 +136,7 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
         assert len(record["code"]) == 12
     assert seen == [2, 1], "not diversified: one pair of prompts, as many pictures"
     assert record["probes"] is None
-    first = quality.read(quality.Task("ink-True", "ink", 0, wrecked, 3))
+    first = quality.read(quality.Task("ink-True", "ink", 0, wrecked, 2))
     assert first is not None
     assert first["probes"]["paraphrases"] == {"before": 1.0, "after": 0.0}
 

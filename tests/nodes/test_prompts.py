@@ -100,8 +100,14 @@ def test_a_file_that_is_no_prompt_set_is_refused(folders: Path) -> None:
         run_node(NODE, concept=concept(), prompts_file="shared.json")
 
 
-def test_the_nearest_candidates_join_the_replacements(folders: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(folder_paths, "user_directory", str(folders))
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which neighbours are compared."""
+    monkeypatch.setattr(pack_module("unlearn_core.neighbours"), "PICTURES", 2)
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_the_nearest_candidates_join_the_replacements() -> None:
     (model, _) = node_result("UnlearnLoadModel", model="EmojiCanvas (demo)")
     pairs, _ = node_result(
         NODE,
@@ -117,10 +123,8 @@ def test_the_nearest_candidates_join_the_replacements(folders: Path, monkeypatch
     assert set(chosen[1:]) < {"fluent", "pixel", "twemoji"}
 
 
-def test_prompts_with_neighbours_are_kept_edited_and_read_again(
-    folders: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr(folder_paths, "user_directory", str(folders))
+@pytest.mark.usefixtures("few_pictures")
+def test_prompts_with_neighbours_are_kept_edited_and_read_again(folders: Path) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="EmojiCanvas (demo)")
     widgets = {"neighbours": 1, "candidates": "fluent, pixel", **FEW}
     mine = concept(replacements="noto")
@@ -163,7 +167,6 @@ def test_neighbours_need_a_clip(folders: Path) -> None:
 def test_the_paper_s_clip_compares_for_models_that_bring_none(
     folders: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(folder_paths, "user_directory", str(folders))
     paper = tmp_path / "models" / "open_clip" / pack_module("nodes.places").PAPER_SCORER
     shutil.copytree(ROOT / "demo" / "models" / "emoji-canvas" / "evaluation", paper)
     (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
