@@ -131,8 +131,7 @@ def install(python: Interpreter, requirements: Sequence[Path], pinned: bool) -> 
     print("Installing packages (a few minutes the first time) …", flush=True)
     pins = constraints.read_text("utf-8").splitlines()
     if python.torch is None:
-        # By itself and first: the exact version is served for CPU-only machines too, where a bare
-        # `torch` would bring gigabytes of CUDA.
+        # By itself and first: what comes after must find the pinned version there.
         python.pip(next(pin for pin in pins if pin.startswith("torch==")))
         python = Interpreter(python.path)
         wanted = {str(file): _digest(file, constraints, python.torch) for file in requirements}

@@ -131,12 +131,6 @@ def frechet(left: Tensor, right: Tensor) -> float:
 
 
 @torch.no_grad()
-def features(judge: ConvJudge, images: Tensor) -> Tensor:
-    """What the judge's heads see, [N, D]."""
-    maps = judge.features(images * 2 - 1)
-    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
-
-
 def measure(
     model: ModelHandle, judge: ConvJudge, forgotten: str, cache: LatentCache | None = None
 ) -> dict[str, float]:
@@ -155,7 +149,7 @@ def measure(
     return {
         "ua": 1 - right[forgotten],
         "ra": statistics.mean(right[digit] for digit in others),
-        "fid": frechet(features(judge, images[kept]), features(judge, real)),
+        "fid": frechet(judge.pooled(images[kept]), judge.pooled(real)),
     }
 
 

@@ -98,7 +98,7 @@ def train_digits(
 def train_digit_judge(pictures: Tensor, labels: Tensor, steps: int, seed: int = 1) -> ConvJudge:
     """Which digit a picture shows, or none."""
     torch.manual_seed(seed)
-    judge = ConvJudge({"class": DIGITS}, SIZE)
+    judge = ConvJudge({"class": DIGITS})
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for _ in tqdm(range(steps), desc="digit judge", mininterval=5):

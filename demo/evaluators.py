@@ -71,7 +71,7 @@ def train_judge(pool: Pool, steps: int, seed: int = 1, batch_size: int = 64) -> 
     """Style, object and background of a picture, or none of them."""
     torch.manual_seed(seed)
     random.seed(seed)
-    judge = ConvJudge({"style": STYLES, "object": OBJECTS, "background": BACKGROUNDS}, 64)
+    judge = ConvJudge({"style": STYLES, "object": OBJECTS, "background": BACKGROUNDS})
     optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     progress = tqdm(range(steps), desc="judge", mininterval=5)

@@ -22,23 +22,17 @@ from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, together
 from ..unlearn_core.propose import ATTEMPTS, Proposer, extended
 from ..unlearn_core.settings import GenerationSettings
 from . import sockets
+from .choices import language_model_path, prompts_path, save_prompts, scorer_for
 from .forget_concept import words_of
 from .memory import make_room
-from .places import (
-    cache_folder,
-    check_name,
-    language_model_path,
-    prompts_path,
-    save_prompts,
-    scorer_for,
-)
+from .places import cache_folder
+from .plain_names import check_name
 from .progress import Phases, obey_cancel
 from .prompt_inputs import NO_FILE, advanced_inputs, main_inputs
 from .prompt_table import as_table, grid, read_edited
 
 ANY_CONCEPT = ForgetConcept("«concept»")  # stands for the linked one; no template holds this word
 AT_ONCE = 2  # candidates drawn: as many as fit wherever the model itself fits
-ONE_OF_EACH = {"train_count": 1, "test_count": 1}
 
 
 class DiversifyPrompts(io.ComfyNode):
@@ -86,6 +80,8 @@ class DiversifyPrompts(io.ComfyNode):
         language_model: str | None,
         save_as: str | None,
         edited_prompts: str | None,
+        test_share: float | None,
+        seed: int | None,
     ) -> bool | str:
         try:
             if language_model not in (None, NO_FILE):
@@ -94,9 +90,21 @@ class DiversifyPrompts(io.ComfyNode):
                 read_prompts(edited_prompts)
             elif prompts_file not in (None, NO_FILE):
                 prompts_path(prompts_file)
-            elif templates is not None and dimensions is not None and preset is not None:
-                # None: comes along a link, known only when the node runs
-                diversify(ANY_CONCEPT, *grid(preset, templates, dimensions), **ONE_OF_EACH)
+            elif (  # None: comes along a link, known only when the node runs
+                templates is not None
+                and dimensions is not None
+                and preset is not None
+                and test_share is not None
+                and seed is not None
+            ):
+                diversify(
+                    ANY_CONCEPT,
+                    *grid(preset, templates, dimensions),
+                    train_count=1,
+                    test_count=1,
+                    test_share=test_share,
+                    seed=seed,
+                )
             if save_as:
                 check_name(save_as, "save_as")
         except ValueError as error:

@@ -16,18 +16,12 @@ from ..unlearn_core.evaluation.report import summary, table
 from ..unlearn_core.settings import EvaluationSettings, GenerationSettings
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
+from .choices import OWN_SCORER, PAPER_SCORER, scorer_for, scorer_path, scorers
 from .evaluation_inputs import inputs
 from .memory import make_room
 from .pictures import as_image
-from .places import (
-    OWN_SCORER,
-    PAPER_SCORER,
-    cache_folder,
-    check_name,
-    scorer_for,
-    scorer_path,
-    scorers,
-)
+from .places import cache_folder
+from .plain_names import check_name
 from .progress import Phases, obey_cancel
 from .report_files import for_page, save_report
 

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..unlearn_core.settings import PROBE_CHOICES, EvaluationSettings
 from . import sockets
-from .places import OWN_SCORER, PAPER_SCORER, scorers
+from .choices import OWN_SCORER, PAPER_SCORER, scorers
 
 DEFAULT = EvaluationSettings()
 REPORT_NAME = "unlearn_report"
@@ -37,7 +37,7 @@ def inputs() -> list[io.Input]:
             options=list(PROBE_CHOICES),
             default=DEFAULT.probes,
             tooltip="Whether the concept comes back when somebody tries. 'none', the default. "
-            "'wordings': paraphrases, misspellings and long prompts, half as much work again. "
+            "'wordings': paraphrases, misspellings and long prompts, as much work again. "
             "'all': also a new word that is taught to mean it, and further training on ten of its "
             "pictures, which takes several times as long.",
         ),

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from comfy.model_management import get_torch_device
 from comfy_api.latest import io
@@ -77,7 +79,7 @@ class LoadModel(io.ComfyNode):
             file
             for path in paths
             if path is not None
-            for file in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path])
+            for file in (_deciding(path) if path.is_dir() else [path])
         ]
         return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
@@ -92,6 +94,12 @@ class LoadModel(io.ComfyNode):
             handle = load_model(path, get_torch_device(), options, Phases({READING: 1}).of(READING))
         info = describe(handle)
         return io.NodeOutput(handle, info, ui={"text": [info]})
+
+
+def _deciding(folder: Path) -> list[Path]:
+    """The files that decide what a folder's model is."""
+    kinds = ("*.json", "scheduler/*.json", "*/*.safetensors")
+    return sorted(file for kind in kinds for file in folder.glob(kind))
 
 
 def _options(vae: str, image_size: int, prediction: str, precision: str) -> LoadOptions:

@@ -14,7 +14,7 @@ from ..unlearn_core.own_pictures import OwnPictures as Pictures
 from ..unlearn_core.own_pictures import read_folder, with_captions
 from ..unlearn_core.pixels import as_bytes
 from . import sockets
-from .places import NO_FILE, picture_folders, pictures_path
+from .choices import NO_FILE, picture_folders, pictures_path
 from .progress import Phases
 
 READING = "reading"

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..unlearn_core.presets import PRESETS, Preset
 from ..unlearn_core.prompts import parse_dimensions
 from ..unlearn_core.settings_file import PromptSettings
-from .places import NO_FILE, language_models, prompt_files
+from .choices import NO_FILE, language_models, prompt_files
 
 TEMPLATES = """\
 a {object} in {concept} style on a {background} background

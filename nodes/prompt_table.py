@@ -14,8 +14,8 @@ from ..unlearn_core.prompt_files import (
     write_prompts,
 )
 from ..unlearn_core.prompts import PromptPairs, diversify, parse_dimensions
+from .choices import prompts_path
 from .forget_concept import concept_of
-from .places import prompts_path
 from .prompt_inputs import MOST_NAMES, MOST_PAIRS, NO_FILE, OFFERED
 
 MOST = {

@@ -21,11 +21,11 @@ from ..unlearn_core.evaluation.alignment import (
     check_scorer,
     is_scorer,
 )
-from .places import PAPER_SCORER, scorers_folder
+from .choices import PAPER_SCORER, scorers_folder
 
 REPOSITORY = f"laion/{PAPER_SCORER}"
 FILES = (SCORER_CONFIG, SCORER_WEIGHTS)
-BYTES = 605_000_000  # about, for the question; the hub says exactly
+BYTES = 605_000_000  # about; the hub says exactly
 EVENT = "unlearn.download"
 SECONDS = 0.5  # between two events
 
@@ -50,12 +50,7 @@ class Download:
 
     def state(self) -> dict[str, Any]:
         present = is_scorer(scorers_folder() / PAPER_SCORER)
-        return {
-            "present": present,
-            "running": self.running,
-            "bytes": self.total,
-            "repo": REPOSITORY,
-        }
+        return {"present": present, "running": self.running}
 
     async def run(self) -> None:
         """Fetch the files, and tell the page how far they are."""

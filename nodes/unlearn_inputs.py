@@ -38,8 +38,8 @@ def main_inputs() -> list[io.Input]:
             "the words meet the picture, which needs less memory and touches the rest least. "
             "'noxattn': everything else but the timestep's and the last layers, as ESD has it. "
             "'full': all of the denoiser, also for models without words. 'lora': small layers "
-            "beside the attention, which need the least memory and can be saved as a LoRA without "
-            "loss.",
+            "added to the transformer blocks, which need the least memory and can be saved as a "
+            "LoRA without loss.",
         ),
         io.Int.Input(
             "steps",

@@ -21,6 +21,10 @@ from .settings_file import JobSettings, read_settings
 from .unlearn import StepReport
 
 CACHE = Path.home() / ".cache" / "unlearn"
+OUT_OF_MEMORY = (
+    "lower batch_size in the section `unlearn`, or in `generation` and `evaluation.generation`; or "
+    "choose the scope xattn or lora"
+)
 
 
 class Bars:
@@ -100,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(options)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except torch.OutOfMemoryError as error:
+        sys.stderr.write(f"error: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}\n")
         return 2
     except KeyboardInterrupt:
         if options.stage in ("unlearn", "run"):
@@ -185,6 +192,13 @@ def propose(settings: JobSettings, options: argparse.Namespace) -> None:
     if wanted not in grids:
         raise ValueError(f"concept must be one of {', '.join(grids)}, got {wanted!r}")
     concept, prompts = grids[wanted].concept, grids[wanted].prompts
+    if prompts.file is not None:
+        raise ValueError(
+            f"prompts.file: {prompts.file.name!r} holds whole prompts, to which no values can be "
+            "added; name templates and dimensions in its place"
+        )
+    if options.count < 1:
+        raise ValueError(f"count must be 1 or more, got {options.count}")
     _, dimensions = prompts.grid(concept)
     proposer = Proposer(options.language_model, options.device)
     with tqdm(desc="proposing", file=sys.stderr) as bar:

@@ -44,6 +44,16 @@ def with_articles(text: str, words: Iterable[str]) -> str:
     return re.sub(rf"(?<![\w'])(an?)(\s+)((?:{listed})(?!\w))", fitting, text)
 
 
+def stands_in(words: str, prompt: str) -> bool:
+    """Whether a prompt holds these words, as whole words, in any case."""
+    return re.search(rf"(?<!\w){_spaced(words)}(?!\w)", prompt, re.IGNORECASE) is not None
+
+
+def _spaced(words: str) -> str:
+    """A pattern of the words, however far apart."""
+    return r"\s+".join(map(re.escape, words.split()))
+
+
 @dataclass(frozen=True)
 class ForgetConcept:
     """A concept and the words by which prompts mention it.
@@ -118,5 +128,5 @@ class ForgetConcept:
         return with_articles(found, nouns)
 
     def _pattern(self, before: str = "", after: str = "") -> re.Pattern[str]:
-        words = "|".join(r"\s+".join(map(re.escape, word.split())) for word in self.words)
+        words = "|".join(map(_spaced, self.words))
         return re.compile(rf"{before}(?<!\w)(?:{words})(?!\w){after}", re.IGNORECASE)

@@ -126,9 +126,9 @@ class Job:
         finally:  # broken off, the steps made so far are kept, but none is no result
             unlearned = run.result()
             if unlearned.reports or not len(run):
-                self._store(unlearned)
                 for name in OF_EVALUATION:  # an earlier one was of other weights
                     (self.folder / name).unlink(missing_ok=True)
+                self._store(unlearned)
                 if unlearned.reports:
                     loss_chart(unlearned.reports).save(self.folder / LOSSES)
         return unlearned
@@ -151,7 +151,7 @@ class Job:
             file.unlink(missing_ok=True)  # of another run
         for i, part in enumerate(self.pairs.each):  # with the neighbours that were found
             name = f"prompts-{i + 1}.json" if i else "prompts.json"
-            (self.folder / name).write_text(write_prompts(part), encoding="utf-8")
+            self._write(name, write_prompts(part))
 
     def _identity(self) -> dict[str, Any]:
         """What weights left in the folder must have been made from."""
@@ -199,8 +199,7 @@ class Job:
             ),
         )
         comparison_grid(report).save(self.folder / "before_after.png")
-        page = html_report(unlearned, report)
-        (self.folder / "report.html").write_text(page, encoding="utf-8")
+        self._write("report.html", html_report(unlearned, report))
         self._write_report(report_json(unlearned, report, self.seconds))
         return report
 
@@ -237,7 +236,7 @@ class Job:
         saved = self._timed("saving", savers[save_as])
         if figures is not None:
             seconds = {phase: round(taken, 2) for phase, taken in self.seconds.items()}
-            self._write_report({**figures, "seconds": {**figures["seconds"], **seconds}})
+            self._write_report({**figures, "seconds": {**figures.get("seconds", {}), **seconds}})
         return saved
 
     def _save_lora(
@@ -295,8 +294,11 @@ class Job:
             raise ValueError(f"out: {str(file)!r} is broken ({error}); evaluate again") from None
 
     def _write_report(self, content: dict[str, Any]) -> None:
-        with appearing(self.folder / REPORT) as part:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        self._write(REPORT, json.dumps(content, indent=1) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        with appearing(self.folder / name) as part:
+            part.write_text(text, encoding="utf-8")
 
     def _timed(self, phase: str, work: Callable[[], Result]) -> Result:
         started = time.perf_counter()

@@ -109,6 +109,11 @@ def with_neighbours(
             "candidates: no word that is not among the replacements already, "
             "write some or set neighbours to 0"
         )
+    if count > len(set(words)):
+        raise ValueError(
+            f"neighbours must be {len(set(words))} or less, as many as there are candidates beside "
+            f"the replacements, got {count}"
+        )
     few = diversify(concept, templates, dimensions, train_count=PICTURES, test_count=1, seed=seed)
     found = nearest_neighbours(
         model,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .restricted_gradient import Coefficients, Gram, combine, into_cone
 
+BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's usual
 MARGIN = 1e-3  # a hair more than needed, so that rounding does not leave a rise
 
 
@@ -37,12 +38,10 @@ class RestrictedAdam:
         self,
         parameters: Sequence[Tensor],
         *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
         self.parameters = parameters
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.weight_decay = weight_decay
         self.means = [torch.zeros_like(p) for p in parameters]
         self.squares = [torch.zeros_like(p) for p in parameters]
         self.steps = 0
@@ -67,8 +66,8 @@ class RestrictedAdam:
         self.steps += 1
         for i, (f, r) in enumerate(zip(grad_forget, grad_retain, strict=True)):
             direction = combine(f, r, coefficients)
-            self.means[i].lerp_(direction, 1 - self.betas[0])
-            self.squares[i].lerp_(direction.square_(), 1 - self.betas[1])
+            self.means[i].lerp_(direction, 1 - BETAS[0])
+            self.squares[i].lerp_(direction.square_(), 1 - BETAS[1])
 
         # Twice over the tensors, each worked out anew, rather than a third copy of the model.
         change = self._change(grad_forget, grad_retain, learning_rate)
@@ -93,9 +92,9 @@ class RestrictedAdam:
 
     def _updates(self, learning_rate: float) -> Iterator[Tensor]:
         """What plain AdamW would add to each parameter."""
-        first, second = (1 - beta**self.steps for beta in self.betas)
+        first, second = (1 - beta**self.steps for beta in BETAS)
         for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
-            update = mean / square.div(second).sqrt_().add_(self.eps)
+            update = mean / square.div(second).sqrt_().add_(EPS)
             update.mul_(-learning_rate / first)
             if self.weight_decay:
                 update.sub_(parameter, alpha=learning_rate * self.weight_decay)

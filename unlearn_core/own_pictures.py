@@ -43,7 +43,7 @@ class OwnPictures:
 
     def __post_init__(self) -> None:
         if not self.images:
-            raise ValueError("pictures: none given, link an image or choose a folder")
+            raise ValueError("pictures: none given, give images or a folder of them")
         if len(self.images) != len(self.captions):
             raise ValueError(
                 f"captions: {len(self.captions)} for {len(self.images)} pictures; "

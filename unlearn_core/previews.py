@@ -12,6 +12,8 @@ from .models.protocol import ModelHandle, OnPicture, OnStep
 from .prompts import PromptPairs
 from .settings import GenerationSettings
 
+FORGET_PROMPTS = 3  # or more, so that each concept has one
+
 
 @dataclass(frozen=True)
 class PreviewPrompts:
@@ -22,11 +24,11 @@ class PreviewPrompts:
     settings: GenerationSettings
 
     @staticmethod
-    def of(pairs: PromptPairs, settings: GenerationSettings, count: int = 3) -> PreviewPrompts:
-        """``count`` forget prompts, of each concept in turn, and as many retain prompts."""
+    def of(pairs: PromptPairs, settings: GenerationSettings) -> PreviewPrompts:
+        """A few forget prompts, of each concept in turn, and as many retain prompts."""
         tests = [part.test for part in pairs.each]
         in_turn = (pair for row in itertools.zip_longest(*tests) for pair in row if pair)
-        chosen = list(itertools.islice(in_turn, max(count, len(tests))))
+        chosen = list(itertools.islice(in_turn, max(FORGET_PROMPTS, len(tests))))
         prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
         return PreviewPrompts(tuple(prompts), len(chosen), settings)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .concepts import ForgetConcept
+from .concepts import ForgetConcept, stands_in
 from .prompts import PromptPair, PromptPairs
 
 FORMAT = "unlearn prompts 1"
@@ -69,7 +69,8 @@ def require_concept(pairs: PromptPairs, concept: ForgetConcept, where: str) -> N
 
 
 def read_prompts(text: str) -> PromptPairs:
-    """The prompt set that ``write_prompts`` wrote, or somebody else.
+    """The prompt set that ``write_prompts`` wrote, or somebody else. A value or replacement that
+    its prompt does not hold any more is left out.
 
     Raises:
         ValueError: not JSON, not a prompt set, a forget prompt without the concept or a retain
@@ -107,12 +108,21 @@ def _pairs(content: dict[str, Any], name: str, concept: ForgetConcept) -> tuple[
         where = f"{name}[{i}]"
         if not isinstance(row, dict):
             raise ValueError(f"prompts: {where} must be an object, got {row!r:.80}")
-        values = _object(row, "values", where)
+        found = _object(row, "values", where)
+        values = {key: _text(found, f"{where}.values.{key}", key) for key in found}
+        forget, retain, replacement = (
+            _text(row, f"{where}.{key}", key) for key in ("forget", "retain", "replacement")
+        )
+        # Somebody may have rewritten them, and their pictures must be judged by what they ask for.
         pair = PromptPair(
-            forget=_text(row, f"{where}.forget", "forget"),
-            retain=_text(row, f"{where}.retain", "retain"),
-            replacement=_text(row, f"{where}.replacement", "replacement"),
-            values={key: _text(values, f"{where}.values.{key}", key) for key in values},
+            forget=forget,
+            retain=retain,
+            replacement=replacement if stands_in(replacement, retain) else "",
+            values={
+                key: value
+                for key, value in values.items()
+                if stands_in(value, forget) and stands_in(value, retain)
+            },
         )
         if not concept.is_mentioned_in(pair.forget):
             raise ValueError(f"prompts: {where}.forget does not mention {concept.name!r}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 DTYPES: dict[str, torch.dtype] = {
@@ -84,16 +84,6 @@ def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(wanted, copy=True)
 
 
-def content_hash(file: Path) -> str:
-    """SHA-256 of all tensors' bytes, hex: kohya's ``sshs_model_hash``, which ignores metadata."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-    digest = hashlib.sha256()
-    for block in blocks(file, 8 + length):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def file_hash(file: Path, on_bytes: OnBytes | None = None) -> str:
     """SHA-256 of the whole file, hex."""
     digest = hashlib.sha256()
@@ -102,10 +92,9 @@ def file_hash(file: Path, on_bytes: OnBytes | None = None) -> str:
     return digest.hexdigest()
 
 
-def blocks(file: Path, start: int = 0) -> Iterator[bytes]:
-    """A file's content from a byte on, piece by piece."""
+def blocks(file: Path) -> Iterator[bytes]:
+    """A file's content, piece by piece."""
     with file.open("rb") as stream:
-        stream.seek(start)
         while block := stream.read(BLOCK):
             yield block
 
@@ -222,21 +211,3 @@ def raw_bytes(tensor: Tensor) -> bytes:
     """A tensor's bytes in the order of the format (little-endian, C-contiguous)."""
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-
-
-__all__ = [
-    "DTYPES",
-    "Entry",
-    "Header",
-    "OnBytes",
-    "SafetensorError",
-    "blocks",
-    "content_hash",
-    "copy_replacing",
-    "file_hash",
-    "in_dtype",
-    "read_header",
-    "read_tensors",
-    "told",
-    "write_tensors",
-]

@@ -144,8 +144,8 @@ class Unlearning:
 
         return StepReport(
             step=step,
-            forget_loss=forget_loss,
-            retain_loss=retain_loss,
+            forget_loss=forget_loss.item(),
+            retain_loss=retain_loss.item(),
             cosine=products.cosine,
             conflict=products.conflict,
             grad_forget_norm=products.forget_forget**0.5,
@@ -155,21 +155,24 @@ class Unlearning:
             seconds=time.perf_counter() - started,
         )
 
-    def _forget_gradient(self, batch: ForgetBatch) -> tuple[float, Gradient]:
+    def _forget_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
         losses = OBJECTIVES[self.settings.objective](
             self.model, self.base, batch, self.settings.strengths
         )
         loss = losses.mean()
-        return loss.item(), torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        return loss.detach(), gradients
 
-    def _retain_gradient(self, batch: ForgetBatch) -> tuple[float, Gradient]:
+    def _retain_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
         """Mean over the step's retain pictures, and the gradient smoothed over steps if asked."""
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
-        total, count, gradients = 0.0, 0, None
+        losses: list[Tensor] = []
+        count, gradients = 0, None
         for part in self.batches.retain(batch):
             loss = objective(self.model, self.base, *part).sum()
             found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            total, count = total + loss.item(), count + len(part[0])
+            losses.append(loss.detach())  # read at the step's end: a device is not waited for
+            count += len(part[0])
             self.on_batch()
             if gradients is None:
                 gradients = found
@@ -177,7 +180,7 @@ class Unlearning:
                 torch._foreach_add_(gradients, found)
         assert gradients is not None, "a step has a retain picture or more"
         torch._foreach_div_(gradients, count)
-        return total / count, self._smoothed(gradients)
+        return torch.stack(losses).sum() / count, self._smoothed(gradients)
 
     def _smoothed(self, gradients: Gradient) -> Gradient:
         """Exponential moving average over the steps, without bias towards its start at zero."""

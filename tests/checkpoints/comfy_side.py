@@ -50,13 +50,13 @@ UNETS: dict[str, dict[str, Any]] = {
         "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
         "transformer_depth_output": [1] * 9 + [0] * 3,
     },
-    "sd2": {
-        "channel_mult": [1, 2, 4, 4], "num_heads": -1, "num_head_channels": 64,
+    # Narrower than the real ones: 2.x has the multipliers 1, 2, 4, 4, XL 1, 2, 4.
+    "sd2-v": {
+        "channel_mult": [1, 2, 2, 2], "num_heads": -1, "num_head_channels": 64,
         "context_dim": 1024, "use_linear_in_transformer": True,
         "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
         "transformer_depth_output": [1] * 9 + [0] * 3,
     },
-    # Narrower than the real one, which has multipliers 1, 2, 4: everything else is SDXL's.
     "sdxl": {
         "channel_mult": [1, 1, 1], "num_heads": -1, "num_head_channels": 64,
         "context_dim": 2048, "use_linear_in_transformer": True, "num_res_blocks": [2, 2, 2],
@@ -65,7 +65,6 @@ UNETS: dict[str, dict[str, Any]] = {
         "num_classes": "sequential", "adm_in_channels": 2816,
     },
 }  # fmt: skip
-UNETS["sd2-v"] = UNETS["sd2"]
 UNETS["sd1-ema"] = {**UNETS["sd1"], "channel_mult": [1, 1, 1, 1]}
 UNETS["sdxl-full"] = {**UNETS["sdxl"], "channel_mult": [1, 2, 4]}
 VAE = {

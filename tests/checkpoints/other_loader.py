@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -17,6 +18,13 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = Path(__file__).with_name("comfy_side.py")
+
+
+def content_hash(file: Path) -> str:
+    """kohya's ``sshs_model_hash``: SHA-256 of all tensors' bytes, without the header."""
+    with file.open("rb") as stream:
+        stream.seek(int.from_bytes(stream.read(8), "little"), os.SEEK_CUR)
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 @dataclass(frozen=True)

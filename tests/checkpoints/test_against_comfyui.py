@@ -1,6 +1,6 @@
 """Somebody else's loader: real ComfyUI opens what we open and what we save, and both predict the
-same, before and after the weights change. Full-size weights of Stable Diffusion 2.1-v, an SDXL and
-a 1.5 with narrower U-Nets; ``test_in_the_server`` has a 1.5 of full size."""
+same, before and after the weights change. Stable Diffusion 1.5, 2.1-v and XL, whole but for
+narrower U-Nets; ``test_in_the_server`` has a 1.5 of full size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from other_loader import ComfySide
+from other_loader import ComfySide, content_hash
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,7 +21,7 @@ from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.parameters import parameter_names
 from unlearn_core.prompts import PromptPairs, diversify
-from unlearn_core.safetensors_file import content_hash, read_header
+from unlearn_core.safetensors_file import read_header
 from unlearn_core.settings import UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel
 

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from live_server import PACK, Json, LiveServer, Run, running_server
-from other_loader import ComfySide
+from other_loader import comfy_side_at_work
 from PIL import Image
 from safetensors import safe_open
 from workflow_files import as_prompt, read, with_widgets
@@ -27,7 +27,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "UnlearnLoadModel": {"image_size": 64, "precision": "mixed"},
     "UnlearnDiversifyPrompts": {"train_count": 2, "test_count": 1},
     "UnlearnRestrictedGradient": {
-        "steps": 2, "batch_size": 1, "preview_every": 1, "generation_steps": 1,
+        "steps": 2, "batch_size": 1, "preview_every": 2, "generation_steps": 1,
         "guidance_scale": 1.0, "learning_rate": 1e-3,
     },
     "UnlearnEvaluateAlignment": {"pictures": 1, "generation_steps": 1, "guidance_scale": 1.0},
@@ -35,17 +35,19 @@ SHORT: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def server(comfy_side: ComfySide, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server of its own, with the checkpoint where the workflow looks for it."""
     base = tmp_path_factory.mktemp("comfyui")
     artifacts = PACK / "test_artifacts"
     artifacts.mkdir(exist_ok=True)
-    with running_server(
-        comfy_side.folder, base / "base", artifacts / "checkpoints.log", with_pack=True
-    ) as server:
+    made = base / MODEL
+    with comfy_side_at_work() as side:  # and gone again, for the server needs its memory
+        side.make("sd1", made)
+    log = artifacts / "checkpoints.log"
+    with running_server(side.folder, base / "base", log, with_pack=True) as server:
         for kind in ("checkpoints", "loras"):
             (server.base / "models" / kind).mkdir()
-        comfy_side.make("sd1", server.base / "models" / "checkpoints" / MODEL)
+        made.rename(server.base / "models" / "checkpoints" / MODEL)
         yield server
     for file in base.rglob("*.safetensors"):
         file.unlink()

@@ -245,6 +245,34 @@ def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
 
+def test_two_quick_edits_both_count(page: ComfyPage, server: LiveServer, look: str) -> None:
+    """Though the answer to the first comes last."""
+    open_demo(page, server)
+    page.look_at(DIVERSIFY, SCALE[look])
+    button(page, "Show the prompts").click()
+    asks = page.page.get_by_label("asks for it")
+    expect(asks).to_have_count(4)
+    page.page.evaluate("""() => {
+      const { api } = comfyAPI.api;
+      const fetchApi = api.fetchApi.bind(api);
+      let slow = 1000;
+      api.fetchApi = async (...given) => {
+        const wait = slow;
+        slow = 0;
+        const answer = await fetchApi(...given);
+        await new Promise((go) => setTimeout(go, wait));
+        return answer;
+      };
+    }""")
+    for i, words in enumerate(("an ink whale", "an ink gull")):
+        asks.nth(i).fill(words)
+        asks.nth(i).blur()
+    page.page.wait_for_timeout(2000)
+    edited = page.widget(DIVERSIFY, "edited_prompts")
+    assert "an ink whale" in edited
+    assert "an ink gull" in edited
+
+
 def test_the_prompts_of_a_concept_that_comes_a_long_way(
     page: ComfyPage, server: LiveServer, look: str
 ) -> None:

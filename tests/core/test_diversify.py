@@ -15,7 +15,7 @@ from unlearn_core.concepts import KINDS, ForgetConcept
 from unlearn_core.names import gibberish, made_up_names
 from unlearn_core.presets import PRESETS
 from unlearn_core.prompt_files import FORMAT, read_prompt_file, read_prompts, write_prompts
-from unlearn_core.prompts import PromptPairs, diversify
+from unlearn_core.prompts import PromptPair, PromptPairs, diversify
 
 CAT = ForgetConcept("cat", "object", ("kitten",), ("dog", "fox"))
 
@@ -77,6 +77,32 @@ def test_a_file_holds_all_of_a_prompt_set(cats: PromptPairs) -> None:
     assert read_prompts(write_prompts(cats)) == cats
 
 
+def test_a_rewritten_prompt_is_judged_by_what_it_asks_for() -> None:
+    """Edited in the table, or in the file."""
+    pairs = diversify(
+        ForgetConcept("ink", "style", (), ("oil", "pixel")),
+        ["a {object} in {concept} style {place}"],
+        {"object": ("cat", "big dog"), "place": ("at sea", "in town")},
+        train_count=4,
+        test_count=1,
+    )
+    content = json.loads(write_prompts(pairs))
+    row = content["train"][0]
+    thing, place, style = row["values"]["object"], row["values"]["place"], row["replacement"]
+
+    def read(**changes: str) -> PromptPair:
+        content["train"][0] = {**row, **changes}
+        return read_prompts(json.dumps(content)).train[0]
+
+    assert read() == pairs.train[0]
+    assert read(forget=f"the {thing.upper()}, ink, {place}").values == row["values"]
+    assert read(forget=f"a fox in ink style {place}").values == {"place": place}
+    assert read(forget=f"a {thing}s in ink style").values == {}
+    assert read(retain=f"a {thing} {place}").replacement == ""
+    assert read(retain=f"{style}: {place}").values == {"place": place}
+    assert read(retain=f"{style}: {place}").replacement == style
+
+
 def spoiled(cats: PromptPairs, change: Any) -> str:
     content = json.loads(write_prompts(cats))
     change(content)
@@ -133,11 +159,7 @@ def test_a_file_is_for_its_own_concept(cats: PromptPairs, tmp_path: Path) -> Non
 
 
 def test_names_with_letters_beyond_ascii_survive(cats: PromptPairs) -> None:
-    concept = replace(CAT, name="Café Müller 猫")
-    pairs = replace(
-        cats,
-        concept=concept,
-        train=tuple(replace(p, forget="a Café Müller 猫", retain="a dog") for p in cats.train),
-        test=tuple(replace(p, forget="a Café Müller 猫", retain="a dog") for p in cats.test),
-    )
+    concept = replace(CAT, name="Café Müller 猫", replacements=("éclair",))
+    pair = PromptPair("a Café Müller 猫 in 東京", "an éclair in 東京", "éclair", {"place": "東京"})
+    pairs = replace(cats, concept=concept, train=(pair,), test=(pair,))
     assert read_prompts(write_prompts(pairs)) == pairs

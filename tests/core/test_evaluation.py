@@ -267,7 +267,7 @@ def test_pictures_hold_every_prompt(report: AlignmentReport, unlearned: Unlearne
 
 def test_judge_survives_saving(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    judge = ConvJudge({"style": ("noto", "ink")}, 16).eval()
+    judge = ConvJudge({"style": ("noto", "ink")}).eval()
     judge.save(tmp_path)
     again = ConvJudge.load(tmp_path)
     images = torch.rand(5, 3, 16, 16)
@@ -385,7 +385,14 @@ def test_clip_judges_a_model_that_brings_no_judge(
     assert (nobody.scorer, nobody.judge) == (None, None)
     assert "choose an open_clip model as scorer" in nobody.missing[0]
     lone = replace(pairs, concept=replace(pairs.concept, replacements=()))
-    assert "name replacements" in find_evaluators(sd_model, lone, chosen).missing[0]
+    alone = find_evaluators(sd_model, lone, chosen)
+    assert "name replacements" in alone.missing[0]
+    # Others of its kind may stand in its prompts: among these CLIP would never see the concept.
+    kind = lone.concept.kind
+    beside = replace(lone, dimensions={**lone.dimensions, kind: ("fox", "owl")})
+    judge = find_evaluators(sd_model, beside, chosen).judge
+    assert judge is not None
+    assert kind not in judge.dimensions
 
 
 def test_the_scorer_of_the_settings_gives_figures_to_any_model(unlearned: UnlearnedModel) -> None:

@@ -357,6 +357,37 @@ def test_what_an_earlier_run_left_is_no_part_of_the_next(content: Content, tmp_p
     assert not (out / "loss.png").exists()
 
 
+def test_a_report_never_stands_beside_weights_that_it_does_not_judge(
+    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the next run is broken off."""
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert run("evaluate", write(content, tmp_path)) == 0
+    seen: list[bool] = []
+    store = job.write_unlearned
+
+    def spy(*given: Any) -> None:
+        seen.append((tmp_path / "out" / "report.json").exists())
+        store(*given)
+
+    monkeypatch.setattr(job, "write_unlearned", spy)
+    content["unlearn"]["seed"] = 1
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert seen == [False]
+
+
+def test_out_of_memory_is_a_line_with_a_cure(
+    settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
+
+    monkeypatch.setattr(job, "begin", full)
+    assert run("unlearn", settings) == 2
+    said = capsys.readouterr().err
+    assert "error: CUDA out of memory. Tried to allocate 1 GiB.\nlower batch_size" in said
+
+
 def test_propose_prints_longer_dimensions(
     settings: Path, content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -370,6 +401,11 @@ def test_propose_prints_longer_dimensions(
         assert ", ".join(values) in line
     assert main([*asked[:3], str(tmp_path / "nothing")]) == 2
     assert "language_model: 'nothing' has no config.json" in capsys.readouterr().err
+    assert main([*asked[:-1], "0"]) == 2
+    assert "count must be 1 or more, got 0" in capsys.readouterr().err
+    content["prompts"] = {"file": "mine.json"}
+    assert main([asked[0], str(write(content, tmp_path)), *asked[2:]]) == 2
+    assert "prompts.file: 'mine.json' holds whole prompts" in capsys.readouterr().err
 
     place = {"place": ["town", "sea"]}
     cat = {"concept": {"name": "cat", "kind": "object"}, "prompts": {"dimensions": place}}

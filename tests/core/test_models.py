@@ -456,7 +456,7 @@ def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
 def test_more_steps_than_the_schedule_has_are_refused(sd_folder: Path, steps: int) -> None:
     """Two equal timesteps divide by zero."""
     model = load_model(sd_folder)
-    with pytest.raises(ValueError, match=f"generation_steps: {steps} are more than"):
+    with pytest.raises(ValueError, match=f"generation: {steps} steps are more than"):
         model.sample(["a cat"], [0], steps=steps, guidance_scale=1.0)
 
 

@@ -81,6 +81,8 @@ def test_those_most_alike_join_the_replacements(scorer: ClipScorer, tmp_path: Pa
             model, owned, *grid, words, count, scorer, drawing=STEPS, seed=3, cache=cache
         )
         assert found.replacements == ("dog", *(n.word for n in ranked[:count]))
+    with pytest.raises(ValueError, match="neighbours must be 3 or less, .* got 4"):
+        neighbours.with_neighbours(model, owned, *grid, words, 4, scorer, drawing=STEPS)
 
 
 @pytest.mark.parametrize("candidates", [[], ["dog", "Cat"], [" "]])

@@ -112,9 +112,11 @@ def test_what_teaches_it_again_are_pictures_by_the_model_before(
         return train(model, latents, *given, **settings)
 
     monkeypatch.setattr(probes, trains, spy)
-    result = run_probe(name, silenced, Evaluators(None, None), SETTINGS)
-    prompts = [pair.forget for pair in silenced.pairs.train[: SETTINGS.examples]]
+    more = replace(SETTINGS, examples=6)  # than there are prompts
+    result = run_probe(name, silenced, Evaluators(None, None), more)
+    prompts = [silenced.pairs.train[i % 4].forget for i in range(6)]
     expected = draw_latents(silenced.base, prompts, SETTINGS.generation)
+    assert not torch.equal(expected[0], expected[4]), "another picture of the same prompt"
     assert len(shown) == 2  # by the model before, and by the unlearned one
     assert all(torch.equal(latents, expected) for latents in shown)
     concept = silenced.pairs.concept

@@ -16,7 +16,6 @@ from torch import Tensor
 from unlearn_core.checkpoints.atomic import appearing
 from unlearn_core.safetensors_file import (
     DTYPES,
-    content_hash,
     copy_replacing,
     read_header,
     write_tensors,
@@ -36,6 +35,12 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
         found[name].dtype == value.dtype and torch.equal(found[name], value)
         for name, value in expected.items()
     )
+
+
+def content_hash(file: Path) -> str:
+    """As kohya's trainer defines it: metadata has no say."""
+    content = file.read_bytes()
+    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
 
 
 @given(TENSORS)
@@ -90,16 +95,6 @@ def test_progress_is_told_and_may_be_broken_off(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), appearing(tmp_path / "c.safetensors") as part:
         copy_replacing(source, part, lambda _: None, lambda _: {}, stop)
     assert sorted(file.name for file in tmp_path.iterdir()) == [source.name, written.name]
-
-
-def test_the_content_hash_is_of_the_tensors_bytes(tmp_path: Path) -> None:
-    """As kohya's trainer defines it: metadata has no say."""
-    one, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    value = torch.randn(7)
-    save_file({"x": value}, one, metadata={"title": "one"})
-    save_file({"x": value}, other, metadata={"title": "other, longer"})
-    assert content_hash(one) == content_hash(other)
-    assert content_hash(one) == hashlib.sha256(value.numpy().tobytes()).hexdigest()
 
 
 def test_a_value_of_another_shape_is_refused(tmp_path: Path) -> None:

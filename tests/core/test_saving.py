@@ -65,7 +65,7 @@ def test_only_changed_tensors_change(
 def test_existing_model_stays_unless_told(unlearned: UnlearnedModel, tmp_path: Path) -> None:
     saved = save_diffusers_folder(unlearned, tmp_path / "new")
     before = files(saved)
-    with pytest.raises(FileExistsError, match="choose another name or switch overwrite on"):
+    with pytest.raises(FileExistsError, match="choose another name or allow overwriting"):
         save_diffusers_folder(unlearned, saved)
     assert files(saved) == before
     (saved / "mine.txt").write_text("old")
@@ -136,6 +136,55 @@ def test_the_old_folder_stands_again_where_the_new_one_cannot_take_its_place(
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(OSError, match="'mine' could not be saved"):
         save()
+    assert files(tmp_path) == {"mine/weights": b"old"}
+
+
+def test_the_only_copy_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither of the two can take the place any more."""
+    old = tmp_path / "mine"
+    old.mkdir()
+    (old / "weights").write_bytes(b"old")
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if target == old:
+            raise OSError(errno.EACCES, "no")
+        return replace(self, target)
+
+    def save() -> None:
+        with appearing(old) as part:
+            part.mkdir()
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="what was there lies in '.*old'"):
+        save()
+    (kept,) = tmp_path.glob(".mine-*/old/weights")
+    assert kept.read_bytes() == b"old"
+
+
+def test_an_interrupt_between_two_moves_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "mine"
+    old.mkdir()
+    (old / "weights").write_bytes(b"old")
+    replace, interrupted = Path.replace, []
+
+    def moves(self: Path, target: Path) -> Path:
+        moved = replace(self, target)
+        if not interrupted:
+            interrupted.append(moved)
+            raise KeyboardInterrupt
+        return moved
+
+    def save() -> None:
+        with appearing(old) as part:
+            part.mkdir()
+
+    monkeypatch.setattr(Path, "replace", moves)
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    assert interrupted
     assert files(tmp_path) == {"mine/weights": b"old"}
 
 

@@ -213,6 +213,18 @@ def test_a_model_that_was_overwritten_is_loaded_anew(diffusers: Path, tiny_model
     assert fingerprint("mine") != before
 
 
+@pytest.mark.parametrize("file", ["scheduler/scheduler_config.json", "model_index.json"])
+def test_a_model_whose_settings_were_edited_is_loaded_anew(
+    diffusers: Path, tiny_models: Path, file: str
+) -> None:
+    """The noise schedule decides what the weights mean."""
+    shutil.copytree(tiny_models / "tiny-sd", diffusers / "mine")
+    fingerprint = pack_module("nodes.load_model").LoadModel.fingerprint_inputs
+    before = fingerprint("mine")
+    os.utime(diffusers / "mine" / file, (0, 0))
+    assert fingerprint("mine") != before
+
+
 def test_another_vae_is_another_model(tiny_models: Path, tmp_path: Path) -> None:
     """Of the same name, too."""
     fingerprint = pack_module("nodes.load_model").LoadModel.fingerprint_inputs

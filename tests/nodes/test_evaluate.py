@@ -121,18 +121,18 @@ def test_without_clip_there_are_pictures_and_the_cure(unlearned: Any, open_clip:
 
 
 def test_the_paper_s_clip_judges_models_that_bring_none(unlearned: Any, open_clip: Path) -> None:
-    paper = pack_module("nodes.places").PAPER_SCORER
+    paper = pack_module("nodes.choices").PAPER_SCORER
     (open_clip / "tiny-clip").rename(open_clip / paper)
     assert told_by(unlearned=unlearned)["scorer"] == paper
 
 
 def test_a_clip_fetched_since_has_the_pictures_judged_again(open_clip: Path) -> None:
     """ComfyUI would else give what it has: no widget has changed."""
-    places = pack_module("nodes.places")
+    choices = pack_module("nodes.choices")
     fingerprint = NODES[EVALUATE].fingerprint_inputs
-    before = [fingerprint(scorer=name) for name in (places.OWN_SCORER, "tiny-clip")]
-    (open_clip / "tiny-clip").rename(open_clip / places.PAPER_SCORER)
-    after = [fingerprint(scorer=name) for name in (places.OWN_SCORER, "tiny-clip")]
+    before = [fingerprint(scorer=name) for name in (choices.OWN_SCORER, "tiny-clip")]
+    (open_clip / "tiny-clip").rename(open_clip / choices.PAPER_SCORER)
+    after = [fingerprint(scorer=name) for name in (choices.OWN_SCORER, "tiny-clip")]
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True]
 
 
@@ -146,14 +146,14 @@ def test_probes_are_told_too(unlearned: Any, open_clip: Path) -> None:
 
 
 def test_the_folders_that_hold_a_clip_are_offered(open_clip: Path) -> None:
-    places = pack_module("nodes.places")
-    assert places.scorers() == [places.OWN_SCORER, "tiny-clip"]
+    choices = pack_module("nodes.choices")
+    assert choices.scorers() == [choices.OWN_SCORER, "tiny-clip"]
 
 
 @pytest.mark.parametrize(
     ("widgets", "said"),
     [
-        ({"scorer": "../tiny-clip"}, "scorer must not contain '/'"),
+        ({"scorer": "../tiny-clip"}, "scorer: '../tiny-clip' is not in ComfyUI's models/open_clip"),
         ({"scorer": "empty"}, "scorer: 'empty' is not in ComfyUI's models/open_clip folder"),
         ({"probes": "hard"}, "probes must be one of 'none', 'wordings', 'all', got"),
         ({"report_name": "../up"}, "report_name must not contain '/'"),

@@ -48,8 +48,8 @@ def test_what_only_a_run_can_find_is_not_left_out_in_silence(widgets: dict[str, 
 
 def edited() -> dict[str, Any]:
     _, content = table()
-    content["train"][0]["forget"] = "an ink whale"
-    content["train"][0]["retain"] = "a plain whale"
+    words = {"forget": "an ink whale", "retain": "a plain whale"}
+    content["train"][0] = {**words, "replacement": "", "values": {}}  # of which they hold none
     del content["test"][1]
     return content
 
@@ -110,7 +110,7 @@ def test_a_file_of_prompts_is_what_the_table_shows(tmp_path: Path, monkeypatch: 
     assert table(prompts_file="mine.json") == (200, edited())
     status, answer = table(prompts_file="../mine.json")
     assert status == 400
-    assert "prompts_file must not contain '/'" in answer["error"]
+    assert "is not in ComfyUI's input folder" in answer["error"]
 
 
 def test_of_two_concepts_the_table_shows_its_own() -> None:

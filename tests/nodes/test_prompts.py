@@ -158,6 +158,28 @@ def test_neighbours_need_a_model(widgets: dict[str, Any], said: str) -> None:
         run_node(NODE, concept=concept(), neighbours=1, **widgets)
 
 
+def test_another_seed_may_cure_a_split(folders: Path) -> None:
+    """As the message says: whether the values can be split depends on it."""
+    widgets = {
+        "templates": "a {object} beside a {beside} in {concept}",
+        "dimensions": "object: cat, dog, fish, bird\nbeside: cat, dog",
+    }
+    refused = [bool(refusals(NODE, seed=seed, **widgets)) for seed in range(4)]
+    assert True in refused
+    assert False in refused
+    assert "test_share must be between" in refusals(NODE, test_share=1.5, **widgets)[0]
+
+
+def test_what_is_hidden_is_not_offered(folders: Path) -> None:
+    """It could not be chosen: no name that is typed may look like that."""
+    for name in (".thumbs", "mine"):
+        (folders / "input" / name).mkdir()
+        (folders / "input" / f"{name}.json").touch()
+    choices = pack_module("nodes.choices")
+    assert choices.picture_folders() == ["mine"]
+    assert choices.prompt_files() == ["mine.json"]
+
+
 def test_neighbours_need_a_clip(folders: Path) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
     with pytest.raises(ValueError, match="neighbours: 'tiny-sd' has no CLIP beside it"):
@@ -167,7 +189,7 @@ def test_neighbours_need_a_clip(folders: Path) -> None:
 def test_the_paper_s_clip_compares_for_models_that_bring_none(
     folders: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    paper = tmp_path / "models" / "open_clip" / pack_module("nodes.places").PAPER_SCORER
+    paper = tmp_path / "models" / "open_clip" / pack_module("nodes.choices").PAPER_SCORER
     shutil.copytree(ROOT / "demo" / "models" / "emoji-canvas" / "evaluation", paper)
     (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
     widgets = {"neighbours": 1, "candidates": "fluent, pixel", **FEW}

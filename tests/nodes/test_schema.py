@@ -90,7 +90,7 @@ def test_evaluation_defaults_are_the_core_s() -> None:
     drawing = settings.generation
     assert defaults("UnlearnEvaluateAlignment") == {
         "pictures": settings.pictures,
-        "scorer": pack_module("nodes.places").OWN_SCORER,
+        "scorer": pack_module("nodes.choices").OWN_SCORER,
         "probes": settings.probes,
         "report_name": "unlearn_report",
         "seed": drawing.seed,

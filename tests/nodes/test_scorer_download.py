@@ -107,7 +107,6 @@ def test_it_is_fetched_once_and_judges(
         async with served(monkeypatch) as (hub, page):
             before = await state(page)
             assert (before["present"], before["running"]) == (False, False)
-            assert before["repo"] == REPOSITORY
             assert hub.asked == []
             hub.may_send.clear()
             answer = await page.post("/unlearn/scorer")
@@ -133,7 +132,7 @@ def test_it_is_fetched_once_and_judges(
     assert sorted(path.name for path in (folder / name).iterdir()) == sorted(FILES)
     scorer = pack_module("unlearn_core.evaluation.alignment").ClipScorer.load(folder / name)
     assert scorer.embed_texts(["a cat"]).shape == (1, 64)
-    assert name in pack_module("nodes.places").scorers()
+    assert name in pack_module("nodes.choices").scorers()
 
 
 @pytest.mark.parametrize("trouble", ["not found", "cut short", "no safetensors"])

@@ -22,7 +22,7 @@ def refuse_existing(destination: Path, source: Path, *, overwrite: bool) -> None
     """
     if destination.exists() and not overwrite:
         raise FileExistsError(
-            f"name: {destination.name!r} exists already, choose another name or switch overwrite on"
+            f"name: {destination.name!r} exists already, choose another name or allow overwriting"
         )
     if destination.is_dir() and not (destination / MODEL_INDEX).is_file():
         raise FileExistsError(
@@ -48,31 +48,35 @@ def appearing(destination: Path) -> Iterator[Path]:
     destination.parent.mkdir(parents=True, exist_ok=True)
     # A sibling: the move at the end must not cross file systems to be atomic.
     room = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    old = room / "old"
     try:
         part = room / f"{destination.name}.part"
         yield part
         _make_readable(part)
         if destination.is_dir():
-            _swap(part, destination, room / "old")
+            _swap(part, destination, old)
         else:
             part.replace(destination)
     except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
+        left = f"what was there lies in {str(old)!r}" if old.exists() else "nothing was written"
         raise OSError(
-            f"name: {destination.name!r} could not be saved ({error}); nothing was written, "
+            f"name: {destination.name!r} could not be saved ({error}); {left}, "
             "free some space or check the folder's permissions"
         ) from error
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        if destination.exists() or not old.exists():  # never the only copy
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def _swap(part: Path, destination: Path, old: Path) -> None:
     """A folder with entries cannot be replaced in one step: the old one steps aside, and back if
     the new one cannot take its place."""
-    destination.replace(old)
     try:
+        destination.replace(old)
         part.replace(destination)
-    except OSError:
-        old.replace(destination)
+    except BaseException:
+        if old.exists() and not destination.exists():
+            old.replace(destination)
         raise
 
 

@@ -67,7 +67,7 @@ def save_lora(
     if info.family not in SUITABLE:
         raise ValueError(
             f"save_as: {info.name!r} is {info.family}, for which no program loads LoRA files; "
-            "choose 'as it was loaded'"
+            "save it whole"
         )
     if rank < 1:
         raise ValueError(f"lora_rank must be 1 or more, got {rank}")

@@ -46,7 +46,7 @@ def save_single_file(
     destination, source = Path(destination), unlearned.base.info.source
     if not source.is_file():
         raise ValueError(
-            f"save_as: {unlearned.base.info.name!r} came as a folder, choose 'diffusers folder'"
+            f"save_as: {unlearned.base.info.name!r} came as a folder, save it as a folder"
         )
     refuse_existing(destination, source, overwrite=overwrite)
     header, family = read_checkpoint(source)

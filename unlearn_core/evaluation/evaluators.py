@@ -182,10 +182,11 @@ def find_evaluators(
             missing.append(NOT_KNOWN.format(concept.name))
     if scorer is None:
         return Evaluators(None, None, nudity, tuple(missing))
-    own = {}
+    # A dimension of the concept's kind holds what may stand beside it, and never the concept.
+    told_apart = {name: v for name, v in pairs.dimensions.items() if name != concept.kind}
     if concept.kind != NUDITY and concept.replacements:
-        own[concept.kind] = (concept.name, *concept.replacements)
+        told_apart[concept.kind] = (concept.name, *concept.replacements)
     elif concept.kind != NUDITY:  # of which CLIP is no judge, whatever its words
         missing.append(NO_WORDS.format(concept.name))
-    judge = ZeroShotJudge(scorer, {**pairs.dimensions, **own})
+    judge = ZeroShotJudge(scorer, told_apart)
     return Evaluators(scorer, judge, nudity, tuple(missing))

@@ -16,7 +16,7 @@ from .figures import Figure, figures, probe_figures
 from .groups import Group, Pair, groups
 from .html_style import SCRIPT, STYLE
 from .pictures import PNG_EDGE, picture_file, to_pil
-from .report import missing, sentences
+from .report import missing, number, sentences
 from .results import AlignmentReport, PictureFacts
 from .svg import interval_bar, loss_chart
 
@@ -72,8 +72,8 @@ def _concept(report: AlignmentReport, *, titled: bool) -> str:
 def _table(caption: str, rows: Sequence[Figure]) -> str:
     head = "<th></th><th>before</th><th>after</th><th>95 % interval</th><th>0 to 1</th>"
     body = "".join(
-        f'<tr><th scope="row">{escape(figure.label)}</th><td>{_number(figure.before)}</td>'
-        f"<td>{_number(figure.after)}</td><td>{_ends(figure)}</td>"
+        f'<tr><th scope="row">{escape(figure.label)}</th><td>{number(figure.before)}</td>'
+        f"<td>{number(figure.after)}</td><td>{_ends(figure)}</td>"
         f"<td>{interval_bar(figure)}</td></tr>"
         for figure in rows
     )
@@ -170,10 +170,6 @@ def _settings(unlearned: UnlearnedModel, report: AlignmentReport) -> str:
 def _data(pixels: Tensor) -> str:
     content, suffix = picture_file(to_pil(pixels))
     return f"data:{MIME[suffix]};base64,{base64.b64encode(content).decode()}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _ends(figure: Figure) -> str:

@@ -38,12 +38,11 @@ class ConvJudge(nn.Module):
     The last class of every head stands for "none of these": noise, blur, broken pictures.
     """
 
-    def __init__(self, dimensions: Mapping[str, Sequence[str]], image_size: int) -> None:
+    def __init__(self, dimensions: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
         self.dimensions: Mapping[str, Sequence[str]] = {
             name: tuple(values) for name, values in dimensions.items()
         }
-        self.image_size = image_size
         widths = (3, 24, 48, 96, 128)
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(widths):
@@ -57,9 +56,13 @@ class ConvJudge(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images [B, 3, H, W] in 0..1 -> logits [B, values + 1] of each dimension."""
-        maps = self.features(images * 2 - 1)  # [B, 128, h, w]
-        pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+        pooled = self.pooled(images)
         return {name: head(pooled) for name, head in self.heads.items()}
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """What the heads see of images [B, 3, H, W] in 0..1: [B, 256]."""
+        maps = self.features(images * 2 - 1)  # [B, 128, h, w]
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
@@ -73,14 +76,14 @@ class ConvJudge(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write ``judge.json`` and fp16 ``judge.safetensors``."""
-        settings = {"dimensions": self.dimensions, "image_size": self.image_size}
+        settings = {"dimensions": self.dimensions}
         (folder / JUDGE_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         save_file({k: v.half() for k, v in self.state_dict().items()}, folder / JUDGE_WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path) -> ConvJudge:
         settings = json.loads((folder / JUDGE_FILE).read_text(encoding="utf-8"))
-        judge = cls(settings["dimensions"], settings["image_size"])
+        judge = cls(settings["dimensions"])
         state = load_file(folder / JUDGE_WEIGHTS)
         own = judge.state_dict()
         judge.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})

@@ -18,6 +18,7 @@ CELL = 128  # px, smallest edge of a picture in a grid
 MARGIN = 8
 PNG_EDGE = 256  # px; larger pictures are kept as JPEG
 CAPTION_LINES = 3
+IN_A_ROW = 8  # prompts of each group
 INK, PAPER, FAINT = "#1b1b1f", "#ffffff", "#6b6b75"
 TITLES = {
     "forget": "asked for the concept (held-out prompts)",
@@ -57,14 +58,14 @@ def before_after(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image
     return _stack([_rows(prompts, as_bytes(before), as_bytes(after))])
 
 
-def comparison_grid(report: AlignmentReport, per_group: int = 8) -> Image.Image:
+def comparison_grid(report: AlignmentReport) -> Image.Image:
     """Before and after rows for each group of prompts of each concept, under a title each."""
     blocks = []
     for part, name in itertools.product(report.each, GROUPS):
         comparison = part.comparisons[name]
         whose = f"{part.concept.name}: " if report.also else ""
         blocks.append(_title(whose + TITLES[name]))
-        chosen = slice(0, per_group)
+        chosen = slice(0, IN_A_ROW)
         blocks.append(
             _rows(comparison.prompts[chosen], comparison.before[chosen], comparison.after[chosen])
         )

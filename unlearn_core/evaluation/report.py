@@ -41,7 +41,7 @@ def _line(figure: Figure, indent: str = "") -> str:
     interval = (
         f"  {figure.interval.low:.3f} to {figure.interval.high:.3f}" if figure.interval else ""
     )
-    return f"{label}{_number(figure.before):>9}{_number(figure.after):>9}{interval}"
+    return f"{label}{number(figure.before):>9}{number(figure.after):>9}{interval}"
 
 
 def summary(report: AlignmentReport) -> str:
@@ -194,7 +194,8 @@ def _ends(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """As tables show it."""
     return "–" if value is None else f"{value:.3f}"
 
 

@@ -15,8 +15,8 @@ LINES = 4  # of the grid
 
 
 def loss_chart(reports: Sequence[StepReport]) -> str:
-    """Forget and retain loss over the steps, and a tick below each step at which the two gradients
-    were in conflict; empty where no loss is a number."""
+    """Forget and retain loss over the steps (of a long run, every so many), and a tick below each
+    at which the two gradients were in conflict; empty where no loss is a number."""
     finite = [r for r in reports if math.isfinite(r.forget_loss) and math.isfinite(r.retain_loss)]
     if not finite:
         return ""

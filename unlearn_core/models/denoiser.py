@@ -87,7 +87,7 @@ def sample_dpm_solver(
     )
     known = scheduler.config["num_train_timesteps"]
     too_many = ValueError(
-        f"generation_steps: {steps} are more than a schedule of {known} timesteps can be divided "
+        f"generation: {steps} steps are more than a schedule of {known} timesteps can be divided "
         "into; choose fewer, 20 to 50 are usual"
     )
     if steps >= known:

@@ -90,7 +90,7 @@ def weights_fingerprint(folder: Path, on_bytes: OnBytes | None = None) -> str:
     on the way, checks that each weight file can be read to its end.
 
     Raises:
-        ModelError: a truncated or damaged safetensors file, or a component without any.
+        ModelError: a truncated or damaged safetensors file, or none of a denoiser.
     """
     files = sorted(f for f in folder.glob("*/*.safetensors") if f.parent.name != "evaluation")
     denoisers = ("unet", "transformer")

@@ -201,5 +201,5 @@ class ModelHandle(Protocol):
         ...
 
     def changed_tensors(self) -> Mapping[str, Tensor]:
-        """The denoiser's tensors that differ from the loaded file, by their name in it."""
+        """The denoiser's tensors that differ from the loaded model's, by diffusers' names."""
         ...

@@ -236,7 +236,7 @@ def _vae(file: Path, family: Family, *, is_checkpoint: bool) -> Any:
         raise ModelError(f"{field}: {what_it_is(file)} ({error})") from None
     prefix = next((p for p in VAE_PREFIXES if p + "decoder.conv_in.weight" in header.tensors), None)
     if prefix is None:
-        cure = "choose a VAE file on Load Model" if is_checkpoint else "choose a VAE of this family"
+        cure = "choose a file as vae" if is_checkpoint else "choose a VAE of this family"
         raise ModelError(f"{field}: {file.name!r} holds no VAE; {cure}")
     keys = [k for k in header.tensors if k.startswith((prefix + "encoder.", prefix + "decoder."))]
     keys += [k for k in header.tensors if "quant_conv." in k and k.startswith(prefix)]

@@ -128,8 +128,9 @@ def _examples(
     cache: LatentCache | None,
     on_step: OnStep,
 ) -> tuple[list[PromptPair], Tensor]:
-    """Pictures of the concept, as the model before unlearning draws them."""
-    pairs = list(unlearned.pairs.train[: settings.examples])
+    """Pictures of the concept, as the model before unlearning draws them: where there are fewer
+    prompts, several of one from seeds of their own."""
+    pairs = list(itertools.islice(itertools.cycle(unlearned.pairs.train), settings.examples))
     prompts = [pair.forget for pair in pairs]
     return pairs, draw_latents(
         unlearned.base, prompts, settings.generation, cache=cache, on_step=on_step

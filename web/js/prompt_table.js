@@ -39,6 +39,7 @@ class PromptTable {
   constructor(node) {
     this.node = node;
     this.set = null; // as a file of prompts has it
+    this.last = Promise.resolve(); // what the server was asked last
     this.side = "train";
     this.rows = PAGE;
     this.refresh = h("button", { onclick: () => this.load() });
@@ -66,8 +67,19 @@ class PromptTable {
     return Boolean(widgetOf(this.node, EDITED)?.value);
   }
 
+  // One after the other: of two answers either may come first, and what was refused is no part of
+  // what comes next.
+  inTurn(work) {
+    this.last = this.last.then(work, work);
+    return this.last;
+  }
+
   // From the widgets, by the server: nothing is drawn or trained for it.
-  async load() {
+  load() {
+    return this.inTurn(() => this.loadNow());
+  }
+
+  async loadNow() {
     const source = this.source();
     const linked = linkedOf(this.node, SOURCES) ?? (source && linkedOf(source, CONCEPT));
     const concept = this.concept();
@@ -145,12 +157,15 @@ class PromptTable {
   row(pair) {
     const of = (side) =>
       field(t(`prompts.${side}`), pair[side], (area) => {
-        const before = pair[side];
-        pair[side] = area.value.trim();
+        const after = area.value.trim();
         area.className = "changed";
         this.store(() => {
-          pair[side] = before;
-          area.className = "refused"; // and keeps its text, to be put right
+          const before = pair[side];
+          pair[side] = after;
+          return () => {
+            pair[side] = before;
+            area.className = "refused"; // and keeps its text, to be put right
+          };
         });
       });
     const remove = h("button", {
@@ -164,22 +179,29 @@ class PromptTable {
   }
 
   remove(pair) {
-    const pairs = this.set[this.side];
-    if (pairs.length === 1) {
+    const { side } = this;
+    if (this.set[side].length === 1) {
       this.problem.textContent = t("prompts.last");
       return;
     }
-    const { side } = this;
-    this.set[side] = pairs.filter((other) => other !== pair);
-    this.draw();
     this.store(() => {
-      this.set[side] = pairs;
+      const pairs = this.set[side];
+      this.set[side] = pairs.filter((other) => other !== pair);
       this.draw();
+      return () => {
+        this.set[side] = pairs;
+        this.draw();
+      };
     });
   }
 
+  // Makes a change, which tells how to undo it.
+  store(change) {
+    return this.inTurn(() => this.storeNow(change()));
+  }
+
   // Into the node's input, once the server has found nothing wrong with it.
-  async store(undo) {
+  async storeNow(undo) {
     const concept = this.concept();
     const text = JSON.stringify(this.set);
     try {
@@ -195,9 +217,11 @@ class PromptTable {
   }
 
   startOver() {
-    setWidget(this.node, EDITED, "");
-    this.show(null);
-    this.load();
+    return this.inTurn(() => {
+      setWidget(this.node, EDITED, "");
+      this.show(null);
+      return this.loadNow();
+    });
   }
 }
 
