@@ -17,7 +17,6 @@ from unlearn_core.models.load import load_model
 from .digits import (
     BALANCED,
     METHODS,
-    SEEDS,
     SETTLED_ON,
     TUNED_ON,
     TWO,
@@ -94,8 +93,9 @@ def digit_by_digit(winner: Runs, loser: Runs, name: str) -> list[float]:
 
 def order_of_paper() -> str:
     """The methods that the paper has, too, best first; without the one that forgets nothing."""
-    runs = {m: list(found.values()) for m, found in scored_runs().items() if m in OF_PAPER}
-    missing = [method for method in OF_PAPER if len(runs[method]) < len(DIGITS) * len(SEEDS)]
+    found = {m: runs for m, runs in scored_runs().items() if m in OF_PAPER}
+    runs = {m: list(records.values()) for m, records in found.items()}
+    missing = [m for m in OF_PAPER if {digit for digit, _ in found[m]} < set(DIGITS)]
     if missing:
         return f"The order is to be told when all digits are scored with {', '.join(missing)}."
     lines = []

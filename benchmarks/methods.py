@@ -39,6 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "RG (paper)": PAPER,
     "RG, not diversified": PAPER,
     "RG, empty prompt kept": {**PAPER, "empty_share": 0.1},
+    "RG, stop above": {**PAPER, "objective": "ascent, stop above", "truncation": 1.3},
     "GradDiff": {**PAPER, "method": "GradDiff"},
     "MUNBa": {**PAPER, "objective": RANDOM_LABEL, "method": NASH},
     "NPO": {**PAPER, "objective": "NPO", "method": "GradDiff"},
@@ -59,7 +60,8 @@ CALMED = (
     "ours, not paired",
     "ours, timesteps at random",
 )
-"""What makes the retain gradient calmer, or less calm; no question for the probes."""
+"""What makes the retain gradient calmer, or less calm."""
+UNPROBED = (*CALMED, "RG, stop above")
 ABLATIONS = {
     "ours, step not restricted": OURS,
     "ours, dual cone": OURS,
@@ -67,6 +69,7 @@ ABLATIONS = {
     **dict.fromkeys(CALMED, OURS),
     "RG, not diversified": "RG (paper)",
     "RG, empty prompt kept": "RG (paper)",
+    "RG, stop above": "RG (paper)",
 }
 """Each takes over what the search has chosen for another, to show what a part of that one does."""
 OF_ONE_SEED = (*ABLATIONS, "ours, GradDiff")

@@ -35,7 +35,7 @@ from unlearn_core.probes import PROBES, run_probe
 from unlearn_core.settings import EvaluationSettings, ProbeSettings, UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel
 
-from .methods import ABLATIONS, CALMED, METHODS, OF_ONE_SEED, UNDIVERSIFIED, candidates
+from .methods import ABLATIONS, METHODS, OF_ONE_SEED, UNDIVERSIFIED, UNPROBED, candidates
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
@@ -154,7 +154,7 @@ def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
             PICTURES,
             method not in UNDIVERSIFIED,
             # They take as long as the run itself.
-            probed=seed == SEEDS[0] and method not in CALMED,
+            probed=seed == SEEDS[0] and method not in UNPROBED,
         )
         for concept in concepts
         for seed in seeds_of(method)
