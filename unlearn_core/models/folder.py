@@ -10,14 +10,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..safetensors_file import DTYPES, OnBytes, blocks, read_header, told
-from .denoiser import NoiseSchedule
+from ..safetensors_file import OnBytes, blocks, told
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
+from .folder_parts import (
+    read_component,
+    read_denoiser,
+    read_scheduler,
+    read_vae,
+    read_weights,
+)
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
 from .versions import DTYPE
-from .weights import keep_vectors_exact
 
 SUPPORTED = (
     "a diffusers folder of Stable Diffusion 1.x, 2.x or XL, of DiT, "
@@ -122,70 +127,6 @@ def weights_fingerprint(folder: Path, on_bytes: OnBytes | None = None) -> str:
     return digest.hexdigest()
 
 
-def _component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
-    """One part of a pipeline; whatever the library says of a bad one becomes a ``ModelError``."""
-    files = [file.name for file in (folder / name).glob("*.safetensors*")]
-    if files and all(".fp16." in file for file in files):
-        options["variant"] = "fp16"
-    try:
-        return loader.from_pretrained(
-            folder / name, local_files_only=True, use_safetensors=True, **options
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"model: {folder.name}/{name} cannot be loaded: {error}") from error
-
-
-def _weights(loader: Any, folder: Path, name: str, device: torch.device, **options: Any) -> Any:
-    """A frozen module of a pipeline, with every one of its tensors read from the file: the
-    libraries fill what is missing with random numbers and only warn."""
-    module, info = _component(loader, folder, name, output_loading_info=True, **options)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} the first; "
-            "copy or download it again"
-        )
-    keep_vectors_exact(module)
-    return module.to(device).eval().requires_grad_(False)
-
-
-def _scheduler(folder: Path) -> tuple[NoiseSchedule, dict[str, object]]:
-    from diffusers import DDPMScheduler
-
-    try:
-        scheduler: Any = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-        config = dict(scheduler.config)
-        schedule = NoiseSchedule(scheduler.alphas_cumprod, str(config["prediction_type"]))
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise ModelError(f"model: {folder.name}/scheduler cannot be loaded: {error}") from error
-    return schedule, config
-
-
-def _denoiser(
-    loader: Any, folder: Path, name: str, device: torch.device, *, mixed: bool = False
-) -> Any:
-    dtype = _stored_dtype(folder / name) if mixed else torch.float32
-    options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
-    return _weights(loader, folder, name, device, **options)
-
-
-def _stored_dtype(component: Path) -> torch.dtype:
-    """The dtype of a component's weights on disk, which diffusers does not look at by itself."""
-    for file in sorted(component.glob("*.safetensors")):
-        for entry in read_header(file).tensors.values():
-            if entry.dtype in DTYPES:
-                return DTYPES[entry.dtype]
-    return torch.float32
-
-
-def _vae(folder: Path, device: torch.device) -> Any:
-    """In fp32 always: SDXL's overflows in fp16."""
-    from diffusers import AutoencoderKL
-
-    options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-    return _weights(AutoencoderKL, folder, "vae", device, **options)
-
-
 def _stable_diffusion(
     folder: Path,
     index: dict[str, Any],
@@ -202,24 +143,25 @@ def _stable_diffusion(
 
     is_pair = "text_encoder_2" in index
     mixed = options.is_mixed(is_pair, device)
-    unet = _denoiser(UNet2DConditionModel, folder, "unet", device, mixed=mixed)
+    unet = read_denoiser(UNet2DConditionModel, folder, "unet", device, mixed=mixed)
     if unet.config["in_channels"] != unet.config["out_channels"]:
         raise ModelError(
             f"model: {folder.name!r} is an inpainting or edit model "
             f"({unet.config['in_channels']} input channels), which is not supported"
         )
     text_dtype = {DTYPE: "auto" if mixed else torch.float32}
-    encoder = _weights(CLIPTextModel, folder, "text_encoder", device, **text_dtype)
-    tokenizer = _component(CLIPTokenizer, folder, "tokenizer")
+    encoder = read_weights(CLIPTextModel, folder, "text_encoder", device, **text_dtype)
+    tokenizer = read_component(CLIPTokenizer, folder, "tokenizer")
     first = Clip(encoder, tokenizer)
     text = ClipText((first,))
     if is_pair:
-        second = _weights(
+        second = read_weights(
             CLIPTextModelWithProjection, folder, "text_encoder_2", device, **text_dtype
         )
-        text = ClipPairText((first, Clip(second, _component(CLIPTokenizer, folder, "tokenizer_2"))))
-    vae = _vae(folder, device)
-    schedule, config = _scheduler(folder)
+        tokenizer = read_component(CLIPTokenizer, folder, "tokenizer_2")
+        text = ClipPairText((first, Clip(second, tokenizer)))
+    vae = read_vae(folder, device)
+    schedule, config = read_scheduler(folder)
     size = options.image_size or int(unet.config["sample_size"]) * autoencoder.scale(vae)
     return StableDiffusionHandle(
         info=ModelInfo(
@@ -272,12 +214,12 @@ def _class_conditional(
     from .class_conditional import ClassConditionalHandle
 
     names = _class_names(folder, index)
-    unet = _denoiser(UNet2DModel, folder, "unet", device)
+    unet = read_denoiser(UNet2DModel, folder, "unet", device)
     if not isinstance(unet.config["sample_size"], int):
         raise ModelError(f"model: {folder.name}/unet/config.json must say its sample_size")
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
-    schedule, config = _scheduler(folder)
+    schedule, config = read_scheduler(folder)
     size = _own_size(folder, int(unet.config["sample_size"]), options)
     return ClassConditionalHandle(
         info=ModelInfo(
@@ -310,11 +252,11 @@ def _dit(
     from .class_conditional import DiTHandle
 
     names = _class_names(folder, index)
-    transformer = _denoiser(DiTTransformer2DModel, folder, "transformer", device)
+    transformer = read_denoiser(DiTTransformer2DModel, folder, "transformer", device)
     if transformer.config["num_embeds_ada_norm"] != len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
-    vae = _vae(folder, device)
-    schedule, config = _scheduler(folder)
+    vae = read_vae(folder, device)
+    schedule, config = read_scheduler(folder)
     own = int(transformer.config["sample_size"]) * autoencoder.scale(vae)
     size = _own_size(folder, own, options)
     return DiTHandle(
