@@ -83,24 +83,25 @@ def picture_strip(images: Tensor) -> Image.Image:
 
 
 def loss_chart(reports: Sequence[StepReport]) -> Image.Image:
-    """Forget loss, retain loss and the cosine of the two gradients over the steps."""
+    """Forget loss, retain loss and the cosine of the two gradients over the steps, each on a scale
+    of its own: one loss may be hundreds of times the other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     steps = [report.step for report in reports]
-    figure = Figure(figsize=(7.5, 5.2), dpi=110, layout="constrained")
-    losses, angles = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    losses.plot(steps, [r.forget_loss for r in reports], color="#d1495b", label="forget loss")
-    losses.plot(steps, [r.retain_loss for r in reports], color="#2e86ab", label="retain loss")
-    losses.set_ylabel("loss")
-    losses.legend(frameon=False)
+    figure = Figure(figsize=(7.5, 6), dpi=110, layout="constrained")
+    forget, retain, angles = figure.subplots(3, 1, sharex=True)
+    forget.plot(steps, [r.forget_loss for r in reports], color="#d1495b")
+    forget.set_ylabel("forget loss")
+    retain.plot(steps, [r.retain_loss for r in reports], color="#2e86ab")
+    retain.set_ylabel("retain loss")
     conflicts = ["#d1495b" if r.conflict else "#59a96a" for r in reports]
     angles.bar(steps, [r.cosine for r in reports], color=conflicts, width=0.9)
     angles.axhline(0, color=INK, linewidth=0.8)
     angles.set_ylim(-1, 1)
     angles.set_ylabel("cosine of gradients\n(red: conflict)")
     angles.set_xlabel("step")
-    for axes in (losses, angles):
+    for axes in (forget, retain, angles):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
     buffer = io.BytesIO()

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from ..unlearn import StepReport
 from .figures import Figure
 
-WIDTH, HEIGHT = 720, 240  # of the loss chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 46
+WIDTH, HEIGHT = 720, 300  # of the loss chart, in its own units
+LEFT, RIGHT = 52, 8
+PANELS = {"forget": (10, 120), "retain": (144, 254)}  # each of its own scale: top, bottom
 POINTS = 600  # of a line; more than a screen has room for
-LINES = 4  # of the grid
+LINES = 2  # of a grid
 
 
 def loss_chart(reports: Sequence[StepReport]) -> str:
@@ -21,34 +22,21 @@ def loss_chart(reports: Sequence[StepReport]) -> str:
     if not finite:
         return ""
     shown = finite[:: max(1, len(finite) // POINTS)]
-    values = [v for r in shown for v in (r.forget_loss, r.retain_loss)]
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
     last = max(2, reports[-1].step)
 
     def x(step: int) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (step - 1) / (last - 1)
 
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / span
-
-    parts = []
-    for i in range(LINES + 1):
-        value = low + span * i / LINES
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" '
-            f'y2="{y(value):.1f}"/><text x="{LEFT - 6}" y="{y(value) + 4:.1f}" '
-            f'text-anchor="end">{value:.2g}</text>'
-        )
-    for name in ("retain", "forget"):
-        points = " ".join(f"{x(r.step):.1f},{y(getattr(r, name + '_loss')):.1f}" for r in shown)
-        parts.append(f'<polyline class="{name}" points="{points}"/>')
-    floor = HEIGHT - BOTTOM + 6
+    steps = [x(report.step) for report in shown]
+    parts = [
+        *_panel("forget", steps, [report.forget_loss for report in shown]),
+        *_panel("retain", steps, [report.retain_loss for report in shown]),
+    ]
+    floor = PANELS["retain"][1] + 6
     parts += [
-        f'<line class="conflict" x1="{x(r.step):.1f}" x2="{x(r.step):.1f}" y1="{floor}" '
-        f'y2="{floor + 7}"/>'
-        for r in shown
-        if r.conflict
+        f'<line class="conflict" x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 7}"/>'
+        for at, report in zip(steps, shown, strict=True)
+        if report.conflict
     ]
     for step, anchor in ((1, "start"), (last, "end")):
         parts.append(
@@ -58,6 +46,26 @@ def loss_chart(reports: Sequence[StepReport]) -> str:
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="Forget and retain loss over {last} steps">{"".join(parts)}</svg>'
     )
+
+
+def _panel(name: str, steps: Sequence[float], losses: Sequence[float]) -> list[str]:
+    top, bottom = PANELS[name]
+    low, high = min(losses), max(losses)
+    span = (high - low) or 1.0
+
+    def y(value: float) -> float:
+        return bottom - (bottom - top) * (value - low) / span
+
+    parts = []
+    for i in range(LINES + 1):
+        value = low + span * i / LINES
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" '
+            f'y2="{y(value):.1f}"/><text x="{LEFT - 6}" y="{y(value) + 4:.1f}" '
+            f'text-anchor="end">{value:.2g}</text>'
+        )
+    points = " ".join(f"{x:.1f},{y(loss):.1f}" for x, loss in zip(steps, losses, strict=True))
+    return [*parts, f'<polyline class="{name}" points="{points}"/>']
 
 
 def interval_bar(figure: Figure) -> str:
