@@ -17,7 +17,7 @@ from ..unlearn_core.dataset import LatentCache
 from ..unlearn_core.evaluation.evaluators import find_scorer
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.neighbours import with_neighbours
-from ..unlearn_core.prompt_files import read_prompt_file, read_prompts, write_prompts
+from ..unlearn_core.prompt_files import read_prompt_file, write_prompts
 from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, together
 from ..unlearn_core.propose import ATTEMPTS, Proposer, extended
 from ..unlearn_core.settings import GenerationSettings
@@ -31,7 +31,6 @@ from .progress import Phases, obey_cancel
 from .prompt_inputs import NO_FILE, advanced_inputs, main_inputs
 from .prompt_table import as_table, grid, read_edited
 
-ANY_CONCEPT = ForgetConcept("«concept»")  # stands for the linked one; no template holds this word
 AT_ONCE = 2  # candidates drawn: as many as fit wherever the model itself fits
 
 
@@ -71,40 +70,10 @@ class DiversifyPrompts(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        templates: str | None,
-        dimensions: str | None,
-        preset: str | None,
-        prompts_file: str | None,
-        language_model: str | None,
-        save_as: str | None,
-        edited_prompts: str | None,
-        test_share: float | None,
-        seed: int | None,
-    ) -> bool | str:
+    def validate_inputs(cls, save_as: str | None) -> bool | str:
+        """The words are checked when the node runs, which is at once: ComfyUI repeats what is said
+        here for each input that is looked at, and a person would read it nine times."""
         try:
-            if language_model not in (None, NO_FILE):
-                language_model_path(language_model)
-            if edited_prompts:
-                read_prompts(edited_prompts)
-            elif prompts_file not in (None, NO_FILE):
-                prompts_path(prompts_file)
-            elif (  # None: comes along a link, known only when the node runs
-                templates is not None
-                and dimensions is not None
-                and preset is not None
-                and test_share is not None
-                and seed is not None
-            ):
-                diversify(
-                    ANY_CONCEPT,
-                    *grid(preset, templates, dimensions),
-                    train_count=1,
-                    test_count=1,
-                    test_share=test_share,
-                    seed=seed,
-                )
             if save_as:
                 check_name(save_as, "save_as")
         except ValueError as error:
@@ -151,6 +120,16 @@ class DiversifyPrompts(io.ComfyNode):
             pairs = read_prompt_file(prompts_path(prompts_file), concept)
         else:
             wordings, words = grid(preset, templates, dimensions)
+            # What is wrong with the words is told before any model writes or draws.
+            diversify(
+                concept,
+                wordings,
+                words,
+                train_count=1,
+                test_count=1,
+                test_share=test_share,
+                seed=seed,
+            )
             if language_model != NO_FILE:
                 words = _proposed(language_model, words, proposals, concept, seed)
             if neighbours:

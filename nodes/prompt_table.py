@@ -52,7 +52,7 @@ def read_edited(text: str, concept: ForgetConcept) -> PromptPairs:
         ValueError: what is no set of prompts, or one for another concept.
     """
     pairs = read_prompts(text)
-    require_concept(pairs, concept, "the edited table")
+    require_concept(pairs, concept, "the edited table", "press Start over above it")
     return pairs
 
 

@@ -40,8 +40,8 @@ class Bars:
             self.phase, self.bar = phase, tqdm(total=total, desc=f"{phase:<14}", file=sys.stderr)
         if report is not None:
             self.bar.set_postfix(
-                forget=f"{report.forget_loss:.3f}",
-                retain=f"{report.retain_loss:.3f}",
+                forget=f"{report.forget_loss:.2g}",
+                retain=f"{report.retain_loss:.2g}",
                 cosine=f"{report.cosine:+.2f}",
                 refresh=False,
             )

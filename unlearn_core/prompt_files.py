@@ -43,7 +43,9 @@ def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
     return pairs
 
 
-def require_concept(pairs: PromptPairs, concept: ForgetConcept, where: str) -> None:
+def require_concept(
+    pairs: PromptPairs, concept: ForgetConcept, where: str, cure: str = "choose other prompts"
+) -> None:
     """Refuse prompts that were made for another concept. They may know more synonyms and
     replacements than ``concept``: neighbours that were found when they were made, or what somebody
     has found out who shares them.
@@ -56,7 +58,7 @@ def require_concept(pairs: PromptPairs, concept: ForgetConcept, where: str) -> N
         if given != wanted:
             raise ValueError(
                 f"prompts: {where} was made for another concept: its {name} is {given!r} "
-                f"and not {wanted!r}; choose other prompts or change the concept"
+                f"and not {wanted!r}; {cure}, or change the concept back"
             )
     for name in ("synonyms", "replacements"):
         known = getattr(pairs.concept, name)
@@ -125,9 +127,15 @@ def _pairs(content: dict[str, Any], name: str, concept: ForgetConcept) -> tuple[
             },
         )
         if not concept.is_mentioned_in(pair.forget):
-            raise ValueError(f"prompts: {where}.forget does not mention {concept.name!r}")
+            raise ValueError(
+                f"prompts: {where}.forget does not mention {concept.name!r}, got {forget!r:.200}: "
+                "put it in, or take the pair out"
+            )
         if concept.is_mentioned_in(pair.retain):
-            raise ValueError(f"prompts: {where}.retain is to be kept but has {concept.name!r}")
+            raise ValueError(
+                f"prompts: {where}.retain is to be kept but has {concept.name!r}, "
+                f"got {retain!r:.200}: take it out, or the pair"
+            )
         pairs.append(pair)
     return tuple(pairs)
 

@@ -222,8 +222,11 @@ def read_settings(file: str | Path) -> JobSettings:
         for name, kind in sections.items()
         if name in content
     }
-    if not isinstance(content["model"], str):
-        raise ValueError(f"model must be the path of a model, got {content['model']!r}")
+    if not isinstance(content["model"], str) or not content["model"].strip():
+        raise ValueError(
+            f"model must be the path of a model, from the settings file's folder or whole, got "
+            f"{content['model']!r}"
+        )
     evaluation = content.get("evaluation", {})
     _check_fields("evaluation", evaluation, EvaluationSettings)
     evaluation = dict(evaluation)

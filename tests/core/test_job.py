@@ -457,7 +457,7 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
         ("concept", "name", 5, "concept must be a word, got 5"),
-        (None, "model", 5, "model must be the path of a model, got 5"),
+        (None, "model", 5, "model must be the path of a model, from"),
         (None, "evaluation", 5, "evaluation: wanted an object, got int"),
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
         ("evaluation", "probes", "hard", "probes must be one of 'none', 'wordings', 'all'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,6 @@ def test_words_are_read_without_gaps_and_doubles() -> None:
         ({"templates": "a {object} on paper"}, "put {concept} where it belongs"),
         ({"templates": "a cat in ink style"}, "the concept is not in 'a cat in ink style'"),
         ({"dimensions": "object: cat, dog", "templates": " \n"}, "which is no dimension"),
-        ({"save_as": "../prompts"}, "save_as must not contain '/'"),
-        ({"prompts_file": "../../secret.json"}, "prompts_file"),
-        ({"prompts_file": "/etc/passwd"}, "prompts_file"),
-        ({"prompts_file": "nothing.json"}, "prompts_file"),
         ({"templates": "{concept} {smell}"}, "'smell', which is no dimension"),
         ({"templates": "{concept} {"}, "unpaired brace"),
         ({"templates": "{concept} {object:>999999999}"}, "nothing may follow the name"),
@@ -61,9 +58,34 @@ def test_words_are_read_without_gaps_and_doubles() -> None:
     ],
 )
 def test_bad_prompts(widgets: dict[str, str], said: str) -> None:
-    answers = refusals("UnlearnDiversifyPrompts", **widgets)
-    assert answers
-    assert all(said in answer for answer in answers)
+    """Told once, by the node, before a model is asked for anything."""
+    assert refusals("UnlearnDiversifyPrompts", **widgets) == []
+    (concept,) = node_result("UnlearnForgetConcept")
+    costly = {"neighbours": 1, "candidates": "chalk", "model": object()}
+    with pytest.raises(ValueError, match=re.escape(said)):
+        run_node("UnlearnDiversifyPrompts", concept=concept, **costly, **widgets)
+
+
+def test_a_name_that_cannot_be_saved_under_is_refused_in_one_line() -> None:
+    (answer,) = refusals("UnlearnDiversifyPrompts", save_as="../prompts")
+    assert "save_as must not contain '/'" in answer
+
+
+@pytest.mark.parametrize(
+    ("widget", "value", "said"),
+    [
+        ("preset", "planet", "preset must be one of demo, style, object"),
+        ("prompts_file", "../../secret.json", "prompts_file: .* not in ComfyUI's input folder"),
+        ("prompts_file", "/etc/passwd", "prompts_file: .* not in ComfyUI's input folder"),
+        ("prompts_file", "nothing.json", "prompts_file: .* not in ComfyUI's input folder"),
+        ("language_model", "../tiny", "language_model: .* not in ComfyUI's models/LLM folder"),
+    ],
+)
+def test_what_is_not_offered_is_refused(widget: str, value: str, said: str) -> None:
+    """Of a V3 node ComfyUI 0.3 does not look whether a value is in the list."""
+    (concept,) = node_result("UnlearnForgetConcept")
+    with pytest.raises(ValueError, match=said):
+        run_node("UnlearnDiversifyPrompts", concept=concept, **{widget: value})
 
 
 @pytest.mark.parametrize(

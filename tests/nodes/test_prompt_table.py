@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .pack import call, defaults, node_result, refusals, run_node, shown_by
+from .pack import call, defaults, node_result, run_node, shown_by
 
 # isort: split
 import folder_paths
@@ -57,7 +57,6 @@ def edited() -> dict[str, Any]:
 def test_what_was_edited_takes_the_place_of_the_words() -> None:
     text = json.dumps(edited())
     assert table(edited_prompts=text) == (200, edited())
-    assert refusals(NODE, edited_prompts=text, templates="no braces at all") == []
     pairs = node_result(NODE, concept=concept(), edited_prompts=text, templates="no")[0]
     assert (pairs.train[0].forget, pairs.train[0].retain) == ("an ink whale", "a plain whale")
     assert (len(pairs.train), len(pairs.test)) == (3, 1)
@@ -82,7 +81,8 @@ def test_an_edit_that_makes_no_sense_is_answered(side: str, prompt: str, words: 
     status, answer = table(edited_prompts=json.dumps(content))
     assert status == 400
     assert words in answer["error"]
-    assert any(words in refusal for refusal in refusals(NODE, edited_prompts=json.dumps(content)))
+    with pytest.raises(ValueError, match=words):
+        run_node(NODE, concept=concept(), edited_prompts=json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,6 @@ def test_of_two_concepts_the_table_shows_its_own() -> None:
 )
 def test_a_stranger_s_words_do_not_eat_the_memory(widgets: dict[str, str], words: str) -> None:
     widgets = {"templates": "{concept}", **widgets}
-    assert any(words in refusal for refusal in refusals(NODE, **widgets))
     with pytest.raises(ValueError, match=words):
         run_node(NODE, concept=concept(), **widgets)
 

@@ -11,7 +11,7 @@ import folder_paths
 import pytest
 
 from ..core.tiny_models import write_language_model
-from .pack import NODES, ROOT, node_result, pack_module, refusals, run_node, schema_inputs, shown_by
+from .pack import NODES, ROOT, node_result, pack_module, run_node, schema_inputs, shown_by
 
 NODE = "UnlearnDiversifyPrompts"
 FEW = {"train_count": 8, "test_count": 2}
@@ -88,12 +88,6 @@ def test_an_edited_file_is_another_input(folders: Path) -> None:
     assert fingerprint(prompts_file="none") == fingerprint(prompts_file="none")
 
 
-def test_an_unknown_preset_is_answered_with_those_there_are() -> None:
-    answers = refusals(NODE, preset="planet")
-    assert answers
-    assert all("preset must be one of demo, style, object" in answer for answer in answers)
-
-
 def test_a_file_that_is_no_prompt_set_is_refused(folders: Path) -> None:
     (folders / "input" / "shared.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="prompts: wanted a file"):
@@ -164,10 +158,9 @@ def test_another_seed_may_cure_a_split(folders: Path) -> None:
         "templates": "a {object} beside a {beside} in {concept}",
         "dimensions": "object: cat, dog, fish, bird\nbeside: cat, dog",
     }
-    refused = [bool(refusals(NODE, seed=seed, **widgets)) for seed in range(4)]
-    assert True in refused
-    assert False in refused
-    assert "test_share must be between" in refusals(NODE, test_share=1.5, **widgets)[0]
+    with pytest.raises(ValueError, match="or another seed"):
+        run_node(NODE, concept=concept(), seed=0, **widgets)
+    run_node(NODE, concept=concept(), seed=1, **widgets)
 
 
 def test_what_is_hidden_is_not_offered(folders: Path) -> None:
@@ -214,6 +207,5 @@ def test_a_language_model_proposes_values(folders: Path, monkeypatch: pytest.Mon
     assert pairs.dimensions["thing"][:4] == ("boat", "owl", "shed", "road")
     assert len(pairs.dimensions["thing"]) <= 6
     (folders / "LLM" / "tiny" / "config.json").unlink()
-    answers = refusals(NODE, language_model="tiny")
-    assert all("language_model: 'tiny' is not in ComfyUI's models/LLM" in a for a in answers)
-    assert all("language_model" in a for a in refusals(NODE, language_model="../tiny"))
+    with pytest.raises(ValueError, match="language_model: 'tiny' is not in ComfyUI's models/LLM"):
+        run_node(NODE, concept=concept(), language_model="tiny")

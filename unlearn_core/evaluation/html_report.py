@@ -103,8 +103,8 @@ def _group(group: Group) -> str:
     size = "small" if group.pairs[0].before.shape[1] < PNG_EDGE else "large"
     return (
         f'<section><div class="group-head"><h2>{escape(group.title)}</h2>'
-        f'<span class="note">{count}</span><label class="all">after '
-        '<input type="range" value="50"> before</label></div>'
+        f'<span class="note">{count}</span><label class="all">all at once '
+        '<input type="range" value="50"></label></div>'
         f'<ul class="pairs {size}">{"".join(_pair(group.key, pair) for pair in group.pairs)}</ul>'
         "</section>"
     )
