@@ -18,7 +18,7 @@ from ..unlearn_core.evaluation.evaluators import find_scorer
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.neighbours import with_neighbours
 from ..unlearn_core.prompt_files import read_prompt_file, write_prompts
-from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, together
+from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, repetition, together
 from ..unlearn_core.propose import ATTEMPTS, Proposer, extended
 from ..unlearn_core.settings import GenerationSettings
 from . import sockets
@@ -218,4 +218,6 @@ def readable(pairs: PromptPairs) -> str:
 
 
 def _section(title: str, pairs: Sequence[PromptPair]) -> str:
-    return "\n".join([title, *(f"{pair.forget}\n  → {pair.retain}" for pair in pairs)])
+    repeated = repetition(pairs)
+    heading = f"{title}: {repeated}" if repeated else title
+    return "\n".join([heading, *(f"{pair.forget}\n  → {pair.retain}" for pair in pairs)])

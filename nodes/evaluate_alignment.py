@@ -55,7 +55,8 @@ class EvaluateAlignment(io.ComfyNode):
     def validate_inputs(
         cls, scorer: str | None, probes: str | None, report_name: str | None
     ) -> bool | str:
-        """Now rather than after the minutes that unlearning takes."""
+        """Now rather than after the minutes that unlearning takes; the lists, too, at which ComfyUI
+        itself does not look."""
         try:
             if scorer is not None:  # None comes along a link, known only when the node runs
                 scorer_path(scorer)

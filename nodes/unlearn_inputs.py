@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..unlearn_core.objectives import OBJECTIVES, RETAIN_OBJECTIVES
 from ..unlearn_core.parameters import SCOPES
 from ..unlearn_core.schedules import SCHEDULES
-from ..unlearn_core.settings import METHODS, GenerationSettings, UnlearnSettings
+from ..unlearn_core.settings import METHODS, MOST_STEPS, GenerationSettings, UnlearnSettings
 from . import sockets
 
 DEFAULT = UnlearnSettings()
@@ -45,7 +45,7 @@ def main_inputs() -> list[io.Input]:
             "steps",
             default=DEFAULT.steps,
             min=1,
-            max=100_000,
+            max=MOST_STEPS,
             tooltip=f"Steps of unlearning, {DEFAULT.steps} by default. More forgets more surely, "
             "takes longer, and in the end wears the rest of the model down.",
         ),
@@ -74,7 +74,7 @@ def main_inputs() -> list[io.Input]:
             "preview_every",
             default=PREVIEW_EVERY,
             min=0,
-            max=100_000,
+            max=MOST_STEPS,
             tooltip=f"Draw a few fixed prompts every so many steps, {PREVIEW_EVERY} by default, so "
             "that you see the model forget. Each preview takes a little time; 0 draws none on the "
             "way.",
@@ -252,7 +252,7 @@ def advanced_inputs() -> list[io.Input]:
             "keep_step",
             default=0,
             min=0,
-            max=100_000,
+            max=MOST_STEPS,
             tooltip="Give the model as it was after this step; 0, the default, for the last one. "
             "The panel sets it when you stop a run or go back to an earlier picture, so that the "
             "workflow tells what you kept.",

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from .dataset import LatentCache
 from .evaluation.report import report_json, summary, table
-from .job import SAVE_AS, Job
+from .job import SAVE_AS, TENSORS, Job
 from .prompt_files import write_prompts
+from .prompts import repetition
 from .propose import Proposer, extended
 from .settings_file import JobSettings, read_settings
 from .unlearn import StepReport
@@ -124,6 +125,9 @@ def run(options: argparse.Namespace) -> None:
         _check_device(options.device)
     if options.stage == "prompts":
         pairs = settings.pairs()
+        for part, split in itertools.product(pairs.each, ("train", "test")):
+            if told := repetition(getattr(part, split)):
+                sys.stderr.write(f"{part.concept.name}, {split}: {told}\n")
         if settings.wants_neighbours:
             sys.stderr.write(
                 "neighbours: `unlearn` finds and adds them, for it loads the model, and leaves the "
@@ -144,6 +148,8 @@ def run(options: argparse.Namespace) -> None:
     if options.stage == "propose":
         propose(settings, options)
         return
+    if options.stage in ("evaluate", "save") and not (options.out / TENSORS).exists():
+        raise ValueError(f"out: no unlearned model in {str(options.out)!r}; run `unlearn` first")
     bars = Bars()
     job = Job(
         settings,

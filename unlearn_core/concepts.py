@@ -20,7 +20,8 @@ def require_words(field: str, value: object) -> None:
         ValueError: naming the field.
     """
     if not isinstance(value, (tuple, list)) or not all(isinstance(word, str) for word in value):
-        raise ValueError(f"{field} must be a list of texts, got {value!r:.80}")
+        example = '["cat", "dog"]'
+        raise ValueError(f"{field} must be a list of texts such as {example}, got {value!r:.80}")
 
 
 VOWEL = re.compile(
@@ -88,7 +89,8 @@ class ForgetConcept:
         clash = [word for word in self.replacements if self.is_mentioned_in(word)]
         if clash:
             raise ValueError(
-                f"replacements must not contain the concept itself, got {clash[0]!r}: remove it"
+                f"replacements: {clash[0]!r} is or holds one of the concept's own words "
+                f"({', '.join(self.words)}); take it out, or that word"
             )
 
     @property

@@ -101,8 +101,8 @@ def with_captions(
             caption = _read_caption(file)
         caption = caption or (lines[0] if lines else None)
         if caption is None:
-            missing = f"{file.name!r} is not there; add it, or" if file else f"none for {name!r};"
-            raise ValueError(f"captions: {missing} write captions here")
+            cure = f"add {file.name!r} beside it, or write" if file else "write"
+            raise ValueError(f"captions: {name!r} has none: {cure} one here, for it or for all")
         found.append(caption)
     return tuple(found)
 

@@ -60,6 +60,17 @@ class PromptPairs:
         return (self, *self.also)
 
 
+def repetition(pairs: Sequence[PromptPair]) -> str:
+    """What to tell of pairs that are there more than once; empty where all differ."""
+    different = len({(pair.forget, pair.retain) for pair in pairs})
+    if different == len(pairs):
+        return ""
+    return (
+        f"only {different} of the {len(pairs)} pairs differ, the others repeat them; further "
+        "wordings or values make more"
+    )
+
+
 def together(first: PromptPairs, second: PromptPairs) -> PromptPairs:
     """The prompts of a run that forgets the concepts of both.
 
@@ -194,7 +205,8 @@ def _check(
         if unknown:
             raise ValueError(
                 f"templates: {template!r} uses {sorted(unknown)[0]!r}, "
-                f"which is no dimension ({', '.join(dimensions) or 'none given'})"
+                f"which is no dimension ({', '.join(dimensions) or 'none given'}); "
+                "give it values there, or change the template"
             )
     if not dimensions:
         raise ValueError("dimensions: none given, write one such as 'object: cat, dog, house'")

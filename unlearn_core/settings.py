@@ -19,6 +19,7 @@ METHODS: tuple[str, ...] = (*RULES, UCE)
 PROBE_CHOICES: tuple[str, ...] = ("none", "wordings", "all")
 """No probe; other wordings; these and those that train."""
 
+MOST_STEPS = 100_000
 LARGEST_SAMPLING = 1000  # steps: as many timesteps as the models were trained with
 LARGEST_SEED = 2**63  # torch takes seeds below 2**64, and each picture adds one
 
@@ -149,12 +150,14 @@ class UnlearnSettings:
             ("schedule", SCHEDULES),
         ):
             _choice(field, getattr(self, field), known)
-        for field in ("steps", "batch_size", "lora_rank"):
+        _whole("steps", self.steps, 1, MOST_STEPS)
+        for field in ("batch_size", "lora_rank"):
             _whole(field, getattr(self, field), 1)
         _whole("retain_batch_factor", self.retain_batch_factor, 0)
         _whole("seed", self.seed, 0, LARGEST_SEED)
         for field in ("learning_rate", "truncation", "lora_alpha", "npo_beta"):
             _positive(field, getattr(self, field))
+        _require(self.learning_rate <= 1, "learning_rate", self.learning_rate, "1 or less")
         for field in ("retain_weight", "negative_guidance", "weight_decay"):
             value = getattr(self, field)
             _require(0 <= _number(field, value) < math.inf, field, value, "0 or more")

@@ -18,7 +18,14 @@ from .prompt_files import read_prompt_file
 from .prompts import PromptPairs, diversify, together
 from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
 
-COUNTS = ("train_count", "test_count", "invented_names", "gibberish_names", "neighbours", "seed")
+COUNTS = {  # field -> the least it may be
+    "train_count": 1,
+    "test_count": 1,
+    "invented_names": 0,
+    "gibberish_names": 0,
+    "neighbours": 0,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,10 @@ class PromptSettings:
             raise ValueError(f"dimensions must be an object, got {self.dimensions!r:.80}")
         for name, values in self.dimensions.items():
             require_words(f"dimensions.{name}", values)
-        for name in COUNTS:
+        for name, least in COUNTS.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
         if not isinstance(self.test_share, (int, float)) or isinstance(self.test_share, bool):
             raise ValueError(f"test_share must be a number, got {self.test_share!r}")
         if self.file is not None and not isinstance(self.file, (str, Path)):

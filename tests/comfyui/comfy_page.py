@@ -92,6 +92,19 @@ class ComfyPage:
             [node_type, name],
         )
 
+    def set_widget(self, node_type: str, name: str, value: object) -> None:
+        """As if a person had written it, of which the page tells its extensions."""
+        self.page.evaluate(
+            """([type, name, value]) => {
+              const node = app.graph._nodes.find((node) => node.type === type);
+              const widget = node.widgets.find((widget) => widget.name === name);
+              widget.value = value;
+              widget.callback?.(value);
+              app.extensionManager.workflow.activeWorkflow.changeTracker.checkState();
+            }""",
+            [node_type, name, value],
+        )
+
     def look_at(self, node_type: str, scale: float) -> None:
         """Bring a node to the upper left of the view."""
         self.page.evaluate(

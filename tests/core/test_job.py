@@ -429,15 +429,26 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
     assert not (settings.parent / "cache").exists()
 
 
+def test_prompts_tells_of_words_that_make_too_few(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["prompts"]["test_count"] = 500
+    assert run("prompts", write(content, tmp_path)) == 0
+    told = capsys.readouterr().err
+    assert re.search(r"^ink, test: only \d+ of the 500 pairs differ, ", told, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("section", "field", "value", "message"),
     [
         ("unlearn", "steps", 0, "steps must be 1 or more, got 0"),
+        ("unlearn", "steps", 10**9, "steps must be 100000 or less, got 1000000000"),
+        ("unlearn", "learning_rate", 5, "learning_rate must be 1 or less, got 5"),
         ("unlearn", "method", "magic", "method must be one of"),
         ("unlearn", "stepz", 1, "no field 'stepz'"),
         ("concept", "name", " ", "concept must name what to forget"),
         ("prompts", "templates", ["a cat"], "the concept is not in"),
-        ("prompts", "train_count", 0, "train_count must be 1 or more"),
+        ("prompts", "train_count", 0, "train_count must be a whole number, 1 or more, got 0"),
         ("prompts", "train_count", "240", "train_count must be a whole number"),
         ("prompts", "templates", "a {concept}", "templates must be a list of texts"),
         ("prompts", "dimensions", {"object": "cat, dog"}, "dimensions.object must be a list"),
@@ -500,8 +511,12 @@ def test_missing_fields_and_files_are_named(
 def test_evaluate_without_unlearn_says_what_is_missing(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("evaluate", settings) == 2
-    assert "out: no unlearned model" in capsys.readouterr().err
+    for stage in ("evaluate", "save"):
+        assert run(stage, settings) == 2
+        told = capsys.readouterr().err
+        assert "out: no unlearned model" in told
+        assert "run `unlearn` first" in told
+        assert "loading" not in told  # at once
 
 
 def pictures(folder: Path, count: int) -> Path:
@@ -530,7 +545,7 @@ def test_own_pictures_take_the_place_of_drawn_ones(content: Content, tmp_path: P
         (
             "retain_pictures",
             {"folder": "mine"},
-            r"retain_pictures\.captions: '0\.txt' is not there",
+            r"retain_pictures\.captions: '0\.png' has none: add '0\.txt'",
         ),
         ("forget_pictures", {"folder": "mine", "captions": "a cat"}, "'a cat' does not mention"),
         ("retain_pictures", {"folder": "mine", "captions": "ink"}, "'ink' is to be kept but"),

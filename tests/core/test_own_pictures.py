@@ -197,7 +197,7 @@ def test_a_line_with_a_name_is_of_that_picture_whatever_else_is_there(tmp_path: 
     assert with_captions(names, "b.png: mine\n1\n2\n3", beside) == ("1", "mine", "3")
     with pytest.raises(ValueError, match="captions: there is no picture 'd.png'; take that line"):
         with_captions(names, "all\nd.png: of another folder", beside)
-    with pytest.raises(ValueError, match="captions: 'a.txt' is not there"):
+    with pytest.raises(ValueError, match="captions: 'a.png' has none: add 'a.txt'"):
         with_captions(names, "c.png: mine", beside)
     assert with_captions(("1", "2"), "2: mine\nall") == ("all", "mine")
     for empty in ("a.png:", "a.png: "):
@@ -222,7 +222,7 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     edited = ("a grey thing", "a scarlet thing", "a black thing")
     assert read(tmp_path, "\n".join(edited))[1] == edited
     assert images[1][0].min() == 255
-    with pytest.raises(ValueError, match=r"captions: 'a.txt' is not there"):
+    with pytest.raises(ValueError, match=r"captions: 'a.JPG' has none: add 'a.txt'"):
         read(tmp_path, "")
     (tmp_path / "b.txt").write_text(" \n")
     with pytest.raises(ValueError, match=r"captions: 'b.txt' is empty"):

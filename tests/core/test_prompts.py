@@ -18,6 +18,7 @@ from unlearn_core.prompts import (
     PromptPairs,
     diversify,
     parse_dimensions,
+    repetition,
     split_values,
 )
 
@@ -37,6 +38,13 @@ vocabulary = st.lists(
 grids = st.dictionaries(
     st.sampled_from(["object", "place", "mood", "time"]), vocabulary, min_size=1, max_size=3
 ).map(lambda grid: {name: [f"{name[0]}{value}" for value in grid[name]] for name in grid})
+
+
+def test_pairs_that_repeat_are_told() -> None:
+    asked = {"train_count": 4, "test_count": 9, "test_share": 0.01}  # 1 × 1 words to test with
+    pairs = diversify(ForgetConcept("ink"), ["{concept} {object} {place}"], DIMENSIONS, **asked)
+    assert repetition(pairs.train) == ""
+    assert repetition(pairs.test).startswith("only 1 of the 9 pairs differ")
 
 
 @st.composite

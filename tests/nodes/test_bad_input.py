@@ -28,7 +28,7 @@ def test_empty_concept(concept: str) -> None:
 
 
 def test_concept_among_its_replacements() -> None:
-    with pytest.raises(ValueError, match="replacements must not contain the concept.*'ink'"):
+    with pytest.raises(ValueError, match="replacements: 'ink' is or holds one of"):
         run_node("UnlearnForgetConcept", replacements="noto, ink")
 
 

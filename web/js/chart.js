@@ -4,8 +4,9 @@ import { h, svg } from "./dom.js";
 import { figure, t } from "./words.js";
 
 const HEIGHT = 150;
-const LOSSES = { top: 8, bottom: 96 };
-const ANGLES = { top: 106, bottom: 142 };
+const LOSSES = { top: 8, bottom: 86 };
+const ANGLES = { top: 96, bottom: 132 };
+const STEPS = 146; // foot of the labels along the steps
 const SIDE = 44; // at either end, for the labels
 
 const STEP = 0;
@@ -125,6 +126,8 @@ export class LossChart {
       ...ends,
       label("+1", SIDE - 4, ANGLES.top + 8, "end", ""),
       label("−1", SIDE - 4, ANGLES.bottom, "end", ""),
+      label(t("chart.step", { step: 0 }), SIDE, STEPS, "start", ""),
+      label(t("chart.step", { step: this.total }), right, STEPS, "end", ""),
     );
     this.point(null);
   }

@@ -6,6 +6,7 @@ import { app } from "../../../scripts/app.js";
 
 import { LossChart } from "./chart.js";
 import { addPanel, h, setWidget, widgetOf } from "./dom.js";
+import { markEarlier } from "./earlier.js";
 import { ask, tell, viewOf } from "./server.js";
 import { duration, t } from "./words.js";
 
@@ -97,7 +98,7 @@ class LivePanel {
     const early = run.state === "cancelled" && steps === 0;
     this.phase.textContent =
       running && run.phase
-        ? t(`phase.${run.phase}`, run)
+        ? t(run.phase === "unlearning" && run.of < run.total ? "phase.short" : `phase.${run.phase}`, run)
         : running
           ? t("phase.first look")
           : t(early ? "state.cancelled early" : `state.${run.state}`, { ...run, steps });
@@ -235,6 +236,7 @@ export function followRuns(find) {
     const node = isOfThisGraph(detail) ? find(detail.node) : null;
     if (!node) return;
     showRun(node, detail);
+    markEarlier(node);
     // The workflow is to say what was kept, so that somebody else comes to the same.
     if (detail.state === "kept") setWidget(node, "keep_step", detail.result);
   });

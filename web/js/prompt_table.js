@@ -1,6 +1,8 @@
 // The table on Diversify Retain Prompts: the pairs of prompts, to see and to edit before anything is
 // drawn. What was edited is kept in the node's own input, and so in the workflow.
 
+import { api } from "../../../scripts/api.js";
+
 import { addPanel, h, hideWidget, setWidget, widgetOf } from "./dom.js";
 import { tell } from "./server.js";
 import { PAGE, field, table } from "./table.js";
@@ -39,6 +41,7 @@ class PromptTable {
   constructor(node) {
     this.node = node;
     this.set = null; // as a file of prompts has it
+    this.words = null; // of the widgets when the set was made of them
     this.last = Promise.resolve(); // what the server was asked last
     this.side = "train";
     this.rows = PAGE;
@@ -58,7 +61,10 @@ class PromptTable {
       this.empty,
       this.place,
     );
-    addPanel(node, NAME, element, { min: 240 });
+    const follow = () => this.follow();
+    api.addEventListener("graphChanged", follow);
+    const removed = () => api.removeEventListener("graphChanged", follow);
+    addPanel(node, NAME, element, { min: 240, removed });
     hide(widgetOf(node, EDITED));
     this.draw();
   }
@@ -67,8 +73,7 @@ class PromptTable {
     return Boolean(widgetOf(this.node, EDITED)?.value);
   }
 
-  // One after the other: of two answers either may come first, and what was refused is no part of
-  // what comes next.
+  // One after the other: of two answers either may come first.
   inTurn(work) {
     this.last = this.last.then(work, work);
     return this.last;
@@ -80,6 +85,7 @@ class PromptTable {
   }
 
   async loadNow() {
+    this.words = this.wordsNow();
     const source = this.source();
     const linked = linkedOf(this.node, SOURCES) ?? (source && linkedOf(source, CONCEPT));
     const concept = this.concept();
@@ -93,6 +99,16 @@ class PromptTable {
     } catch (error) {
       this.problem.textContent = error.message;
     }
+  }
+
+  // A table that is shown tells of the words as they stand, what is wrong with them included.
+  follow() {
+    if (this.set && !this.edited && this.wordsNow() !== this.words) this.load();
+  }
+
+  wordsNow() {
+    const source = this.source();
+    return JSON.stringify([valuesOf(this.node, SOURCES), source && valuesOf(source, CONCEPT)]);
   }
 
   // The linked Define Forget Concept.
@@ -115,6 +131,7 @@ class PromptTable {
 
   show(set) {
     this.set = set;
+    this.words = this.wordsNow();
     this.problem.textContent = "";
     this.draw();
   }
@@ -135,7 +152,7 @@ class PromptTable {
   tab(side) {
     const tab = h("button", {
       role: "tab",
-      textContent: t(`prompts.${side}`, { n: this.set[side].length }),
+      textContent: t(`prompts.${side}`, { n: this.set[side].length }) + this.repeats(side),
       onclick: () => {
         Object.assign(this, { side, rows: PAGE });
         this.draw();
@@ -143,6 +160,13 @@ class PromptTable {
     });
     tab.setAttribute("aria-selected", side === this.side);
     return tab;
+  }
+
+  // Words that make fewer pairs than were asked for.
+  repeats(side) {
+    const pairs = this.set[side];
+    const n = new Set(pairs.map(({ forget, retain }) => JSON.stringify([forget, retain]))).size;
+    return n < pairs.length ? t("prompts.different", { n }) : "";
   }
 
   table() {
@@ -157,16 +181,9 @@ class PromptTable {
   row(pair) {
     const of = (side) =>
       field(t(`prompts.${side}`), pair[side], (area) => {
-        const after = area.value.trim();
+        pair[side] = area.value.trim();
         area.className = "changed";
-        this.store(() => {
-          const before = pair[side];
-          pair[side] = after;
-          return () => {
-            pair[side] = before;
-            area.className = "refused"; // and keeps its text, to be put right
-          };
-        });
+        this.store();
       });
     const remove = h("button", {
       textContent: "×",
@@ -184,34 +201,25 @@ class PromptTable {
       this.problem.textContent = t("prompts.last");
       return;
     }
-    this.store(() => {
-      const pairs = this.set[side];
-      this.set[side] = pairs.filter((other) => other !== pair);
-      this.draw();
-      return () => {
-        this.set[side] = pairs;
-        this.draw();
-      };
-    });
+    this.set[side] = this.set[side].filter((other) => other !== pair);
+    this.draw();
+    this.store();
   }
 
-  // Makes a change, which tells how to undo it.
-  store(change) {
-    return this.inTurn(() => this.storeNow(change()));
+  // Into the node's input, also what is wrong: Run is to refuse it, and not to go on without it.
+  store() {
+    setWidget(this.node, EDITED, JSON.stringify(this.set));
+    this.tellEdited(); // the rows stay: somebody may be writing in the next one by now
+    return this.inTurn(() => this.check());
   }
 
-  // Into the node's input, once the server has found nothing wrong with it.
-  async storeNow(undo) {
+  async check() {
     const concept = this.concept();
-    const text = JSON.stringify(this.set);
     try {
       if (!concept) throw new Error(t("prompts.link"));
-      await tell("prompts", { concept, prompts: { [EDITED]: text } });
-      setWidget(this.node, EDITED, text);
+      await tell("prompts", { concept, prompts: { [EDITED]: widgetOf(this.node, EDITED).value } });
       this.problem.textContent = "";
-      this.tellEdited(); // the rows stay: somebody may be writing in the next one by now
     } catch (error) {
-      undo();
       this.problem.textContent = error.message;
     }
   }

@@ -7,6 +7,7 @@ import { foldAdvanced } from "./advanced.js";
 import { addCaptionTable, showCaptions } from "./caption_table.js";
 import { addComparePanel, showReport } from "./compare_panel.js";
 import { h } from "./dom.js";
+import { markNew } from "./earlier.js";
 import { tellWhenLeftOut } from "./left_out.js";
 import { addLivePanel, followRuns, restoreRuns, showRun } from "./live_panel.js";
 import { followPreset } from "./presets.js";
@@ -44,6 +45,7 @@ function findNode(executionId) {
 }
 
 function showOutput(node, output) {
+  markNew(node);
   if (output.unlearn_run) showRun(node, output.unlearn_run[0]);
   if (output.unlearn_report) showReport(node, output.unlearn_report[0]);
   if (output.unlearn_captions) showCaptions(node, output.unlearn_captions);
