@@ -46,6 +46,7 @@ STYLES = ("ink", "twemoji")  # far from all others; with a near neighbour, noto
 OBJECTS = ("guitar", "cat")  # likewise; dog and bear are near
 TIERS = {
     "small": (*STYLES, *OBJECTS),
+    "unseen": world.OBJECTS[2:9],  # at which nobody looked when choices were made
     "full": (*world.STYLES, *OBJECTS, *world.OBJECTS[1:9]),
 }
 SEEDS = (0, 1, 2)
@@ -154,7 +155,7 @@ def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
             PICTURES,
             method not in UNDIVERSIFIED,
             # They take as long as the run itself.
-            probed=seed == SEEDS[0] and method not in UNPROBED,
+            probed=concept in TIERS["small"] and seed == SEEDS[0] and method not in UNPROBED,
         )
         for concept in concepts
         for seed in seeds_of(method)

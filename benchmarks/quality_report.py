@@ -105,17 +105,32 @@ def table(concepts: Sequence[str]) -> str:
         for name, figure in COLUMNS.items():
             values = [value for value in map(figure, found) if value is not None]
             cells.append(cell(name, values))
-        expected = len(concepts) * len(seeds_of(method))
-        lines.append(f"| {method} | {len(found)} of {expected} | " + " | ".join(cells) + " |")
+        runs = f"{len(found)} of {expected(method, concepts)}"
+        lines.append(f"| {method} | {runs} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def full_tier() -> tuple[str, ...]:
-    """Its table, once a run beyond the small tier is there."""
-    more = [concept for concept in TIERS["full"] if concept not in CONCEPTS]
-    if not any(records(method, more) for method in METHODS):
+def unseen_tier() -> tuple[str, ...]:
+    """Its table, and what ours has over the others there, once a run of it is there."""
+    concepts = TIERS["unseen"]
+    rows = [duel(OURS, method, concepts) for method in METHODS if method != OURS]
+    if not any(rows):
         return ()
-    return ("### The full tier: five styles, ten objects", table(TIERS["full"]))
+    title = f"### {', '.join(concepts)}: nobody looked at these while choices were made"
+    return title, table(concepts), "\n".join((*DUEL_HEAD, *filter(None, rows)))
+
+
+def full_tier() -> tuple[str, ...]:
+    """Its table, once a method is through."""
+    concepts = TIERS["full"]
+    if not any(len(records(m, concepts)) == expected(m, concepts) for m in METHODS):
+        return ()
+    return ("### The full tier: five styles, ten objects", table(concepts))
+
+
+def expected(method: str, concepts: Sequence[str]) -> int:
+    """Runs of a method that is through."""
+    return len(concepts) * len(seeds_of(method))
 
 
 def search_table() -> str:
@@ -194,12 +209,18 @@ def plot() -> None:
     FigureCanvasAgg(figure).print_png(PLOT)
 
 
-def duel(method: str, other: str) -> str | None:
+DUEL_HEAD = (
+    "| | runs of both | harmonic mean | | alignment, train and test | |",
+    "| --- | --- | --- | --- | --- | --- |",
+)
+
+
+def duel(method: str, other: str, concepts: Sequence[str] = CONCEPTS) -> str | None:
     """A row: what one has over the other on the concepts and seeds that both have."""
-    theirs = {(r["concept"]["name"], r["seed"]): r for r in records(other, CONCEPTS)}
+    theirs = {(r["concept"]["name"], r["seed"]): r for r in records(other, concepts)}
     both = [
         (mine, theirs[key])
-        for mine in records(method, CONCEPTS)
+        for mine in records(method, concepts)
         if (key := (mine["concept"]["name"], mine["seed"])) in theirs
     ]
     if not both:
@@ -218,11 +239,7 @@ def bar() -> str:
         return "Not scored yet."
     rows = [duel(OURS, method) for method in METHODS if method != OURS]
     rows += [duel("RG (paper)", method) for method in ("GradDiff", "SalUn")]
-    lines = [
-        "| | runs of both | harmonic mean | | alignment, train and test | |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(row for row in rows if row is not None),
-    ]
+    lines = [*DUEL_HEAD, *filter(None, rows)]
     lines += [
         "",
         kept_table(),
@@ -350,6 +367,7 @@ def main() -> None:
             table(OBJECTS),
             "### *guitar* alone, for whose sake no choice was made",
             table(UNSEEN),
+            *unseen_tier(),
             *full_tier(),
             "### What was hoped for, run by run",
             bar(),
