@@ -17,6 +17,21 @@ from unlearn_core.models.load import load_model
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo" / "models" / "emoji-canvas"
 NAMES = ("transformers", "diffusers", "peft", "open_clip_torch")
+PROBES = """
+import sys
+from pathlib import Path
+from unlearn_core.evaluation.evaluators import find_evaluators, find_scorer
+from unlearn_core.job import Job
+from unlearn_core.probes import PROBES, run_probe
+from unlearn_core.settings import GenerationSettings, ProbeSettings
+from unlearn_core.settings_file import read_settings
+
+unlearned = Job(read_settings(sys.argv[1]), Path(sys.argv[2])).unlearned()
+judges = find_evaluators(unlearned.base, unlearned.pairs, find_scorer(unlearned.base))
+few = ProbeSettings(pictures=2, examples=2, steps=2, generation=GenerationSettings(steps=2))
+for name in PROBES:
+    print(name, run_probe(name, unlearned, judges, few).after)
+"""
 COMPANIONS = ("tokenizers==0.21.*", "huggingface_hub==0.34.*")  # that those versions ask for
 
 
@@ -33,6 +48,19 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run_python(oldest: Path, *arguments: str) -> str:
+    """What a Python with those versions prints."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(oldest), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
 def test_the_whole_job_on_the_oldest_versions(oldest: Path, tmp_path: Path) -> None:
     settings = {
         "model": str(DEMO),
@@ -45,21 +73,16 @@ def test_the_whole_job_on_the_oldest_versions(oldest: Path, tmp_path: Path) -> N
         },
         "generation": {"steps": 2},
         "unlearn": {"steps": 2, "batch_size": 2, "scope": "lora"},
-        "evaluation": {"pictures": 2, "probes": "all"},
+        "evaluation": {"pictures": 2},
     }
     file, out = tmp_path / "settings.json", tmp_path / "out"
     file.write_text(json.dumps(settings), encoding="utf-8")
     places = ["--out", str(out), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
-    done = subprocess.run(
-        [sys.executable, "-m", "unlearn_core", "run", str(file), *places],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(oldest), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_python(oldest, "-m", "unlearn_core", "run", str(file), *places)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["missing"] == []
     assert report["after"]["alignment"]["forget"] is not None
-    assert len(report["probes"]) == 5
+    probed = run_python(oldest, "-c", PROBES, str(file), str(out)).splitlines()
+    assert len(probed) == 5
+    assert not any(line.endswith("None") for line in probed)
     assert load_model(out / "model").info.family == "stable-diffusion"
