@@ -87,7 +87,9 @@ print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), torch,
 
     def pip(self, *args: str) -> None:
         quiet = [] if sys.stdout.isatty() else ["-q"]
-        command = ["-m", "pip", "install", "--disable-pip-version-check", *quiet, *args]
+        # Python compiles what it imports; compiling all that is installed takes a minute more.
+        options = ["--disable-pip-version-check", "--no-compile", *quiet]
+        command = ["-m", "pip", "install", *options, *args]
         if self.run(*command) != 0:
             raise SetupError(
                 f"`pip install {' '.join(args)}` failed, see pip's last lines above: "

@@ -14,6 +14,7 @@ from unlearn_core.dataset import LatentCache
 from unlearn_core.evaluation.judge import ConvJudge
 from unlearn_core.models.load import load_model
 
+from .chance import gain, verdict
 from .digits import (
     BALANCED,
     METHODS,
@@ -25,7 +26,7 @@ from .digits import (
     tuned,
     tuning,
 )
-from .quality_report import HERE, README, put, verdict
+from .quality_report import HERE, README, put
 
 PLOT = HERE / "results" / "digits.png"
 PLOTTED = "UA, RA and FID of each method: a small mark is one run, a large one the mean"
@@ -64,7 +65,7 @@ def table(
             values = [record[name] for record in found]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):.{places}f} ± {spread:.{places}f}")
-        lines.append(f"| {method} | {len(found)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | {len(found)} of {len(tasks)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -127,10 +128,9 @@ def against_paper() -> str:
                 gains = digit_by_digit(runs[winner], runs[method], name)
                 if not gains:
                     break
-                error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-                cells.append(f"{statistics.mean(gains):+.{places}f} ± {error:.{places}f}")
+                cells.append(gain(gains, places))
                 if name != "ua":  # where all but the weakest reach 1
-                    cells.append(verdict([BETTER[name] * gain for gain in gains]))
+                    cells.append(verdict([BETTER[name] * value for value in gains]))
             if not cells:
                 continue
             best_and_theirs = zip(OF_PAPER.get(winner, OF_PAPER["RGD"]), paper, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from unlearn_core.cli import say
 
+from .chance import gain, verdict
 from .methods import ABLATIONS, METHODS, OURS
 from .quality import (
     FORGOTTEN,
@@ -71,7 +72,6 @@ SHARES = ("UA", "IRA", "CRA")
 SIDES = ("before", "after")
 OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
 GAP = 0.003  # the paper's RGD lies this far below its base model
-UNSEEN = ("guitar",)  # no choice was made for its sake
 SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
 SIGNED = {"alignment, train", "alignment, test"}
 PROBED = "shown when probed"
@@ -160,7 +160,7 @@ def search_table() -> str:
 
 def probe_table() -> str:
     """Only where the base model shows the concept when it is asked that way: what it never drew
-    cannot have been suppressed. All have the same base."""
+    cannot have been suppressed; in brackets, how many runs are left. All have the same base."""
     found = {method: records(method, CONCEPTS) for method in METHODS}
     probes = {m: [r["probes"] for r in of_m if r["probes"]] for m, of_m in found.items()}
     names = list(next((of_method[0] for of_method in probes.values() if of_method), {}))
@@ -178,7 +178,10 @@ def probe_table() -> str:
         shares = [
             [run[name][side] for run in chosen if run[name]["before"] >= SHOWN] for name in names
         ]
-        cells = [cell(PROBED, values) for values in shares]
+        cells = [
+            cell(PROBED, values) + (f" ({len(values)})" if len(values) < len(chosen) else "")
+            for values in shares
+        ]
         lines.append(f"| {method} | {len(chosen)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -209,26 +212,36 @@ def plot() -> None:
     FigureCanvasAgg(figure).print_png(PLOT)
 
 
+COMPARED: dict[str, tuple[Callable[[Record], float], int]] = {  # and which way is better
+    "harmonic mean": (mean_of_shares, 1),
+    "alignment, train": (drift("retain_train"), 1),
+    "alignment, test": (drift("retain_test"), 1),
+    "CMMD": (lambda r: r["retain_distance"], -1),
+}
 DUEL_HEAD = (
-    "| | runs of both | harmonic mean | | alignment, train and test | |",
-    "| --- | --- | --- | --- | --- | --- |",
+    "| | concepts | runs | " + " | | ".join(COMPARED) + " | |",
+    "| --- | --- | --- |" + " --- | --- |" * len(COMPARED),
 )
 
 
 def duel(method: str, other: str, concepts: Sequence[str] = CONCEPTS) -> str | None:
-    """A row: what one has over the other on the concepts and seeds that both have."""
+    """A row: what one has over the other, concept by concept: means over the seeds that both have,
+    because two runs of one concept are not two concepts."""
     theirs = {(r["concept"]["name"], r["seed"]): r for r in records(other, concepts)}
-    both = [
-        (mine, theirs[key])
-        for mine in records(method, concepts)
-        if (key := (mine["concept"]["name"], mine["seed"])) in theirs
-    ]
-    if not both:
+    pairs: dict[str, list[tuple[Record, Record]]] = {}
+    for mine in records(method, concepts):
+        concept = mine["concept"]["name"]
+        if (found := theirs.get((concept, mine["seed"]))) is not None:
+            pairs.setdefault(concept, []).append((mine, found))
+    if not pairs:
         return None
-    cells = [f"{method}, less {other}", str(len(both))]
-    for figure in (mean_of_shares, both_drifts):
-        gains = [figure(one) - figure(another) for one, another in both]
-        cells += [gain(gains), verdict(gains)]
+    cells = [f"{method}, less {other}", str(len(pairs)), str(sum(map(len, pairs.values())))]
+    for figure, sign in COMPARED.values():
+        gains = [
+            statistics.mean(figure(one) - figure(another) for one, another in both)
+            for both in pairs.values()
+        ]
+        cells += [gain(gains), verdict([sign * value for value in gains])]
     return f"| {' | '.join(cells)} |"
 
 
@@ -238,7 +251,7 @@ def bar() -> str:
     if not records(OURS, CONCEPTS):
         return "Not scored yet."
     rows = [duel(OURS, method) for method in METHODS if method != OURS]
-    rows += [duel("RG (paper)", method) for method in ("GradDiff", "SalUn")]
+    rows += [duel("RG (paper)", method) for method in ("GradDiff", "SalUn", "RG, stop above")]
     lines = [*DUEL_HEAD, *filter(None, rows)]
     lines += [
         "",
@@ -309,23 +322,6 @@ def rule_table() -> str:
     return "\n".join(lines)
 
 
-def verdict(gains: list[float]) -> str:
-    """By two standard errors."""
-    if len(gains) < 3:
-        return "too few runs"
-    mean, error = statistics.mean(gains), statistics.stdev(gains) / len(gains) ** 0.5
-    return "no difference" if abs(mean) <= 2 * error else "better" if mean > 0 else "**worse**"
-
-
-def gain(differences: list[float]) -> str:
-    """Mean and its standard error over runs."""
-    mean = statistics.mean(differences)
-    if len(differences) == 1:
-        return f"{mean:+.4f}"
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{mean:+.4f} ± {error:.4f}"
-
-
 def front_table() -> str:
     """For the README: each concept before and after."""
     of_ours = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
@@ -365,8 +361,6 @@ def main() -> None:
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
             table(OBJECTS),
-            "### *guitar* alone, for whose sake no choice was made",
-            table(UNSEEN),
             *unseen_tier(),
             *full_tier(),
             "### What was hoped for, run by run",

@@ -211,13 +211,13 @@ def readable(pairs: PromptPairs) -> str:
         (
             f"{pairs.concept.name}: {len(pairs.train)} pairs to unlearn with, "
             f"{len(pairs.test)} to test with.",
-            _section("UNLEARN WITH", pairs.train),
-            _section("TEST WITH (words that the pairs above never use)", pairs.test),
+            _section("UNLEARN WITH", pairs.concept, pairs.train),
+            _section("TEST WITH (words that the pairs above never use)", pairs.concept, pairs.test),
         )
     )
 
 
-def _section(title: str, pairs: Sequence[PromptPair]) -> str:
-    repeated = repetition(pairs)
+def _section(title: str, concept: ForgetConcept, pairs: Sequence[PromptPair]) -> str:
+    repeated = repetition(concept, pairs)
     heading = f"{title}: {repeated}" if repeated else title
     return "\n".join([heading, *(f"{pair.forget}\n  → {pair.retain}" for pair in pairs)])

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .dataset import LatentCache
 from .evaluation.report import report_json, summary, table
-from .job import SAVE_AS, TENSORS, Job
+from .job import SAVE_AS, Job, require_unlearned
 from .prompt_files import write_prompts
 from .prompts import repetition
 from .propose import Proposer, extended
@@ -126,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
     if options.stage == "prompts":
         pairs = settings.pairs()
         for part, split in itertools.product(pairs.each, ("train", "test")):
-            if told := repetition(getattr(part, split)):
+            if told := repetition(part.concept, getattr(part, split)):
                 sys.stderr.write(f"{part.concept.name}, {split}: {told}\n")
         if settings.wants_neighbours:
             sys.stderr.write(
@@ -148,8 +148,8 @@ def run(options: argparse.Namespace) -> None:
     if options.stage == "propose":
         propose(settings, options)
         return
-    if options.stage in ("evaluate", "save") and not (options.out / TENSORS).exists():
-        raise ValueError(f"out: no unlearned model in {str(options.out)!r}; run `unlearn` first")
+    if options.stage in ("evaluate", "save"):
+        require_unlearned(options.out)  # before the model is loaded
     bars = Bars()
     job = Job(
         settings,

@@ -43,6 +43,16 @@ OF_EVALUATION = ("report.html", REPORT, "before_after.png")
 Result = TypeVar("Result")
 
 
+def require_unlearned(folder: Path) -> None:
+    """Refuse a folder in which no job has left a model.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    if not (folder / TENSORS).exists():
+        raise ValueError(f"out: no unlearned model in {str(folder)!r}; run `unlearn` first")
+
+
 class Job:
     """A job and its folder. Each stage leaves its result there, for the next one or another day."""
 
@@ -170,6 +180,7 @@ class Job:
         Raises:
             ValueError: it left nothing, or not for this model, these prompts and settings.
         """
+        require_unlearned(self.folder)
         file = self.folder / TENSORS
         try:
             said = read_said(file)

@@ -60,10 +60,11 @@ class PromptPairs:
         return (self, *self.also)
 
 
-def repetition(pairs: Sequence[PromptPair]) -> str:
-    """What to tell of pairs that are there more than once; empty where all differ."""
+def repetition(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> str:
+    """What to tell of pairs that are there more than once; empty where all differ, and for a class,
+    whose model reads no prompt."""
     different = len({(pair.forget, pair.retain) for pair in pairs})
-    if different == len(pairs):
+    if different == len(pairs) or concept.kind == "class":
         return ""
     return (
         f"only {different} of the {len(pairs)} pairs differ, the others repeat them; further "

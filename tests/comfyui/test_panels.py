@@ -26,6 +26,18 @@ LOOKS: dict[str, Json] = {
     "nodes2_light": {NODES_2: True, PALETTE: "light"},
 }
 SCALE = {"classic": 0.8, "nodes2_light": 0.6}  # whole nodes in view
+SLOW_FIRST_ANSWER = """() => {
+  const { api } = comfyAPI.api;
+  const fetchApi = api.fetchApi.bind(api);
+  let slow = 1000;
+  api.fetchApi = async (...given) => {
+    const wait = slow;
+    slow = 0;
+    const answer = await fetchApi(...given);
+    await new Promise((go) => setTimeout(go, wait));
+    return answer;
+  };
+}"""
 STEPS = "() => Number(document.querySelector('.unlearn .chart').dataset.steps)"
 
 
@@ -106,7 +118,8 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look
     assert page.wait_for_end(120) == "execution_success"
     assert page.seen()["steps"] == 0, "nothing was trained again"
     assert page.widget(UNLEARN, "keep_step") == 4
-    expect(page.page.get_by_text("Kept as it was after step 4 of 500.")).to_be_visible()
+    kept = "Kept as it was after step 4 of 500. keep_step ends later runs there, too."
+    expect(page.page.get_by_text(kept)).to_be_visible()
 
 
 def test_news_is_of_the_run_that_the_page_shows(
@@ -140,6 +153,10 @@ def test_news_is_of_the_run_that_the_page_shows(
     left = page.page.get_by_text(re.compile(r"^about \d+ s left$")).inner_text()
     # Counted from the last news: from that before it, four seconds more would have passed.
     assert left in [f"about {n} s left" for n in (60, 59, 58, 57)]
+
+    tell("unlearn.phase", {**where, "phase": "unlearning", "done": 1, "of": 4, "seconds_left": 60})
+    short = "Unlearning: step 1 of 4. keep_step ends it there; 9 steps were asked for."
+    expect(page.page.get_by_text(short)).to_be_visible()
 
     tell("unlearn.run", {**run, **kept})
     expect(page.page.get_by_text("Kept as it was after step 4 of 9.")).to_be_visible()
@@ -276,6 +293,34 @@ def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
 
+def test_an_edit_while_the_words_are_read_is_not_lost(
+    page: ComfyPage, server: LiveServer, look: str
+) -> None:
+    """Nor one that is made while a run goes on that was queued before it."""
+    open_demo(page, server)
+    page.look_at(DIVERSIFY, SCALE[look])
+    button(page, "Show the prompts").click()
+    asks = page.page.get_by_label("asks for it")
+    expect(asks).to_have_count(4)
+    page.page.evaluate(SLOW_FIRST_ANSWER)
+    page.set_widget(DIVERSIFY, "train_count", 3)
+    asks.first.fill("an ink whale")
+    asks.first.blur()
+    page.page.wait_for_timeout(2000)
+    expect(asks.first).to_have_value("an ink whale")
+    assert "an ink whale" in page.widget(DIVERSIFY, "edited_prompts")
+
+    before = {"concept": {"kind": "style"}, "train": [], "test": []}
+    page.page.evaluate(
+        """([type, set]) => {
+          const node = String(app.graph._nodes.find((one) => one.type === type).id);
+          app.api.dispatchCustomEvent("executed", { node, output: { unlearn_prompts: [set] } });
+        }""",
+        [DIVERSIFY, before],
+    )
+    expect(asks.first).to_have_value("an ink whale")
+
+
 def test_two_quick_edits_both_count(page: ComfyPage, server: LiveServer, look: str) -> None:
     """Though the answer to the first comes last."""
     open_demo(page, server)
@@ -283,18 +328,7 @@ def test_two_quick_edits_both_count(page: ComfyPage, server: LiveServer, look: s
     button(page, "Show the prompts").click()
     asks = page.page.get_by_label("asks for it")
     expect(asks).to_have_count(4)
-    page.page.evaluate("""() => {
-      const { api } = comfyAPI.api;
-      const fetchApi = api.fetchApi.bind(api);
-      let slow = 1000;
-      api.fetchApi = async (...given) => {
-        const wait = slow;
-        slow = 0;
-        const answer = await fetchApi(...given);
-        await new Promise((go) => setTimeout(go, wait));
-        return answer;
-      };
-    }""")
+    page.page.evaluate(SLOW_FIRST_ANSWER)
     for i, words in enumerate(("an ink whale", "an ink gull")):
         asks.nth(i).fill(words)
         asks.nth(i).blur()

@@ -152,7 +152,7 @@ def test_the_table_counts_the_runs_of_the_digits_it_is_given() -> None:
     before = {digit: {"ua": i / 10, "ra": 1.0, "fid": 1.0} for i, digit in enumerate(DIGITS)}
     few = digits_report.table(before, digits.BALANCED, DIGITS[:2]).splitlines()
     assert few[2].startswith("| *before* | 2 | 0.050 | 1.000 | 1.00 |")
-    assert few[3] == "| RG | 4 | 0.050 ± 0.058 | 0.900 ± 0.000 | 4.00 ± 0.00 | 0.25 ± 0.00 |"
+    assert few[3] == "| RG | 4 of 4 | 0.050 ± 0.058 | 0.900 ± 0.000 | 4.00 ± 0.00 | 0.25 ± 0.00 |"
 
 
 def test_the_search_s_table_marks_what_it_chose() -> None:

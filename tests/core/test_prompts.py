@@ -43,8 +43,9 @@ grids = st.dictionaries(
 def test_pairs_that_repeat_are_told() -> None:
     asked = {"train_count": 4, "test_count": 9, "test_share": 0.01}  # 1 × 1 words to test with
     pairs = diversify(ForgetConcept("ink"), ["{concept} {object} {place}"], DIMENSIONS, **asked)
-    assert repetition(pairs.train) == ""
-    assert repetition(pairs.test).startswith("only 1 of the 9 pairs differ")
+    assert repetition(pairs.concept, pairs.train) == ""
+    assert repetition(pairs.concept, pairs.test).startswith("only 1 of the 9 pairs differ")
+    assert repetition(ForgetConcept("ink", "class"), pairs.test) == ""
 
 
 @st.composite

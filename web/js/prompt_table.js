@@ -41,7 +41,8 @@ class PromptTable {
   constructor(node) {
     this.node = node;
     this.set = null; // as a file of prompts has it
-    this.words = null; // of the widgets when the set was made of them
+    this.words = null; // of the widgets when the server was asked last
+    this.loading = false;
     this.last = Promise.resolve(); // what the server was asked last
     this.side = "train";
     this.rows = PAGE;
@@ -81,11 +82,23 @@ class PromptTable {
 
   // From the widgets, by the server: nothing is drawn or trained for it.
   load() {
+    this.loading = true;
     return this.inTurn(() => this.loadNow());
   }
 
+  // Until the words stay as they were when the server was asked.
   async loadNow() {
-    this.words = this.wordsNow();
+    try {
+      do await this.ask();
+      while (!this.edited && this.words !== this.wordsNow());
+    } finally {
+      this.loading = false;
+    }
+  }
+
+  async ask() {
+    const words = this.wordsNow();
+    this.words = words;
     const source = this.source();
     const linked = linkedOf(this.node, SOURCES) ?? (source && linkedOf(source, CONCEPT));
     const concept = this.concept();
@@ -95,15 +108,17 @@ class PromptTable {
     }
     try {
       const prompts = valuesOf(this.node, SOURCES);
-      this.show(await tell("prompts", { concept, prompts }));
+      const set = await tell("prompts", { concept, prompts });
+      if (words === this.wordsNow()) this.show(set); // else the words or rows changed meanwhile
     } catch (error) {
       this.problem.textContent = error.message;
     }
   }
 
-  // A table that is shown tells of the words as they stand, what is wrong with them included.
+  // Once asked for, the table tells of the words as they stand, what is wrong with them included.
   follow() {
-    if (this.set && !this.edited && this.wordsNow() !== this.words) this.load();
+    if (this.words === null || this.edited || this.loading) return;
+    if (this.words !== this.wordsNow()) this.load();
   }
 
   wordsNow() {
@@ -164,6 +179,7 @@ class PromptTable {
 
   // Words that make fewer pairs than were asked for.
   repeats(side) {
+    if (this.set.concept.kind === "class") return ""; // its prompts are for people alone
     const pairs = this.set[side];
     const n = new Set(pairs.map(({ forget, retain }) => JSON.stringify([forget, retain]))).size;
     return n < pairs.length ? t("prompts.different", { n }) : "";
@@ -244,8 +260,10 @@ export function addPromptTable(node) {
   panels.set(node, new PromptTable(node));
 }
 
+// What a run has made; it may have been queued before the table was edited.
 export function showPrompts(node, set) {
-  panels.get(node)?.show(set);
+  const panel = panels.get(node);
+  if (!panel?.edited) panel?.show(set);
 }
 
 // When a workflow is opened: what was edited in it, or else nothing yet.
