@@ -3,9 +3,9 @@
 Each finished run leaves one JSON record in ``benchmarks/results/quality``, and a run that has its
 record is not made again: the benchmark goes on where it was broken off, in two processes
 (``--part 0/2``, ``--part 1/2``) or over days. First every method is tuned by the same small search
-on two concepts that are not scored; then it runs on the scored concepts, three seeds each. ``--tier
-unseen`` has objects at which nobody looked while choices were made; ``--tier full --device cuda`` is
-for a machine with a GPU: all styles and ten objects.
+on two concepts that are not scored; then it runs on the scored concepts, three seeds each.
+``--tier unseen`` has objects at which nobody looked while choices were made; ``--tier full --device
+cuda`` is for a machine with a GPU: all styles and ten objects.
 ``python -m benchmarks.quality_report`` makes the tables.
 """
 
