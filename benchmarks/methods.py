@@ -30,6 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ours, step not restricted": {"restrict_step": False},
     "ours, dual cone": {"method": "dual cone"},
     "ours, GradDiff": {"method": "GradDiff", "restrict_step": False},
+    "ours, warm start weight 1": {"warm_start_weight": 1.0},
     "ours, cold start": {"warm_start": False},
     "ours, not diversified": {},
     "ours, 4 retain batches": {"retain_batch_factor": 4},

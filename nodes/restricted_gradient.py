@@ -99,6 +99,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         warm_start: bool,
         empty_share: float,
         stratified_timesteps: bool,
+        warm_start_weight: float,
         forget_pictures: OwnPictures | None = None,
         retain_pictures: OwnPictures | None = None,
     ) -> io.NodeOutput:
@@ -120,6 +121,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             weight_decay=weight_decay,
             saliency=saliency,
             warm_start=warm_start,
+            warm_start_weight=warm_start_weight,
             empty_share=empty_share,
             retain_weight=retain_weight,
             truncation=truncation,

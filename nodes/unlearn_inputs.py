@@ -284,6 +284,16 @@ def advanced_inputs() -> list[io.Input]:
             f"{_on(DEFAULT.stratified_timesteps)} by default, which is calmer. Off draws each "
             "amount by chance.",
         ),
+        io.Float.Input(
+            "warm_start_weight",
+            default=DEFAULT.warm_start_weight,
+            min=0.0,
+            max=1000.0,
+            step=0.5,
+            tooltip="How much what is to stay counts in the edit of 'warm_start', "
+            f"{DEFAULT.warm_start_weight:g} by default. Higher keeps more of it as it is; too high "
+            "leaves more of the concept to the steps.",
+        ),
     ]
 
 

@@ -16,7 +16,6 @@ from .settings import UCE
 
 ENCODED_AT_ONCE = 64  # prompts
 RIDGE = 0.5  # how much the weights want to stay as they are, as in the authors' code
-WARM_UP_WEIGHT = 1.0  # of what is to be kept; what it wears down, the steps mend
 PUNCTUATION = ".,;:!?"
 OnPair = Callable[[int, int], None]  # (done, total) of the pairs of prompts
 KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
@@ -50,6 +49,7 @@ def warm_up(
     trained: Sequence[Tensor],
     base: ModelHandle,
     pairs: PromptPairs,
+    retain_weight: float,
     on_pair: OnPair | None = None,
 ) -> None:
     """Let ``model``, a trainable copy of ``base``, begin from the edit, as far as the weights that
@@ -59,7 +59,7 @@ def warm_up(
     names = [name for name in keys_and_values(model) if id(weights[name]) in mine]
     if not names:
         return
-    edited = edits(base, pairs, WARM_UP_WEIGHT, on_pair)
+    edited = edits(base, pairs, retain_weight, on_pair)
     for name in names:
         weights[name].copy_(edited[name])
 

@@ -107,6 +107,8 @@ class UnlearnSettings:
         warm_start: whether the run begins from UCE's edit of the keys and values of cross-attention
             instead of the model as it is; where the scope trains none, or a saliency below 1 says
             that few weights may change, there is no such edit.
+        warm_start_weight: how much the prompts that are to stay as they are count in that edit;
+            more keeps them nearer to where they were.
         retain_weight: lambda of Theorem 4.
         truncation: alpha; squared errors above it no longer count in ``ascent``, and a batch whose
             mean is above it in ``ascent, stop above``.
@@ -134,6 +136,7 @@ class UnlearnSettings:
     weight_decay: float = 0.0
     saliency: float = 1.0
     warm_start: bool = True
+    warm_start_weight: float = 4.0
     empty_share: float = 0.0
     retain_weight: float = 5.0
     truncation: float = 1.0
@@ -158,7 +161,7 @@ class UnlearnSettings:
         for field in ("learning_rate", "truncation", "lora_alpha", "npo_beta"):
             _positive(field, getattr(self, field))
         _require(self.learning_rate <= 1, "learning_rate", self.learning_rate, "1 or less")
-        for field in ("retain_weight", "negative_guidance", "weight_decay"):
+        for field in ("retain_weight", "warm_start_weight", "negative_guidance", "weight_decay"):
             value = getattr(self, field)
             _require(0 <= _number(field, value) < math.inf, field, value, "0 or more")
         for field in ("retain_ema", "empty_share", "saliency"):

@@ -87,7 +87,8 @@ class Unlearning:
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(base, settings)
         if settings.warm_start and settings.saliency == 1:
-            warm_up(self.model, self.parameters, base, sets.pairs, on_pair)
+            weight = settings.warm_start_weight
+            warm_up(self.model, self.parameters, base, sets.pairs, weight, on_pair)
         self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
         self.batches = Batches(base, sets, settings)
         self.on_batch: OnStep = on_batch or (lambda: None)

@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from unlearn_core import closed_form
 from unlearn_core.batches import TrainingSets
-from unlearn_core.closed_form import RIDGE, WARM_UP_WEIGHT, _before_shared_end, _last_token
+from unlearn_core.closed_form import RIDGE, _before_shared_end, _last_token
 from unlearn_core.dataset import make_training_sets
 from unlearn_core.methods import ClosedForm, begin
 from unlearn_core.models.load import load_model
@@ -130,13 +130,14 @@ def test_words_of_any_length_are_matched_at_their_last_token(
         assert found == expected
 
 
-@pytest.mark.parametrize("scope", ["full", "xattn"])
+@pytest.mark.parametrize(("scope", "weight"), [("full", 4.0), ("xattn", 4.0), ("xattn", 0.5)])
 def test_a_run_may_begin_from_the_edit(
-    sd_model: ModelHandle, sets: TrainingSets, scope: str
+    sd_model: ModelHandle, sets: TrainingSets, scope: str, weight: float
 ) -> None:
     before = {name: p.detach().clone() for name, p in sd_model.named_parameters()}
-    warm = Unlearning(sd_model, sets, UnlearnSettings(scope=scope)).result()
-    edited = begin(sd_model, sets, replace(SETTINGS, retain_weight=WARM_UP_WEIGHT)).result()
+    settings = UnlearnSettings(scope=scope, warm_start_weight=weight)
+    warm = Unlearning(sd_model, sets, settings).result()
+    edited = begin(sd_model, sets, replace(SETTINGS, retain_weight=weight)).result()
     found, expected = warm.model.changed_tensors(), edited.model.changed_tensors()
     assert found.keys() == expected.keys() != set()
     assert all(torch.equal(found[name], expected[name]) for name in expected)

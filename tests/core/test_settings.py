@@ -42,6 +42,7 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "learning_rate", value) for value in (0.0, -1, NAN, INF)),
     *((UnlearnSettings, "truncation", value) for value in (0.0, -0.1, NAN, INF)),
     *((UnlearnSettings, "retain_weight", value) for value in (-0.1, NAN, INF)),
+    *((UnlearnSettings, "warm_start_weight", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "negative_guidance", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "schedule", value) for value in ("", "cosine")),
     *((UnlearnSettings, "retain_objective", value) for value in ("", "keep")),

@@ -136,6 +136,7 @@ def test_rare_inputs_are_advanced() -> None:
         "warm_start",
         "empty_share",
         "stratified_timesteps",
+        "warm_start_weight",
     }
     order = [name for name, inp in inputs.items() if not inp.optional]
     assert order[2] == "method"  # where workflows have its value
