@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from comfy_page import FLAGS, ComfyPage, open_page
+from comfy_page import FLAGS, ComfyPage, open_page, open_tab
 from live_server import PACK, LiveServer, running_server
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +55,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def tab(browser: Browser) -> Iterator[Page]:
+    with open_tab(browser) as tab:
+        yield tab
+
+
 @pytest.fixture
-def page(browser: Browser, server: LiveServer, artifacts: Path) -> Iterator[ComfyPage]:
+def page(tab: Page, server: LiveServer, artifacts: Path) -> Iterator[ComfyPage]:
     """ComfyUI's page with the pack, opened and ready."""
-    with open_page(browser, server, artifacts) as page:
+    with open_page(tab, server, artifacts) as page:
         yield page

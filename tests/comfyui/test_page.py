@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from comfy_page import ComfyPage, open_page
+from comfy_page import ComfyPage, open_page, open_tab
 from live_server import Json, LiveServer, running_server
 from playwright.sync_api import Browser, expect
 from workflow_files import DEMO, QUICK, WORKFLOWS, overlap, read, with_widgets
@@ -65,7 +65,8 @@ def bare_page(
     log = artifacts / "bare_server.log"
     with (
         running_server(comfyui, base, log, with_pack=False) as bare,
-        open_page(browser, bare, artifacts) as page,
+        open_tab(browser) as tab,
+        open_page(tab, bare, artifacts) as page,
     ):
         page.load_workflow(CORE_WORKFLOW)
         page.queue()

@@ -12,7 +12,7 @@ import pytest
 from comfy_page import LOCALE, NODES_2, PALETTE, ComfyPage, open_page
 from live_server import PACK, PACK_FOLDER, Json, LiveServer
 from PIL import Image
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, Page, expect
 from workflow_files import DEMO, QUICK, read, with_widgets
 
 UNLEARN, DIVERSIFY, EVALUATE, OWN = (
@@ -47,9 +47,9 @@ def look(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def page(browser: Browser, server: LiveServer, artifacts: Path, look: str) -> Iterator[ComfyPage]:
+def page(tab: Page, server: LiveServer, artifacts: Path, look: str) -> Iterator[ComfyPage]:
     server.forget_results()
-    with open_page(browser, server, artifacts, LOOKS[look]) as page:
+    with open_page(tab, server, artifacts, LOOKS[look]) as page:
         yield page
         assert [error for error in page.errors if PACK_FOLDER in error] == []
     server.interrupt()  # or a run that a failed test has left would hold up all others
@@ -432,8 +432,8 @@ def test_nothing_is_left_of_deleted_nodes(page: ComfyPage, server: LiveServer) -
     assert page.page.locator(".unlearn").count() == 0
 
 
-def test_it_speaks_chinese(browser: Browser, server: LiveServer, artifacts: Path) -> None:
-    with open_page(browser, server, artifacts, {LOCALE: "zh"}) as page:
+def test_it_speaks_chinese(tab: Page, server: LiveServer, artifacts: Path) -> None:
+    with open_page(tab, server, artifacts, {LOCALE: "zh"}) as page:
         open_demo(page, server)
         page.look_at(DIVERSIFY, 0.8)
         expect(button(page, "显示提示词")).to_be_visible()
