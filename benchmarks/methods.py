@@ -25,18 +25,22 @@ ESD = {
     "negative_guidance": 1.0,
 }
 
+WEIGHT_1 = {"warm_start_weight": 1.0}
+"""The default while most variants were compared; they are told apart from what ours was then."""
+
 METHODS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, step not restricted": {"restrict_step": False},
-    "ours, dual cone": {"method": "dual cone"},
-    "ours, GradDiff": {"method": "GradDiff", "restrict_step": False},
-    "ours, warm start weight 1": {"warm_start_weight": 1.0},
     "ours, cold start": {"warm_start": False},
-    "ours, not diversified": {},
-    "ours, 4 retain batches": {"retain_batch_factor": 4},
-    "ours, retain average": {"retain_ema": 0.9},
-    "ours, not paired": {"paired": False},
-    "ours, timesteps at random": {"stratified_timesteps": False},
+    "ours, weight 1": WEIGHT_1,
+    "weight 1, step not restricted": {**WEIGHT_1, "restrict_step": False},
+    "weight 1, dual cone": {**WEIGHT_1, "method": "dual cone"},
+    "weight 1, GradDiff": {**WEIGHT_1, "method": "GradDiff", "restrict_step": False},
+    "weight 1, not diversified": WEIGHT_1,
+    "weight 1, 4 retain batches": {**WEIGHT_1, "retain_batch_factor": 4},
+    "weight 1, retain average": {**WEIGHT_1, "retain_ema": 0.9},
+    "weight 1, not paired": {**WEIGHT_1, "paired": False},
+    "weight 1, timesteps at random": {**WEIGHT_1, "stratified_timesteps": False},
     "RG (paper)": PAPER,
     "RG, not diversified": PAPER,
     "RG, empty prompt kept": {**PAPER, "empty_share": 0.1},
@@ -56,27 +60,28 @@ defined by training everything else."""
 
 OURS = "ours"
 CALMED = (
-    "ours, 4 retain batches",
-    "ours, retain average",
-    "ours, not paired",
-    "ours, timesteps at random",
+    "weight 1, 4 retain batches",
+    "weight 1, retain average",
+    "weight 1, not paired",
+    "weight 1, timesteps at random",
 )
 """What makes the retain gradient calmer, or less calm."""
 UNPROBED = (*CALMED, "RG, stop above")
 ABLATIONS = {
     "ours, step not restricted": OURS,
-    "ours, dual cone": OURS,
-    "ours, not diversified": OURS,
-    **dict.fromkeys(CALMED, OURS),
+    "weight 1, step not restricted": "ours, weight 1",
+    "weight 1, dual cone": "ours, weight 1",
+    "weight 1, not diversified": "ours, weight 1",
+    **dict.fromkeys(CALMED, "ours, weight 1"),
     "RG, not diversified": "RG (paper)",
     "RG, empty prompt kept": "RG (paper)",
     "RG, stop above": "RG (paper)",
 }
 """Each takes over what the search has chosen for another, to show what a part of that one does."""
-OF_ONE_SEED = (*ABLATIONS, "ours, GradDiff")
+OF_ONE_SEED = (*ABLATIONS, "weight 1, GradDiff")
 """Variants that the first seed has told all of: what they change is nothing, or far more than the
 seeds differ by."""
-UNDIVERSIFIED = ("ours, not diversified", "RG, not diversified")
+UNDIVERSIFIED = ("weight 1, not diversified", "RG, not diversified")
 """These learn from as many pictures, all of one pair of prompts."""
 
 LEARNING_RATES, RETAIN_WEIGHTS = (3e-4, 1e-3, 3e-3), (1.0, 5.0, 50.0)

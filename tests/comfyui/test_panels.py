@@ -74,6 +74,16 @@ def button(page: ComfyPage, name: str | re.Pattern[str]) -> Locator:
     return page.page.get_by_role("button", name=name, exact=True)
 
 
+def shown_prompts(page: ComfyPage, server: LiveServer, look: str) -> Locator:
+    """What asks for the concept in the demo's four pairs of prompts, laid open on the node."""
+    open_demo(page, server)
+    page.look_at(DIVERSIFY, SCALE[look])
+    button(page, "Show the prompts").click()
+    asks = page.page.get_by_label("asks for it")
+    expect(asks).to_have_count(4)
+    return asks
+
+
 def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look: str) -> None:
     """The whole of what a person does while a run goes on."""
     open_demo(page, server, steps=500, preview_every=2, seed=len(look))  # each its own run
@@ -258,11 +268,7 @@ def test_the_shown_prompts_follow_the_words(page: ComfyPage, server: LiveServer,
 
 
 def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str) -> None:
-    open_demo(page, server)
-    page.look_at(DIVERSIFY, SCALE[look])
-    button(page, "Show the prompts").click()
-    asks = page.page.get_by_label("asks for it")
-    expect(asks).to_have_count(4)
+    asks = shown_prompts(page, server, look)
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
     asks.first.fill("a whale without the word")
@@ -297,11 +303,7 @@ def test_an_edit_while_the_words_are_read_is_not_lost(
     page: ComfyPage, server: LiveServer, look: str
 ) -> None:
     """Nor one that is made while a run goes on that was queued before it."""
-    open_demo(page, server)
-    page.look_at(DIVERSIFY, SCALE[look])
-    button(page, "Show the prompts").click()
-    asks = page.page.get_by_label("asks for it")
-    expect(asks).to_have_count(4)
+    asks = shown_prompts(page, server, look)
     page.page.evaluate(SLOW_FIRST_ANSWER)
     page.set_widget(DIVERSIFY, "train_count", 3)
     asks.first.fill("an ink whale")
@@ -323,11 +325,7 @@ def test_an_edit_while_the_words_are_read_is_not_lost(
 
 def test_two_quick_edits_both_count(page: ComfyPage, server: LiveServer, look: str) -> None:
     """Though the answer to the first comes last."""
-    open_demo(page, server)
-    page.look_at(DIVERSIFY, SCALE[look])
-    button(page, "Show the prompts").click()
-    asks = page.page.get_by_label("asks for it")
-    expect(asks).to_have_count(4)
+    asks = shown_prompts(page, server, look)
     page.page.evaluate(SLOW_FIRST_ANSWER)
     for i, words in enumerate(("an ink whale", "an ink gull")):
         asks.nth(i).fill(words)
