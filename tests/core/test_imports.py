@@ -103,25 +103,25 @@ def test_the_checks_above_see_what_they_look_for() -> None:
     assert len(FILES) > 10
 
 
-def import_without(missing: tuple[str, ...], module: str) -> None:
-    """In an interpreter of its own that cannot find the missing packages."""
+def import_without(missing: tuple[str, ...], *modules: str) -> None:
+    """In an interpreter of their own that cannot find the missing packages."""
     # None is how Python itself marks a name that is not to be found.
-    script = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import {module}"
+    wanted = ", ".join(modules)
+    script = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import {wanted}"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["restricted_gradient", "concepts", "prompts", "settings"])
-def test_the_light_modules_need_no_more_than_torch(module: str) -> None:
-    import_without(HEAVY, f"unlearn_core.{module}")
+def test_the_light_modules_need_no_more_than_torch() -> None:
+    light = ("restricted_gradient", "concepts", "prompts", "settings")
+    import_without(HEAVY, *(f"unlearn_core.{module}" for module in light))
 
 
-@pytest.mark.parametrize("module", ["demo.erase", "unlearn_core.cli"])
-def test_a_newcomer_needs_nothing_that_only_tests_need(module: str) -> None:
+def test_a_newcomer_needs_nothing_that_only_tests_need() -> None:
     """``python run.py demo`` installs requirements.txt alone."""
-    import_without(OF_TESTS, module)
+    import_without(OF_TESTS, "demo.erase", "unlearn_core.cli")
 
 
 def test_the_example_of_the_package_runs_and_its_names_exist() -> None:

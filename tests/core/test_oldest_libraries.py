@@ -43,8 +43,9 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = [re.search(rf"^{name}>=(.+)$", text, re.MULTILINE) for name in NAMES]
     pins = [f"{name}=={match[1]}.*" for name, match in zip(NAMES, found, strict=True) if match]
     assert len(pins) == len(NAMES)
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
-    subprocess.run([*command, *pins, *COMPANIONS], check=True)
+    options = ["-q", "--no-deps", "--no-compile", "--target", str(folder)]
+    command = [sys.executable, "-m", "pip", "install", *options, *pins, *COMPANIONS]
+    subprocess.run(command, check=True)
     return folder
 
 
