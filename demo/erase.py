@@ -62,8 +62,10 @@ def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
         )
     if concept in DIGITS:
         # A class has only its name: wordings differ for the reader, not for the model. And it has
-        # no cross-attention, so all of the model is taught, in smaller steps that push further.
-        unlearn = replace(unlearn, scope="full", learning_rate=5e-4, negative_guidance=0.5)
+        # no cross-attention, so all of the model is taught, in steps that push further.
+        unlearn = replace(
+            unlearn, scope="full", learning_rate=5e-4, retain_weight=5.0, negative_guidance=0.5
+        )
         return JobSettings(
             model=DIGITS_MODEL,
             concept=ForgetConcept(concept, "class", (), _others(DIGITS, concept)),

@@ -67,8 +67,8 @@ def main_inputs() -> list[io.Input]:
             max=100_000.0,
             step=0.1,
             tooltip=f"How much keeping counts against forgetting, {DEFAULT.retain_weight:g} by "
-            "default; for UCE choose 1. Higher protects the rest better, 50 for one, and forgets "
-            "more slowly; 0 only forgets.",
+            "default. Higher protects the rest better, 5 or even 50, and forgets more slowly; 0 "
+            "only forgets.",
         ),
         io.Int.Input(
             "preview_every",

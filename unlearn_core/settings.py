@@ -125,7 +125,7 @@ class UnlearnSettings:
     lora_rank: int = 16
     lora_alpha: float = 16.0
     steps: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     schedule: str = "linear"
     batch_size: int = 16
     retain_batch_factor: int = 1
@@ -138,7 +138,7 @@ class UnlearnSettings:
     warm_start: bool = True
     warm_start_weight: float = 4.0
     empty_share: float = 0.0
-    retain_weight: float = 5.0
+    retain_weight: float = 1.0
     truncation: float = 1.0
     negative_guidance: float = 0.25
     npo_beta: float = 0.01
