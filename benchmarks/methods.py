@@ -31,6 +31,7 @@ WEIGHT_1 = {"warm_start_weight": 1.0}
 METHODS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, step not restricted": {"restrict_step": False},
+    "ours, GradDiff": {"method": "GradDiff", "restrict_step": False},
     "ours, cold start": {"warm_start": False},
     "ours, weight 1": WEIGHT_1,
     "weight 1, step not restricted": {**WEIGHT_1, "restrict_step": False},
@@ -66,9 +67,10 @@ CALMED = (
     "weight 1, timesteps at random",
 )
 """What makes the retain gradient calmer, or less calm."""
-UNPROBED = (*CALMED, "RG, stop above")
+UNPROBED = (*CALMED, "ours, step not restricted", "ours, GradDiff", "RG, stop above")
 ABLATIONS = {
     "ours, step not restricted": OURS,
+    "ours, GradDiff": OURS,
     "weight 1, step not restricted": "ours, weight 1",
     "weight 1, dual cone": "ours, weight 1",
     "weight 1, not diversified": "ours, weight 1",

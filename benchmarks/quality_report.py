@@ -261,7 +261,7 @@ def bar() -> str:
         "order: "
         + ", ".join(
             f"{method} {1 - statistics.mean(r['rise_share'] for r in found):.1%}"
-            for method in (OURS, "ours, step not restricted", "weight 1, GradDiff", "RG (paper)")
+            for method in (OURS, "ours, step not restricted", "ours, GradDiff", "RG (paper)")
             if (found := records(method, CONCEPTS))
         )
         + ".",
