@@ -23,16 +23,19 @@ CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "pyright": ["pyright", "--pythonpath", sys.executable],
 }
-# The longest first. The live tests apart from those of the nodes: in one process our `nodes`
-# package would hide ComfyUI's nodes.py.
+# The longest first, and the core in halves, so that none is left to go on alone for long. The live
+# tests apart from those of the nodes: in one process our `nodes` package would hide ComfyUI's
+# nodes.py.
+CORE = sorted(file.relative_to(ROOT).as_posix() for file in ROOT.glob("tests/core/test_*.py"))
 TIERS = {
-    "checkpoints": "tests/checkpoints/test_against_comfyui.py",
-    "live": "tests/comfyui",
-    "core": "tests/core",
-    "nodes": "tests/nodes",
+    "live": ["tests/comfyui"],
+    "checkpoints": ["tests/checkpoints/test_against_comfyui.py"],
+    "core, a-l": [file for file in CORE if file < "tests/core/test_m"],
+    "core, m-z": [file for file in CORE if file >= "tests/core/test_m"],
+    "nodes": ["tests/nodes"],
 }
 # By itself: a server with a full-size model takes nearly all the memory of a common machine.
-LARGE = {"full-size": "tests/checkpoints/test_in_the_server.py"}
+LARGE = {"full-size": ["tests/checkpoints/test_in_the_server.py"]}
 SIDE_BY_SIDE = min(4, os.cpu_count() or 1)
 NO_TESTS_FOUND = 5  # pytest's exit status
 Outcome = str | Counter[str]
@@ -61,7 +64,7 @@ def run_check(name: str) -> Outcome:
 
 
 def run_pytest(name: str, arguments: Sequence[str], places: Sequence[str], threads: int) -> Outcome:
-    record = RECORDS / f"pytest-{name}.xml"
+    record = RECORDS / f"pytest-{name.replace(', ', '-')}.xml"
     record.parent.mkdir(exist_ok=True)
     record.unlink(missing_ok=True)
     command = ["pytest", f"--junitxml={record}", *arguments, *places]
@@ -79,10 +82,11 @@ def run_pytest(name: str, arguments: Sequence[str], places: Sequence[str], threa
     return counts
 
 
-def chosen_places(tier: str, chosen: Sequence[str]) -> list[str]:
-    """What a person chose of a tier; all of it where nothing was chosen."""
-    places = [tier if tier.startswith(place) else place for place in chosen or [tier]]
-    return [place for place in places if place.startswith(tier)]
+def chosen_places(tier: Sequence[str], chosen: Sequence[str]) -> list[str]:
+    """What a person chose of a tier's places; all of them where nothing was chosen."""
+    whole = [place for place in tier if not chosen or place.startswith(tuple(chosen))]
+    parts = [choice for choice in chosen if choice.startswith(tuple(tier))]
+    return list(dict.fromkeys(whole + parts))
 
 
 def as_text(outcome: Outcome) -> str:
