@@ -59,7 +59,7 @@ METHODS: dict[str, dict[str, Any]] = {
 """Name -> what differs from the defaults. All train the cross-attention but ESD-u, which is
 defined by training everything else."""
 
-OURS = "ours"
+OURS, OURS_BEFORE = "ours", "ours, weight 1"
 CALMED = (
     "weight 1, 4 retain batches",
     "weight 1, retain average",
@@ -71,10 +71,10 @@ UNPROBED = (*CALMED, "ours, step not restricted", "ours, GradDiff", "RG, stop ab
 ABLATIONS = {
     "ours, step not restricted": OURS,
     "ours, GradDiff": OURS,
-    "weight 1, step not restricted": "ours, weight 1",
-    "weight 1, dual cone": "ours, weight 1",
-    "weight 1, not diversified": "ours, weight 1",
-    **dict.fromkeys(CALMED, "ours, weight 1"),
+    "weight 1, step not restricted": OURS_BEFORE,
+    "weight 1, dual cone": OURS_BEFORE,
+    "weight 1, not diversified": OURS_BEFORE,
+    **dict.fromkeys(CALMED, OURS_BEFORE),
     "RG, not diversified": "RG (paper)",
     "RG, empty prompt kept": "RG (paper)",
     "RG, stop above": "RG (paper)",
@@ -83,6 +83,8 @@ ABLATIONS = {
 OF_ONE_SEED = (*ABLATIONS, "weight 1, GradDiff")
 """Variants that the first seed has told all of: what they change is nothing, or far more than the
 seeds differ by."""
+BESIDE = {method: OURS_BEFORE for method in METHODS if method.startswith("weight 1, ")}
+"""What is compared with something else than ours."""
 UNDIVERSIFIED = ("weight 1, not diversified", "RG, not diversified")
 """These learn from as many pictures, all of one pair of prompts."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from unlearn_core.cli import say
 
 from .chance import gain, verdict
-from .methods import ABLATIONS, METHODS, OURS
+from .methods import ABLATIONS, BESIDE, METHODS, OURS
 from .quality import (
     FORGOTTEN,
     OBJECTS,
@@ -113,7 +113,7 @@ def table(concepts: Sequence[str]) -> str:
 def unseen_tier() -> tuple[str, ...]:
     """Its table, and what ours has over the others there, once a run of it is there."""
     concepts = TIERS["unseen"]
-    rows = [duel(OURS, method, concepts) for method in METHODS if method != OURS]
+    rows = [duel(BESIDE.get(m, OURS), m, concepts) for m in METHODS if m != OURS]
     if not any(rows):
         return ()
     title = f"### {', '.join(concepts)}: nobody looked at these while choices were made"
@@ -250,7 +250,7 @@ def bar() -> str:
     plain sum, as in the paper."""
     if not records(OURS, CONCEPTS):
         return "Not scored yet."
-    rows = [duel(OURS, method) for method in METHODS if method != OURS]
+    rows = [duel(BESIDE.get(method, OURS), method) for method in METHODS if method != OURS]
     rows += [duel("RG (paper)", method) for method in ("GradDiff", "SalUn", "RG, stop above")]
     lines = [*DUEL_HEAD, *filter(None, rows)]
     lines += [
