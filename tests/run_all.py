@@ -30,8 +30,8 @@ CORE = sorted(file.relative_to(ROOT).as_posix() for file in ROOT.glob("tests/cor
 TIERS = {
     "live": ["tests/comfyui"],
     "checkpoints": ["tests/checkpoints/test_against_comfyui.py"],
-    "core, a-l": [file for file in CORE if file < "tests/core/test_m"],
-    "core, m-z": [file for file in CORE if file >= "tests/core/test_m"],
+    "core-a-l": [file for file in CORE if file < "tests/core/test_m"],
+    "core-m-z": [file for file in CORE if file >= "tests/core/test_m"],
     "nodes": ["tests/nodes"],
 }
 # By itself: a server with a full-size model takes nearly all the memory of a common machine.
@@ -64,7 +64,7 @@ def run_check(name: str) -> Outcome:
 
 
 def run_pytest(name: str, arguments: Sequence[str], places: Sequence[str], threads: int) -> Outcome:
-    record = RECORDS / f"pytest-{name.replace(', ', '-')}.xml"
+    record = RECORDS / f"pytest-{name}.xml"
     record.parent.mkdir(exist_ok=True)
     record.unlink(missing_ok=True)
     command = ["pytest", f"--junitxml={record}", *arguments, *places]
