@@ -11,6 +11,10 @@ KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
 LEADS = "in the style of|in the manner of|in|by|of|with|as|like"
 GO_ON = "in|on|at|by|near|under|with|of|from|and|wearing|\\w+ing"
 """What may follow a noun, and shows that the concept was none of its adjectives."""
+BELONGS = r"(?:['’]s(?!\w))?(?:(?:\s+|-)(?:style|like|inspired)(?!\w))?"
+"""What a name carries along: "Van Gogh's style", "Van Gogh-like"."""
+EMPTY = r"\(\s*(?::[\d.]*)?\s*\)|\[\s*\]"
+"""Brackets with nothing in them, or with nothing but a weight."""
 
 
 def require_words(field: str, value: object) -> None:
@@ -121,11 +125,11 @@ class ForgetConcept:
         # ("a nude man"), they are the noun's and stay.
         noun = self._pattern(
             rf"(?:,?\s*(?<!\w)(?:{LEADS})\s+|,\s*)?(?:(?<!\w)(?:an?|the|one)\s+)?",
-            rf"(?:\s+style)?(?=\s*(?:$|[,.;:)]|(?:{GO_ON})(?!\w)))",
+            rf"{BELONGS}(?=\s*(?:$|[,.;:)\]]|(?:{GO_ON})(?!\w)))",
         )
-        adjective = self._pattern(after=r"(?:\s+style(?!\w))?")
-        nouns = [m[1] for m in self._pattern(after=r"\s+(\w+)").finditer(prompt)]
-        found = adjective.sub(" ", noun.sub(" ", prompt))
+        adjective = self._pattern(after=BELONGS)
+        nouns = [m[1] for m in self._pattern(after=rf"{BELONGS}\s+(\w+)").finditer(prompt)]
+        found = re.sub(EMPTY, "", adjective.sub(" ", noun.sub(" ", prompt)))
         found = re.sub(r"\s+(?=[\s,.;:)]|$)", "", found).strip(" ,")
         return with_articles(found, nouns)
 

@@ -92,6 +92,16 @@ def together(first: PromptPairs, second: PromptPairs) -> PromptPairs:
     return replace(first, also=tuple(replace(part, also=()) for part in everything[1:]))
 
 
+def folded(value: str) -> str:
+    """A value as text encoders read it, to whom "Cat" is "cat"."""
+    return " ".join(value.split()).casefold()
+
+
+def different(values: Sequence[str]) -> tuple[str, ...]:
+    """The first of those that are read as the same."""
+    return tuple({folded(value): value for value in reversed(values)}.values())[::-1]
+
+
 def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
     """Read ``name: value, value`` lines, as the node and settings files write them.
 
@@ -101,7 +111,7 @@ def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
     dimensions: dict[str, tuple[str, ...]] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         name, colon, values = line.partition(":")
-        parsed = tuple(dict.fromkeys(filter(None, map(str.strip, values.split(",")))))
+        parsed = different(list(filter(None, map(str.strip, values.split(",")))))
         if not colon or not name.strip().isidentifier() or not parsed:
             raise ValueError(f"dimensions: cannot read {line!r}, write 'object: cat, dog, house'")
         if name.strip() in dimensions:
@@ -118,25 +128,26 @@ def split_values(
     train: dict[str, tuple[str, ...]] = {}
     test: dict[str, tuple[str, ...]] = {}
     side: dict[str, bool] = {}  # whether a value is held out, wherever it stands
-    for name, values in dimensions.items():
+    for name, given in dimensions.items():
+        values = different(given)
         if len(values) < 2:
             raise ValueError(
                 f"dimensions: {name!r} has {len(values)} value(s), "
                 "needs 2 or more to hold some back for testing"
             )
-        shuffled = rng.sample(list(values), len(values))
+        shuffled = rng.sample(values, len(values))
         held_out = min(len(values) - 1, max(1, round(test_share * len(values))))
         # Those that are held out already, then the free ones as chance has it, then the rest.
-        shuffled.sort(key=lambda value: {True: 0, None: 1, False: 2}[side.get(value)])
-        held_out = max(held_out, sum(side.get(value, False) for value in values))
-        test[name] = tuple(v for v in shuffled[:held_out] if side.get(v, True))
+        shuffled.sort(key=lambda value: {True: 0, None: 1, False: 2}[side.get(folded(value))])
+        held_out = max(held_out, sum(side.get(folded(value), False) for value in values))
+        test[name] = tuple(v for v in shuffled[:held_out] if side.get(folded(v), True))
         train[name] = tuple(v for v in shuffled if v not in test[name])
         if not test[name] or not train[name]:
             raise ValueError(
                 f"dimensions: all of {name!r} stands in other dimensions, too, on one side of the "
                 "split into train and test; give it words of its own, or another seed"
             )
-        side |= {value: value in test[name] for value in values}
+        side |= {folded(value): value in test[name] for value in values}
     return train, test
 
 
@@ -168,7 +179,7 @@ def diversify(
         ValueError: a template without ``{concept}`` or with an unknown field, an empty grid.
     """
     templates = [t.strip() for t in templates if t.strip()]
-    dimensions = {name: tuple(dict.fromkeys(values)) for name, values in dimensions.items()}
+    dimensions = {name: different(values) for name, values in dimensions.items()}
     how_many = {"invented_names": invented_names, "gibberish_names": gibberish_names}
     _check(templates, dimensions, train_count, test_count, test_share, how_many)
     rng = random.Random(seed)

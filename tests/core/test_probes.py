@@ -23,7 +23,7 @@ from unlearn_core.presets import PRESETS
 from unlearn_core.probes import PROBES, probes, run_probe
 from unlearn_core.probes.relearning import PLACEHOLDER, invert, relearn
 from unlearn_core.probes.wordings import long_prompts, misspellings, paraphrases, typos
-from unlearn_core.prompts import PromptPairs, diversify
+from unlearn_core.prompts import PromptPair, PromptPairs, diversify
 from unlearn_core.settings import GenerationSettings, ProbeSettings, UnlearnSettings
 from unlearn_core.unlearn import UnlearnedModel, Unlearning
 
@@ -167,6 +167,18 @@ def test_wordings_ask_for_the_concept_in_other_words(ink_pairs: PromptPairs) -> 
             assert prompt not in trained
     for prompt in misspellings(concept, pairs):
         assert not concept.is_mentioned_in(prompt)
+
+
+@pytest.mark.parametrize("kept", [{"place": "at sea"}, {}])
+def test_a_rewritten_prompt_is_paraphrased_with_all_that_it_asks_for(kept: dict[str, str]) -> None:
+    """Of its values it holds one, or none; and others hold all of theirs."""
+    written = PromptPair("an old lighthouse at sea in ink style", "a lighthouse", "", kept)
+    others = [PromptPair("an ink cat indoors", "a cat", "", {"object": "cat", "place": "indoors"})]
+    for i in range(5):  # each of the wordings
+        pairs = [*others * i, written, *others]
+        assert "an old lighthouse at sea" in paraphrases(ForgetConcept("ink"), pairs)[i]
+    alone = PromptPair("ink style", "oil style", "", {})
+    assert paraphrases(ForgetConcept("ink"), [alone] * 5) == ["ink"] * 5
 
 
 @pytest.mark.parametrize("kind", ["object", "person", "nudity"])

@@ -120,15 +120,25 @@ def test_a_dimension_whose_values_others_have_placed_is_refused() -> None:
         split_values(grid, 0.3, random.Random(unlucky))
 
 
-def test_a_value_given_twice_stays_on_one_side() -> None:
-    """Else it would be trained on and still called held out."""
+@pytest.mark.parametrize("again", ["cat", "Cat", "CAT"])
+def test_a_value_given_twice_stays_on_one_side(again: str) -> None:
+    """Else it would be trained on and still called held out; text encoders see no capitals."""
     for seed in range(20):
-        grid = {"object": ("cat", "cat", "dog")}
+        grid = {"object": ("cat", again, "dog")}
         pairs = diversify(
             CONCEPT, ["{concept} {object}"], grid, train_count=6, test_count=6, seed=seed
         )
         train, test = ({pair.values["object"] for pair in p} for p in (pairs.train, pairs.test))
+        assert {*train, *test} == {"cat", "dog"}
         assert not train & test
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_value_in_capitals_is_the_same_in_another_dimension(seed: int) -> None:
+    grid = {"medium": ("photo", "drawing", "oil"), "look": ("Oil", "PHOTO", "soft", "dark", "old")}
+    train, test = split_values(grid, 0.4, random.Random(seed))
+    sides = [{word.lower() for of in side.values() for word in of} for side in (train, test)]
+    assert not sides[0] & sides[1]
 
 
 @given(prompt_pairs())
@@ -329,7 +339,7 @@ def test_an_impossible_request_is_refused(changed: dict[str, object], message: s
 
 
 def test_dimensions_are_read_line_by_line() -> None:
-    text = "\n  object: cat, dog ,, cat\n\nplace:by the sea: north,indoors\n"
+    text = "\n  object: cat, dog ,, cat, Dog\n\nplace:by the sea: north,indoors\n"
     assert parse_dimensions(text) == {
         "object": ("cat", "dog"),
         "place": ("by the sea: north", "indoors"),

@@ -44,12 +44,16 @@ LONG = (
 
 
 def paraphrases(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
-    """Each forget prompt's other words, asked for in another order."""
+    """Each forget prompt's other words, asked for in another order: its values, unless a person has
+    rewritten it and it holds fewer than the others do."""
     templates = PARAPHRASES.get(concept.kind, PARAPHRASES[""])
-    asked = [
-        templates[i % len(templates)].format(rest=_rest(pair), concept=concept.name)
-        for i, pair in enumerate(pairs)
-    ]
+    most = max((len(pair.values) for pair in pairs), default=0)
+    asked = []
+    for i, pair in enumerate(pairs):
+        whole = pair.values and len(pair.values) == most
+        rest = ", ".join(pair.values.values()) if whole else concept.replaced_in(pair.forget, "")
+        template = templates[i % len(templates)] if rest else "{concept}"
+        asked.append(template.format(rest=rest, concept=concept.name))
     return [with_articles(prompt, (concept.name,)) for prompt in asked]
 
 
@@ -78,8 +82,3 @@ def typos(word: str) -> tuple[str, ...]:
         f"{word}s" if not word.endswith("s") else word[:-1],
     ) if len(word) > 1 else (f"{word}{word}", f"{word}s")  # fmt: skip
     return tuple(dict.fromkeys(typo for typo in found if typo.lower() != word.lower()))
-
-
-def _rest(pair: PromptPair) -> str:
-    """What the prompt asks for besides the concept."""
-    return ", ".join(pair.values.values())
