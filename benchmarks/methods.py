@@ -28,6 +28,10 @@ ESD = {
 WEIGHT_1 = {"warm_start_weight": 1.0}
 """The default while most variants were compared; they are told apart from what ours was then."""
 
+UCE_AS_IN_OURS = "UCE, weight 4"
+"""The edit that ours begins from, by itself."""
+CLOSED_FORM = {"method": UCE, "warm_start": False}
+
 METHODS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, step not restricted": {"restrict_step": False},
@@ -45,6 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "RG (paper)": PAPER,
     "RG, not diversified": PAPER,
     "RG, empty prompt kept": {**PAPER, "empty_share": 0.1},
+    "RG, whole retain set": {**PAPER, "retain_batch_factor": 0},
     "RG, stop above": {**PAPER, "objective": "ascent, stop above", "truncation": 1.3},
     "GradDiff": {**PAPER, "method": "GradDiff"},
     "MUNBa": {**PAPER, "objective": RANDOM_LABEL, "method": NASH},
@@ -52,7 +57,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "SalUn": {**PAPER, "objective": RANDOM_LABEL, "method": "GradDiff", "saliency": 0.5},
     "ESD-x": ESD,
     "ESD-u": {**ESD, "scope": "noxattn"},
-    "UCE": {"method": UCE, "warm_start": False},
+    "UCE": CLOSED_FORM,
+    UCE_AS_IN_OURS: {**CLOSED_FORM, "retain_weight": 4.0},
     "gradient ascent": {**PAPER, "method": "forget only"},
     "fine-tune": {**PAPER, "method": "retain only"},
 }
@@ -67,7 +73,14 @@ CALMED = (
     "weight 1, timesteps at random",
 )
 """What makes the retain gradient calmer, or less calm."""
-UNPROBED = (*CALMED, "ours, step not restricted", "ours, GradDiff", "RG, stop above")
+UNPROBED = (
+    *CALMED,
+    "ours, step not restricted",
+    "ours, GradDiff",
+    "RG, whole retain set",
+    "RG, stop above",
+    UCE_AS_IN_OURS,
+)
 ABLATIONS = {
     "ours, step not restricted": OURS,
     "ours, GradDiff": OURS,
@@ -77,10 +90,12 @@ ABLATIONS = {
     **dict.fromkeys(CALMED, OURS_BEFORE),
     "RG, not diversified": "RG (paper)",
     "RG, empty prompt kept": "RG (paper)",
+    "RG, whole retain set": "RG (paper)",
     "RG, stop above": "RG (paper)",
+    UCE_AS_IN_OURS: "UCE",
 }
 """Each takes over what the search has chosen for another, to show what a part of that one does."""
-OF_ONE_SEED = (*ABLATIONS, "weight 1, GradDiff")
+OF_ONE_SEED = (*(method for method in ABLATIONS if method != UCE_AS_IN_OURS), "weight 1, GradDiff")
 """Variants that the first seed has told all of: what they change is nothing, or far more than the
 seeds differ by."""
 BESIDE = {method: OURS_BEFORE for method in METHODS if method.startswith("weight 1, ")}
@@ -94,7 +109,7 @@ OWN_WEIGHTS = {
     "SalUn": (0.1, 1.0, 5.0),  # its authors take 0.1 and 0.5
 }
 MORE_RATES = (1e-4, *LEARNING_RATES)
-UCE_WEIGHTS = (0.01, 0.1, 1.0, 10.0, 100.0)
+UCE_WEIGHTS = (0.01, 0.1, 1.0, 4.0, 10.0, 100.0)
 
 
 def candidates(name: str) -> list[dict[str, Any]]:

@@ -245,13 +245,16 @@ def duel(method: str, other: str, concepts: Sequence[str] = CONCEPTS) -> str | N
     return f"| {' | '.join(cells)} |"
 
 
+AGAINST_RG = ("GradDiff", "SalUn", "RG, whole retain set", "RG, stop above")
+
+
 def bar() -> str:
     """What was hoped for, against what came of it: ours above all, and the paper's rule above the
     plain sum, as in the paper."""
     if not records(OURS, CONCEPTS):
         return "Not scored yet."
     rows = [duel(BESIDE.get(method, OURS), method) for method in METHODS if method != OURS]
-    rows += [duel("RG (paper)", method) for method in ("GradDiff", "SalUn", "RG, stop above")]
+    rows += [duel("RG (paper)", method) for method in AGAINST_RG]
     lines = [*DUEL_HEAD, *filter(None, rows)]
     lines += [
         "",
@@ -348,11 +351,10 @@ def put(file: Path, begin: str, end: str, text: str) -> None:
     file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
-def main() -> None:
+def page() -> str:
+    """All that stands between the marks of the benchmarks' page."""
     scored = any(records(method, CONCEPTS) for method in METHODS)
-    if scored:
-        plot()
-    text = "\n\n".join(
+    return "\n\n".join(
         (
             *([f"![{PLOTTED}]({PLOT.relative_to(HERE).as_posix()})"] if scored else []),
             "### All four concepts",
@@ -373,6 +375,12 @@ def main() -> None:
             search_table(),
         )
     )
+
+
+def main() -> None:
+    if any(records(method, CONCEPTS) for method in METHODS):
+        plot()
+    text = page()
     put(README, BEGIN, END, text)
     put(FRONT, FRONT_BEGIN, FRONT_END, front_table())
     say(text)

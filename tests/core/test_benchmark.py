@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import quality, quality_report
-from benchmarks.chance import verdict
+from benchmarks import quality
 from benchmarks.methods import ABLATIONS, METHODS, candidates
 from unlearn_core.batches import TrainingSets
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts import PromptPairs
 from unlearn_core.settings import ProbeSettings, UnlearnSettings
 from unlearn_core.settings_file import JobSettings
+
+from .benchmark_records import tune, write
 
 UCE = "UCE"
 
@@ -27,28 +28,10 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write(task: quality.Task, share: float, distance: float) -> None:
-    names = ("unlearning_accuracy", "in_domain_retain", "cross_domain_retain")
-    alignment = {"alignment": {"retain_train": 0.8, "retain_test": 0.8}}
-    record = {
-        "settings": asdict(task.settings),
-        "concept": {"name": task.concept},
-        "seed": task.seed,
-        "before": alignment,
-        "after": {**dict.fromkeys(names, share), "cross_domain_forget": share, **alignment},
-        "retain_distance": distance,
-        "rise_share": 0.0,
-        "cpu_seconds": 1.0,
-        "peak_bytes": 2**30,
-        "probes": None,
-    }
-    task.record.write_text(json.dumps(record), encoding="utf-8")
-
-
 def test_the_search_goes_on_with_those_as_good_as_the_best_and_takes_the_least_damage() -> None:
     first, second = quality.TUNED_ON
     tasks = quality.tuning_tasks(UCE)
-    for task, share in zip(tasks, (0.99, 0.98, 0.975, 0.9, 0.5), strict=True):
+    for task, share in zip(tasks, (0.99, 0.98, 0.975, 0.9, 0.5, 0.5), strict=True):
         assert task.concept == first
         assert quality.tuned(UCE) is None, "the search is not complete"
         write(task, share, 0.1)
@@ -99,6 +82,65 @@ def test_every_method_is_searched_over_settings_of_its_own(method: str) -> None:
     assert not set(quality.TUNED_ON) & set(quality.TIERS["small"])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_the_same_budget(method: str) -> None:
+    tune(ABLATIONS.get(method, method))
+    tasks = quality.scored_tasks(method, quality.TIERS["small"])
+    assert len(tasks) == 4 * len(quality.seeds_of(method))
+    if method not in ABLATIONS:
+        tasks += quality.tuning_tasks(method)
+    budget = UnlearnSettings()
+    assert {task.settings.steps for task in tasks} == {budget.steps}
+    assert {task.settings.batch_size for task in tasks} == {budget.batch_size}
+    assert {task.settings.scope for task in tasks} == {"noxattn" if method == "ESD-u" else "xattn"}
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *given: str, fails: str = "") -> list[str]:
+    """The tasks that ``main`` starts, each in a process of its own which leaves a record."""
+    started: list[str] = []
+
+    def call(command: list[str]) -> int:
+        name = command[command.index("--task") + 1]
+        started.append(name)
+        if name == fails:
+            return 1
+        (task,) = [t for t in quality.open_tasks(list(METHODS), ("ink", "cat")) if t.name == name]
+        write(task, 0.9, 0.1)
+        return 0
+
+    monkeypatch.setattr(quality.subprocess, "call", call)
+    argv = ["quality", "--concepts", "ink", "cat", *given]
+    monkeypatch.setattr(quality.sys, "argv", argv)
+    quality.main()
+    return started
+
+
+def test_two_parts_make_every_run_once_and_a_second_start_makes_none(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = ("--methods", UCE, "ESD-x", "UCE, weight 4", "fine-tune")
+    parts = [run_main(monkeypatch, *methods, "--part", f"{i}/2") for i in (0, 1)]
+    started = [*parts[0], *parts[1]]
+    assert all(parts)
+    assert len(set(started)) == len(started)
+    assert {f"{name}.json" for name in started} == {file.name for file in results.iterdir()}
+    assert {"ink-uce-0", "cat-uce-weight-4-2", "cat-fine-tune-1", "ink-esd-x-2"} <= set(started)
+    assert not any(run_main(monkeypatch, *methods, "--part", f"{i}/2") for i in (0, 1))
+    (results / "cat-uce-1.json").unlink()
+    assert run_main(monkeypatch, *methods) == ["cat-uce-1"]
+
+
+def test_a_run_that_fails_is_told_and_does_not_stop_the_others(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="failed: ink-uce-1"):
+        run_main(monkeypatch, "--methods", UCE, fails="ink-uce-1")
+    made = {file.stem for file in results.glob("*-uce-?.json")}
+    assert made == {f"{concept}-uce-{seed}" for concept in ("ink", "cat") for seed in range(3)} - {
+        "ink-uce-1"
+    }
+
+
 def test_a_run_leaves_the_figures_of_the_model_before_and_after(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +178,9 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
         assert before["in_domain_retain"] > 0.5 > after["in_domain_retain"]
         assert before["alignment"]["retain_test"] > after["alignment"]["retain_test"] + 0.1
         assert record["peak_bytes"] > record["cpu_seconds"] > 0
+        assert record["rise_share"] == 0, "the step is restricted"
+        report = json.loads((tmp_path / "room" / name / "report.json").read_text("utf-8"))
+        assert record["conflict_share"] == report["steps"][0]["conflict"]
         assert record["seed"] == 0
         assert len(record["code"]) == 12
     assert seen == [2, 1], "not diversified: one pair of prompts, as many pictures"
@@ -143,88 +188,3 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
     first = quality.read(quality.Task("ink-True", "ink", 0, wrecked, 2))
     assert first is not None
     assert first["probes"]["paraphrases"] == {"before": 1.0, "after": 0.0}
-
-
-def score(method: str, concepts: tuple[str, ...], share: float) -> None:
-    """A little less with each further seed: seeds differ, and so do all methods alike on each."""
-    while quality.tuned(method) is None:
-        for task in quality.tuning_tasks(method):
-            write(task, share, 0.1)
-    for task in quality.scored_tasks(method, concepts):
-        write(task, share - 0.01 * task.seed, 0.1)
-
-
-def test_ours_is_held_against_the_others_concept_by_concept() -> None:
-    for method, share in (("ours", 1.0), (UCE, 0.9), ("RG (paper)", 0.7), ("GradDiff", 0.8)):
-        score(method, quality.TIERS["small"], share)
-    written = quality_report.bar()
-    kept = " | ".join(["+0.0000 ± 0.0000 | no difference"] * 3)
-    assert f"| ours, less UCE | 4 | 12 | +0.1000 ± 0.0000 | better | {kept} |" in written
-    assert "| RG (paper), less GradDiff | 4 | 12 | -0.1000 ± 0.0000 | **worse** |" in written
-    assert "| ink | 3 | 0.990 ± 0.010 | +0.000 ± 0.000 | +0.000 ± 0.000 | yes | yes |" in written
-    assert "| *all* | 12 |" in written
-
-
-def test_a_lower_distance_is_better() -> None:
-    concepts = quality.TIERS["small"]
-    for method, distance in (("ours", 0.1), (UCE, 0.2)):
-        score(method, concepts, 0.9)
-        for task in quality.scored_tasks(method, concepts):
-            write(task, 0.9, distance)
-    row = quality_report.duel("ours", UCE)
-    assert row is not None
-    assert row.endswith("| -0.1000 ± 0.0000 | better |")
-
-
-def test_the_tiers_beyond_the_small_one_come_with_their_runs() -> None:
-    for method in ("ours", UCE):
-        score(method, quality.TIERS["small"], 0.9)
-    assert quality_report.unseen_tier() == quality_report.full_tier() == ()
-    for method in ("ours", UCE):
-        score(method, quality.TIERS["unseen"][:2], 0.9)
-    title, of_methods, of_pairs = quality_report.unseen_tier()
-    assert all(concept in title for concept in quality.TIERS["unseen"])
-    assert "| ours | 6 of 21 |" in of_methods
-    assert "| ours, less UCE | 2 | 6 | +0.0000 ± 0.0000 | too few |" in of_pairs
-    assert quality_report.full_tier() == ()
-    score("ours", quality.TIERS["full"], 0.9)
-    _, full = quality_report.full_tier()
-    assert "| ours | 45 of 45 |" in full
-    assert "| UCE | 18 of 45 |" in full
-
-
-def test_what_the_model_never_drew_is_no_part_of_what_comes_back() -> None:
-    concepts = quality.TIERS["small"]
-    score("ours", concepts, 0.9)
-    for i, task in enumerate(t for t in quality.scored_tasks("ours", concepts) if t.probed):
-        record = json.loads(task.record.read_text())
-        record["probes"] = {"misspellings": {"before": 0.5 if i else 0.0, "after": 0.25}}
-        task.record.write_text(json.dumps(record))
-    lines = quality_report.probe_table().splitlines()
-    assert "| ours | 4 | 0.25 ± 0.00 (3) |" in lines
-    assert "| *before unlearning* | 4 | 0.50 ± 0.00 (3) |" in lines
-
-
-def test_the_rule_and_the_plain_sum_stand_side_by_side_at_equal_settings() -> None:
-    for method, share in (("RG (paper)", 0.7), ("GradDiff", 0.8)):
-        score(method, (), share)
-    lines = quality_report.rule_table().splitlines()[2:]
-    shared = {task.settings.learning_rate for task in quality.tuning_tasks("GradDiff")}
-    assert len(lines) >= len(shared)
-    assert all("| 0.700 | 0.800 | +0.000 | +0.000 | 0.100 | 0.100 |" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("gains", "said"),
-    [
-        ([0.1, 0.1], "too few"),
-        ([0.1, 0.11, 0.09], "better"),
-        ([-0.1, -0.11, -0.09], "**worse**"),
-        ([0.1, -0.1, 0.05], "no difference"),
-        # Of four concepts even 2.9 standard errors may be chance.
-        ([0.03, 0.1, 0.1, 0.02], "no difference"),
-        ([0.03, 0.1, 0.1, 0.02] * 3, "better"),
-    ],
-)
-def test_a_difference_that_chance_may_make_is_none(gains: list[float], said: str) -> None:
-    assert verdict(gains) == said

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import digits, digits_report
 from demo.digits import DIGITS
+from unlearn_core.batches import TrainingSets
 from unlearn_core.evaluation.judge import ConvJudge
 from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts import PromptPairs
 from unlearn_core.settings import UnlearnSettings
 from unlearn_core.settings_file import JobSettings
 
@@ -87,11 +91,19 @@ def test_a_run_leaves_the_figures_of_the_model_it_made(
     monkeypatch.setattr(digits, "job_settings", small)
     base = load_model(digits.DIGITS_MODEL)
     judge = ConvJudge.load(digits.DIGITS_MODEL / "evaluation")
+    learnt: list[set[str]] = []
+    make = digits.make_training_sets
+
+    def sets(model: ModelHandle, pairs: PromptPairs, *given: Any, **more: Any) -> TrainingSets:
+        learnt.append({pair.replacement for pair in pairs.train})
+        return make(model, pairs, *given, **more)
+
+    monkeypatch.setattr(digits, "make_training_sets", sets)
     found = {}
     for rate in (1.0, 1e-12):
-        settings = digits.settings_of("GradDiff", rate, 1.0, 0)
+        settings = digits.settings_of("ours", rate, 1.0, 0)
         settings = replace(settings, steps=1, batch_size=2)
-        task = digits.Task("GradDiff", "seven", digits.TWO, settings)
+        task = digits.Task("ours", "seven", digits.TWO, settings)
         digits.perform(task, base, judge)
         found[rate] = task.read()
     wrecked, same = found.values()
@@ -100,6 +112,8 @@ def test_a_run_leaves_the_figures_of_the_model_it_made(
     assert same["ua"] < 0.5 < same["ra"]
     assert wrecked["ra"] < same["ra"] - 0.3
     assert wrecked["fid"] > 2 * same["fid"]
+    assert wrecked["rise_share"] == 0, "the step is restricted"
+    assert learnt == [{"zero", "one"}] * 2, "of two classes"
     untouched = digits.measure(base, judge, "seven")
     assert {name: same[name] for name in untouched} == pytest.approx(untouched, abs=1e-3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from unlearn_core.batches import TrainingSets
 from unlearn_core.concepts import ForgetConcept
 from unlearn_core.dataset import draw_latents, draw_pictures
 from unlearn_core.evaluation.evaluators import Evaluators
+from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.models.tensors import with_tensors
 from unlearn_core.presets import PRESETS
@@ -254,3 +256,27 @@ def test_inversion_learns_one_word_alone(unlearned: UnlearnedModel) -> None:
     assert torch.equal(left, right)
     for name, parameter in found.named_parameters():
         assert parameter is dict(model.named_parameters())[name]
+
+
+def test_two_text_encoders_learn_the_word_and_the_pictures(
+    sdxl_folder: Path, ink_pairs: PromptPairs
+) -> None:
+    model = load_model(sdxl_folder)
+    unlearned = UnlearnedModel(model, model, ink_pairs, UnlearnSettings(), ())
+    prompts = [f"a cat in {PLACEHOLDER} style", f"a dog in {PLACEHOLDER} style"]
+    latents = examples(model, ["a cat in ink style", "a dog in ink style"])
+    found = invert(model, latents, prompts, "ink", steps=40, seed=0)
+    started = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
+    assert error(found, latents, prompts) < error(started, latents, prompts)
+    asked = found.encode_prompts(prompts), started.encode_prompts(prompts)
+    moved = (asked[0].values - asked[1].values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
+    assert moved[: len(moved) // 2].max() > 0 < moved[len(moved) // 2 :].max()
+    assert asked[0].pooled is not None is not asked[1].pooled
+    assert not torch.equal(asked[0].pooled, asked[1].pooled)
+    taught = relearn(unlearned, latents, prompts, steps=30, seed=0)
+    assert error(taught, latents, prompts) < error(model, latents, prompts)
+
+
+def test_ten_pictures_are_ten() -> None:
+    assert "relearning from ten pictures" in PROBES
+    assert ProbeSettings().examples == 10
