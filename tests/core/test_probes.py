@@ -268,11 +268,12 @@ def test_two_text_encoders_learn_the_word_and_the_pictures(
     found = invert(model, latents, prompts, "ink", steps=40, seed=0)
     started = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
     assert error(found, latents, prompts) < error(started, latents, prompts)
-    asked = found.encode_prompts(prompts), started.encode_prompts(prompts)
-    moved = (asked[0].values - asked[1].values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
+    left, right = found.encode_prompts(prompts), started.encode_prompts(prompts)
+    moved = (left.values - right.values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
     assert moved[: len(moved) // 2].max() > 0 < moved[len(moved) // 2 :].max()
-    assert asked[0].pooled is not None is not asked[1].pooled
-    assert not torch.equal(asked[0].pooled, asked[1].pooled)
+    assert left.pooled is not None
+    assert right.pooled is not None
+    assert not torch.equal(left.pooled, right.pooled)
     taught = relearn(unlearned, latents, prompts, steps=30, seed=0)
     assert error(taught, latents, prompts) < error(model, latents, prompts)
 
