@@ -212,7 +212,9 @@ def propose(settings: JobSettings, options: argparse.Namespace) -> None:
         def tick() -> None:
             bar.update()
 
-        found = extended(proposer, dimensions, options.count, concept, on_step=tick)
+        found = extended(
+            proposer, dimensions, options.count, concept, seed=prompts.seed, on_step=tick
+        )
     if options.json:
         say(json.dumps(found, ensure_ascii=False))
         return

@@ -415,6 +415,13 @@ def test_propose_prints_longer_dimensions(
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["place"]
     assert told["place"][:2] == place["place"]
+    proposed = set()
+    for seed in range(6):
+        cat["prompts"]["seed"] = seed
+        settings.write_text(json.dumps({**content, "also": [cat]}), encoding="utf-8")
+        assert main([*asked, "--concept", "cat", "--json"]) == 0
+        proposed.add(capsys.readouterr().out)
+    assert len(proposed) > 1, "the seed of the prompts is that of the proposals"
     assert main([*asked, "--concept", "dog"]) == 2
     assert "concept must be one of ink, cat, got 'dog'" in capsys.readouterr().err
 
