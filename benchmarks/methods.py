@@ -95,7 +95,7 @@ ABLATIONS = {
     UCE_AS_IN_OURS: "UCE",
 }
 """Each takes over what the search has chosen for another, to show what a part of that one does."""
-OF_ONE_SEED = (*(method for method in ABLATIONS if method != UCE_AS_IN_OURS), "weight 1, GradDiff")
+OF_ONE_SEED = (*ABLATIONS, "weight 1, GradDiff")
 """Variants that the first seed has told all of: what they change is nothing, or far more than the
 seeds differ by."""
 BESIDE = {method: OURS_BEFORE for method in METHODS if method.startswith("weight 1, ")}

@@ -124,7 +124,7 @@ def test_two_parts_make_every_run_once_and_a_second_start_makes_none(
     assert all(parts)
     assert len(set(started)) == len(started)
     assert {f"{name}.json" for name in started} == {file.name for file in results.iterdir()}
-    assert {"ink-uce-0", "cat-uce-weight-4-2", "cat-fine-tune-1", "ink-esd-x-2"} <= set(started)
+    assert {"ink-uce-0", "cat-uce-weight-4-0", "cat-fine-tune-1", "ink-esd-x-2"} <= set(started)
     assert not any(run_main(monkeypatch, *methods, "--part", f"{i}/2") for i in (0, 1))
     (results / "cat-uce-1.json").unlink()
     assert run_main(monkeypatch, *methods) == ["cat-uce-1"]
