@@ -8,13 +8,22 @@ from dataclasses import dataclass
 
 KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
 
-LEADS = "in the style of|in the manner of|in|by|of|with|as|like"
-GO_ON = "in|on|at|by|near|under|with|of|from|and|wearing|\\w+ing"
+LEADS = "in the style of|in the manner of|in|by|of|with|as|like|and"
+GO_ON = "in|on|at|by|near|under|with|of|from|and|as|like|inspired by|wearing|\\w+ing"
 """What may follow a noun, and shows that the concept was none of its adjectives."""
-BELONGS = r"(?:['’]s(?!\w))?(?:(?:\s+|-)(?:style|like|inspired)(?!\w))?"
-"""What a name carries along: "Van Gogh's style", "Van Gogh-like"."""
-EMPTY = r"\(\s*(?::[\d.]*)?\s*\)|\[\s*\]"
-"""Brackets with nothing in them, or with nothing but a weight."""
+BELONGS = r"(?:['’]s(?!\w)|(?<=s)['’](?!\w))?(?:\s+style(?!\w)|-\w+)?"
+"""What a name carries along: "Van Gogh's style", "Degas' dancers", "ink-wash", "cat-like"."""
+WEIGHT = r"(?::\s*[\d.]+\s*)?"
+"""That ComfyUI reads in brackets: "(ink:1.2)"."""
+LOOSE_ENDS = (
+    (r"^\s*and\s+", ""),
+    (rf"[(\[][\s,;]*{WEIGHT}[)\]]", ""),
+    (r"(?<=[(\[])[\s,;]+", ""),
+    (r"[,;]\s*(?=[,;])", ""),
+    (r"\s+(?=[\s,.;:)\]]|$)", ""),
+)
+"""An *and* with nothing before it, brackets with nothing in them, commas and spaces with nothing
+between."""
 
 
 def require_words(field: str, value: object) -> None:
@@ -55,8 +64,9 @@ def stands_in(words: str, prompt: str) -> bool:
 
 
 def _spaced(words: str) -> str:
-    """A pattern of the words, however far apart."""
-    return r"\s+".join(map(re.escape, words.split()))
+    """A pattern of the words, however far apart, with either apostrophe."""
+    spaced = r"\s+".join(map(re.escape, words.split()))
+    return re.sub("['’]", "['’]", spaced)
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,10 @@ class ForgetConcept:
         if replacement:
             found = self._pattern().sub(lambda _: replacement, prompt)
             return with_articles(re.sub(r"\s{2,}", " ", found).strip(), (replacement,))
+        # Brackets around it alone only weigh it.
+        bare = self._pattern(r"[(\[]\s*(", rf"{BELONGS})\s*{WEIGHT}[)\]]")
+        while (unwrapped := bare.sub(r" \1 ", prompt)) != prompt:
+            prompt = unwrapped
         # Where the concept is the noun, its article and preposition go; where it is an adjective
         # ("a nude man"), they are the noun's and stay.
         noun = self._pattern(
@@ -128,10 +142,12 @@ class ForgetConcept:
             rf"{BELONGS}(?=\s*(?:$|[,.;:)\]]|(?:{GO_ON})(?!\w)))",
         )
         adjective = self._pattern(after=BELONGS)
-        nouns = [m[1] for m in self._pattern(after=rf"{BELONGS}\s+(\w+)").finditer(prompt)]
-        found = re.sub(EMPTY, "", adjective.sub(" ", noun.sub(" ", prompt)))
-        found = re.sub(r"\s+(?=[\s,.;:)]|$)", "", found).strip(" ,")
-        return with_articles(found, nouns)
+        after = self._pattern(after=rf"{BELONGS}\s+(?!(?:an?|the)\s)(\w+)")
+        nouns = [match[1] for match in after.finditer(prompt)]
+        found = adjective.sub(" ", noun.sub(" ", prompt))
+        for loose, instead in LOOSE_ENDS:
+            found = re.sub(loose, instead, found)
+        return with_articles(found.strip(" ,;:"), nouns)
 
     def _pattern(self, before: str = "", after: str = "") -> re.Pattern[str]:
         words = "|".join(map(_spaced, self.words))

@@ -11,7 +11,7 @@ import itertools
 import math
 import random
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .concepts import ForgetConcept, with_articles
@@ -97,9 +97,12 @@ def folded(value: str) -> str:
     return " ".join(value.split()).casefold()
 
 
-def different(values: Sequence[str]) -> tuple[str, ...]:
+def distinct(values: Iterable[str]) -> tuple[str, ...]:
     """The first of those that are read as the same."""
-    return tuple({folded(value): value for value in reversed(values)}.values())[::-1]
+    found: dict[str, str] = {}
+    for value in values:
+        found.setdefault(folded(value), value)
+    return tuple(found.values())
 
 
 def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
@@ -111,7 +114,7 @@ def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
     dimensions: dict[str, tuple[str, ...]] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         name, colon, values = line.partition(":")
-        parsed = different(list(filter(None, map(str.strip, values.split(",")))))
+        parsed = distinct(filter(None, map(str.strip, values.split(","))))
         if not colon or not name.strip().isidentifier() or not parsed:
             raise ValueError(f"dimensions: cannot read {line!r}, write 'object: cat, dog, house'")
         if name.strip() in dimensions:
@@ -129,7 +132,7 @@ def split_values(
     test: dict[str, tuple[str, ...]] = {}
     side: dict[str, bool] = {}  # whether a value is held out, wherever it stands
     for name, given in dimensions.items():
-        values = different(given)
+        values = distinct(given)
         if len(values) < 2:
             raise ValueError(
                 f"dimensions: {name!r} has {len(values)} value(s), "
@@ -179,7 +182,7 @@ def diversify(
         ValueError: a template without ``{concept}`` or with an unknown field, an empty grid.
     """
     templates = [t.strip() for t in templates if t.strip()]
-    dimensions = {name: different(values) for name, values in dimensions.items()}
+    dimensions = {name: distinct(values) for name, values in dimensions.items()}
     how_many = {"invented_names": invented_names, "gibberish_names": gibberish_names}
     _check(templates, dimensions, train_count, test_count, test_share, how_many)
     rng = random.Random(seed)

@@ -13,6 +13,7 @@ from .concepts import ForgetConcept
 from .models.protocol import OnStep
 from .models.versions import DTYPE
 from .models.weights import fork_rng
+from .prompts import folded
 
 ATTEMPTS = 6
 TOKENS_A_VALUE = 8
@@ -65,7 +66,7 @@ class Proposer:
             on_step: called after each attempt.
         """
         found: dict[str, None] = {}
-        known = {value.lower() for value in values}
+        known = {folded(value) for value in values}
         with fork_rng(self.model.device):
             for attempt in range(ATTEMPTS):
                 torch.manual_seed(seed + attempt)
@@ -87,8 +88,8 @@ class Proposer:
                 # The last line may have been cut off.
                 for line in told.split("\n")[:-1]:
                     value = BULLET.sub("", line).strip(" .,;:\"'")
-                    if usable(value, concept) and value.lower() not in known:
-                        known.add(value.lower())
+                    if usable(value, concept) and folded(value) not in known:
+                        known.add(folded(value))
                         found[value] = None
                 if len(found) >= count:
                     break

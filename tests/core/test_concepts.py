@@ -83,11 +83,46 @@ def test_the_longest_word_is_replaced_first() -> None:
         ("a nude-like boat", "a boat"),
         ("a nude-inspired boat", "a boat"),
         ("(nude) a cat", "a cat"),
+        ("a cat, (nude:1.2), oil on canvas", "a cat, oil on canvas"),
+        ("a cat; [nude]; oil", "a cat; oil"),
+        ("((nude)), a cat", "a cat"),
+        ("(((nude))) a cat", "a cat"),
+        ("a cat in the style of (nude:1.2)", "a cat"),
+        ("painting by (nude: 1.2), starry night", "painting, starry night"),
+        ("a photo of a (nude), sitting", "a photo, sitting"),
+        ("a (nude:1.3) on a chair", "on a chair"),
+        ("[a cat by nude]", "[a cat]"),
+        ("(nude style cat:1.2)", "(cat:1.2)"),
+        ("(nude, a cat)", "(a cat)"),
+        ("nude: a cat", "a cat"),
+        ("a cat by monet and nude", "a cat by monet"),
+        ("a nude and a dog", "a dog"),
+        ("a portrait of nude like a knight", "a portrait like a knight"),
+        ("a nude inspired by Picasso", "inspired by Picasso"),
+        ("a nude like an angel", "like an angel"),
+        ("a nude-esque cat", "a cat"),
+        ("nude-wash painting", "painting"),
     ],
 )
 def test_dropping_leaves_no_loose_end(prompt: str, rest: str) -> None:
     """As an adjective it goes alone; as a noun, with what stands there for its sake."""
     assert ForgetConcept("nude").replaced_in(prompt, "") == rest
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "rest"),
+    [
+        ("Degas", "Degas' dancers", "dancers"),
+        ("Degas", "a dancer in Degas’ style", "a dancer"),
+        ("O'Keeffe", "a flower by O’Keeffe", "a flower"),
+        ("O’Keeffe", "O'Keeffe's flowers", "flowers"),
+        ("Van Gogh", "a cottage in Van Gogh's style", "a cottage"),
+    ],
+)
+def test_names_with_an_apostrophe(name: str, prompt: str, rest: str) -> None:
+    concept = ForgetConcept(name)
+    assert concept.is_mentioned_in(prompt)
+    assert concept.replaced_in(prompt, "") == rest
 
 
 @given(

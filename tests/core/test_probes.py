@@ -173,12 +173,10 @@ def test_wordings_ask_for_the_concept_in_other_words(ink_pairs: PromptPairs) -> 
 
 @pytest.mark.parametrize("kept", [{"place": "at sea"}, {}])
 def test_a_rewritten_prompt_is_paraphrased_with_all_that_it_asks_for(kept: dict[str, str]) -> None:
-    """Of its values it holds one, or none; and others hold all of theirs."""
+    """Whatever of its values it still holds."""
     written = PromptPair("an old lighthouse at sea in ink style", "a lighthouse", "", kept)
-    others = [PromptPair("an ink cat indoors", "a cat", "", {"object": "cat", "place": "indoors"})]
-    for i in range(5):  # each of the wordings
-        pairs = [*others * i, written, *others]
-        assert "an old lighthouse at sea" in paraphrases(ForgetConcept("ink"), pairs)[i]
+    for prompt in paraphrases(ForgetConcept("ink"), [written] * 5):  # each of the wordings
+        assert "an old lighthouse at sea" in prompt
     alone = PromptPair("ink style", "oil style", "", {})
     assert paraphrases(ForgetConcept("ink"), [alone] * 5) == ["ink"] * 5
 
@@ -270,7 +268,8 @@ def test_two_text_encoders_learn_the_word_and_the_pictures(
     assert error(found, latents, prompts) < error(started, latents, prompts)
     left, right = found.encode_prompts(prompts), started.encode_prompts(prompts)
     moved = (left.values - right.values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
-    assert moved[: len(moved) // 2].max() > 0 < moved[len(moved) // 2 :].max()
+    assert moved[: len(moved) // 2].max() > 0
+    assert moved[len(moved) // 2 :].max() > 0
     assert left.pooled is not None
     assert right.pooled is not None
     assert not torch.equal(left.pooled, right.pooled)

@@ -339,9 +339,9 @@ def test_an_impossible_request_is_refused(changed: dict[str, object], message: s
 
 
 def test_dimensions_are_read_line_by_line() -> None:
-    text = "\n  object: cat, dog ,, cat, Dog\n\nplace:by the sea: north,indoors\n"
+    text = "\n  object: cat, dog ,, Cat, house\n\nplace:by the sea: north,indoors\n"
     assert parse_dimensions(text) == {
-        "object": ("cat", "dog"),
+        "object": ("cat", "dog", "house"),
         "place": ("by the sea: north", "indoors"),
     }
     assert parse_dimensions("") == {}

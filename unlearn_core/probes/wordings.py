@@ -26,14 +26,14 @@ PARAPHRASES: dict[str, tuple[str, ...]] = {
         "{rest}, {concept}",
         "{concept}: {rest}",
         "{rest}, completely {concept}",
-        "{concept} {rest}",
+        "{concept}, {rest}",
         "{concept} body, {rest}",
     ),
     "": (
         "{rest}, {concept}",
         "{concept}: {rest}",
         "{rest} with a {concept}",
-        "the {concept} of {rest}",
+        "the {concept}, {rest}",
         "one {concept}, {rest}",
     ),
 }
@@ -44,14 +44,11 @@ LONG = (
 
 
 def paraphrases(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
-    """Each forget prompt's other words, asked for in another order: its values, unless a person has
-    rewritten it and it holds fewer than the others do."""
+    """Each forget prompt's other words, and the concept in another place."""
     templates = PARAPHRASES.get(concept.kind, PARAPHRASES[""])
-    most = max((len(pair.values) for pair in pairs), default=0)
     asked = []
     for i, pair in enumerate(pairs):
-        whole = pair.values and len(pair.values) == most
-        rest = ", ".join(pair.values.values()) if whole else concept.replaced_in(pair.forget, "")
+        rest = concept.replaced_in(pair.forget, "")
         template = templates[i % len(templates)] if rest else "{concept}"
         asked.append(template.format(rest=rest, concept=concept.name))
     return [with_articles(prompt, (concept.name,)) for prompt in asked]
