@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
 
-LEADS = "in the style of|in the manner of|in|by|of|with|as|like|and"
-GO_ON = "in|on|at|by|near|under|with|of|from|and|as|like|inspired by|wearing|\\w+ing"
+MADE = "drawn|painted|sketched|rendered|made"
+LEADS = rf"(?:(?:{MADE})\s+)?(?:in the style of|in the manner of|in|by|of|with|as|like|and)"
+GO_ON = rf"in|on|at|by|near|under|with|of|from|and|as|like|inspired by|{MADE}|wearing|\w+ing"
 """What may follow a noun, and shows that the concept was none of its adjectives."""
 BELONGS = r"(?:['’]s(?!\w)|(?<=s)['’](?!\w))?(?:\s+style(?!\w)|-\w+)?"
 """What a name carries along: "Van Gogh's style", "Degas' dancers", "ink-wash", "cat-like"."""
