@@ -132,6 +132,7 @@ class ForgetConcept:
         if replacement:
             found = self._pattern().sub(lambda _: replacement, prompt)
             return with_articles(re.sub(r"\s{2,}", " ", found).strip(), (replacement,))
+        prompt = " ".join(prompt.split())
         # Brackets around it alone only weigh it.
         bare = self._pattern(r"[(\[]\s*(", rf"{BELONGS})\s*{WEIGHT}[)\]]")
         while (unwrapped := bare.sub(r" \1 ", prompt)) != prompt:
