@@ -10,6 +10,8 @@ KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
 
 MADE = "drawn|painted|sketched|rendered|made"
 LEADS = rf"(?:(?:{MADE})\s+)?(?:in the style of|in the manner of|in|by|of|with|as|like|and)"
+"""What stands before a noun for its sake."""
+ARTICLE = r"(?:an?|the|one)\s+"
 GO_ON = rf"in|on|at|by|near|under|with|of|from|and|as|like|inspired by|{MADE}|wearing|\w+ing"
 """What may follow a noun, and shows that the concept was none of its adjectives."""
 BELONGS = r"(?:['’]s(?!\w)|(?<=s)['’](?!\w))?(?:\s+style(?!\w)|-\w+)?"
@@ -132,20 +134,30 @@ class ForgetConcept:
         if replacement:
             found = self._pattern().sub(lambda _: replacement, prompt)
             return with_articles(re.sub(r"\s{2,}", " ", found).strip(), (replacement,))
+        return self._dropped_from(prompt)
+
+    def _dropped_from(self, prompt: str) -> str:
         prompt = " ".join(prompt.split())
         # Brackets around it alone only weigh it.
         bare = self._pattern(r"[(\[]\s*(", rf"{BELONGS})\s*{WEIGHT}[)\]]")
         while (unwrapped := bare.sub(r" \1 ", prompt)) != prompt:
             prompt = unwrapped
+        twice = self._pattern(after=rf"\s+(?={self._pattern().pattern})")
+        prompt = twice.sub("", prompt)
+        after = self._pattern(after=rf"{BELONGS}\s+(?:and\s+)?(?!{ARTICLE})(\w+)")
+        nouns = [match[1] for match in after.finditer(prompt)]
+        # Of two that are listed, "by X and Y", the other takes over what stands before them.
+        listed = self._pattern(
+            rf"(?<!\w)({LEADS}\s+)({ARTICLE})?", rf"{BELONGS}\s+and\s+(?=({ARTICLE})?)"
+        )
+        prompt = listed.sub(lambda m: m[1] + ("" if m[3] else m[2] or ""), prompt)
         # Where the concept is the noun, its article and preposition go; where it is an adjective
         # ("a nude man"), they are the noun's and stay.
         noun = self._pattern(
-            rf"(?:,?\s*(?<!\w)(?:{LEADS})\s+|,\s*)?(?:(?<!\w)(?:an?|the|one)\s+)?",
+            rf"(?:,?\s*(?<!\w)(?:{LEADS})\s+|,\s*)?(?:(?<!\w){ARTICLE})?",
             rf"{BELONGS}(?=\s*(?:$|[,.;:)\]]|(?:{GO_ON})(?!\w)))",
         )
         adjective = self._pattern(after=BELONGS)
-        after = self._pattern(after=rf"{BELONGS}\s+(?!(?:an?|the)\s)(\w+)")
-        nouns = [match[1] for match in after.finditer(prompt)]
         found = adjective.sub(" ", noun.sub(" ", prompt))
         for loose, instead in LOOSE_ENDS:
             found = re.sub(loose, instead, found)
