@@ -38,7 +38,9 @@ class LiveRun:
         total: steps of a whole run.
         prompts: of the previews; the first ``forget_count`` ask for the concept.
         steps: for each: number, forget loss, retain loss, cosine, conflict.
-        previews: pictures of ``prompts`` in one row, by step; 0 is before unlearning.
+        client: id of the browser tab that queued the run; None where a script did.
+        before: pictures of ``prompts`` in one row, before unlearning.
+        previews: the same prompts by step; step 0 is after a closed-form edit, which has no steps.
         kept: steps whose state can be had back.
         result: the step whose state was given; None where there was none.
         asked: the step to end with, as the person asked while it went on; ``LAST`` for whichever
@@ -51,6 +53,7 @@ class LiveRun:
     total: int
     prompts: Sequence[str]
     forget_count: int
+    client: str | None
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     state: str = RUNNING
     note: str = ""
@@ -59,6 +62,7 @@ class LiveRun:
     of: int = 1
     seconds_left: float | None = None
     steps: list[list[Any]] = field(default_factory=list)
+    before: FilePlace | None = None
     previews: dict[int, FilePlace] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
     result: int | None = None
@@ -96,6 +100,11 @@ class LiveRun:
         names = ("step", "forget_loss", "retain_loss", "cosine", "conflict")
         self.steps.append([told[name] for name in names])
         self._send("unlearn.step", {**{name: told[name] for name in names}, "total": self.total})
+
+    def preview_before(self, picture: Image.Image) -> None:
+        """Show what the model draws before unlearning."""
+        self.before = to_temp(picture, self.key, "before")
+        self._send("unlearn.before", {"picture": self.before})
 
     def preview(self, step: int, picture: Image.Image) -> None:
         """Show what the model draws at this step."""
@@ -150,6 +159,7 @@ class LiveRun:
             "prompts": list(self.prompts),
             "forget_count": self.forget_count,
             "steps": self.steps,
+            "before": self.before,
             # A list first: the server's thread reads while the run's writes.
             "previews": [{"step": s, "picture": at} for s, at in list(self.previews.items())],
             "kept": self.kept,
@@ -160,10 +170,13 @@ class LiveRun:
         return self.folder / f"step_{step:06d}.safetensors"
 
     def _send(self, event: str, data: dict[str, Any]) -> None:
-        server = PromptServer.instance
+        """To the browser tab that queued the run: the prompts are nobody else's business. Without a
+        client id ComfyUI would send to all of them."""
+        if self.client is None:
+            return
         # Node ids are unique only within a graph, and the page may show another one by now.
         place = {"node": self.node, "workflow": self.workflow}
-        server.send_sync(event, {**place, **data})  # to all: a second tab follows as well
+        PromptServer.instance.send_sync(event, {**place, **data}, self.client)
 
 
 RUNS: dict[Place, LiveRun] = {}  # the last run of each node

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from comfy.model_management import InterruptProcessingException
 from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
 from ..unlearn_core.batches import TrainingSets
@@ -57,7 +58,15 @@ class LiveJob:
             return last, self._state(last, wanted)
         steps = 0 if self.settings.method == UCE else self.settings.steps
         looks = self.previews
-        run = LiveRun(node, workflow, identity, steps, looks.prompts, looks.forget_count)
+        run = LiveRun(
+            node,
+            workflow,
+            identity,
+            steps,
+            looks.prompts,
+            looks.forget_count,
+            PromptServer.instance.client_id,
+        )
         run.begin()
         try:
             return run, self._unlearn(run)
@@ -80,7 +89,7 @@ class LiveJob:
     def _unlearn(self, run: LiveRun) -> UnlearnedModel:
         bar = Phases(self._costs(), run.progress)
         self.before = self.previews.draw(self.model, obey_cancel, bar.of(LOOK))
-        run.preview(0, picture_strip(self.before))
+        run.preview_before(picture_strip(self.before))
         sets = TrainingSets(self.prompts, (), ())
         if self.settings.method != UCE:  # which looks at words alone
             sets = make_training_sets(
@@ -114,9 +123,9 @@ class LiveJob:
     def _train(self, training: Run, run: LiveRun, bar: Phases) -> None:
         for report in training:
             run.step(report)
+            bar.update(UNLEARNING, report.step, self.last_step)
             if self.preview_every and report.step % self.preview_every == 0:
                 self._look(training, run)
-            bar.update(UNLEARNING, report.step, self.last_step)
             if run.asked is not None or report.step == self.keep_step:
                 break
         if len(run.steps) not in run.previews:

@@ -53,8 +53,8 @@ class OwnPictures(io.ComfyNode):
                 io.Boolean.Input(
                     "alone",
                     default=False,
-                    label_on="in place of drawn pictures",
-                    label_off="beside drawn pictures",
+                    label_on="only these",
+                    label_off="and drawn ones",
                     tooltip="Whether the model learns from these pictures alone, off by default: "
                     "they join those that it draws itself, which are many more and more varied.",
                 ),

@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from .history import last_run
 from .live import RUNS, end_now
 from .prompt_table import preview
 from .scorer_download import add_scorer_routes
@@ -16,9 +17,19 @@ def add_routes(routes: web.RouteTableDef) -> None:
     add_scorer_routes(routes)
 
     @routes.get("/unlearn/runs")
-    async def runs(_: web.Request) -> web.Response:
-        """For a page that was opened or reloaded meanwhile: the last run of each node."""
-        return web.json_response([run.told() for run in list(RUNS.values())])
+    async def runs(request: web.Request) -> web.Response:
+        """The last run of each node of a graph, for a page that was opened or reloaded meanwhile.
+        ``followed`` says whether its events reach the asking tab."""
+        workflow, client = request.query.get("workflow"), request.query.get("client")
+        found = [run for run in list(RUNS.values()) if run.workflow == workflow]
+        return web.json_response(
+            [{**run.told(), "followed": run.client == client} for run in found]
+        )
+
+    @routes.get("/unlearn/last_run")
+    async def last(request: web.Request) -> web.Response:
+        """What the nodes of a graph showed in its last finished run; null where there is none."""
+        return web.json_response(last_run(request.query.get("workflow", "")))
 
     @routes.post("/unlearn/end")
     async def end(request: web.Request) -> web.Response:

@@ -58,8 +58,8 @@ class SaveCheckpoint(io.ComfyNode):
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
-                    label_on="replace a model of that name",
-                    label_off="keep what is there",
+                    label_on="replace",
+                    label_off="keep",
                     tooltip="Off by default: under a name that is taken nothing is saved, which "
                     "the page says when you press Run; the other nodes run, and nothing is "
                     "lost. On: the model of that name is replaced, and cannot be had back. The "

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from front_ends import LOCALE, NODES_2, PALETTE
 from live_server import Json, LiveServer
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 LOAD_SECONDS = 120
-NODES_2, PALETTE, LOCALE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette", "Comfy.Locale"
 SETTINGS: Json = {
     "Comfy.TutorialCompleted": True,  # or a first visit opens the Templates dialog
     "Comfy.Minimap.Visible": False,
@@ -35,8 +35,10 @@ FLAGS = (
     "--disable-sync",
 )
 
-# What the page logs of such a question: it asks ComfyUI's registry about nodes it does not know.
-NOBODY_THERE = "net::ERR_NAME_NOT_RESOLVED"
+NOT_OURS = (
+    "net::ERR_NAME_NOT_RESOLVED",  # the page asks ComfyUI's registry about nodes it does not know
+    "[Jobs API]",  # which a newer page asks for, and the oldest supported ComfyUI has not
+)
 
 _RECORD_EVENTS = """() => {
   window.seen = {progress: 0, steps: 0, ended: null};
@@ -89,7 +91,7 @@ class ComfyPage:
     def widget(self, node_type: str, name: str) -> Any:
         """The value of a widget of the one node of its type."""
         return self.page.evaluate(
-            """([type, name]) => app.graph._nodes.find((node) => node.type === type)
+            """([type, name]) => app.graph.nodes.find((node) => node.type === type)
                 .widgets.find((widget) => widget.name === name).value""",
             [node_type, name],
         )
@@ -98,7 +100,7 @@ class ComfyPage:
         """As if a person had written it, of which the page tells its extensions."""
         self.page.evaluate(
             """([type, name, value]) => {
-              const node = app.graph._nodes.find((node) => node.type === type);
+              const node = app.graph.nodes.find((node) => node.type === type);
               const widget = node.widgets.find((widget) => widget.name === name);
               widget.value = value;
               widget.callback?.(value);
@@ -111,7 +113,7 @@ class ComfyPage:
         """Bring a node to the upper left of the view."""
         self.page.evaluate(
             """([type, scale]) => {
-              const [x, y] = app.graph._nodes.find((node) => node.type === type).pos;
+              const [x, y] = app.graph.nodes.find((node) => node.type === type).pos;
               app.canvas.ds.scale = scale;
               app.canvas.ds.offset = [60 / scale - x, 90 / scale - y];
               app.canvas.setDirty(true, true);
@@ -132,7 +134,7 @@ class ComfyPage:
     def laid_out(self) -> list[Json]:
         """Type, position and size of every node as the page draws it."""
         return self.page.evaluate(
-            "() => app.graph._nodes.map(n => ({type: n.type, pos: [...n.pos], size: [...n.size]}))"
+            "() => app.graph.nodes.map(n => ({type: n.type, pos: [...n.pos], size: [...n.size]}))"
         )
 
     def fit_view(self) -> None:
@@ -157,7 +159,7 @@ class ComfyPage:
         )
 
     def note_message(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and NOBODY_THERE not in message.text:
+        if message.type == "error" and not any(known in message.text for known in NOT_OURS):
             self.note(f"{message.text} {message.location.get('url', '')}")
 
     def note(self, text: object) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from comfy_page import FLAGS, ComfyPage, open_page, open_tab
-from live_server import PACK, LiveServer, running_server
+from front_ends import EVERY_VIEW, IN_FULL, NEWEST, ON_BOTH, View, newest_static
+from live_server import PACK, PACK_FOLDER, LiveServer, running_server
 from playwright.sync_api import Browser, Page, sync_playwright
 
 
@@ -30,14 +31,61 @@ def artifacts() -> Path:
     return folder
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-view",
+        action="store_true",
+        help="page tests on both front ends in every look; without it a selection, for CI",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_front_ends: in CI, too, on the oldest and the newest")
+    config.addinivalue_line("markers", "every_view: in CI, too, on both and in every look")
+    config.addinivalue_line("markers", "classic_look: of something that Nodes 2.0 has not")
+    config.addinivalue_line("markers", "nodes_2: of something that the classic look has not")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes a ``view`` runs in each of those that were asked for."""
+    if "view" not in metafunc.fixturenames:
+        return
+    definition = metafunc.definition
+    if metafunc.config.getoption("--every-view") or definition.get_closest_marker("every_view"):
+        views = EVERY_VIEW
+    else:
+        views = ON_BOTH if definition.get_closest_marker("both_front_ends") else IN_FULL
+    if definition.get_closest_marker("classic_look"):
+        views = [view for view in views if not view.nodes_2]
+    if definition.get_closest_marker("nodes_2"):
+        views = [view for view in views if view.nodes_2]
+    metafunc.parametrize("view", views, ids=[view.name for view in views], scope="session")
+
+
 @pytest.fixture(scope="session")
 def server(
     comfyui: Path, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
-    """The one live server with the pack in its custom_nodes."""
-    base = tmp_path_factory.mktemp("comfyui")
-    with running_server(comfyui, base, artifacts / "server.log", with_pack=True) as server:
+    """The live server with the pack in its custom_nodes and the newest front end."""
+    base, log = tmp_path_factory.mktemp("comfyui"), artifacts / "server.log"
+    with running_server(comfyui, base, log, with_pack=True, front_end=newest_static()) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def own_server(
+    comfyui: Path, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveServer]:
+    """A second one, with the front end that is installed with ComfyUI."""
+    base, log = tmp_path_factory.mktemp("own"), artifacts / "own_server.log"
+    with running_server(comfyui, base, log, with_pack=True) as server:
+        yield server
+
+
+@pytest.fixture
+def view_server(view: View, request: pytest.FixtureRequest) -> LiveServer:
+    """The one of the two that has the view's front end."""
+    return request.getfixturevalue("server" if view.front_end == NEWEST else "own_server")
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +110,10 @@ def tab(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
-def page(tab: Page, server: LiveServer, artifacts: Path) -> Iterator[ComfyPage]:
-    """ComfyUI's page with the pack, opened and ready."""
-    with open_page(tab, server, artifacts) as page:
+def page(tab: Page, view: View, view_server: LiveServer, artifacts: Path) -> Iterator[ComfyPage]:
+    """ComfyUI's page with the pack, opened and ready, as the view has it."""
+    view_server.forget_results()
+    with open_page(tab, view_server, artifacts, view.settings) as page:
         yield page
+        assert [error for error in page.errors if PACK_FOLDER in error] == []
+    view_server.interrupt()  # or a run that a failed test has left would hold up all others

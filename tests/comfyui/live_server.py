@@ -197,9 +197,17 @@ def server_arguments(base: Path, port: int) -> list[str]:
 
 
 @contextmanager
-def running_server(comfyui: Path, base: Path, log: Path, with_pack: bool) -> Iterator[LiveServer]:
+def running_server(
+    comfyui: Path, base: Path, log: Path, with_pack: bool, front_end: Path | None = None
+) -> Iterator[LiveServer]:
+    """
+    Args:
+        front_end: the folder of another front end than ComfyUI's own.
+    """
     server = LiveServer(free_port(), make_base(base, with_pack), log)
     command = [sys.executable, "main.py", *server_arguments(base, server.port)]
+    if front_end is not None:
+        command += ["--front-end-root", str(front_end)]
     environment = private_environment(base / "home")
     with log.open("wb") as sink:
         process = subprocess.Popen(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from comfy_page import ComfyPage, open_page, open_tab
-from live_server import Json, LiveServer, running_server
+from front_ends import newest_static
+from live_server import Json, running_server
 from playwright.sync_api import Browser, expect
 from workflow_files import DEMO, QUICK, WORKFLOWS, overlap, read, with_widgets
 
@@ -64,7 +65,7 @@ def bare_page(
     base = tmp_path_factory.mktemp("bare")
     log = artifacts / "bare_server.log"
     with (
-        running_server(comfyui, base, log, with_pack=False) as bare,
+        running_server(comfyui, base, log, with_pack=False, front_end=newest_static()) as bare,
         open_tab(browser) as tab,
         open_page(tab, bare, artifacts) as page,
     ):
@@ -75,10 +76,11 @@ def bare_page(
     return Bare(page.errors, methods)
 
 
-def test_demo_in_the_page(page: ComfyPage, server: LiveServer, bare_page: Bare) -> None:
+@pytest.mark.classic_look
+def test_demo_in_the_page(page: ComfyPage, bare_page: Bare) -> None:
     own_seed = {**QUICK["UnlearnRestrictedGradient"], "seed": 6}  # no state is kept of it
     widgets = {**QUICK, "UnlearnRestrictedGradient": own_seed}
-    page.load_workflow(with_widgets(read(DEMO), widgets, server.object_info()))
+    page.load_workflow(with_widgets(read(DEMO), widgets, page.server.object_info()))
     page.fit_view()
     page.screenshot("demo_loaded")
     page.queue()
@@ -92,6 +94,7 @@ def test_demo_in_the_page(page: ComfyPage, server: LiveServer, bare_page: Bare) 
     assert [error for error in page.errors if error not in bare_page.errors] == []
 
 
+@pytest.mark.classic_look
 def test_no_method_of_the_page_is_patched(page: ComfyPage, bare_page: Bare) -> None:
     page.load_workflow(read(DEMO))
     methods = page.page.evaluate(METHODS)
@@ -100,11 +103,12 @@ def test_no_method_of_the_page_is_patched(page: ComfyPage, bare_page: Bare) -> N
         assert own == bare_page.methods[name], name
 
 
+@pytest.mark.classic_look
 def test_choosing_a_preset_writes_its_text(page: ComfyPage) -> None:
     page.load_workflow(read(DEMO))
     written = page.page.evaluate(
         """() => {
-          const node = app.graph._nodes.find(({ type }) => type === "UnlearnDiversifyPrompts");
+          const node = app.graph.nodes.find(({ type }) => type === "UnlearnDiversifyPrompts");
           const widget = (name) => node.widgets.find((one) => one.name === name);
           widget("preset").value = "nudity";
           widget("preset").callback("nudity");
@@ -115,75 +119,13 @@ def test_choosing_a_preset_writes_its_text(page: ComfyPage) -> None:
     assert written[1].startswith("person: woman, man")
 
 
-VISIBLE = """type => {
-  const node = app.graph._nodes.find((one) => one.type === type);
-  return node.widgets.filter((one) => !one.hidden).map(({ name }) => name);
-}"""
-UNLEARN = "UnlearnRestrictedGradient"
-
-
-def test_rare_inputs_are_folded_away(page: ComfyPage, server: LiveServer) -> None:
-    """All but those that the workflow changes, until somebody asks for them."""
-    page.load_workflow(read(DEMO))
-    few = page.page.evaluate(VISIBLE, UNLEARN)
-    assert "objective" in few
-    assert "saliency" not in few
-    changed = {UNLEARN: {"saliency": 0.5, "method": "GradDiff"}}
-    page.load_workflow(with_widgets(read(DEMO), changed, server.object_info()))
-    assert set(page.page.evaluate(VISIBLE, UNLEARN)) == {*few, "saliency", "method"}
-
-    # What the panel sets is seen as well, and folded away with the rest once it is reset.
-    assign = """([type, name, value]) => {
-      const widget = app.graph._nodes.find((one) => one.type === type)
-        .widgets.find((one) => one.name === name);
-      widget.value = value;
-      widget.callback(value);
-    }"""
-    usual = page.laid_out()
-    page.page.evaluate(assign, [UNLEARN, "keep_step", 4])
-    assert "keep_step" in page.page.evaluate(VISIBLE, UNLEARN)
-    page.page.evaluate(assign, [UNLEARN, "keep_step", 0])
-    assert "keep_step" not in page.page.evaluate(VISIBLE, UNLEARN)
-    assert page.laid_out() == usual
-
-    press = """type => {
-      const node = app.graph._nodes.find((one) => one.type === type);
-      const button = node.widgets.find(({ name }) => name === "unlearn more");
-      button.callback();
-      return button.label;
-    }"""
-    before = page.laid_out()
-    gap = """type => {  // between the last input and the button, once they have been drawn
-      const { widgets } = app.graph._nodes.find((one) => one.type === type);
-      const shown = widgets.filter((one) => !one.hidden);
-      const i = shown.findIndex(({ name }) => name === "unlearn more");
-      return shown[i].y - shown[i - 1].y;
-    }"""
-    page.fit_view()
-    assert page.page.evaluate(gap, UNLEARN) < 30
-    assert page.page.evaluate(press, UNLEARN) == "▾ Fewer settings"
-    opened = page.page.evaluate(VISIBLE, UNLEARN)
-    assert {"npo_beta", "warm_start", "keep_step"} < set(opened)
-    assert page.page.evaluate(press, UNLEARN) == f"▸ {len(opened) - len(few) - 2} more settings"
-    assert page.laid_out() == before
-
-    # Neither the prompt nor the file that is saved knows of the button.
-    saved = page.page.evaluate("() => app.graph.serialize()")
-    (node,) = [one for one in saved["nodes"] if one["type"] == UNLEARN]
-    values = with_widgets(read(DEMO), changed, server.object_info())
-    (wanted,) = [one for one in values["nodes"] if one["type"] == UNLEARN]
-    assert node["widgets_values"] == wanted["widgets_values"]
-    prompt = page.page.evaluate("async () => (await app.graphToPrompt()).output")
-    assert not any("unlearn more" in one["inputs"] for one in prompt.values())
-
-
-def test_a_model_that_is_not_going_to_be_saved_is_spoken_of(
-    page: ComfyPage, server: LiveServer
-) -> None:
+@pytest.mark.both_front_ends
+@pytest.mark.classic_look
+def test_a_model_that_is_not_going_to_be_saved_is_spoken_of(page: ComfyPage) -> None:
     """ComfyUI runs the rest of the graph, and marks what it leaves out by a red frame alone."""
-    (server.base / "models" / "diffusers" / "taken").mkdir(parents=True, exist_ok=True)
+    (page.server.base / "models" / "diffusers" / "taken").mkdir(parents=True, exist_ok=True)
     widgets = {**QUICK, "UnlearnSaveCheckpoint": {"name": "taken", "overwrite": False}}
-    page.load_workflow(with_widgets(read(DEMO), widgets, server.object_info()))
+    page.load_workflow(with_widgets(read(DEMO), widgets, page.server.object_info()))
     page.queue()
     told = page.page.get_by_text("Unlearn: Save Checkpoint: left out of this run")
     expect(told).to_be_visible()
@@ -192,6 +134,8 @@ def test_a_model_that_is_not_going_to_be_saved_is_spoken_of(
     assert page.wait_for_end(180) == "execution_success"
 
 
+@pytest.mark.both_front_ends
+@pytest.mark.classic_look
 def test_no_two_nodes_overlap_as_the_page_lays_them_out(page: ComfyPage) -> None:
     """A node grows to hold its widgets, whatever size the file gives it."""
     for path in WORKFLOWS:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from comfy_page import LOCALE, NODES_2, PALETTE, ComfyPage, open_page
-from live_server import PACK, PACK_FOLDER, Json, LiveServer
+from comfy_page import ComfyPage, open_page
+from front_ends import EVERY_VIEW, LOCALE, View
+from live_server import PACK, Json, LiveServer
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from workflow_files import DEMO, QUICK, read, with_widgets
@@ -21,11 +21,7 @@ UNLEARN, DIVERSIFY, EVALUATE, OWN = (
     "UnlearnEvaluateAlignment",
     "UnlearnOwnPictures",
 )
-LOOKS: dict[str, Json] = {
-    "classic": {},
-    "nodes2_light": {NODES_2: True, PALETTE: "light"},
-}
-SCALE = {"classic": 0.8, "nodes2_light": 0.6}  # whole nodes in view
+SEEDS = {view.name: seed for seed, view in enumerate(EVERY_VIEW)}  # each its own run
 SLOW_FIRST_ANSWER = """() => {
   const { api } = comfyAPI.api;
   const fetchApi = api.fetchApi.bind(api);
@@ -41,23 +37,14 @@ SLOW_FIRST_ANSWER = """() => {
 STEPS = "() => Number(document.querySelector('.unlearn .chart').dataset.steps)"
 
 
-@pytest.fixture(params=LOOKS, ids=list(LOOKS))
-def look(request: pytest.FixtureRequest) -> str:
-    return request.param
+def scale(view: View) -> float:
+    """With whole nodes in view."""
+    return 0.6 if view.nodes_2 else 0.8
 
 
-@pytest.fixture
-def page(tab: Page, server: LiveServer, artifacts: Path, look: str) -> Iterator[ComfyPage]:
-    server.forget_results()
-    with open_page(tab, server, artifacts, LOOKS[look]) as page:
-        yield page
-        assert [error for error in page.errors if PACK_FOLDER in error] == []
-    server.interrupt()  # or a run that a failed test has left would hold up all others
-
-
-def open_demo(page: ComfyPage, server: LiveServer, **unlearn: object) -> None:
+def open_demo(page: ComfyPage, **unlearn: object) -> None:
     widgets = {**QUICK, UNLEARN: {**QUICK[UNLEARN], **unlearn}}
-    page.load_workflow(with_widgets(read(DEMO), widgets, server.object_info()))
+    page.load_workflow(with_widgets(read(DEMO), widgets, page.server.object_info()))
     page.page.wait_for_timeout(500)
 
 
@@ -74,24 +61,25 @@ def button(page: ComfyPage, name: str | re.Pattern[str]) -> Locator:
     return page.page.get_by_role("button", name=name, exact=True)
 
 
-def shown_prompts(page: ComfyPage, server: LiveServer, look: str) -> Locator:
+def shown_prompts(page: ComfyPage, view: View) -> Locator:
     """What asks for the concept in the demo's four pairs of prompts, laid open on the node."""
-    open_demo(page, server)
-    page.look_at(DIVERSIFY, SCALE[look])
+    open_demo(page)
+    page.look_at(DIVERSIFY, scale(view))
     button(page, "Show the prompts").click()
     asks = page.page.get_by_label("asks for it")
     expect(asks).to_have_count(4)
     return asks
 
 
-def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look: str) -> None:
+@pytest.mark.both_front_ends
+def test_watch_reload_stop_and_go_back(page: ComfyPage, view: View) -> None:
     """The whole of what a person does while a run goes on."""
-    open_demo(page, server, steps=500, preview_every=2, seed=len(look))  # each its own run
-    page.look_at(UNLEARN, SCALE[look])
+    open_demo(page, steps=500, preview_every=2, seed=SEEDS[view.name])
+    page.look_at(UNLEARN, scale(view))
     page.queue()
     wait_for_new_steps(page, 3)  # the panel may still show an earlier run of this workflow
     before = wait_for_steps(page, 3)
-    page.screenshot(f"live_{look}")
+    page.screenshot(f"live_{view.name}")
     assert wait_for_steps(page, before + 2) > before, "the chart grows"
     expect(page.page.get_by_text(re.compile(r"^Unlearning: step \d+ of 500$"))).to_be_visible()
     expect(page.page.get_by_text(re.compile(r"^about .* left$"))).to_be_visible()
@@ -99,7 +87,7 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look
     seen = page.page.evaluate(STEPS)
     page.reload()
     assert wait_for_steps(page, seen) >= seen, "a reloaded page knows the steps before"
-    page.look_at(UNLEARN, SCALE[look])
+    page.look_at(UNLEARN, scale(view))
     assert wait_for_steps(page, seen + 1) > seen, "and follows the run"
 
     wait_for_steps(page, 6)
@@ -109,7 +97,7 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look
     kept = page.widget(UNLEARN, "keep_step")
     assert 6 <= kept < 500, "the workflow says where the run ended"
     expect(page.page.get_by_text(f"Kept as it was after step {kept} of 500.")).to_be_visible()
-    page.screenshot(f"stopped_{look}")
+    page.screenshot(f"stopped_{view.name}")
 
     # Back to the picture of step 4, by the keys alone.
     scrubber = page.page.get_by_label("Pictures by step")
@@ -121,7 +109,7 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look
     page.page.keyboard.press("ArrowRight")
     assert shown.get_attribute("src") != at_the_end
     expect(button(page, "Keep step 4")).to_be_enabled()
-    page.screenshot(f"scrubbed_{look}")
+    page.screenshot(f"scrubbed_{view.name}")
     page.expect_another_end()
     button(page, "Keep step 4").focus()
     page.page.keyboard.press("Enter")
@@ -132,19 +120,18 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, server: LiveServer, look
     expect(page.page.get_by_text(kept)).to_be_visible()
 
 
-def test_news_is_of_the_run_that_the_page_shows(
-    page: ComfyPage, server: LiveServer, look: str
-) -> None:
+def test_news_is_of_the_run_that_the_page_shows(page: ComfyPage, view: View) -> None:
     """Another workflow that runs meanwhile may have a node of the same id."""
-    open_demo(page, server)
-    page.look_at(UNLEARN, SCALE[look])
+    open_demo(page)
+    page.look_at(UNLEARN, scale(view))
     graph, node = page.page.evaluate(
-        "type => [app.graph.id, String(app.graph._nodes.find((n) => n.type === type).id)]", UNLEARN
+        "type => [app.graph.id, String(app.graph.nodes.find((n) => n.type === type).id)]", UNLEARN
     )
     run: Json = {
         "key": "a run", "node": node, "workflow": graph, "state": "running", "note": "",
         "phase": "", "done": 0, "of": 1, "seconds_left": None, "total": 9, "prompts": [],
-        "forget_count": 0, "steps": [], "previews": [], "kept": [], "result": None,
+        "forget_count": 0, "steps": [], "before": None, "previews": [], "kept": [],
+        "result": None,
     }  # fmt: skip
     kept = {"state": "kept", "result": 4}
 
@@ -173,15 +160,15 @@ def test_news_is_of_the_run_that_the_page_shows(
     assert page.widget(UNLEARN, "keep_step") == 4
 
 
-def test_cancel_leaves_a_step_to_keep(page: ComfyPage, server: LiveServer, look: str) -> None:
-    open_demo(page, server, steps=500, preview_every=2, seed=100 + len(look))
-    page.look_at(UNLEARN, SCALE[look])
+def test_cancel_leaves_a_step_to_keep(page: ComfyPage, view: View) -> None:
+    open_demo(page, steps=500, preview_every=2, seed=100 + SEEDS[view.name])
+    page.look_at(UNLEARN, scale(view))
     page.queue()
     wait_for_new_steps(page, 4)
-    server.interrupt()
+    page.server.interrupt()
     assert page.wait_for_end(60) == "execution_interrupted"
     expect(page.page.get_by_text(re.compile("^Cancelled after step"))).to_be_visible()
-    page.screenshot(f"cancelled_{look}")
+    page.screenshot(f"cancelled_{view.name}")
     page.page.get_by_label("Pictures by step").focus()
     page.page.keyboard.press("Home")
     page.page.keyboard.press("ArrowRight")
@@ -191,9 +178,10 @@ def test_cancel_leaves_a_step_to_keep(page: ComfyPage, server: LiveServer, look:
     assert page.seen()["steps"] == 0
 
 
-def test_compare_before_and_after(page: ComfyPage, server: LiveServer, look: str) -> None:
-    open_demo(page, server)
-    page.look_at(EVALUATE, SCALE[look])
+@pytest.mark.both_front_ends
+def test_compare_before_and_after(page: ComfyPage, view: View) -> None:
+    open_demo(page)
+    page.look_at(EVALUATE, scale(view))
     page.queue()
     assert page.wait_for_end(180) == "execution_success"
     tabs = page.page.get_by_role("tab", name=re.compile(r"\(\d+\)$"))
@@ -213,7 +201,7 @@ def test_compare_before_and_after(page: ComfyPage, server: LiveServer, look: str
     slide.get_by_role("slider").focus()
     page.page.keyboard.press("ArrowRight")
     assert slide.evaluate("one => one.style.getPropertyValue('--at')") == "51%"
-    page.screenshot(f"compared_{look}")
+    page.screenshot(f"compared_{view.name}")
 
     button(page, "Full size").click()
     large = page.page.get_by_role("dialog").filter(has=page.page.locator(".unlearn-slide"))
@@ -222,7 +210,7 @@ def test_compare_before_and_after(page: ComfyPage, server: LiveServer, look: str
     large.get_by_role("button", name="Next").click()
     expect(large.get_by_text(re.compile("^2/2 · "))).to_be_visible()
     expect(large.locator(".unlearn-slide.small")).to_be_visible()  # its pictures have come
-    page.screenshot(f"full_size_{look}")
+    page.screenshot(f"full_size_{view.name}")
     page.page.keyboard.press("Escape")
     expect(large).to_have_count(0)
 
@@ -234,7 +222,7 @@ def test_compare_before_and_after(page: ComfyPage, server: LiveServer, look: str
 
     # A page that is opened anew shows what the nodes have shown.
     page.reload()
-    page.look_at(EVALUATE, SCALE[look])
+    page.look_at(EVALUATE, scale(view))
     expect(slide).to_be_visible()
     assert wait_for_steps(page, 4) == 4
 
@@ -244,14 +232,14 @@ def test_compare_before_and_after(page: ComfyPage, server: LiveServer, look: str
     page.set_widget(UNLEARN, "seed", 1)
     page.queue()
     expect(earlier).to_have_count(2)  # the figures and the path of the saved model
-    page.screenshot(f"earlier_{look}")
+    page.screenshot(f"earlier_{view.name}")
     assert page.wait_for_end(180) == "execution_success"
     expect(earlier).to_have_count(0)
 
 
-def test_the_shown_prompts_follow_the_words(page: ComfyPage, server: LiveServer, look: str) -> None:
-    open_demo(page, server)
-    page.look_at(DIVERSIFY, SCALE[look])
+def test_the_shown_prompts_follow_the_words(page: ComfyPage, view: View) -> None:
+    open_demo(page)
+    page.look_at(DIVERSIFY, scale(view))
     page.set_widget(DIVERSIFY, "train_count", 5)
     asks = page.page.get_by_label("asks for it")
     expect(asks).to_have_count(0)  # nobody has asked for them
@@ -267,8 +255,9 @@ def test_the_shown_prompts_follow_the_words(page: ComfyPage, server: LiveServer,
     expect(asks.first).to_have_value(re.compile("pixel"))
 
 
-def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str) -> None:
-    asks = shown_prompts(page, server, look)
+@pytest.mark.both_front_ends
+def test_see_and_edit_the_prompts(page: ComfyPage, view: View) -> None:
+    asks = shown_prompts(page, view)
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
     asks.first.fill("a whale without the word")
@@ -286,24 +275,22 @@ def test_see_and_edit_the_prompts(page: ComfyPage, server: LiveServer, look: str
     expect(page.page.get_by_label("the same without it").first).to_be_focused()  # to write on
     page.page.get_by_label("Delete this pair").last.click()
     expect(asks).to_have_count(3)
-    page.screenshot(f"edited_{look}")
+    page.screenshot(f"edited_{view.name}")
 
     # The edits travel with the workflow.
     saved = page.page.evaluate("() => app.graph.serialize()")
     page.load_workflow(saved)
     expect(asks.first).to_have_value("an ink whale")
     expect(asks).to_have_count(3)
-    page.look_at(DIVERSIFY, SCALE[look])
+    page.look_at(DIVERSIFY, scale(view))
     button(page, "Start over").click()
     expect(asks).to_have_count(4)
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
 
-def test_an_edit_while_the_words_are_read_is_not_lost(
-    page: ComfyPage, server: LiveServer, look: str
-) -> None:
+def test_an_edit_while_the_words_are_read_is_not_lost(page: ComfyPage, view: View) -> None:
     """Nor one that is made while a run goes on that was queued before it."""
-    asks = shown_prompts(page, server, look)
+    asks = shown_prompts(page, view)
     page.page.evaluate(SLOW_FIRST_ANSWER)
     page.set_widget(DIVERSIFY, "train_count", 3)
     asks.first.fill("an ink whale")
@@ -315,7 +302,7 @@ def test_an_edit_while_the_words_are_read_is_not_lost(
     before = {"concept": {"kind": "style"}, "train": [], "test": []}
     page.page.evaluate(
         """([type, set]) => {
-          const node = String(app.graph._nodes.find((one) => one.type === type).id);
+          const node = String(app.graph.nodes.find((one) => one.type === type).id);
           app.api.dispatchCustomEvent("executed", { node, output: { unlearn_prompts: [set] } });
         }""",
         [DIVERSIFY, before],
@@ -323,9 +310,9 @@ def test_an_edit_while_the_words_are_read_is_not_lost(
     expect(asks.first).to_have_value("an ink whale")
 
 
-def test_two_quick_edits_both_count(page: ComfyPage, server: LiveServer, look: str) -> None:
+def test_two_quick_edits_both_count(page: ComfyPage, view: View) -> None:
     """Though the answer to the first comes last."""
-    asks = shown_prompts(page, server, look)
+    asks = shown_prompts(page, view)
     page.page.evaluate(SLOW_FIRST_ANSWER)
     for i, words in enumerate(("an ink whale", "an ink gull")):
         asks.nth(i).fill(words)
@@ -336,13 +323,11 @@ def test_two_quick_edits_both_count(page: ComfyPage, server: LiveServer, look: s
     assert "an ink gull" in edited
 
 
-def test_the_prompts_of_a_concept_that_comes_a_long_way(
-    page: ComfyPage, server: LiveServer, look: str
-) -> None:
-    open_demo(page, server)
+def test_the_prompts_of_a_concept_that_comes_a_long_way(page: ComfyPage, view: View) -> None:
+    open_demo(page)
     link = """([made, type, input]) => {
       const graph = app.graph;
-      const to = graph._nodes.find((node) => node.type === type);
+      const to = graph.nodes.find((node) => node.type === type);
       const slot = to.inputs.findIndex(({ name }) => name === input);
       const from = to.getInputNode(slot);
       const between = LiteGraph.createNode(made);
@@ -351,7 +336,7 @@ def test_the_prompts_of_a_concept_that_comes_a_long_way(
       between.connect(0, to, slot);
     }"""
     page.page.evaluate(link, ["Reroute", DIVERSIFY, "concept"])
-    page.look_at(DIVERSIFY, SCALE[look])
+    page.look_at(DIVERSIFY, scale(view))
     button(page, "Show the prompts").click()
     expect(page.page.get_by_label("asks for it")).to_have_count(4)
     page.page.evaluate(link, ["PrimitiveInt", DIVERSIFY, "train_count"])
@@ -359,10 +344,8 @@ def test_the_prompts_of_a_concept_that_comes_a_long_way(
     expect(page.page.get_by_text(re.compile("^train_count comes along a link"))).to_be_visible()
 
 
-def test_read_and_edit_the_captions_of_own_pictures(
-    page: ComfyPage, server: LiveServer, look: str
-) -> None:
-    folder = server.base / "input" / "mine"
+def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View) -> None:
+    folder = page.server.base / "input" / "mine"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("boat", "owl"):
         Image.new("RGB", (64, 64), "white").save(folder / f"{name}.png")
@@ -373,7 +356,7 @@ def test_read_and_edit_the_captions_of_own_pictures(
     node["widgets_values"] = ["an ink thing", "mine", False]
     ids = {"last_node_id": 1, "last_link_id": 0}
     page.load_workflow({"version": 0.4, **ids, "nodes": [node], "links": []})
-    page.look_at(OWN, SCALE[look])
+    page.look_at(OWN, scale(view))
     page.queue()
     assert page.wait_for_end(60) == "execution_success"
     boat = page.page.get_by_label("Caption of boat.png")
@@ -385,7 +368,7 @@ def test_read_and_edit_the_captions_of_own_pictures(
     page.page.keyboard.press("Tab")
     expect(owl).to_be_focused()
     expect(boat).to_have_value("an ink boat")
-    page.screenshot(f"captions_{look}")
+    page.screenshot(f"captions_{view.name}")
     assert page.widget(OWN, "captions") == "an ink thing\nboat.png: an ink boat"
     page.queue()
     assert page.wait_for_end(60) == "execution_success"
@@ -398,41 +381,37 @@ def test_read_and_edit_the_captions_of_own_pictures(
     expect(page.page.get_by_text(re.compile("^Press Run: what each picture"))).to_be_visible()
 
 
-def test_who_cannot_judge_says_so_and_fetches_nothing_unasked(
-    page: ComfyPage, server: LiveServer, look: str
-) -> None:
+def test_who_cannot_judge_says_so_and_fetches_nothing_unasked(page: ComfyPage, view: View) -> None:
     """The demo model without the CLIP and the judge that it brings along; the server is offline."""
-    folder = server.base / "models" / "diffusers" / "no judge"
+    folder = page.server.base / "models" / "diffusers" / "no judge"
     demo = PACK / "demo" / "models" / "emoji-canvas"
     shutil.copytree(demo, folder, ignore=lambda *_: ["evaluation"], dirs_exist_ok=True)
     page.reload()  # with the new model in its lists
     widgets = {**QUICK, "UnlearnLoadModel": {"model": folder.name}}
-    page.load_workflow(with_widgets(read(DEMO), widgets, server.object_info()))
-    page.look_at(EVALUATE, SCALE[look])
+    page.load_workflow(with_widgets(read(DEMO), widgets, page.server.object_info()))
+    page.look_at(EVALUATE, scale(view))
     page.queue()
     assert page.wait_for_end(180) == "execution_success"
     expect(page.page.get_by_text(re.compile("^Nobody here can judge"))).to_be_visible()
-    assert not (server.base / "models" / "open_clip").exists()
+    assert not (page.server.base / "models" / "open_clip").exists()
     fetch = button(page, re.compile("^Download CLIP"))
     fetch.click()
     expect(page.page.get_by_text(re.compile("could not be fetched"))).to_be_visible(timeout=60_000)
     expect(fetch).to_be_enabled()
-    page.screenshot(f"no_judge_{look}")
+    page.screenshot(f"no_judge_{view.name}")
 
 
-def test_nothing_is_left_of_deleted_nodes(page: ComfyPage, server: LiveServer) -> None:
-    open_demo(page, server)
+def test_nothing_is_left_of_deleted_nodes(page: ComfyPage) -> None:
+    open_demo(page)
     page.page.wait_for_selector(".unlearn", state="attached")
-    page.page.evaluate(
-        "() => { for (const node of [...app.graph._nodes]) app.graph.remove(node); }"
-    )
+    page.page.evaluate("() => { for (const node of [...app.graph.nodes]) app.graph.remove(node); }")
     page.page.wait_for_timeout(500)
     assert page.page.locator(".unlearn").count() == 0
 
 
 def test_it_speaks_chinese(tab: Page, server: LiveServer, artifacts: Path) -> None:
     with open_page(tab, server, artifacts, {LOCALE: "zh"}) as page:
-        open_demo(page, server)
+        open_demo(page)
         page.look_at(DIVERSIFY, 0.8)
         expect(button(page, "显示提示词")).to_be_visible()
         page.screenshot("chinese")

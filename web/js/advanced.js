@@ -1,32 +1,35 @@
-// Rarely needed inputs, folded away in ComfyUI's classic look: its own way to hide them is never
-// told which they are, and leaves their room empty. Nodes 2.0 looks after them itself, where it can.
+// Advanced inputs, folded away. In the classic look a button opens them; Nodes 2.0 has its own. In
+// both, an input whose value differs from its default stays in sight: nobody should run what they
+// cannot see.
 
-import { hideWidget } from "./dom.js";
+import {
+  addCanvasButton, afterConfigure, isAdvanced, isLinked, letFold, onChange, redraw, showOnCanvas, widgetsOf,
+} from "./comfy.js";
 import { t } from "./words.js";
 
-// Before anything else is added to the node: the button stands below the inputs.
-export function foldAdvanced(node) {
-  const rare = (node.widgets ?? []).filter(({ options }) => options?.advanced);
-  if (!rare.length) return;
-  const usual = new Map(rare.map((widget) => [widget, widget.value]));
-  const linked = ({ name }) =>
-    node.inputs?.some(({ widget, link }) => widget?.name === name && link != null);
-  let folded = rare;
+// Before anything else is added to the node: the button stands right below the inputs.
+// `hidden`: names of inputs that nobody is ever to see.
+export function foldAdvanced(node, hidden = []) {
+  const advanced = widgetsOf(node).filter((widget) => isAdvanced(widget) && !hidden.includes(widget.name));
+  if (!advanced.length) return;
+  const defaults = new Map(advanced.map((widget) => [widget, widget.value]));
+  let foldable = advanced;
   let open = false;
 
-  const button = node.addWidget("button", "unlearn more", null, turn, {
-    canvasOnly: true,
-    serialize: false,
-  });
-  button.serialize = false;
+  const button = addCanvasButton(node, "unlearn more", () =>
+    resize(() => {
+      open = !open;
+    }),
+  );
 
   function draw() {
-    for (const widget of rare) {
-      hideWidget(widget, Boolean(widget.options.hidden) || (folded.includes(widget) && !open));
+    for (const widget of advanced) {
+      const folds = foldable.includes(widget);
+      showOnCanvas(widget, open || !folds);
+      letFold(node, widget, folds);
     }
-    const n = folded.filter(({ options }) => !options.hidden).length;
-    hideWidget(button, n === 0);
-    button.label = t(open ? "more.hide" : "more.show", { n });
+    showOnCanvas(button, foldable.length > 0);
+    button.label = t(open ? "more.hide" : "more.show", { n: foldable.length });
   }
 
   // The node grows by what appears, and shrinks back to the height it had.
@@ -36,33 +39,19 @@ export function foldAdvanced(node) {
     change();
     draw();
     node.setSize([width, height + node.computeSize()[1] - before]);
-    node.setDirtyCanvas(true, true);
+    redraw(node);
   }
 
-  function turn() {
-    resize(() => {
-      open = !open;
-    });
-  }
-
-  // What differs from the defaults is always shown: nobody should run what they cannot see.
   function fold() {
-    folded = rare.filter((widget) => widget.value === usual.get(widget) && !linked(widget));
+    foldable = advanced.filter(
+      (widget) => widget.value === defaults.get(widget) && !isLinked(node, widget.name),
+    );
   }
 
-  const configure = node.onConfigure;
-  node.onConfigure = function (...given) {
-    configure?.apply(this, given);
+  afterConfigure(node, () => {
     fold();
     draw();
-  };
-  for (const widget of rare) {
-    const { callback } = widget;
-    widget.callback = function (...given) {
-      const answer = callback?.apply(this, given);
-      resize(fold);
-      return answer;
-    };
-  }
+  });
+  for (const widget of advanced) onChange(widget, () => resize(fold));
   draw();
 }

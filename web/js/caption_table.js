@@ -1,7 +1,8 @@
 // The table on Own Pictures: what each picture shows, to read and to edit after a run. What is
 // edited goes into the node's own field, as a line with the picture's name, which counts most.
 
-import { addPanel, h, setWidget, widgetOf } from "./dom.js";
+import { addPanel, setWidget, widgetOf } from "./comfy.js";
+import { h } from "./dom.js";
 import { PAGE, field, table } from "./table.js";
 import { t } from "./words.js";
 

@@ -1,25 +1,24 @@
-// Forget loss, retain loss and the cosine of the two gradients, by step, as they come.
+// Forget loss, retain loss and the cosine of the two gradients, step by step, as they come. Points
+// are appended in the data's own coordinates; a transform brings them to their place, so that a new
+// step costs the same after 100,000 others.
 
 import { h, svg } from "./dom.js";
 import { figure, t } from "./words.js";
 
-const HEIGHT = 150;
-const LOSSES = { top: 8, bottom: 86 };
-const ANGLES = { top: 96, bottom: 132 };
-const STEPS = 146; // foot of the labels along the steps
-const SIDE = 44; // at either end, for the labels
+const LEFT = 46; // room for the labels
+const RIGHT = 14;
+const TOP = 8;
+const FOOT = 22; // room for the labels along the steps
+const GAP = 14; // between two bands
+const SHARES = { forget: 0.37, keep: 0.37, cosine: 0.26 }; // of the height, from top to bottom
+const MOST = 600; // points of a curve; a longer run is thinned, as in the report's chart
 
 const STEP = 0;
 const FORGET = 1;
 const RETAIN = 2;
 const COSINE = 3;
 const CONFLICT = 4;
-
-// Lowest and highest of a column.
-function range(steps, column) {
-  const values = steps.map((step) => step[column]).filter((value) => value !== null);
-  return values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
-}
+const COLUMNS = { forget: FORGET, keep: RETAIN };
 
 // Short enough for the axis.
 function brief(value) {
@@ -27,153 +26,313 @@ function brief(value) {
   return size !== 0 && (size < 0.01 || size >= 1000) ? value.toExponential(1) : figure(value, 2);
 }
 
+// The index of the step that is nearest to a number, in a list that is sorted by step.
+function nearest(steps, wanted) {
+  let [low, high] = [0, steps.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps[middle][STEP] < wanted) low = middle + 1;
+    else high = middle;
+  }
+  const before = low > 0 && wanted - steps[low - 1][STEP] <= steps[low][STEP] - wanted;
+  return before ? low - 1 : low;
+}
+
+// Top and bottom of each band, in a picture of that height.
+function bandsIn(height) {
+  const room = height - TOP - FOOT - 2 * GAP;
+  const bands = {};
+  let top = TOP;
+  for (const [name, share] of Object.entries(SHARES)) {
+    bands[name] = [top, top + share * room];
+    top += share * room + GAP;
+  }
+  return bands;
+}
+
+// A loss over the steps. Where it is not a number, the line has a gap.
+class Curve {
+  constructor(name) {
+    this.tail = svg("line", { class: name });
+    this.group = svg("g", { "data-curve": name }, this.tail);
+    this.name = name;
+    this.clear();
+  }
+
+  clear() {
+    this.group.replaceChildren(this.tail);
+    this.line = null;
+    this.end = null; // the last point of the line
+    [this.low, this.high] = [Infinity, -Infinity];
+    this.showTail(null, null);
+  }
+
+  append(step, value) {
+    if (value === null) {
+      this.line = this.end = null;
+      return;
+    }
+    if (!this.line) {
+      this.line = svg("polyline", { class: this.name });
+      this.group.append(this.line);
+    }
+    const point = this.line.ownerSVGElement.createSVGPoint();
+    [point.x, point.y] = [step, value];
+    this.end = this.line.points.appendItem(point);
+  }
+
+  // From the last point to the newest step, which need not have a point of its own.
+  showTail(step, value) {
+    const from = this.end;
+    const ends = from && value !== null ? [from.x, from.y, step, value] : [0, 0, 0, 0];
+    ["x1", "y1", "x2", "y2"].forEach((name, i) => this.tail.setAttribute(name, ends[i]));
+  }
+
+  widen(value) {
+    if (value === null) return;
+    this.low = Math.min(this.low, value);
+    this.high = Math.max(this.high, value);
+  }
+
+  get known() {
+    return this.low <= this.high;
+  }
+
+  place([top, bottom], across) {
+    const flat = !(this.high > this.low);
+    const down = flat ? 1 : (top - bottom) / (this.high - this.low);
+    const foot = flat ? (top + bottom) / 2 - (this.known ? this.low : 0) : bottom - down * this.low;
+    this.group.setAttribute("transform", `matrix(${across} 0 0 ${down} ${LEFT} ${foot})`);
+  }
+}
+
 export class LossChart {
   constructor() {
     this.steps = [];
+    this.drawn = 0; // steps that are in the picture
+    this.buckets = []; // of `stride` steps each: {step, forget, keep, cosine, conflict, bar}
+    this.stride = 1; // a power of two
     this.total = 1;
-    this.width = 560;
+    [this.width, this.height] = [560, 200];
     this.marked = null;
-    this.told = false;
+    this.showMarked = false;
+    this.pointed = null; // index of a step
     this.grid = svg("g");
-    this.angles = svg("g");
-    this.lines = { forget: svg("path", { class: "forget" }), keep: svg("path", { class: "keep" }) };
-    this.cursor = svg("line", { class: "cursor", y1: LOSSES.top, y2: ANGLES.bottom });
-    this.mark = svg("line", { class: "mark", y1: LOSSES.top, y2: ANGLES.bottom });
+    this.bars = svg("g", { "data-curve": "cosine" });
+    this.curves = [new Curve("forget"), new Curve("keep")];
+    this.cursor = svg("line", { class: "cursor", y1: TOP });
+    this.mark = svg("line", { class: "mark", y1: TOP });
     this.labels = svg("g");
     this.picture = svg(
       "svg",
-      { class: "chart", role: "img" },
+      { class: "chart", role: "slider", tabindex: 0 },
       this.grid,
-      this.angles,
+      this.bars,
       this.mark,
-      this.lines.keep,
-      this.lines.forget,
+      ...this.curves.map(({ group }) => group),
       this.cursor,
       this.labels,
     );
-    this.legend = h("div", { className: "row number" });
-    this.element = h("div", {}, this.legend, this.picture);
+    this.legend = h("div", { className: "row number legend" });
+    this.element = h("div", { className: "chart-box" }, this.legend, this.picture);
     this.picture.addEventListener("pointermove", (event) => this.pointAt(event));
     this.picture.addEventListener("pointerleave", () => this.point(null));
-    // As wide as the node, so that the labels keep their shape.
-    new ResizeObserver(([{ contentRect }]) => {
-      if (!contentRect.width || contentRect.width === this.width) return;
-      this.width = contentRect.width;
-      this.draw();
+    this.picture.addEventListener("blur", () => this.point(null));
+    this.picture.addEventListener("keydown", (event) => this.move(event));
+    // As large as the node has room for; the labels keep their size.
+    new ResizeObserver(([{ contentRect: { width, height } }]) => {
+      if (!width || !height || (width === this.width && height === this.height)) return;
+      [this.width, this.height] = [width, height];
+      this.place();
     }).observe(this.picture);
-    this.draw();
+    this.place();
   }
 
+  // `steps`: [step, forget loss, retain loss, cosine, conflict], sorted; it may have grown since.
   show(steps, total) {
-    if (steps === this.steps && steps.length === this.drawn && total === this.total) return;
+    const replaced = steps !== this.steps || steps.length < this.drawn;
+    if (!replaced && steps.length === this.drawn && total === this.total) return;
     this.steps = steps;
-    this.drawn = steps.length;
     this.total = Math.max(1, total);
-    this.draw();
+    if (replaced) this.clear();
+    for (let i = this.drawn; i < steps.length; i += 1) this.append(steps[i]);
+    this.showTails();
+    this.place();
   }
 
-  // A dashed line where the scrubber stands; `told` has the figures be those of that step.
-  markStep(step, told = this.told) {
-    this.marked = step;
-    this.told = told;
-    const x = step === null ? -10 : this.x(step);
-    this.mark.setAttribute("x1", x);
-    this.mark.setAttribute("x2", x);
+  clear() {
+    this.drawn = 0;
+    this.buckets = [];
+    this.stride = 1;
+    this.pointed = null;
+    this.bars.replaceChildren();
+    for (const curve of this.curves) curve.clear();
+  }
+
+  append(step) {
+    const values = { forget: step[FORGET], keep: step[RETAIN] };
+    const bucket = { step: step[STEP], ...values, cosine: step[COSINE], conflict: step[CONFLICT] };
+    if (this.drawn % this.stride === 0) this.open(bucket);
+    else this.merge(this.buckets.at(-1), bucket);
+    for (const curve of this.curves) curve.widen(values[curve.name]);
+    this.drawn += 1;
+    if (this.buckets.length > MOST) this.thin();
+  }
+
+  open(bucket) {
+    this.buckets.push(bucket);
+    for (const curve of this.curves) curve.append(bucket.step, bucket[curve.name]);
+    bucket.bar = svg("line", { x1: bucket.step, x2: bucket.step, y1: 0 });
+    this.drawBar(bucket);
+    this.bars.append(bucket.bar);
+  }
+
+  // The curves keep a bucket's first step; its bar shows the lowest cosine, or a long run would
+  // lose its conflicts.
+  merge(bucket, other) {
+    const cosine = other.cosine === null ? bucket.cosine : Math.min(bucket.cosine ?? 1, other.cosine);
+    const conflict = bucket.conflict || other.conflict;
+    if (cosine === bucket.cosine && conflict === bucket.conflict) return;
+    Object.assign(bucket, { cosine, conflict });
+    this.drawBar(bucket);
+  }
+
+  drawBar({ bar, cosine, conflict }) {
+    bar.setAttribute("y2", cosine ?? 0);
+    bar.setAttribute("class", conflict ? "clash" : "agree");
+    bar.setAttribute("stroke-width", 0.9 * this.stride);
+  }
+
+  thin() {
+    this.stride *= 2;
+    const pairs = this.buckets;
+    const ranges = this.curves.map(({ low, high }) => [low, high]);
+    this.buckets = [];
+    this.bars.replaceChildren();
+    this.curves.forEach((curve, i) => {
+      curve.clear();
+      [curve.low, curve.high] = ranges[i];
+    });
+    pairs.forEach((bucket, i) => {
+      if (i % 2 === 0) this.open(bucket);
+      else this.merge(this.buckets.at(-1), bucket);
+    });
+  }
+
+  showTails() {
+    const newest = this.steps[this.drawn - 1];
+    if (!newest) return;
+    for (const curve of this.curves) curve.showTail(newest[STEP], newest[COLUMNS[curve.name]]);
+  }
+
+  get across() {
+    return (this.width - LEFT - RIGHT) / this.total;
   }
 
   x(step) {
-    return SIDE + ((this.width - 2 * SIDE) * step) / this.total;
+    return LEFT + this.across * step;
   }
 
-  draw() {
-    const right = this.width - SIDE;
-    this.picture.setAttribute("viewBox", `0 0 ${this.width} ${HEIGHT}`);
-    this.markStep(this.marked);
-    this.picture.setAttribute("aria-label", t("chart.name"));
-    this.picture.setAttribute("data-steps", this.steps.length);
-    const middle = (ANGLES.top + ANGLES.bottom) / 2;
-    const rule = (y) => svg("line", { class: "grid", x1: SIDE, x2: right, y1: y, y2: y });
-    this.grid.replaceChildren(rule(LOSSES.top), rule(LOSSES.bottom), rule(middle));
-    const scales = { forget: range(this.steps, FORGET), keep: range(this.steps, RETAIN) };
-    this.line("forget", FORGET, scales.forget);
-    this.line("keep", RETAIN, scales.keep);
-    const width = Math.max(1, (right - SIDE) / this.total - 0.5);
-    this.angles.replaceChildren(
-      ...this.steps
-        .filter((step) => step[COSINE] !== null)
-        .map((step) =>
-          svg("line", {
-            class: step[CONFLICT] ? "clash" : "agree",
-            "stroke-width": width,
-            x1: this.x(step[STEP]),
-            x2: this.x(step[STEP]),
-            y1: middle,
-            y2: middle - (step[COSINE] * (ANGLES.bottom - ANGLES.top)) / 2,
-          }),
-        ),
-    );
-    const label = (text, x, y, anchor, kind) =>
+  // Brings what is drawn to its place, and labels it.
+  place() {
+    const bands = bandsIn(this.height);
+    const right = this.width - RIGHT;
+    const [top, bottom] = bands.cosine;
+    this.picture.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
+    this.picture.setAttribute("data-steps", this.drawn);
+    for (const curve of this.curves) curve.place(bands[curve.name], this.across);
+    for (const line of [this.cursor, this.mark]) line.setAttribute("y2", bottom);
+    const middle = (top + bottom) / 2;
+    const half = (top - bottom) / 2;
+    this.bars.setAttribute("transform", `matrix(${this.across} 0 0 ${half} ${LEFT} ${middle})`);
+    const rule = (y) => svg("line", { class: "grid", x1: LEFT, x2: right, y1: y, y2: y });
+    this.grid.replaceChildren(rule(bands.forget[1]), rule(bands.keep[1]), rule(middle));
+    const label = (text, x, y, anchor, kind = "") =>
       svg("text", { x, y, "text-anchor": anchor, class: kind }, text);
-    const ends = this.steps.length
-      ? [
-          label(brief(scales.forget[1]), SIDE - 4, LOSSES.top + 8, "end", "forget"),
-          label(brief(scales.forget[0]), SIDE - 4, LOSSES.bottom, "end", "forget"),
-          label(brief(scales.keep[1]), right + 4, LOSSES.top + 8, "start", "keep"),
-          label(brief(scales.keep[0]), right + 4, LOSSES.bottom, "start", "keep"),
-        ]
-      : [];
+    const ends = this.curves
+      .filter(({ known }) => known)
+      .flatMap(({ name, low, high }) => [
+        label(brief(high), LEFT - 4, bands[name][0] + 8, "end", name),
+        label(brief(low), LEFT - 4, bands[name][1], "end", name),
+      ]);
     this.labels.replaceChildren(
       ...ends,
-      label("+1", SIDE - 4, ANGLES.top + 8, "end", ""),
-      label("−1", SIDE - 4, ANGLES.bottom, "end", ""),
-      label(t("chart.step", { step: 0 }), SIDE, STEPS, "start", ""),
-      label(t("chart.step", { step: this.total }), right, STEPS, "end", ""),
+      label("+1", LEFT - 4, top + 8, "end"),
+      label("−1", LEFT - 4, bottom, "end"),
+      label(t("chart.step", { step: 0 }), LEFT, this.height - 6, "start"),
+      label(t("chart.step", { step: this.total }), right, this.height - 6, "end"),
     );
-    this.point(null);
+    this.markStep(this.marked);
+    this.tell();
   }
 
-  line(name, column, [low, high]) {
-    let path = "";
-    let pen = "M";
-    for (const step of this.steps) {
-      if (step[column] === null) {
-        pen = "M"; // not a number: a gap
-        continue;
-      }
-      const share = high > low ? (step[column] - low) / (high - low) : 0.5;
-      const y = LOSSES.bottom - share * (LOSSES.bottom - LOSSES.top);
-      path += `${pen}${this.x(step[STEP]).toFixed(1)} ${y.toFixed(1)}`;
-      pen = "L";
-    }
-    this.lines[name].setAttribute("d", path);
+  // A dashed line where the scrubber stands. `shown`: the figures are those of that step.
+  markStep(step, shown = this.showMarked) {
+    this.marked = step;
+    this.showMarked = shown;
+    this.put(this.mark, step);
+  }
+
+  put(line, step) {
+    const x = step === null ? -10 : this.x(step);
+    line.setAttribute("x1", x);
+    line.setAttribute("x2", x);
   }
 
   pointAt(event) {
     const box = this.picture.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * this.width;
-    const wanted = ((x - SIDE) / (this.width - 2 * SIDE)) * this.total;
-    const near = (one, other) =>
-      Math.abs(one[STEP] - wanted) <= Math.abs(other[STEP] - wanted) ? one : other;
-    this.point(this.steps.length ? this.steps.reduce(near) : null);
+    this.point(this.steps.length ? nearest(this.steps, (x - LEFT) / this.across) : null);
   }
 
-  // Tells the figures of a step; without one, of the marked or the last.
-  point(step) {
-    const marked = this.told ? this.steps.find((one) => one[STEP] === this.marked) : null;
-    const told = step ?? marked ?? this.steps.at(-1) ?? null;
-    const x = step ? this.x(step[STEP]) : -10;
-    this.cursor.setAttribute("x1", x);
-    this.cursor.setAttribute("x2", x);
-    const colored = (text, color) => {
-      const span = h("span", { textContent: text });
-      span.style.color = `var(${color})`;
-      return span;
+  // The pointed step by the keys that move a slider.
+  move(event) {
+    const last = this.steps.length - 1;
+    const at = this.pointed ?? last;
+    const far = Math.max(1, Math.round(last / 10));
+    const targets = {
+      ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1,
+      PageDown: at - far, PageUp: at + far, Home: 0, End: last,
     };
+    if (!(event.key in targets) || last < 0) return;
+    event.preventDefault();
+    this.point(Math.min(last, Math.max(0, targets[event.key])));
+  }
+
+  point(index) {
+    this.pointed = index;
+    this.tell();
+  }
+
+  // The figures of the pointed step; without one, of the marked or the last.
+  tell() {
+    const pointed = this.steps[this.pointed] ?? null;
+    this.put(this.cursor, pointed && pointed[STEP]);
+    const marked = this.showMarked && this.marked !== null ? this.stepOf(this.marked) : null;
+    const shown = pointed ?? marked ?? this.steps.at(-1) ?? null;
+    const step = shown ? t("chart.step", { step: shown[STEP] }) : "";
+    const [forget, keep, cosine] = [
+      t("chart.forget", { value: figure(shown?.[FORGET]) }),
+      t("chart.keep", { value: figure(shown?.[RETAIN]) }),
+      t("chart.cosine", { value: figure(shown?.[COSINE], 2) }),
+    ];
+    const part = (textContent, className = "") => h("span", { textContent, className });
     this.legend.replaceChildren(
-      h("span", { textContent: told ? t("chart.step", { step: told[STEP] }) : "" }),
-      colored(t("chart.forget", { value: figure(told?.[FORGET]) }), "--forget"),
-      colored(t("chart.keep", { value: figure(told?.[RETAIN]) }), "--keep"),
-      h("span", { textContent: t("chart.cosine", { value: figure(told?.[COSINE], 2) }) }),
+      part(step), part(forget, "forget"), part(keep, "keep"), part(cosine),
     );
+    const values = {
+      label: t("chart.name"),
+      valuemin: this.steps[0]?.[STEP] ?? 0,
+      valuemax: this.steps.at(-1)?.[STEP] ?? 0,
+      valuenow: shown?.[STEP] ?? 0,
+      valuetext: [step, forget, keep, cosine].filter(Boolean).join(", "),
+    };
+    for (const [name, value] of Object.entries(values))
+      this.picture.setAttribute(`aria-${name}`, value);
+  }
+
+  stepOf(number) {
+    const step = this.steps.length ? this.steps[nearest(this.steps, number)] : null;
+    return step?.[STEP] === number ? step : null;
   }
 }

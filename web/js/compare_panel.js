@@ -2,8 +2,9 @@
 // beside them in plain words, and the report's files.
 
 import { downloadButton } from "./clip_download.js";
-import { addPanel, h } from "./dom.js";
-import { viewOf } from "./server.js";
+import { addPanel, keepKeys, viewUrl } from "./comfy.js";
+import { h } from "./dom.js";
+import { Tabs } from "./tabs.js";
 import { figure, fixed, t } from "./words.js";
 
 const NAME = "unlearn compare";
@@ -12,8 +13,8 @@ const panels = new WeakMap(); // node -> ComparePanel
 
 // Two pictures over each other, and the edge between them.
 function slider({ prompt, before, after }) {
-  const first = h("img", { alt: `${t("compare.before")}: ${prompt}`, src: viewOf(before) });
-  const second = h("img", { className: "after", alt: `${t("compare.after")}: ${prompt}`, src: viewOf(after) });
+  const first = h("img", { alt: `${t("compare.before")}: ${prompt}`, src: viewUrl(before) });
+  const second = h("img", { className: "after", alt: `${t("compare.after")}: ${prompt}`, src: viewUrl(after) });
   const range = h("input", { type: "range", min: 0, max: 100, value: 50, step: 1 });
   range.setAttribute("aria-label", t("compare.slider", { prompt }));
   const box = h(
@@ -84,16 +85,17 @@ class ComparePanel {
       return;
     }
     const concept = this.report.concepts[this.concept];
-    this.tabs = h("div", { className: "tabs", role: "tablist" });
     this.stage = h("div", { className: "stage" });
     this.thumbs = h("div", { className: "thumbs" });
+    const pictures = h("div", { className: "compare" }, this.stage, this.thumbs);
+    this.tabs = new Tabs(pictures, (i) => this.showGroup(i));
     this.shown = h("div", { className: "quiet" });
     this.element.replaceChildren(
       ...[
         this.conceptChooser(),
         h("div", {}, ...concept.summary.map((sentence) => h("p", { textContent: sentence }))),
-        this.tabs,
-        h("div", { className: "compare" }, this.stage, this.thumbs),
+        this.tabs.element,
+        pictures,
         this.shown,
         this.figures(concept),
         this.missing(),
@@ -120,22 +122,14 @@ class ComparePanel {
     this.draw();
   }
 
+  showGroup(group) {
+    Object.assign(this, { group, pair: 0 });
+    this.drawGroup();
+  }
+
   drawGroup() {
-    this.tabs.replaceChildren(
-      ...this.groups.map(({ key, total }, i) => {
-        const tab = h("button", {
-          role: "tab",
-          textContent: `${t(`group.${key}`)} (${total})`,
-          onclick: () => {
-            Object.assign(this, { group: i, pair: 0 });
-            this.drawGroup();
-            this.tabs.children[i].focus();
-          },
-        });
-        tab.setAttribute("aria-selected", i === this.group);
-        return tab;
-      }),
-    );
+    const labels = this.groups.map(({ key, total }) => `${t(`group.${key}`)} (${total})`);
+    this.tabs.show(labels, this.group);
     const group = this.groups[this.group];
     this.shown.textContent = group
       ? t("compare.shown", { shown: group.pairs.length, total: group.total })
@@ -149,7 +143,7 @@ class ComparePanel {
             className: group.key === "forget" && pair.shows_after ? "worse" : "",
             onclick: () => this.showPair(i),
           },
-          h("img", { src: viewOf(pair.after), alt: pair.prompt, loading: "lazy" }),
+          h("img", { src: viewUrl(pair.after), alt: pair.prompt, loading: "lazy" }),
         ),
       ),
     );
@@ -200,8 +194,7 @@ class ComparePanel {
         h("button", { textContent: t("compare.close"), onclick: () => this.dialog.close() }),
       ),
     );
-    // ComfyUI's own keys must not act on the graph behind it.
-    this.dialog.addEventListener("keydown", (event) => event.stopPropagation());
+    keepKeys(this.dialog);
     document.body.append(this.dialog);
     this.dialog.showModal();
     move(0);
@@ -214,8 +207,10 @@ class ComparePanel {
   }
 
   figures(concept) {
-    const cell = (tag, text, number = true) =>
-      h(tag, { textContent: text, className: number ? "number" : "" });
+    const cell = (text, number = true) =>
+      h("td", { textContent: text, className: number ? "number" : "" });
+    const heading = (text, number = true) =>
+      h("th", { textContent: text, className: number ? "number" : "", scope: "col" });
     const between = ({ low, high }) =>
       known(low) ? `${fixed(low)} … ${fixed(high)}` : "";
     const rows = [
@@ -232,19 +227,19 @@ class ComparePanel {
         h(
           "tr",
           {},
-          cell("th", t("figures.what"), false),
-          cell("th", t("compare.before")),
-          cell("th", t("compare.after")),
-          cell("th", t("figures.range")),
+          heading(t("figures.what"), false),
+          heading(t("compare.before")),
+          heading(t("compare.after")),
+          heading(t("figures.range")),
         ),
         ...rows.map((row) =>
           h(
             "tr",
             {},
-            cell("td", row.label, false),
-            cell("td", fixed(row.before)),
-            cell("td", fixed(row.after)),
-            cell("td", between(row)),
+            cell(row.label, false),
+            cell(fixed(row.before)),
+            cell(fixed(row.after)),
+            cell(between(row)),
           ),
         ),
       ),
@@ -266,7 +261,7 @@ class ComparePanel {
       "div",
       { className: "row" },
       ...files.map(({ label, ...file }) => {
-        const link = h("a", { href: viewOf(file), download: file.filename, textContent: t("report", { label }) });
+        const link = h("a", { href: viewUrl(file), download: file.filename, textContent: t("report", { label }) });
         link.style.color = "inherit";
         return link;
       }),

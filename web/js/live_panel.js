@@ -1,16 +1,17 @@
 // The panel on Restricted Gradient Unlearn: how far it is, what the losses do, what it draws at each
 // step, and the buttons that end it early or go back to a step.
 
-import { api } from "../../../scripts/api.js";
-import { app } from "../../../scripts/app.js";
-
 import { LossChart } from "./chart.js";
-import { addPanel, h, setWidget, widgetOf } from "./dom.js";
+import {
+  addPanel, clientId, findNode, graphId, onEvent, queue, setWidget, viewUrl, widgetOf,
+} from "./comfy.js";
+import { h, setText } from "./dom.js";
 import { markEarlier } from "./earlier.js";
-import { ask, tell, viewOf } from "./server.js";
+import { ask, tell } from "./server.js";
 import { duration, t } from "./words.js";
 
 const NAME = "unlearn live";
+const POLL = 5000; // ms between two looks at a run whose events reach another tab
 const panels = new WeakMap(); // node -> LivePanel
 
 class LivePanel {
@@ -19,22 +20,25 @@ class LivePanel {
     this.run = null;
     this.chosen = null; // the preview that the scrubber stands at; null follows the newest
     this.phase = h("strong", { className: "grow" });
+    this.spoken = h("span", { className: "spoken", role: "status" }); // the phase, without counters
     this.left = h("span", { className: "quiet number" });
     this.filled = h("div");
     this.bar = h("div", { className: "bar", role: "progressbar" }, this.filled);
+    this.bar.setAttribute("aria-valuemin", 0);
+    this.bar.setAttribute("aria-valuemax", 100);
     this.chart = new LossChart();
-    this.before = h("img", { alt: "" });
+    this.before = h("img", { alt: t("strip.before") });
     this.after = h("img", { alt: "" });
     this.label = h("span", { className: "quiet number" });
     this.captions = h("div", { className: "captions" });
     this.scrub = h("input", { type: "range", className: "scrub", min: 0, oninput: () => this.scrubbed() });
+    this.later = [this.label, this.after]; // the second row of pictures
     this.strip = h(
       "div",
       { className: "strip" },
       h("span", { className: "quiet", textContent: t("strip.before") }),
       this.before,
-      this.label,
-      this.after,
+      ...this.later,
       h("span"),
       this.captions,
       h("span"),
@@ -44,17 +48,17 @@ class LivePanel {
     this.keep = h("button", { onclick: () => this.keepChosen() });
     this.last = h("button", { onclick: () => this.give(this.run.steps.length) });
     this.all = h("button", { onclick: () => this.give(0) });
-    this.problem = h("span", { className: "bad grow" });
+    this.problem = h("span", { className: "bad grow", role: "alert" });
     this.buttons = h("div", { className: "row" }, this.stop, this.keep, this.last, this.all, this.problem);
     this.empty = h("div", { className: "empty", textContent: t("live.empty") });
     this.body = [
       h("div", { className: "row" }, this.phase, this.left),
       this.bar,
       this.chart.element,
-      h("div", { className: "scroll grow" }, this.strip),
+      h("div", { className: "scroll" }, this.strip),
       this.buttons,
     ];
-    this.element = h("div", {}, this.empty, ...this.body);
+    this.element = h("div", {}, this.spoken, this.empty, ...this.body);
     this.clock = null;
     addPanel(node, NAME, this.element, { min: 470, removed: () => this.stopClock() });
     this.draw();
@@ -66,7 +70,7 @@ class LivePanel {
     // Of a run that ended before: given back whole, after an earlier step had been kept.
     if (run.key !== this.run?.key || (run.state === "finished" && !watched)) this.chosen = null;
     this.run = run;
-    this.problem.textContent = "";
+    setText(this.problem, "");
     this.countFrom = performance.now();
     if (run.state === "kept") this.chooseStep(run.result);
     this.draw();
@@ -86,6 +90,7 @@ class LivePanel {
     for (const part of this.body) part.hidden = !run;
     if (!run) return;
     this.tellPhase();
+    this.chart.element.hidden = run.total === 0; // a closed-form edit has no steps
     this.chart.show(run.steps, run.state === "running" ? run.total : run.steps.length);
     this.drawPreviews();
     this.drawButtons();
@@ -96,12 +101,16 @@ class LivePanel {
     const running = run.state === "running";
     const steps = run.steps.length;
     const early = run.state === "cancelled" && steps === 0;
-    this.phase.textContent =
-      running && run.phase
-        ? t(run.phase === "unlearning" && run.of < run.total ? "phase.short" : `phase.${run.phase}`, run)
-        : running
-          ? t("phase.first look")
-          : t(early ? "state.cancelled early" : `state.${run.state}`, { ...run, steps });
+    const short = run.phase === "unlearning" && run.of < run.total;
+    const ended = run.state === "finished" && run.total === 0 ? "finished edit" : run.state;
+    setText(
+      this.phase,
+      running
+        ? t(short ? "phase.short" : `phase.${run.phase || "first look"}`, run)
+        : t(early ? "state.cancelled early" : `state.${ended}`, { ...run, steps }),
+    );
+    const phase = t(`spoken.${run.phase || "first look"}`);
+    setText(this.spoken, running ? phase : this.phase.textContent);
     this.phase.className = run.state === "failed" ? "bad grow" : "grow";
     const share = running || early ? run.done / run.of : 1;
     this.filled.style.width = `${100 * share}%`;
@@ -126,23 +135,17 @@ class LivePanel {
   }
 
   get preview() {
-    return this.run.previews[this.chosen ?? this.run.previews.length - 1];
+    return this.run.previews[this.chosen ?? this.run.previews.length - 1] ?? null;
   }
 
   drawPreviews() {
-    const { previews, prompts, forget_count } = this.run;
-    this.strip.hidden = previews.length === 0;
-    if (this.strip.hidden) return;
-    const { step, picture } = this.preview;
-    setSource(this.before, viewOf(previews[0].picture));
-    setSource(this.after, viewOf(picture));
-    this.label.textContent = t("strip.step", { step });
-    this.scrub.max = previews.length - 1;
-    this.scrub.value = this.chosen ?? previews.length - 1;
-    this.scrub.setAttribute("aria-label", t("strip.scrub"));
-    this.scrub.setAttribute("aria-valuetext", this.label.textContent);
-    this.chart.markStep(step, this.chosen !== null || this.run.state !== "running");
-    this.chart.point(null);
+    const { before, previews, prompts, forget_count } = this.run;
+    this.strip.hidden = !before;
+    if (!before) return;
+    setSource(this.before, viewUrl(before));
+    for (const part of this.later) part.hidden = previews.length === 0;
+    this.scrub.hidden = previews.length < 2;
+    if (previews.length) this.drawPreview(previews);
     if (this.captioned !== prompts.join("\n")) {
       this.captioned = prompts.join("\n");
       this.captions.style.gridTemplateColumns = `repeat(${prompts.length}, 1fr)`;
@@ -154,11 +157,24 @@ class LivePanel {
     }
   }
 
+  drawPreview(previews) {
+    const { step, picture } = this.preview;
+    setSource(this.after, viewUrl(picture));
+    this.label.textContent = step === 0 ? t("strip.edit") : t("strip.step", { step });
+    this.after.alt = this.label.textContent;
+    this.scrub.max = previews.length - 1;
+    this.scrub.value = this.chosen ?? previews.length - 1;
+    this.scrub.setAttribute("aria-label", t("strip.scrub"));
+    this.scrub.setAttribute("aria-valuetext", this.label.textContent);
+    this.chart.markStep(step, this.chosen !== null || this.run.state !== "running");
+    this.chart.tell();
+  }
+
   drawButtons() {
     const { run } = this;
-    const step = this.run.previews.length ? this.preview.step : 0;
+    const step = this.preview?.step ?? 0;
     const running = run.state === "running";
-    this.stop.hidden = !running;
+    this.stop.hidden = !running || run.total === 0;
     this.stop.textContent = t(run.ending ? "stopping" : "stop");
     this.stop.disabled = run.steps.length === 0 || run.ending;
     const current = running ? run.steps.length : run.result;
@@ -172,6 +188,8 @@ class LivePanel {
     this.last.textContent = t("keep", { step: last });
     this.all.hidden = running || !(widgetOf(this.node, "keep_step")?.value > 0);
     this.all.textContent = t("all");
+    const controls = [this.stop, this.keep, this.last, this.all];
+    this.buttons.hidden = controls.every(({ hidden }) => hidden) && !this.problem.textContent;
   }
 
   scrubbed() {
@@ -199,7 +217,7 @@ class LivePanel {
       await tell("end", { key: this.run.key, step });
     } catch (error) {
       this.run.ending = false;
-      this.problem.textContent = error.message;
+      setText(this.problem, error.message);
       this.drawButtons();
     }
   }
@@ -207,7 +225,7 @@ class LivePanel {
   // Of a run that has ended: queue the graph again, with the state of this step.
   give(step) {
     setWidget(this.node, "keep_step", step);
-    app.queuePrompt(0);
+    queue();
   }
 }
 
@@ -220,31 +238,33 @@ export function addLivePanel(node) {
 }
 
 // Node ids are unique only within a graph, and the page may show another one than runs.
-const isOfThisGraph = ({ workflow }) => workflow === (app.rootGraph ?? app.graph).id;
+const isOfThisGraph = ({ workflow }) => workflow === graphId();
 
 export function showRun(node, run) {
   if (isOfThisGraph(run)) panels.get(node)?.show(run);
 }
 
-// `find` gives the node of an execution id.
-export function followRuns(find) {
+export function followRuns() {
   const on = (event, change) =>
-    api.addEventListener(event, ({ detail }) => {
-      if (isOfThisGraph(detail)) panels.get(find(detail.node))?.update(detail, change);
+    onEvent(event, (news) => {
+      if (isOfThisGraph(news)) panels.get(findNode(news.node))?.update(news, change);
     });
-  api.addEventListener("unlearn.run", ({ detail }) => {
-    const node = isOfThisGraph(detail) ? find(detail.node) : null;
+  onEvent("unlearn.run", (run) => {
+    const node = isOfThisGraph(run) ? findNode(run.node) : null;
     if (!node) return;
-    showRun(node, detail);
+    showRun(node, run);
     markEarlier(node);
     // The workflow is to say what was kept, so that somebody else comes to the same.
-    if (detail.state === "kept") setWidget(node, "keep_step", detail.result);
+    if (run.state === "kept") setWidget(node, "keep_step", run.result);
   });
   on("unlearn.phase", (run, { phase, done, of, seconds_left }) => {
     Object.assign(run, { phase, done, of, seconds_left });
   });
   on("unlearn.step", (run, { step, forget_loss, retain_loss, cosine, conflict }) => {
     if (step > run.steps.length) run.steps.push([step, forget_loss, retain_loss, cosine, conflict]);
+  });
+  on("unlearn.before", (run, { picture }) => {
+    run.before = picture;
   });
   on("unlearn.preview", (run, preview) => {
     if (!run.previews.some(({ step }) => step === preview.step)) run.previews.push(preview);
@@ -256,7 +276,14 @@ export function followRuns(find) {
 
 // After a reload: the runs of this graph that the server still knows.
 // `ended`: also those that have ended.
-export async function restoreRuns(find, ended) {
-  for (const run of await ask("runs"))
-    if (ended || run.state === "running") showRun(find(run.node), run);
+export async function restoreRuns(ended) {
+  const workflow = graphId();
+  const query = new URLSearchParams({ workflow, client: clientId() });
+  const runs = await ask(`runs?${query}`);
+  if (workflow !== graphId()) return; // another graph was opened meanwhile
+  for (const run of runs)
+    if (ended || run.state === "running") showRun(findNode(run.node), run);
+  // Events go to the tab that queued the run. Another tab, or one opened anew, has to ask.
+  const unfollowed = runs.some(({ state, followed }) => state === "running" && !followed);
+  if (unfollowed) setTimeout(() => workflow === graphId() && restoreRuns(true), POLL);
 }

@@ -1,15 +1,18 @@
 // The table on Diversify Retain Prompts: the pairs of prompts, to see and to edit before anything is
 // drawn. What was edited is kept in the node's own input, and so in the workflow.
 
-import { api } from "../../../scripts/api.js";
-
-import { addPanel, h, hideWidget, setWidget, widgetOf } from "./dom.js";
+import {
+  addPanel, hideEverywhere, isLinked, onEvent, setWidget, sourceOf, typeOf, widgetOf,
+} from "./comfy.js";
+import { h, setText } from "./dom.js";
 import { tell } from "./server.js";
 import { PAGE, field, table } from "./table.js";
+import { Tabs } from "./tabs.js";
 import { t } from "./words.js";
 
 const NAME = "unlearn prompts";
-const EDITED = "edited_prompts";
+export const EDITED = "edited_prompts"; // the table's own store: nobody should have to read JSON
+const SIDES = ["train", "test"];
 const panels = new WeakMap(); // node -> PromptTable
 
 const SOURCES = [
@@ -34,8 +37,7 @@ const valuesOf = (node, names) =>
   Object.fromEntries(names.map((name) => [name, widgetOf(node, name)?.value]));
 
 // The first of these inputs whose value comes along a link, and is known only to a run.
-const linkedOf = (node, names) =>
-  node.inputs?.find(({ widget, link }) => link != null && names.includes(widget?.name))?.name;
+const linkedOf = (node, names) => names.find((name) => isLinked(node, name));
 
 class PromptTable {
   constructor(node) {
@@ -47,26 +49,25 @@ class PromptTable {
     this.side = "train";
     this.rows = PAGE;
     this.refresh = h("button", { onclick: () => this.load() });
-    this.tabs = h("div", { className: "tabs", role: "tablist" });
     this.over = h("button", { textContent: t("prompts.over"), onclick: () => this.startOver() });
     this.note = h("span", { className: "quiet", textContent: t("prompts.edited") });
-    this.problem = h("div", { className: "bad" });
+    this.problem = h("div", { className: "bad", role: "alert" });
     this.place = h("div", { className: "scroll prompts" });
+    this.tabs = new Tabs(this.place, (i) => this.showSide(SIDES[i]));
     this.empty = h("div", { className: "empty", textContent: t("prompts.empty") });
     const element = h(
       "div",
       {},
-      h("div", { className: "row" }, this.refresh, this.tabs),
+      h("div", { className: "row" }, this.refresh, this.tabs.element),
       h("div", { className: "row" }, this.note, this.over),
       this.problem,
       this.empty,
       this.place,
     );
-    const follow = () => this.follow();
-    api.addEventListener("graphChanged", follow);
-    const removed = () => api.removeEventListener("graphChanged", follow);
+    const removed = onEvent("graphChanged", () => this.follow());
     addPanel(node, NAME, element, { min: 240, removed });
-    hide(widgetOf(node, EDITED));
+    const store = widgetOf(node, EDITED);
+    if (store) hideEverywhere(store);
     this.draw();
   }
 
@@ -103,7 +104,8 @@ class PromptTable {
     const linked = linkedOf(this.node, SOURCES) ?? (source && linkedOf(source, CONCEPT));
     const concept = this.concept();
     if (!concept || linked) {
-      this.problem.textContent = linked ? t("prompts.linked", { name: linked }) : t("prompts.link");
+      const problem = linked ? t("prompts.linked", { name: linked }) : t("prompts.link");
+      setText(this.problem, problem);
       return;
     }
     try {
@@ -111,7 +113,7 @@ class PromptTable {
       const set = await tell("prompts", { concept, prompts });
       if (words === this.wordsNow()) this.show(set); // else the words or rows changed meanwhile
     } catch (error) {
-      this.problem.textContent = error.message;
+      setText(this.problem, error.message);
     }
   }
 
@@ -128,10 +130,8 @@ class PromptTable {
 
   // The linked Define Forget Concept.
   source() {
-    const slot = this.node.inputs?.findIndex(({ name }) => name === "concept") ?? -1;
-    let source = slot < 0 ? null : this.node.getInputNode(slot);
-    while (source?.type === "Reroute") source = source.getInputNode(0);
-    return source?.comfyClass === "UnlearnForgetConcept" ? source : null;
+    const source = sourceOf(this.node, "concept");
+    return typeOf(source) === "UnlearnForgetConcept" ? source : null;
   }
 
   // Its widgets, or what a run has told of it.
@@ -147,7 +147,7 @@ class PromptTable {
   show(set) {
     this.set = set;
     this.words = this.wordsNow();
-    this.problem.textContent = "";
+    setText(this.problem, "");
     this.draw();
   }
 
@@ -155,7 +155,8 @@ class PromptTable {
     this.refresh.textContent = t(this.set ? "prompts.again" : "prompts.show");
     this.tellEdited();
     this.empty.hidden = Boolean(this.set);
-    this.tabs.replaceChildren(...(this.set ? ["train", "test"].map((side) => this.tab(side)) : []));
+    const labels = this.set ? SIDES.map((side) => this.label(side)) : [];
+    this.tabs.show(labels, SIDES.indexOf(this.side));
     this.place.hidden = !this.set;
     if (this.set) this.place.replaceChildren(this.table());
   }
@@ -164,17 +165,13 @@ class PromptTable {
     this.note.hidden = this.over.hidden = !this.edited;
   }
 
-  tab(side) {
-    const tab = h("button", {
-      role: "tab",
-      textContent: t(`prompts.${side}`, { n: this.set[side].length }) + this.repeats(side),
-      onclick: () => {
-        Object.assign(this, { side, rows: PAGE });
-        this.draw();
-      },
-    });
-    tab.setAttribute("aria-selected", side === this.side);
-    return tab;
+  showSide(side) {
+    Object.assign(this, { side, rows: PAGE });
+    this.draw();
+  }
+
+  label(side) {
+    return t(`prompts.${side}`, { n: this.set[side].length }) + this.repeats(side);
   }
 
   // Words that make fewer pairs than were asked for.
@@ -214,7 +211,7 @@ class PromptTable {
   remove(pair) {
     const { side } = this;
     if (this.set[side].length === 1) {
-      this.problem.textContent = t("prompts.last");
+      setText(this.problem, t("prompts.last"));
       return;
     }
     this.set[side] = this.set[side].filter((other) => other !== pair);
@@ -234,9 +231,9 @@ class PromptTable {
     try {
       if (!concept) throw new Error(t("prompts.link"));
       await tell("prompts", { concept, prompts: { [EDITED]: widgetOf(this.node, EDITED).value } });
-      this.problem.textContent = "";
+      setText(this.problem, "");
     } catch (error) {
-      this.problem.textContent = error.message;
+      setText(this.problem, error.message);
     }
   }
 
@@ -247,13 +244,6 @@ class PromptTable {
       return this.loadNow();
     });
   }
-}
-
-// It is the table's own store: nobody should have to read JSON.
-function hide(widget) {
-  if (!widget) return;
-  hideWidget(widget, true);
-  widget.options = { ...widget.options, hidden: true };
 }
 
 export function addPromptTable(node) {
@@ -278,6 +268,6 @@ export function restorePrompts(node) {
   } catch (error) {
     // A stranger's workflow may hold anything there: the table says so, and can start over.
     panel.show(null);
-    panel.problem.textContent = error.message;
+    setText(panel.problem, error.message);
   }
 }

@@ -9,7 +9,7 @@ export const PAGE = 100; // rows shown at once
 export function table(headings, items, rowOf, shown, showMore) {
   const left = items.length - shown;
   const more = h("button", { textContent: t("prompts.more", { n: Math.min(PAGE, left) }), onclick: showMore });
-  const head = h("tr", {}, ...headings.map((textContent) => h("th", { textContent })));
+  const head = h("tr", {}, ...headings.map((textContent) => h("th", { textContent, scope: "col" })));
   return h("div", {}, h("table", {}, head, ...items.slice(0, shown).map(rowOf)), left > 0 ? more : null);
 }
 
@@ -18,7 +18,5 @@ export function field(label, value, changed) {
   const area = h("textarea", { value, rows: 1, spellcheck: false });
   area.setAttribute("aria-label", label);
   area.addEventListener("change", () => changed(area));
-  // The graph's own keys (delete, copy, …) must not act while one writes.
-  area.addEventListener("keydown", (event) => event.stopPropagation());
   return area;
 }

@@ -1,6 +1,7 @@
 // A node's own words on the node: what was loaded, where it was saved.
 
-import { addPanel, h } from "./dom.js";
+import { addPanel } from "./comfy.js";
+import { h } from "./dom.js";
 
 const texts = new WeakMap(); // node -> element
 

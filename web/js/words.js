@@ -1,6 +1,6 @@
 // What the panels say, in English and Chinese.
 
-import { app } from "../../../scripts/app.js";
+import { language } from "./comfy.js";
 
 const WORDS = {
   en: {
@@ -20,7 +20,12 @@ const WORDS = {
     "phase.making images": "Drawing pictures to learn from: {done} of {of}",
     "phase.first edit": "Working out a first edit: {done} of {of} pairs of prompts",
     "phase.unlearning": "Unlearning: step {done} of {of}",
+    "spoken.first look": "Drawing a first look",
+    "spoken.making images": "Drawing pictures to learn from",
+    "spoken.first edit": "Working out a first edit",
+    "spoken.unlearning": "Unlearning",
     "state.finished": "Done: {steps} steps.",
+    "state.finished edit": "Done: edited in closed form, without steps.",
     "phase.short": "Unlearning: step {done} of {of}. keep_step ends it there; {total} steps were asked for.",
     "state.kept": "Kept as it was after step {result} of {total}. keep_step ends later runs there, too.",
     "state.cancelled": "Cancelled after step {steps} of {total}. Nothing is lost: go back to a step and keep it.",
@@ -37,6 +42,7 @@ const WORDS = {
     "chart.step": "step {step}",
     "strip.before": "before",
     "strip.step": "step {step}",
+    "strip.edit": "after the edit",
     "strip.scrub": "Pictures by step",
     "stop": "Stop here and keep",
     "stopping": "Stopping after this step",
@@ -108,7 +114,12 @@ const WORDS = {
     "phase.making images": "正在绘制训练图片：{done} / {of}",
     "phase.first edit": "正在计算初始编辑：{done} / {of} 对提示词",
     "phase.unlearning": "正在遗忘：第 {done} / {of} 步",
+    "spoken.first look": "正在绘制初始预览",
+    "spoken.making images": "正在绘制训练图片",
+    "spoken.first edit": "正在计算初始编辑",
+    "spoken.unlearning": "正在遗忘",
     "state.finished": "完成：共 {steps} 步。",
+    "state.finished edit": "完成：闭式编辑，没有训练步骤。",
     "phase.short": "正在遗忘：第 {done} / {of} 步。keep_step 使其在此结束；设定的步数为 {total}。",
     "state.kept": "已保留第 {result} 步（共 {total} 步）的模型。keep_step 会让之后的运行也在此结束。",
     "state.cancelled": "在第 {steps} / {total} 步取消。进度没有丢失：回到某一步即可保留。",
@@ -125,6 +136,7 @@ const WORDS = {
     "chart.step": "第 {step} 步",
     "strip.before": "之前",
     "strip.step": "第 {step} 步",
+    "strip.edit": "编辑之后",
     "strip.scrub": "各步的图片",
     "stop": "在此停止并保留",
     "stopping": "完成这一步后停止",
@@ -181,14 +193,11 @@ const WORDS = {
   },
 };
 
-function language() {
-  const chosen = app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "en";
-  return chosen.startsWith("zh") ? "zh" : "en";
-}
+const words = () => (language().startsWith("zh") ? WORDS.zh : WORDS.en);
 
 // A word by its name, with {places} filled; `otherwise` for a name that is not known here.
 export function t(name, values = {}, otherwise = name) {
-  const text = WORDS[language()][name] ?? WORDS.en[name] ?? otherwise;
+  const text = words()[name] ?? WORDS.en[name] ?? otherwise;
   return text.replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
 }
 

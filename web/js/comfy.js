@@ -1,0 +1,269 @@
+// ComfyUI's front end, as far as this pack needs it. No other file touches it. Whatever differs
+// between front ends stands behind a feature test: where a feature is missing, the page loses that
+// feature and nothing else, and says so once in the console.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+const reported = new Set();
+
+function reportMissing(feature) {
+  if (reported.has(feature)) return;
+  reported.add(feature);
+  console.warn(`Unlearn: this version of ComfyUI's page does not support: ${feature}.`);
+}
+
+// The value, or null where the front end lacks it.
+function supported(value, feature) {
+  if (value === undefined || value === null) reportMissing(feature);
+  return value ?? null;
+}
+
+// Server ------------------------------------------------------------------------------------------
+
+export const fetchApi = (path, options) => api.fetchApi(path, options);
+
+// Where the browser finds a file that the server has named.
+export const viewUrl = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
+
+// Returns a function that stops listening.
+export function onEvent(name, listener) {
+  const listen = ({ detail }) => listener(detail);
+  api.addEventListener(name, listen);
+  return () => api.removeEventListener(name, listen);
+}
+
+// Of this tab, as the server knows it.
+export const clientId = () => api.clientId ?? "";
+
+export const queue = () => app.queuePrompt(0);
+
+// Extension ---------------------------------------------------------------------------------------
+
+export const register = (extension) => app.registerExtension(extension);
+
+export const addToHead = (element) => document.head.append(element);
+
+export function language() {
+  const chosen = app.ui?.settings?.getSettingValue?.("Comfy.Locale");
+  return supported(chosen, "reading the chosen language") ?? "en";
+}
+
+export function showWarning(summary, detail) {
+  const toast = supported(app.extensionManager?.toast, "short messages");
+  toast?.add({ severity: "warn", summary, detail });
+}
+
+// Graph -------------------------------------------------------------------------------------------
+
+const rootGraph = () => app.rootGraph ?? app.graph;
+
+export const graphId = () => rootGraph()?.id;
+
+export const typeOf = (node) => node?.comfyClass ?? "";
+
+// Whether a node of the graph, or of a subgraph in it, passes the test.
+export function someNode(test, graph = rootGraph()) {
+  const nodes = supported(graph?.nodes ?? graph?._nodes, "looking through the graph") ?? [];
+  return nodes.some((node) => test(node) || (node.subgraph && someNode(test, node.subgraph)));
+}
+
+// An execution id is a node's id after those of the subgraphs around it: "7" or "3:7".
+export function findNode(executionId) {
+  let graph = rootGraph();
+  let node = null;
+  for (const id of String(executionId).split(":")) {
+    node = graph?.getNodeById(id) ?? null;
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+const slotOf = (node, name) => node.inputs?.findIndex((input) => input.name === name) ?? -1;
+
+// Whether the widget's value comes along a link.
+export function isLinked(node, name) {
+  const slot = node.inputs?.findIndex(({ widget }) => widget?.name === name) ?? -1;
+  return slot >= 0 && node.isInputConnected(slot);
+}
+
+// The node that feeds an input, looked up through reroutes.
+export function sourceOf(node, name) {
+  const slot = slotOf(node, name);
+  let source = slot < 0 ? null : node.getInputNode(slot);
+  while (source?.type === "Reroute") source = source.getInputNode(0);
+  return source;
+}
+
+export const fedBy = (node) =>
+  [...(node.outputs?.keys() ?? [])].flatMap((slot) => node.getOutputNodes(slot) ?? []);
+
+export const fitHeight = (node) => node.setSize([node.size[0], node.computeSize()[1]]);
+
+export const redraw = (node) => node.setDirtyCanvas(true, true);
+
+export function afterConfigure(node, listener) {
+  const before = node.onConfigure;
+  node.onConfigure = function (...given) {
+    before?.apply(this, given);
+    listener();
+  };
+}
+
+// What the server has told of a node's input beyond its type.
+export function inputOptions(node, name) {
+  const inputs = supported(node.constructor.nodeData?.input, "presets that fill the fields");
+  return inputs?.required?.[name]?.[1] ?? inputs?.optional?.[name]?.[1] ?? {};
+}
+
+// Widgets -----------------------------------------------------------------------------------------
+
+export const widgetsOf = (node) => node?.widgets ?? [];
+
+export const widgetOf = (node, name) => widgetsOf(node).find((widget) => widget.name === name);
+
+// As if the person had written it.
+export function setWidget(node, name, value) {
+  const widget = widgetOf(node, name);
+  if (!widget || widget.value === value) return;
+  widget.value = value;
+  widget.callback?.(value);
+  redraw(node);
+}
+
+// `listener` gets the new value, after the widget's own callback.
+export function onChange(widget, listener) {
+  const before = widget.callback;
+  widget.callback = function (value, ...rest) {
+    const result = before?.call(this, value, ...rest);
+    listener(value);
+    return result;
+  };
+}
+
+export const isAdvanced = (widget) => Boolean(widget.options?.advanced);
+
+const NO_ROOM = () => [0, -4]; // the canvas adds 4 pixels even for what it does not draw
+const rooms = new WeakMap(); // hidden widget -> its own function of size, if it has one
+
+// In the classic look alone.
+export function showOnCanvas(widget, shown) {
+  if (widget.visibility?.surfaces) widget.visibility.surfaces.canvas = shown ? "shown" : "never";
+  else setHidden(widget, !shown);
+}
+
+// Before front end 1.55: `hidden` counts on the canvas alone, and leaves the widget's room empty.
+function setHidden(widget, hidden) {
+  if (Boolean(widget.hidden) === hidden) return;
+  widget.hidden = hidden;
+  if (hidden) {
+    if (Object.hasOwn(widget, "computeSize")) rooms.set(widget, widget.computeSize);
+    widget.computeSize = NO_ROOM;
+  } else if (rooms.has(widget)) widget.computeSize = rooms.get(widget);
+  else delete widget.computeSize;
+}
+
+// In every look, for good.
+export function hideEverywhere(widget) {
+  setHidden(widget, true);
+  widget.options = { ...widget.options, hidden: true };
+}
+
+// Nodes 2.0 folds advanced inputs by itself: say which of them it may fold.
+export function letFold(node, widget, foldable) {
+  if (widget.visibility?.surfaces) {
+    widget.visibility.surfaces.vueNode = foldable ? "advanced" : "shown";
+  } else if (isAdvanced(widget) !== foldable) {
+    widget.options.advanced = foldable;
+    node.widgets.splice(0, node.widgets.length, ...node.widgets); // it looks again at a new list
+  }
+}
+
+// A button below the inputs, in the classic look alone.
+export function addCanvasButton(node, name, pressed) {
+  const options = { canvasOnly: true, serialize: false };
+  const button = node.addWidget("button", name, null, pressed, options);
+  button.serialize = false;
+  return button;
+}
+
+// The graph's own keys (delete, copy, …) must not act on what is used inside this element.
+export function keepKeys(element) {
+  element.addEventListener("keydown", (event) => {
+    const shortcut = event.ctrlKey || event.metaKey; // of the page, such as Ctrl+Enter for Run
+    if (!shortcut || event.target.matches("input, textarea")) event.stopPropagation();
+  });
+}
+
+// Adds a panel to a node: part neither of the prompt nor of the saved workflow.
+// `removed` is called when the node is deleted.
+export function addPanel(node, name, element, { min, max, removed }) {
+  element.classList.add("unlearn");
+  element.style.setProperty("--min", `${min}px`);
+  keepKeys(element);
+  const widget = node.addDOMWidget(name, "panel", element, {
+    serialize: false,
+    getMinHeight: () => min,
+    ...(max && { getMaxHeight: () => max }),
+  });
+  widget.serialize = false;
+  const remove = widget.onRemove; // the page's own, which takes the element out
+  widget.onRemove = function () {
+    removed?.();
+    remove?.call(this);
+  };
+}
+
+export const panelsOf = (node) =>
+  widgetsOf(node)
+    .map(({ element }) => element)
+    .filter((element) => element?.matches?.(".unlearn"));
+
+// Queueing ----------------------------------------------------------------------------------------
+
+// Calls `listener` each time the graph has been queued and something of it is going to run.
+export function afterQueued(node, listener) {
+  const [widget] = widgetsOf(node);
+  if (!widget) return;
+  let heard = false;
+  const before = widget.afterQueued;
+  widget.afterQueued = function (...given) {
+    heard = true;
+    before?.apply(this, given);
+    listener();
+  };
+  const stop = onEvent("promptQueued", () => {
+    const asked = someNode((one) => one === node);
+    if (asked && !heard && !app.lastNodeErrors) reportMissing("messages about nodes that are left out");
+    stop();
+  });
+}
+
+// What the server found wrong with each node: [execution id, errors].
+export function nodeErrors() {
+  if (!("lastNodeErrors" in app)) reportMissing("messages about nodes that are left out");
+  return Object.entries(app.lastNodeErrors ?? {}).map(([id, { errors }]) => [id, errors]);
+}
+
+// Looks -------------------------------------------------------------------------------------------
+
+// Colours of slots and links in the classic look, as the style sheet has them for Nodes 2.0. The
+// person's own palette comes first.
+export function colorLinks(types) {
+  const slots = app.canvas?.default_connection_color_byType;
+  const links = app.canvas?.constructor?.link_type_colors;
+  if (!supported(slots && links, "colours of links")) return;
+  const style = getComputedStyle(document.documentElement);
+  for (const type of types) {
+    const color = style.getPropertyValue(`--color-datatype-${type}`).trim();
+    slots[type] ||= color;
+    links[type] ||= color;
+  }
+}
+
+// Front ends mark their theme by different classes and styles of these two elements.
+export function onThemeChange(listener) {
+  const observer = new MutationObserver(listener);
+  for (const element of [document.documentElement, document.body])
+    observer.observe(element, { attributes: true, attributeFilter: ["class", "style"] });
+}
