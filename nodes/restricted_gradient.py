@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..unlearn_core.evaluation.pictures import loss_chart
+from ..unlearn_core.evaluation.loss_picture import loss_picture
 from ..unlearn_core.methods import check
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.own_pictures import OwnPictures
@@ -150,7 +150,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                 retain_pictures,
             )
             run, unlearned = job.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
-            chart = as_image(loss_chart(unlearned.reports))
+            chart = as_image(loss_picture(unlearned.reports))
             comparison = as_image(job.comparison(unlearned))
         told = {"text": [run.note], "unlearn_run": [run.told()]}
         return io.NodeOutput(unlearned, chart, comparison, ui=told)

@@ -19,7 +19,8 @@ from .evaluation import AlignmentReport, evaluate
 from .evaluation.alignment import check_scorer
 from .evaluation.evaluators import find_scorer
 from .evaluation.html_report import html_report
-from .evaluation.pictures import comparison_grid, loss_chart
+from .evaluation.loss_picture import loss_picture
+from .evaluation.pictures import comparison_grid
 from .evaluation.report import report_json
 from .kept import made_from, read_said, read_unlearned, write_unlearned
 from .methods import begin, check
@@ -140,7 +141,7 @@ class Job:
                     (self.folder / name).unlink(missing_ok=True)
                 self._store(unlearned)
                 if unlearned.reports:
-                    loss_chart(unlearned.reports).save(self.folder / LOSSES)
+                    loss_picture(unlearned.reports).save(self.folder / LOSSES)
         return unlearned
 
     def _make_sets(self) -> TrainingSets:

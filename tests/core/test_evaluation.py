@@ -25,7 +25,7 @@ from unlearn_core.evaluation.distance import cmmd
 from unlearn_core.evaluation.evaluators import Evaluators, Seen, find_evaluators, find_scorer
 from unlearn_core.evaluation.groups import groups, nearest_words
 from unlearn_core.evaluation.judge import ConvJudge, ZeroShotJudge
-from unlearn_core.evaluation.pictures import before_after, comparison_grid, loss_chart
+from unlearn_core.evaluation.pictures import before_after, comparison_grid
 from unlearn_core.evaluation.report import report_json, summary, table
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
@@ -262,7 +262,6 @@ def test_pictures_hold_every_prompt(report: AlignmentReport, unlearned: Unlearne
     three = before_after(comparison.prompts, before, after)
     assert three.width > 2 * one.width
     assert comparison_grid(report).height > 3 * three.height
-    assert loss_chart(unlearned.reports).width > 500
 
 
 def test_judge_survives_saving(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from unlearn_core.evaluation.figures import Figure
 from unlearn_core.evaluation.html_report import html_report
 from unlearn_core.evaluation.pictures import picture_file
 from unlearn_core.evaluation.results import AlignmentReport, Comparison, Metrics, PictureFacts
-from unlearn_core.evaluation.svg import interval_bar, loss_chart
+from unlearn_core.evaluation.svg import interval_bar
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.probes import ProbeResult
 from unlearn_core.prompts import PromptPair, PromptPairs
@@ -175,13 +175,10 @@ def test_an_unjudged_report_and_a_run_without_steps(unlearned: UnlearnedModel) -
     assert not page.all("polyline")
 
 
-def test_the_chart_leaves_out_what_is_no_number() -> None:
-    chart = loss_chart([step(1), step(2, math.nan), step(3, 0.7), step(4, math.inf)])
-    assert "nan" not in chart
-    assert "inf" not in chart
-    assert chart.count("<polyline") == 2
-    assert loss_chart([step(1, math.nan)]) == ""
-    assert loss_chart([step(1)])
+def test_the_chart_is_left_out_where_no_loss_is_finite(unlearned: UnlearnedModel) -> None:
+    lost = tuple(step(i + 1, math.nan) for i in range(3))
+    assert 'class="chart"' in html_report(unlearned, report_of())
+    assert "The way there" not in html_report(replace(unlearned, reports=lost), report_of())
 
 
 def test_only_shares_are_drawn_on_the_line() -> None:

@@ -31,8 +31,17 @@ OUTSIDE = COMFYUI | {
     "tests",
 }
 CALLS = {"print", "eval", "exec", "compile", "__import__", "input", "breakpoint"}
-OF_TESTS = ("sklearn", "torchjd", "quadprog", "pytest", "hypothesis", "playwright", "nudenet")
-HEAVY = ("diffusers", "transformers", "open_clip", "matplotlib", "safetensors")
+OF_TESTS = (
+    "sklearn",
+    "torchjd",
+    "quadprog",
+    "pytest",
+    "hypothesis",
+    "playwright",
+    "nudenet",
+    "matplotlib",
+)
+HEAVY = ("diffusers", "transformers", "open_clip", "safetensors")
 
 
 def name_of(file: Path) -> str:

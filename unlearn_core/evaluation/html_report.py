@@ -18,7 +18,7 @@ from .html_style import SCRIPT, STYLE
 from .pictures import PNG_EDGE, picture_file, to_pil
 from .report import missing, number, sentences
 from .results import AlignmentReport, PictureFacts
-from .svg import interval_bar, loss_chart
+from .svg import interval_bar, loss_svg
 
 MIME = {"png": "image/png", "jpg": "image/jpeg"}
 
@@ -142,15 +142,14 @@ def _chips(key: str, facts: PictureFacts) -> list[tuple[str, str]]:
 
 
 def _losses(unlearned: UnlearnedModel) -> str:
-    if not unlearned.reports:
+    chart = loss_svg(unlearned.reports)
+    if not chart:
         return ""
     return (
         "<section><h2>The way there</h2>"
-        f"{loss_chart(unlearned.reports)}"
-        '<p class="keys"><span class="key">forget loss</span>'
-        '<span class="key retain">retain loss</span>'
-        '<span class="note">ticks below: steps at which the two gradients were in conflict</span>'
-        "</p></section>"
+        f'<div class="scroll">{chart}</div>'
+        '<p class="note">The forget loss should fall while the retain loss stays level. A bar '
+        "below the middle line is a step at which the two gradients were in conflict.</p></section>"
     )
 
 

@@ -92,20 +92,14 @@ figcaption { font-size: 0.84rem; line-height: 1.4; padding-top: 0.5rem; overflow
 }
 .chip.bad { color: var(--bad); background: var(--bad-paper); border-color: transparent; }
 .chip.good { color: var(--good); background: var(--good-paper); border-color: transparent; }
-.chart { width: 100%; height: auto; margin-top: 1rem; font-size: 11px; }
-.chart text { fill: var(--soft); }
-.chart .grid { stroke: var(--line); }
-.chart polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
-.chart .forget { stroke: var(--bad); }
-.chart .retain { stroke: var(--blue); }
-.chart .conflict { stroke: var(--bad); opacity: 0.55; }
-.key::before {
-  content: ""; display: inline-block; width: 1.1rem; height: 0.2rem; margin-right: 0.4rem;
-  vertical-align: middle; background: var(--bad);
-}
-.key.retain::before { background: var(--blue); }
-.key { margin-right: 1.2rem; color: var(--soft); white-space: nowrap; }
-.keys { font-size: 0.85rem; max-width: none; }
+.chart { display: block; width: 100%; min-width: 30rem; max-width: 44rem; height: auto; }
+.chart line, .chart polyline { fill: none; stroke: currentColor; stroke-linejoin: round; }
+.chart polyline { stroke-linecap: round; }
+.chart text { fill: currentColor; }
+.chart .forget, .chart .conflict { color: var(--bad); }
+.chart .retain { color: var(--blue); }
+.chart .agree { color: var(--good); }
+.chart .grid, .chart .label { color: var(--soft); }
 details { margin-top: 2.4rem; }
 summary { cursor: pointer; font-weight: 620; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.4rem; font-size: 0.9rem; }

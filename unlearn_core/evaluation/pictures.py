@@ -1,4 +1,4 @@
-"""Pictures for people: before and after, the evaluation's grid, the chart of the losses."""
+"""Pictures for people: before and after, and the evaluation's grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..pixels import as_bytes
-from ..unlearn import StepReport
 from .results import GROUPS, AlignmentReport
 
 CELL = 128  # px, smallest edge of a picture in a grid
@@ -80,33 +79,6 @@ def picture_strip(images: Tensor) -> Image.Image:
     for i, picture in enumerate(pictures):
         strip.paste(picture, (i * (edge + 2), 0))
     return strip
-
-
-def loss_chart(reports: Sequence[StepReport]) -> Image.Image:
-    """Forget loss, retain loss and the cosine of the two gradients over the steps, each on a scale
-    of its own: one loss may be hundreds of times the other."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    steps = [report.step for report in reports]
-    figure = Figure(figsize=(7.5, 6), dpi=110, layout="constrained")
-    forget, retain, angles = figure.subplots(3, 1, sharex=True)
-    forget.plot(steps, [r.forget_loss for r in reports], color="#d1495b")
-    forget.set_ylabel("forget loss")
-    retain.plot(steps, [r.retain_loss for r in reports], color="#2e86ab")
-    retain.set_ylabel("retain loss")
-    conflicts = ["#d1495b" if r.conflict else "#59a96a" for r in reports]
-    angles.bar(steps, [r.cosine for r in reports], color=conflicts, width=0.9)
-    angles.axhline(0, color=INK, linewidth=0.8)
-    angles.set_ylim(-1, 1)
-    angles.set_ylabel("cosine of gradients\n(red: conflict)")
-    angles.set_xlabel("step")
-    for axes in (forget, retain, angles):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.2)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return Image.open(buffer).convert("RGB")
 
 
 def _rows(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image.Image:

@@ -2,70 +2,53 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from html import escape
 
 from ..unlearn import StepReport
 from .figures import Figure
+from .loss_chart import (
+    DASH,
+    HEIGHT,
+    STROKE,
+    TEXT,
+    WIDTH,
+    Line,
+    Polyline,
+    Shape,
+    has_losses,
+    loss_chart,
+)
 
-WIDTH, HEIGHT = 720, 300  # of the loss chart, in its own units
-LEFT, RIGHT = 52, 8
-PANELS = {"forget": (10, 120), "retain": (144, 254)}  # each of its own scale: top, bottom
-POINTS = 600  # of a line; more than a screen has room for
-LINES = 2  # of a grid
 
-
-def loss_chart(reports: Sequence[StepReport]) -> str:
-    """Forget and retain loss over the steps (of a long run, every so many), and a tick below each
-    at which the two gradients were in conflict; empty where no loss is a number."""
-    finite = [r for r in reports if math.isfinite(r.forget_loss) and math.isfinite(r.retain_loss)]
-    if not finite:
+def loss_svg(reports: Sequence[StepReport]) -> str:
+    """The loss chart of a run; empty where no loss is finite."""
+    if not has_losses(reports):
         return ""
-    shown = finite[:: max(1, len(finite) // POINTS)]
-    last = max(2, reports[-1].step)
-
-    def x(step: int) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (step - 1) / (last - 1)
-
-    steps = [x(report.step) for report in shown]
-    parts = [
-        *_panel("forget", steps, [report.forget_loss for report in shown]),
-        *_panel("retain", steps, [report.retain_loss for report in shown]),
-    ]
-    floor = PANELS["retain"][1] + 6
-    parts += [
-        f'<line class="conflict" x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 7}"/>'
-        for at, report in zip(steps, shown, strict=True)
-        if report.conflict
-    ]
-    for step, anchor in ((1, "start"), (last, "end")):
-        parts.append(
-            f'<text x="{x(step):.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">step {step}</text>'
-        )
+    steps = f"{len(reports)} step{'s' if len(reports) != 1 else ''}"
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="Forget and retain loss over {last} steps">{"".join(parts)}</svg>'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="{TEXT}" role="img" '
+        f'aria-label="Forget loss, retain loss and cosine of the gradients over {steps}">'
+        f"{''.join(_element(shape) for shape in loss_chart(reports))}</svg>"
     )
 
 
-def _panel(name: str, steps: Sequence[float], losses: Sequence[float]) -> list[str]:
-    top, bottom = PANELS[name]
-    low, high = min(losses), max(losses)
-    span = (high - low) or 1.0
-
-    def y(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / span
-
-    parts = []
-    for i in range(LINES + 1):
-        value = low + span * i / LINES
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" '
-            f'y2="{y(value):.1f}"/><text x="{LEFT - 6}" y="{y(value) + 4:.1f}" '
-            f'text-anchor="end">{value:.2g}</text>'
+def _element(shape: Shape) -> str:
+    if isinstance(shape, Line):
+        (x1, y1), (x2, y2) = shape.start, shape.end
+        return (
+            f'<line class="{shape.kind}" x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" '
+            f'stroke-width="{shape.width:.2f}"/>'
         )
-    points = " ".join(f"{x:.1f},{y(loss):.1f}" for x, loss in zip(steps, losses, strict=True))
-    return [*parts, f'<polyline class="{name}" points="{points}"/>']
+    if isinstance(shape, Polyline):
+        points = " ".join(f"{x:.2f},{y:.2f}" for x, y in shape.points)
+        dashes = f' stroke-dasharray="{DASH}"' if shape.dashed else ""
+        return f'<polyline class="{shape.kind}" points="{points}" stroke-width="{STROKE}"{dashes}/>'
+    x, y = shape.at
+    return (
+        f'<text class="{shape.kind}" x="{x:.2f}" y="{y:.2f}" text-anchor="{shape.anchor}">'
+        f"{escape(shape.text)}</text>"
+    )
 
 
 def interval_bar(figure: Figure) -> str:
