@@ -38,6 +38,8 @@ FLAGS = (
 NOT_OURS = (
     "net::ERR_NAME_NOT_RESOLVED",  # the page asks ComfyUI's registry about nodes it does not know
     "[Jobs API]",  # which a newer page asks for, and the oldest supported ComfyUI has not
+    "JobsApiError",
+    "/api/jobs?",
 )
 
 _RECORD_EVENTS = """() => {
@@ -159,8 +161,9 @@ class ComfyPage:
         )
 
     def note_message(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and not any(known in message.text for known in NOT_OURS):
-            self.note(f"{message.text} {message.location.get('url', '')}")
+        text = f"{message.text} {message.location.get('url', '')}"
+        if message.type == "error" and not any(known in text for known in NOT_OURS):
+            self.note(text)
 
     def note(self, text: object) -> None:
         """Without what differs from run to run: port, line numbers and the names of bundles."""

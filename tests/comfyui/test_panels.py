@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 from comfy_page import ComfyPage, open_page
 from front_ends import EVERY_VIEW, LOCALE, View
-from live_server import PACK, Json, LiveServer
+from live_server import PACK, LiveServer
+from page_parts import (
+    DIVERSIFY,
+    EVALUATE,
+    OWN_PICTURES,
+    UNLEARN,
+    a_run,
+    button,
+    open_demo,
+    scale,
+    send,
+)
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from workflow_files import DEMO, QUICK, read, with_widgets
 
-UNLEARN, DIVERSIFY, EVALUATE, OWN = (
-    "UnlearnRestrictedGradient",
-    "UnlearnDiversifyPrompts",
-    "UnlearnEvaluateAlignment",
-    "UnlearnOwnPictures",
-)
 SEEDS = {view.name: seed for seed, view in enumerate(EVERY_VIEW)}  # each its own run
 SLOW_FIRST_ANSWER = """() => {
   const { api } = comfyAPI.api;
@@ -37,17 +42,6 @@ SLOW_FIRST_ANSWER = """() => {
 STEPS = "() => Number(document.querySelector('.unlearn .chart').dataset.steps)"
 
 
-def scale(view: View) -> float:
-    """With whole nodes in view."""
-    return 0.6 if view.nodes_2 else 0.8
-
-
-def open_demo(page: ComfyPage, **unlearn: object) -> None:
-    widgets = {**QUICK, UNLEARN: {**QUICK[UNLEARN], **unlearn}}
-    page.load_workflow(with_widgets(read(DEMO), widgets, page.server.object_info()))
-    page.page.wait_for_timeout(500)
-
-
 def wait_for_steps(page: ComfyPage, count: int) -> int:
     page.page.wait_for_function(f"() => ({STEPS})() >= {count}")
     return page.page.evaluate(STEPS)
@@ -55,10 +49,6 @@ def wait_for_steps(page: ComfyPage, count: int) -> int:
 
 def wait_for_new_steps(page: ComfyPage, count: int) -> None:
     page.page.wait_for_function(f"() => window.seen.steps >= {count}")
-
-
-def button(page: ComfyPage, name: str | re.Pattern[str]) -> Locator:
-    return page.page.get_by_role("button", name=name, exact=True)
 
 
 def shown_prompts(page: ComfyPage, view: View) -> Locator:
@@ -106,7 +96,6 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, view: View) -> None:
     at_the_end = shown.get_attribute("src")
     page.page.keyboard.press("Home")
     page.page.keyboard.press("ArrowRight")
-    page.page.keyboard.press("ArrowRight")
     assert shown.get_attribute("src") != at_the_end
     expect(button(page, "Keep step 4")).to_be_enabled()
     page.screenshot(f"scrubbed_{view.name}")
@@ -124,38 +113,34 @@ def test_news_is_of_the_run_that_the_page_shows(page: ComfyPage, view: View) -> 
     """Another workflow that runs meanwhile may have a node of the same id."""
     open_demo(page)
     page.look_at(UNLEARN, scale(view))
-    graph, node = page.page.evaluate(
-        "type => [app.graph.id, String(app.graph.nodes.find((n) => n.type === type).id)]", UNLEARN
-    )
-    run: Json = {
-        "key": "a run", "node": node, "workflow": graph, "state": "running", "note": "",
-        "phase": "", "done": 0, "of": 1, "seconds_left": None, "total": 9, "prompts": [],
-        "forget_count": 0, "steps": [], "before": None, "previews": [], "kept": [],
-        "result": None,
-    }  # fmt: skip
+    run = a_run(page)
     kept = {"state": "kept", "result": 4}
 
-    def tell(event: str, news: Json) -> None:
-        page.page.evaluate("([event, news]) => app.api.dispatchCustomEvent(event, news)",
-                           [event, news])  # fmt: skip
-
-    tell("unlearn.run", {**run, **kept, "workflow": "another"})
+    send(page, "unlearn.run", {**run, **kept, "workflow": "another"})
     expect(page.page.get_by_text(re.compile("^Press Run: the losses"))).to_be_visible()
     assert page.widget(UNLEARN, "keep_step") == 0
 
-    tell("unlearn.run", run)
+    send(page, "unlearn.run", run)
     page.page.wait_for_timeout(4000)
-    where = {"node": node, "workflow": graph}
-    tell("unlearn.phase", {**where, "phase": "unlearning", "done": 1, "of": 9, "seconds_left": 60})
+    where = {name: run[name] for name in ("node", "workflow")}
+    send(
+        page,
+        "unlearn.phase",
+        {**where, "phase": "unlearning", "done": 1, "of": 9, "seconds_left": 60},
+    )
     left = page.page.get_by_text(re.compile(r"^about \d+ s left$")).inner_text()
     # Counted from the last news: from that before it, four seconds more would have passed.
     assert left in [f"about {n} s left" for n in (60, 59, 58, 57)]
 
-    tell("unlearn.phase", {**where, "phase": "unlearning", "done": 1, "of": 4, "seconds_left": 60})
+    send(
+        page,
+        "unlearn.phase",
+        {**where, "phase": "unlearning", "done": 1, "of": 4, "seconds_left": 60},
+    )
     short = "Unlearning: step 1 of 4. keep_step ends it there; 9 steps were asked for."
     expect(page.page.get_by_text(short)).to_be_visible()
 
-    tell("unlearn.run", {**run, **kept})
+    send(page, "unlearn.run", {**run, **kept})
     expect(page.page.get_by_text("Kept as it was after step 4 of 9.")).to_be_visible()
     assert page.widget(UNLEARN, "keep_step") == 4
 
@@ -171,7 +156,6 @@ def test_cancel_leaves_a_step_to_keep(page: ComfyPage, view: View) -> None:
     page.screenshot(f"cancelled_{view.name}")
     page.page.get_by_label("Pictures by step").focus()
     page.page.keyboard.press("Home")
-    page.page.keyboard.press("ArrowRight")
     page.expect_another_end()
     button(page, "Keep step 2").click()
     assert page.wait_for_end(120) == "execution_success"
@@ -214,7 +198,14 @@ def test_compare_before_and_after(page: ComfyPage, view: View) -> None:
     page.page.keyboard.press("Escape")
     expect(large).to_have_count(0)
 
-    page.page.get_by_role("tab", name=re.compile("^Everything else")).click()
+    # By the keys: the arrows go from tab to tab, and the panel belongs to the tab.
+    tabs.first.focus()
+    page.page.keyboard.press("ArrowLeft")
+    rest = page.page.get_by_role("tab", name=re.compile("^Everything else"))
+    expect(rest).to_be_focused()
+    expect(rest).to_have_attribute("aria-selected", "true")
+    panel = page.page.get_by_role("tabpanel", name=re.compile("^Everything else"))
+    expect(panel.locator(".thumbs button")).to_have_count(2)
     expect(page.page.get_by_role("cell", name="concept absent (UA)")).to_be_visible()
     with page.page.expect_download() as download:
         page.page.get_by_role("link", name="Report (HTML)").click()
@@ -351,12 +342,12 @@ def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View)
         Image.new("RGB", (64, 64), "white").save(folder / f"{name}.png")
     (folder / "owl.txt").write_text("an ink owl\n\non a branch\n", encoding="utf-8")
     page.reload()  # with the new folder in its lists
-    node = {"id": 1, "type": OWN, "pos": [0, 0], "size": [420, 400], "mode": 0}
+    node = {"id": 1, "type": OWN_PICTURES, "pos": [0, 0], "size": [420, 400], "mode": 0}
     node |= {"order": 0, "flags": {}, "properties": {}}
     node["widgets_values"] = ["an ink thing", "mine", False]
     ids = {"last_node_id": 1, "last_link_id": 0}
     page.load_workflow({"version": 0.4, **ids, "nodes": [node], "links": []})
-    page.look_at(OWN, scale(view))
+    page.look_at(OWN_PICTURES, scale(view))
     page.queue()
     assert page.wait_for_end(60) == "execution_success"
     boat = page.page.get_by_label("Caption of boat.png")
@@ -369,7 +360,7 @@ def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View)
     expect(owl).to_be_focused()
     expect(boat).to_have_value("an ink boat")
     page.screenshot(f"captions_{view.name}")
-    assert page.widget(OWN, "captions") == "an ink thing\nboat.png: an ink boat"
+    assert page.widget(OWN_PICTURES, "captions") == "an ink thing\nboat.png: an ink boat"
     page.queue()
     assert page.wait_for_end(60) == "execution_success"
     expect(boat).to_have_value("an ink boat")
@@ -377,7 +368,7 @@ def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View)
     page.page.keyboard.press("Tab")
     expect(boat).to_have_value("an ink boat")
     button(page, "Start over").click()
-    assert page.widget(OWN, "captions") == "an ink thing"
+    assert page.widget(OWN_PICTURES, "captions") == "an ink thing"
     expect(page.page.get_by_text(re.compile("^Press Run: what each picture"))).to_be_visible()
 
 

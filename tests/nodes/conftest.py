@@ -29,11 +29,16 @@ torch.set_num_threads(1)  # tensors this small gain nothing from threads
 class FakeServer:
     """Keeps what a node tells the page."""
 
-    client_id: str = "page"
+    client_id: str | None = "page"
     sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    receivers: list[str | None] = field(default_factory=list)  # of each; None is everybody
 
     def send_sync(self, event: str, data: dict[str, Any], sid: str | None = None) -> None:
         self.sent.append((event, data))
+        self.receivers.append(sid)
+
+    def queue_updated(self) -> None:
+        """ComfyUI's queue calls this; nobody listens here."""
 
     @property
     def steps(self) -> list[dict[str, Any]]:

@@ -41,8 +41,8 @@ def after_step(page: FakeServer, monkeypatch: pytest.MonkeyPatch, step: int, act
     monkeypatch.setattr(page, "send_sync", watch)
 
 
-def live_runs() -> list[dict[str, Any]]:
-    return call("GET", "/unlearn/runs")[1]
+def live_runs(workflow: str = WORKFLOW, client: str = "page") -> list[dict[str, Any]]:
+    return call("GET", f"/unlearn/runs?workflow={workflow}&client={client}")[1]
 
 
 def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path) -> None:
@@ -50,15 +50,17 @@ def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_pa
     (told,) = shown_by(output)["unlearn_run"]
     assert (told["node"], told["workflow"], told["state"]) == ("7", WORKFLOW, "finished")
     assert [step[0] for step in told["steps"]] == [1, 2, 3, 4, 5, 6]
-    assert [preview["step"] for preview in told["previews"]] == [0, 2, 4, 6]
+    assert [preview["step"] for preview in told["previews"]] == [2, 4, 6]
     assert told["kept"] == [2, 4, 6]
     assert told["result"] == 6
-    for preview in told["previews"]:
-        at = preview["picture"]
+    for at in (told["before"], *(preview["picture"] for preview in told["previews"])):
         with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
             assert picture.width > picture.height, "the prompts' pictures stand in a row"
     # A page that comes late is told the same as one that was there from the start.
-    assert live_runs() == json.loads(json.dumps([told], allow_nan=False))
+    told = json.loads(json.dumps(told, allow_nan=False))
+    assert live_runs() == [{**told, "followed": True}]
+    assert live_runs(client="another tab") == [{**told, "followed": False}]
+    assert live_runs("another graph") == []
     # Another graph that the page shows meanwhile may have a node of the same id.
     assert {(data["node"], data["workflow"]) for _, data in page.sent} == {("7", WORKFLOW)}
     phases = [data["phase"] for event, data in page.sent if event == "unlearn.phase"]
@@ -77,13 +79,13 @@ def test_the_page_sees_the_model_change_and_the_output_compares_it_with_the_give
     ruined = {**SIX, "steps": 2, "learning_rate": 1.0, "warm_start": False}
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **ruined)
     (told,) = shown_by(output)["unlearn_run"]
-    shown = {}
-    for preview in told["previews"]:
-        at = preview["picture"]
+    (preview,) = told["previews"]
+    assert preview["step"] == 2
+    shown = []
+    for at in (told["before"], preview["picture"]):
         with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
-            shown[preview["step"]] = picture.convert("RGB").tobytes()
-    assert list(shown) == [0, 2]
-    assert shown[0] != shown[2]
+            shown.append(picture.convert("RGB").tobytes())
+    assert shown[0] != shown[1]
     assert output.result is not None
     unlearned, _, comparison = output.result
     previews = pack_module("unlearn_core.previews").PreviewPrompts.of(
@@ -118,7 +120,7 @@ def test_the_same_node_of_another_graph_has_a_run_of_its_own(
     monkeypatch.setattr(nodes, "workflow_id", lambda _: next(graphs))
     for _ in range(2):
         run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    assert [told["workflow"] for told in live_runs()] == ["first", "second"]
+    assert [live_runs(graph)[0]["workflow"] for graph in ("first", "second")] == ["first", "second"]
 
 
 def test_stop_and_keep_gives_the_model_as_it_is(
@@ -327,9 +329,43 @@ def test_keep_step_beyond_the_steps_is_refused(loaded: Any, pairs: Any) -> None:
         run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=9)
 
 
-def test_the_closed_form_has_no_steps_to_follow(loaded: Any, pairs: Any) -> None:
+def test_the_closed_form_has_no_steps_but_shows_what_it_did(
+    loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
+) -> None:
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, method="UCE (closed form)")
     (told,) = shown_by(output)["unlearn_run"]
     assert (told["state"], told["total"], told["steps"]) == ("finished", 0, [])
     assert told["kept"] == [], "there is no step to come back to"
-    assert [preview["step"] for preview in told["previews"]] == [0]
+    (after,) = told["previews"]
+    assert after["step"] == 0
+    shown = []
+    for at in (told["before"], after["picture"]):
+        with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
+            shown.append(picture.convert("RGB").tobytes())
+    assert shown[0] != shown[1]
+    assert [event for event, _ in page.sent].count("unlearn.preview") == 1
+
+
+def test_events_go_to_the_tab_that_queued_the_run_and_to_no_other(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    page.client_id = "mine"
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert page.sent
+    assert set(page.receivers) == {"mine"}
+    page.client_id = None  # a script queued it; without a receiver ComfyUI sends to every tab
+    page.sent.clear()
+    run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": 1})
+    assert page.sent == []
+
+
+def test_the_step_that_is_told_is_never_behind_the_picture_of_it(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    done = 0
+    for event, data in page.sent:
+        if event == "unlearn.phase" and data["phase"] == "unlearning":
+            done = data["done"]
+        if event == "unlearn.preview":
+            assert data["step"] == done

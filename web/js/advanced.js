@@ -3,7 +3,7 @@
 // cannot see.
 
 import {
-  addCanvasButton, afterConfigure, isAdvanced, isLinked, letFold, onChange, redraw, showOnCanvas, widgetsOf,
+  addCanvasButton, afterConfigure, isAdvanced, isLinked, letFold, onChange, resizeBy, showOnCanvas, widgetsOf,
 } from "./comfy.js";
 import { t } from "./words.js";
 
@@ -17,8 +17,9 @@ export function foldAdvanced(node, hidden = []) {
   let open = false;
 
   const button = addCanvasButton(node, "unlearn more", () =>
-    resize(() => {
+    resizeBy(node, () => {
       open = !open;
+      draw();
     }),
   );
 
@@ -32,26 +33,14 @@ export function foldAdvanced(node, hidden = []) {
     button.label = t(open ? "more.hide" : "more.show", { n: foldable.length });
   }
 
-  // The node grows by what appears, and shrinks back to the height it had.
-  function resize(change) {
-    const [width, height] = node.size;
-    const before = node.computeSize()[1];
-    change();
-    draw();
-    node.setSize([width, height + node.computeSize()[1] - before]);
-    redraw(node);
-  }
-
   function fold() {
     foldable = advanced.filter(
       (widget) => widget.value === defaults.get(widget) && !isLinked(node, widget.name),
     );
+    draw();
   }
 
-  afterConfigure(node, () => {
-    fold();
-    draw();
-  });
-  for (const widget of advanced) onChange(widget, () => resize(fold));
+  afterConfigure(node, fold);
+  for (const widget of advanced) onChange(widget, () => resizeBy(node, fold));
   draw();
 }

@@ -1,6 +1,7 @@
-// Forget loss, retain loss and the cosine of the two gradients, step by step, as they come. Points
-// are appended in the data's own coordinates; a transform brings them to their place, so that a new
-// step costs the same after 100,000 others.
+// Forget loss, retain loss and the cosine of the two gradients, step by step, as they come. The same
+// chart as in unlearn_core/evaluation/loss_chart.py, which also has the rule by which a long run is
+// thinned. Points are appended in the data's own coordinates and a transform brings them to their
+// place, so that a new step costs the same after 100,000 others.
 
 import { h, svg } from "./dom.js";
 import { figure, t } from "./words.js";
@@ -10,15 +11,16 @@ const RIGHT = 14;
 const TOP = 8;
 const FOOT = 22; // room for the labels along the steps
 const GAP = 14; // between two bands
-const SHARES = { forget: 0.37, keep: 0.37, cosine: 0.26 }; // of the height, from top to bottom
-const MOST = 600; // points of a curve; a longer run is thinned, as in the report's chart
+const SHARES = { forget: 0.37, retain: 0.37, cosine: 0.26 }; // of the height, from top to bottom
+const MOST = 600; // steps that are drawn, the newest included
+const BAR = 0.8; // of the room for a bar
 
 const STEP = 0;
 const FORGET = 1;
 const RETAIN = 2;
 const COSINE = 3;
 const CONFLICT = 4;
-const COLUMNS = { forget: FORGET, keep: RETAIN };
+const COLUMNS = { forget: FORGET, retain: RETAIN };
 
 // Short enough for the axis.
 function brief(value) {
@@ -53,9 +55,10 @@ function bandsIn(height) {
 // A loss over the steps. Where it is not a number, the line has a gap.
 class Curve {
   constructor(name) {
-    this.tail = svg("line", { class: name });
-    this.group = svg("g", { "data-curve": name }, this.tail);
     this.name = name;
+    this.column = COLUMNS[name];
+    this.tail = svg("line"); // to the newest step, which may not stay
+    this.group = svg("g", { "data-curve": name }, this.tail);
     this.clear();
   }
 
@@ -63,54 +66,58 @@ class Curve {
     this.group.replaceChildren(this.tail);
     this.line = null;
     this.end = null; // the last point of the line
-    [this.low, this.high] = [Infinity, -Infinity];
-    this.showTail(null, null);
+    this.range = [Infinity, -Infinity];
   }
 
-  append(step, value) {
+  append(step) {
+    const value = step[this.column];
     if (value === null) {
       this.line = this.end = null;
       return;
     }
+    this.range = [Math.min(this.range[0], value), Math.max(this.range[1], value)];
     if (!this.line) {
-      this.line = svg("polyline", { class: this.name });
+      this.line = svg("polyline");
       this.group.append(this.line);
     }
     const point = this.line.ownerSVGElement.createSVGPoint();
-    [point.x, point.y] = [step, value];
+    [point.x, point.y] = [step[STEP], value];
     this.end = this.line.points.appendItem(point);
   }
 
-  // From the last point to the newest step, which need not have a point of its own.
-  showTail(step, value) {
-    const from = this.end;
-    const ends = from && value !== null ? [from.x, from.y, step, value] : [0, 0, 0, 0];
-    ["x1", "y1", "x2", "y2"].forEach((name, i) => this.tail.setAttribute(name, ends[i]));
+  // Brings the curve into its band; `newest` is the last step of all. Returns lowest and highest.
+  place([top, bottom], left, across, newest) {
+    const value = newest?.[this.column] ?? null;
+    const ends = this.end && value !== null ? [this.end.x, this.end.y, newest[STEP], value] : [];
+    ["x1", "y1", "x2", "y2"].forEach((name, i) => this.tail.setAttribute(name, ends[i] ?? 0));
+    const low = value === null ? this.range[0] : Math.min(this.range[0], value);
+    const high = value === null ? this.range[1] : Math.max(this.range[1], value);
+    if (low > high) return null;
+    const flat = low === high;
+    const down = flat ? 1 : (top - bottom) / (high - low);
+    const foot = flat ? (top + bottom) / 2 - low : bottom - down * low;
+    this.group.setAttribute("transform", `matrix(${across} 0 0 ${down} ${left} ${foot})`);
+    return [low, high];
   }
+}
 
-  widen(value) {
-    if (value === null) return;
-    this.low = Math.min(this.low, value);
-    this.high = Math.max(this.high, value);
-  }
+// What a drawn step stands for: itself and the steps skipped just before it.
+const nothing = () => ({ agree: 0, conflict: 0 });
 
-  get known() {
-    return this.low <= this.high;
-  }
+function strongest(one, other) {
+  return { agree: Math.max(one.agree, other.agree), conflict: Math.min(one.conflict, other.conflict) };
+}
 
-  place([top, bottom], across) {
-    const flat = !(this.high > this.low);
-    const down = flat ? 1 : (top - bottom) / (this.high - this.low);
-    const foot = flat ? (top + bottom) / 2 - (this.known ? this.low : 0) : bottom - down * this.low;
-    this.group.setAttribute("transform", `matrix(${across} 0 0 ${down} ${LEFT} ${foot})`);
-  }
+function cosineOf(step) {
+  return { ...nothing(), [step[CONFLICT] ? "conflict" : "agree"]: step[COSINE] ?? 0 };
 }
 
 export class LossChart {
   constructor() {
     this.steps = [];
-    this.drawn = 0; // steps that are in the picture
-    this.buckets = []; // of `stride` steps each: {step, forget, keep, cosine, conflict, bar}
+    this.drawn = 0; // steps that are in the picture, thinned or not
+    this.kept = []; // those that are drawn: {step, cosines}
+    this.skipped = nothing(); // cosines of the steps since the last kept one
     this.stride = 1; // a power of two
     this.total = 1;
     [this.width, this.height] = [560, 200];
@@ -118,8 +125,9 @@ export class LossChart {
     this.showMarked = false;
     this.pointed = null; // index of a step
     this.grid = svg("g");
-    this.bars = svg("g", { "data-curve": "cosine" });
-    this.curves = [new Curve("forget"), new Curve("keep")];
+    this.newestBars = svg("g");
+    this.bars = svg("g", { "data-curve": "cosine" }, this.newestBars);
+    this.curves = [new Curve("forget"), new Curve("retain")];
     this.cursor = svg("line", { class: "cursor", y1: TOP });
     this.mark = svg("line", { class: "mark", y1: TOP });
     this.labels = svg("g");
@@ -156,73 +164,64 @@ export class LossChart {
     this.total = Math.max(1, total);
     if (replaced) this.clear();
     for (let i = this.drawn; i < steps.length; i += 1) this.append(steps[i]);
-    this.showTails();
     this.place();
   }
 
   clear() {
     this.drawn = 0;
-    this.buckets = [];
     this.stride = 1;
     this.pointed = null;
-    this.bars.replaceChildren();
+    this.keep([], nothing());
+  }
+
+  // Starts over with these of the kept steps.
+  keep(kept, skipped) {
+    this.kept = [];
+    this.skipped = skipped;
+    this.bars.replaceChildren(this.newestBars);
     for (const curve of this.curves) curve.clear();
+    for (const { step, cosines } of kept) this.draw(step, cosines);
   }
 
   append(step) {
-    const values = { forget: step[FORGET], keep: step[RETAIN] };
-    const bucket = { step: step[STEP], ...values, cosine: step[COSINE], conflict: step[CONFLICT] };
-    if (this.drawn % this.stride === 0) this.open(bucket);
-    else this.merge(this.buckets.at(-1), bucket);
-    for (const curve of this.curves) curve.widen(values[curve.name]);
+    const index = this.drawn;
     this.drawn += 1;
-    if (this.buckets.length > MOST) this.thin();
+    this.skipped = strongest(this.skipped, cosineOf(step));
+    if (index % this.stride === 0) {
+      this.draw(step, this.skipped);
+      this.skipped = nothing();
+    }
+    const newest = index % this.stride === 0 ? 0 : 1;
+    if (this.kept.length + newest > MOST) this.thin();
   }
 
-  open(bucket) {
-    this.buckets.push(bucket);
-    for (const curve of this.curves) curve.append(bucket.step, bucket[curve.name]);
-    bucket.bar = svg("line", { x1: bucket.step, x2: bucket.step, y1: 0 });
-    this.drawBar(bucket);
-    this.bars.append(bucket.bar);
+  draw(step, cosines) {
+    this.kept.push({ step, cosines });
+    for (const curve of this.curves) curve.append(step);
+    this.bars.append(...this.barsOf(step, cosines));
   }
 
-  // The curves keep a bucket's first step; its bar shows the lowest cosine, or a long run would
-  // lose its conflicts.
-  merge(bucket, other) {
-    const cosine = other.cosine === null ? bucket.cosine : Math.min(bucket.cosine ?? 1, other.cosine);
-    const conflict = bucket.conflict || other.conflict;
-    if (cosine === bucket.cosine && conflict === bucket.conflict) return;
-    Object.assign(bucket, { cosine, conflict });
-    this.drawBar(bucket);
+  barsOf(step, cosines) {
+    return Object.entries(cosines)
+      .filter(([, cosine]) => cosine !== 0)
+      .map(([kind, cosine]) => {
+        const at = { x1: step[STEP], x2: step[STEP], y1: 0, y2: cosine };
+        return svg("line", { class: kind, "stroke-width": BAR * this.stride, ...at });
+      });
   }
 
-  drawBar({ bar, cosine, conflict }) {
-    bar.setAttribute("y2", cosine ?? 0);
-    bar.setAttribute("class", conflict ? "clash" : "agree");
-    bar.setAttribute("stroke-width", 0.9 * this.stride);
-  }
-
+  // Every second of the kept steps; the next one speaks for a step that goes.
   thin() {
     this.stride *= 2;
-    const pairs = this.buckets;
-    const ranges = this.curves.map(({ low, high }) => [low, high]);
-    this.buckets = [];
-    this.bars.replaceChildren();
-    this.curves.forEach((curve, i) => {
-      curve.clear();
-      [curve.low, curve.high] = ranges[i];
+    const kept = [];
+    let skipped = nothing();
+    this.kept.forEach(({ step, cosines }, i) => {
+      skipped = strongest(skipped, cosines);
+      if (i % 2 !== 0) return;
+      kept.push({ step, cosines: skipped });
+      skipped = nothing();
     });
-    pairs.forEach((bucket, i) => {
-      if (i % 2 === 0) this.open(bucket);
-      else this.merge(this.buckets.at(-1), bucket);
-    });
-  }
-
-  showTails() {
-    const newest = this.steps[this.drawn - 1];
-    if (!newest) return;
-    for (const curve of this.curves) curve.showTail(newest[STEP], newest[COLUMNS[curve.name]]);
+    this.keep(kept, strongest(skipped, this.skipped));
   }
 
   get across() {
@@ -230,7 +229,7 @@ export class LossChart {
   }
 
   x(step) {
-    return LEFT + this.across * step;
+    return LEFT + this.across * (step - 0.5); // the middle of its share of the width
   }
 
   // Brings what is drawn to its place, and labels it.
@@ -240,18 +239,24 @@ export class LossChart {
     const [top, bottom] = bands.cosine;
     this.picture.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     this.picture.setAttribute("data-steps", this.drawn);
-    for (const curve of this.curves) curve.place(bands[curve.name], this.across);
+    const left = this.x(0);
+    const newest = this.steps[this.drawn - 1];
+    const ranges = this.curves.map((curve) => [
+      curve.name,
+      curve.place(bands[curve.name], left, this.across, newest),
+    ]);
+    this.newestBars.replaceChildren(...(newest ? this.barsOf(newest, this.skipped) : []));
     for (const line of [this.cursor, this.mark]) line.setAttribute("y2", bottom);
     const middle = (top + bottom) / 2;
     const half = (top - bottom) / 2;
-    this.bars.setAttribute("transform", `matrix(${this.across} 0 0 ${half} ${LEFT} ${middle})`);
+    this.bars.setAttribute("transform", `matrix(${this.across} 0 0 ${half} ${left} ${middle})`);
     const rule = (y) => svg("line", { class: "grid", x1: LEFT, x2: right, y1: y, y2: y });
-    this.grid.replaceChildren(rule(bands.forget[1]), rule(bands.keep[1]), rule(middle));
+    this.grid.replaceChildren(rule(bands.forget[1]), rule(bands.retain[1]), rule(middle));
     const label = (text, x, y, anchor, kind = "") =>
       svg("text", { x, y, "text-anchor": anchor, class: kind }, text);
-    const ends = this.curves
-      .filter(({ known }) => known)
-      .flatMap(({ name, low, high }) => [
+    const ends = ranges
+      .filter(([, range]) => range)
+      .flatMap(([name, [low, high]]) => [
         label(brief(high), LEFT - 4, bands[name][0] + 8, "end", name),
         label(brief(low), LEFT - 4, bands[name][1], "end", name),
       ]);
@@ -259,7 +264,7 @@ export class LossChart {
       ...ends,
       label("+1", LEFT - 4, top + 8, "end"),
       label("−1", LEFT - 4, bottom, "end"),
-      label(t("chart.step", { step: 0 }), LEFT, this.height - 6, "start"),
+      label(t("chart.step", { step: 1 }), LEFT, this.height - 6, "start"),
       label(t("chart.step", { step: this.total }), right, this.height - 6, "end"),
     );
     this.markStep(this.marked);
@@ -274,7 +279,7 @@ export class LossChart {
   }
 
   put(line, step) {
-    const x = step === null ? -10 : this.x(step);
+    const x = step === null ? -10 : this.x(step); // out of sight
     line.setAttribute("x1", x);
     line.setAttribute("x2", x);
   }
@@ -282,7 +287,7 @@ export class LossChart {
   pointAt(event) {
     const box = this.picture.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * this.width;
-    this.point(this.steps.length ? nearest(this.steps, (x - LEFT) / this.across) : null);
+    this.point(this.steps.length ? nearest(this.steps, 0.5 + (x - LEFT) / this.across) : null);
   }
 
   // The pointed step by the keys that move a slider.
@@ -311,21 +316,21 @@ export class LossChart {
     const marked = this.showMarked && this.marked !== null ? this.stepOf(this.marked) : null;
     const shown = pointed ?? marked ?? this.steps.at(-1) ?? null;
     const step = shown ? t("chart.step", { step: shown[STEP] }) : "";
-    const [forget, keep, cosine] = [
+    const [forget, retain, cosine] = [
       t("chart.forget", { value: figure(shown?.[FORGET]) }),
-      t("chart.keep", { value: figure(shown?.[RETAIN]) }),
+      t("chart.retain", { value: figure(shown?.[RETAIN]) }),
       t("chart.cosine", { value: figure(shown?.[COSINE], 2) }),
     ];
     const part = (textContent, className = "") => h("span", { textContent, className });
     this.legend.replaceChildren(
-      part(step), part(forget, "forget"), part(keep, "keep"), part(cosine),
+      part(step), part(forget, "forget"), part(retain, "retain"), part(cosine),
     );
     const values = {
       label: t("chart.name"),
       valuemin: this.steps[0]?.[STEP] ?? 0,
       valuemax: this.steps.at(-1)?.[STEP] ?? 0,
       valuenow: shown?.[STEP] ?? 0,
-      valuetext: [step, forget, keep, cosine].filter(Boolean).join(", "),
+      valuetext: [step, forget, retain, cosine].filter(Boolean).join(", "),
     };
     for (const [name, value] of Object.entries(values))
       this.picture.setAttribute(`aria-${name}`, value);

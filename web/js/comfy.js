@@ -102,6 +102,15 @@ export const fitHeight = (node) => node.setSize([node.size[0], node.computeSize(
 
 export const redraw = (node) => node.setDirtyCanvas(true, true);
 
+// Lets a node grow or shrink by what `change` adds to it or takes away.
+export function resizeBy(node, change) {
+  const [width, height] = node.size;
+  const before = node.computeSize()[1];
+  change();
+  node.setSize([width, height + node.computeSize()[1] - before]);
+  redraw(node);
+}
+
 export function afterConfigure(node, listener) {
   const before = node.onConfigure;
   node.onConfigure = function (...given) {
