@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from comfy_page import FLAGS, ComfyPage, open_page, open_tab
-from front_ends import EVERY_VIEW, IN_FULL, NEWEST, ON_BOTH, View, newest_static
+from front_ends import EVERY_VIEW, IN_FULL, NEWEST, ON_BOTH, View, newest
 from live_server import PACK, PACK_FOLDER, LiveServer, running_server
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -68,7 +68,7 @@ def server(
 ) -> Iterator[LiveServer]:
     """The live server with the pack in its custom_nodes and the newest front end."""
     base, log = tmp_path_factory.mktemp("comfyui"), artifacts / "server.log"
-    with running_server(comfyui, base, log, with_pack=True, front_end=newest_static()) as server:
+    with running_server(comfyui, base, log, with_pack=True, arguments=newest()) as server:
         yield server
 
 

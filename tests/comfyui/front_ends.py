@@ -54,8 +54,8 @@ IN_FULL = [View(NEWEST, "classic_dark"), View(NEWEST, "nodes2_light")]
 ON_BOTH = [*IN_FULL, View(OWN, "classic_light"), View(OWN, "nodes2_dark")]
 
 
-def newest_static() -> Path:
-    """The folder for ComfyUI's `--front-end-root`, fetched once."""
+def newest() -> list[str]:
+    """The arguments by which ComfyUI serves the newest front end, which is fetched once."""
     home = PACK / ".build" / "front-ends" / NEWEST_VERSION
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -67,4 +67,4 @@ def newest_static() -> Path:
                 names = [name for name in wheel.namelist() if name.startswith(STATIC)]
                 wheel.extractall(Path(room, "unpacked"), names)
             Path(room, "unpacked").rename(home)  # last: a folder that is there is a whole one
-    return home / STATIC
+    return ["--front-end-root", str(home / STATIC)]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,17 +198,17 @@ def server_arguments(base: Path, port: int) -> list[str]:
 
 @contextmanager
 def running_server(
-    comfyui: Path, base: Path, log: Path, with_pack: bool, front_end: Path | None = None
+    comfyui: Path,
+    base: Path,
+    log: Path,
+    with_pack: bool,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[LiveServer]:
-    """
-    Args:
-        front_end: the folder of another front end than ComfyUI's own.
-    """
+    """A server in an empty base directory, with further arguments and environment variables."""
     server = LiveServer(free_port(), make_base(base, with_pack), log)
-    command = [sys.executable, "main.py", *server_arguments(base, server.port)]
-    if front_end is not None:
-        command += ["--front-end-root", str(front_end)]
-    environment = private_environment(base / "home")
+    command = [sys.executable, "main.py", *server_arguments(base, server.port), *arguments]
+    environment = {**private_environment(base / "home"), **(environment or {})}
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command, cwd=comfyui, env=environment, stdout=sink, stderr=subprocess.STDOUT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from comfy_page import ComfyPage, open_page, open_tab
-from front_ends import newest_static
+from front_ends import newest
 from live_server import Json, running_server
 from playwright.sync_api import Browser, expect
 from workflow_files import DEMO, QUICK, WORKFLOWS, overlap, read, with_widgets
@@ -65,7 +65,7 @@ def bare_page(
     base = tmp_path_factory.mktemp("bare")
     log = artifacts / "bare_server.log"
     with (
-        running_server(comfyui, base, log, with_pack=False, front_end=newest_static()) as bare,
+        running_server(comfyui, base, log, with_pack=False, arguments=newest()) as bare,
         open_tab(browser) as tab,
         open_page(tab, bare, artifacts) as page,
     ):

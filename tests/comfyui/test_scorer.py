@@ -1,20 +1,45 @@
-"""The page's way to the paper's CLIP, in a real server that may not reach the network."""
+"""The download of the paper's CLIP in a real server and on its page, and the pages of others that
+would start it."""
 
 from __future__ import annotations
 
 import json
+import re
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+import pytest
 import websocket
-from live_server import LiveServer
+from comfy_page import open_page, open_tab
+from live_server import PACK_FOLDER, LiveServer, running_server
+from playwright.sync_api import Browser, Locator, Page, Response, expect
+
+SIZES = {"open_clip_config.json": 604, "open_clip_model.safetensors": 605_143_316}
+MEGABYTE = b"\0" * 1_000_000
+OPEN_BUTTON = f"""async () => {{
+  const {{ downloadButton }} = await import("/extensions/{PACK_FOLDER}/js/clip_download.js");
+  const panel = document.createElement("div");
+  panel.className = "unlearn";
+  panel.id = "tried";
+  panel.style = "position: fixed; z-index: 9999; inset: 100px auto auto 100px; width: 500px;";
+  panel.append(downloadButton());
+  document.body.append(panel);
+}}"""
 
 
-def test_the_page_may_ask_and_is_told_what_went_wrong(server: LiveServer) -> None:
-    assert server.get("/unlearn/scorer") == server.get("/api/unlearn/scorer")
-    assert server.get("/unlearn/scorer")["present"] is False
+def test_the_page_is_told_that_it_is_offline(server: LiveServer) -> None:
+    state = server.get("/unlearn/scorer")
+    assert (state["state"], state["source"]) == ("absent", "huggingface.co")
+    assert state["total"] == sum(SIZES.values())
     ws = websocket.create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId=scorer")
     try:
-        assert server.post("/unlearn/scorer", {})["running"] is True
+        server.post("/api/unlearn/scorer", {})
         ws.settimeout(60)
         told = None
         while told is None or told["error"] is None:
@@ -22,9 +47,190 @@ def test_the_page_may_ask_and_is_told_what_went_wrong(server: LiveServer) -> Non
             told = message["data"] if message["type"] == "unlearn.download" else told
     finally:
         ws.close()
-    assert "could not be fetched" in told["error"]
-    time.sleep(0.1)  # the task ends just after it has told
-    after = server.get("/unlearn/scorer")
-    assert (after["present"], after["running"]) == (False, False)
+    assert "could not be downloaded: HF_HUB_OFFLINE is set" in told["error"]
+    assert told["state"] == "absent"
     folder = server.base / "models" / "open_clip"
     assert not folder.exists() or list(folder.iterdir()) == []
+
+
+@dataclass
+class SlowHub:
+    """A hub that serves zeros of the right number, a megabyte at a time.
+
+    Attributes:
+        asked: name and Range header of every request.
+        hang_up: closes the connections while it is set.
+    """
+
+    address: str = ""
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    hang_up: threading.Event = field(default_factory=threading.Event)
+
+
+def hub_handler(hub: SlowHub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name, asked = self.path.rsplit("/", 1)[1], self.headers["Range"]
+            hub.asked.append((name, asked))
+            start, size = int(asked[len("bytes=") : -1]) if asked else 0, SIZES[name]
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(size - start))
+            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+            self.end_headers()
+            with suppress(ConnectionError):  # which is how Cancel looks from here
+                while start < size and not hub.hang_up.is_set():
+                    start += self.wfile.write(MEGABYTE[: size - start])
+                    time.sleep(0.02)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Not onto the screen."""
+
+    return Handler
+
+
+def site_handler(html: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Not onto the screen."""
+
+    return Handler
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[SlowHub]:
+    hub = SlowHub()
+    with listening(hub_handler(hub)) as hub.address:
+        yield hub
+        hub.hang_up.set()
+
+
+@pytest.fixture(scope="module")
+def online(
+    comfyui: Path, artifacts: Path, tmp_path_factory: pytest.TempPathFactory, hub: SlowHub
+) -> Iterator[LiveServer]:
+    """A server that may download from the hub, and that answers pages of every origin."""
+    with running_server(
+        comfyui,
+        tmp_path_factory.mktemp("online"),
+        artifacts / "online.log",
+        with_pack=True,
+        arguments=["--enable-cors-header"],
+        environment={"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.address},
+    ) as server:
+        yield server
+
+
+# Every way in which a page may send a POST to another origin, with and without a referrer.
+ATTACK = """<!doctype html><meta charset="utf-8"><body><script>
+const url = "TARGET/unlearn/scorer";
+let answers = 0;
+const count = () => { answers += 1; };
+const form = (encoding, policy) => `<form method="post" action="${url}" enctype="${encoding}"
+  referrerpolicy="${policy}"><input name='{"a":"' value='"}'></form>`;
+const send = `<script>onload = () => setTimeout(() => document.forms[0].submit())</` + `script>`;
+const sandboxes = ["allow-forms allow-scripts", "allow-forms allow-scripts allow-same-origin"];
+for (const encoding of ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"])
+  for (const policy of ["unsafe-url", "no-referrer"])
+    for (const sandbox of sandboxes) {
+      const frame = document.createElement("iframe");
+      frame.setAttribute("sandbox", sandbox);
+      frame.onload = count; // of the form, then of its answer
+      frame.srcdoc = form(encoding, policy) + send;
+      document.body.append(frame);
+    }
+for (const referrerPolicy of ["unsafe-url", "no-referrer"]) {
+  const post = { method: "POST", body: "{}", referrerPolicy };
+  fetch(url, { ...post, mode: "no-cors" }).then(count);
+  fetch(url, { ...post, headers: { "Content-Type": "application/json" } }).then(count);
+}
+navigator.sendBeacon(url, "{}");
+</script>"""
+ANSWERS = 3 * 2 * 2 * 2 + 2 * 2
+
+
+def test_no_other_site_can_start_it(online: LiveServer, hub: SlowHub, browser: Browser) -> None:
+    statuses: set[int] = set()  # not of all: Playwright misses some of the frames' requests
+
+    def note(answer: Response) -> None:
+        if answer.request.method == "POST":
+            statuses.add(answer.status)
+
+    with (
+        listening(site_handler(ATTACK.replace("TARGET", online.url))) as site,
+        open_tab(browser) as tab,
+    ):
+        tab.on("response", note)
+        tab.goto(site)
+        tab.wait_for_function(f"() => answers === {ANSWERS}")
+        tab.wait_for_timeout(500)
+    assert statuses == {403}
+    assert online.get("/unlearn/scorer")["state"] == "absent"
+    assert hub.asked == []
+
+
+def test_it_shows_progress_is_cancelled_and_resumed(
+    online: LiveServer, hub: SlowHub, browser: Browser, artifacts: Path
+) -> None:
+    with open_tab(browser) as tab, open_page(tab, online, artifacts) as page:
+        panel = open_button(tab)
+        panel.get_by_role("button", name="Download CLIP (605 MB, from 127.0.0.1)").click()
+        bar = panel.get_by_role("progressbar", name="Download of CLIP")
+        expect(bar).to_be_visible()
+        expect(panel.get_by_text(re.compile(r"^[1-9]\d* of 605 MB from 127"))).to_be_visible()
+        assert 0 < bar.evaluate("bar => bar.position") < 1
+        page.screenshot("download_running")
+        cancel = panel.get_by_role("button", name="Cancel", exact=True)
+        expect(cancel).to_be_focused()
+
+        cancel.click()
+        expect(panel.get_by_text("Cancelled. What has arrived stays here.")).to_be_visible()
+        expect(bar).to_be_hidden()
+        resume = panel.get_by_role("button", name=re.compile(r"^Resume \([1-9]\d* of 605 MB are"))
+        expect(resume).to_be_focused()
+        page.screenshot("download_cancelled")
+        arrived = weights(online).stat().st_size
+
+        page.reload()
+        panel = open_button(tab)
+        panel.get_by_role("button", name=re.compile(r"^Resume \([1-9]\d* of 605 MB are")).click()
+        expect(panel.get_by_role("progressbar")).to_be_visible()
+        while len(hub.asked) < 3:  # the configuration and the weights, then the rest of them
+            tab.wait_for_timeout(50)
+        assert hub.asked[2] == ("open_clip_model.safetensors", f"bytes={arrived}-")
+        # A second panel, or a page that was reloaded, follows what is going on.
+        page.reload()
+        panel = open_button(tab)
+        expect(panel.get_by_role("progressbar")).to_be_visible()
+
+        hub.hang_up.set()
+        news = panel.locator("[aria-live]")
+        expect(news).to_have_text(re.compile("could not be downloaded"))
+        expect(panel.get_by_role("button", name=re.compile("^Resume"))).to_be_visible()
+        page.screenshot("download_failed")
+        assert [error for error in page.errors if PACK_FOLDER in error] == []
+    assert weights(online).stat().st_size > arrived
+
+
+def open_button(tab: Page) -> Locator:
+    """The button by itself, in place of a run that ends without figures."""
+    tab.evaluate(OPEN_BUTTON)
+    return tab.locator("#tried")
+
+
+def weights(server: LiveServer) -> Path:
+    (part,) = (server.base / "models" / "open_clip").glob(".*/open_clip_model.safetensors")
+    return part
