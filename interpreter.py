@@ -22,7 +22,6 @@ PINS = [line for line in _CONSTRAINTS if not line.startswith("#")]
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 
 NO_NETWORK = re.compile(r"Retrying \(|Connection|timed out|name resolution|SSLError|ProxyError")
-NO_VERSIONS = re.compile(r"ResolutionImpossible|No matching distribution|conflicting dependencies")
 
 
 class SetupError(Exception):
@@ -116,11 +115,12 @@ print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), found,
 
 def pip_error(said: str) -> SetupError:
     """The cure for what pip wrote before it gave up."""
-    if NO_NETWORK.search(said):
+    conflict = "ResolutionImpossible" in said
+    if NO_NETWORK.search(said) and not conflict:  # a retry may have come before the conflict
         return SetupError("pip could not reach its index: check the network, then run this again")
     if "No space left" in said:
         return SetupError("the disk is full: make room, then run this again")
-    if NO_VERSIONS.search(said):
+    if conflict or "No matching distribution" in said:
         return ConflictError(
             "pip found no package versions that go together, it names them above: update ComfyUI "
             "and this pack, or pass --python with an interpreter that has what ComfyUI needs"
@@ -175,8 +175,7 @@ def make_venv(folder: Path) -> Interpreter:
     return Interpreter(path)
 
 
-# What pip may not change in an interpreter: its constraints, of which there may be several sets to
-# try one after the other.
+# What pip must hold to when it installs into an interpreter: lines of a constraints file.
 Constraints = Callable[[Interpreter], list[str]]
 
 

@@ -114,7 +114,7 @@ def own_python(comfyui: Path, ours: list[str], theirs: list[str]) -> Interpreter
             python = Interpreter(path)
             missing = python.lacks(essential)
             if missing:
-                raise SetupError(f"{', '.join(missing)} of ComfyUI's requirements missing")
+                raise SetupError(f"it lacks {', '.join(missing)}, which ComfyUI requires")
             install(python, ours, keep_everything)
         except SetupError as error:
             print(f"Not with {path}: {error}", flush=True)

@@ -44,7 +44,7 @@ Outcome = str | Counter[str]
 def run_module(name: str, command: Sequence[str], threads: int) -> int:
     """Its lines as they come, each under its name."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    if name == "pyright":  # where it looks for ComfyUI's modules, which pytest's tiers do themselves
+    if name == "pyright":  # the place of ComfyUI's modules, which the tests find by themselves
         environment["PYTHONPATH"] = os.environ.get("COMFYUI_PATH", "")
     with subprocess.Popen(
         [sys.executable, "-m", *command],
