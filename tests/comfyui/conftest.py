@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from comfy_command import ComfyCli
 from comfy_page import FLAGS, ComfyPage, open_page, open_tab
 from front_ends import EVERY_VIEW, IN_FULL, NEWEST, ON_BOTH, View, newest
 from live_server import PACK, PACK_FOLDER, LiveServer, running_server
@@ -21,6 +22,11 @@ def comfyui() -> Path:
     if not (folder / "main.py").is_file():
         pytest.fail(f"no ComfyUI in {folder}: run `python run.py test`, or set COMFYUI_PATH")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def comfy(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> ComfyCli:
+    return ComfyCli(tmp_path_factory.mktemp("home"), comfyui)
 
 
 @pytest.fixture(scope="session")

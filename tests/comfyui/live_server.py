@@ -184,7 +184,7 @@ def free_port() -> int:
 def make_base(base: Path, with_pack: bool) -> Path:
     """A base directory as `--base-directory` wants it."""
     for name in ("custom_nodes", "input", "models", "output", "temp", "user"):
-        (base / name).mkdir(parents=True)
+        (base / name).mkdir(parents=True, exist_ok=True)
     if with_pack:
         (base / "custom_nodes" / PACK_FOLDER).symlink_to(PACK, target_is_directory=True)
     return base

@@ -3,51 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import (
-    PACK,
-    LiveServer,
-    free_port,
-    make_base,
-    private_environment,
-    server_arguments,
-    wait_until_up,
-)
+from comfy_command import ComfyCli
+from live_server import LiveServer, free_port, make_base, server_arguments, wait_until_up
 from workflow_files import DEMO, QUICK, node_of_type, read, with_widgets
-
-
-class ComfyCli:
-    """comfy-cli with a home of its own, tracking switched off."""
-
-    def __init__(self, home: Path, workspace: Path) -> None:
-        self.environment = private_environment(home)
-        self.workspace = workspace
-        self("tracking", "disable")
-
-    def __call__(
-        self, *args: str, cwd: Path = PACK, timeout: float = 300
-    ) -> subprocess.CompletedProcess[str]:
-        workspace = f"--workspace={self.workspace}"
-        return subprocess.run(
-            [sys.executable, "-m", "comfy_cli", "--skip-prompt", workspace, *args],
-            cwd=cwd,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-        )
-
-
-@pytest.fixture(scope="module")
-def comfy(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> ComfyCli:
-    return ComfyCli(tmp_path_factory.mktemp("home"), comfyui)
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_the_light_modules_need_no_more_than_torch() -> None:
 
 
 def test_a_newcomer_needs_nothing_that_only_tests_need() -> None:
-    """``python run.py demo`` installs requirements.txt alone."""
+    """``python run.py demo`` installs the pack's requirements and the extra ``cli``."""
     import_without(OF_TESTS, "demo.erase", "unlearn_core.cli")
 
 

@@ -1,22 +1,24 @@
-"""The oldest versions that requirements.txt allows do the whole job: what a ComfyUI has installed
+"""The oldest versions that our requirements allow do the whole job: what a ComfyUI has installed
 is seldom the newest."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import run
 from unlearn_core.models.load import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo" / "models" / "emoji-canvas"
-NAMES = ("transformers", "diffusers", "peft", "open_clip_torch")
 PROBES = """
 import sys
 from pathlib import Path
@@ -35,17 +37,33 @@ for name in PROBES:
 COMPANIONS = ("tokenizers==0.21.*", "huggingface_hub==0.34.*")  # that those versions ask for
 
 
+def lowest_pins() -> list[str]:
+    """The lower bounds of the pack and of its command line. torch is left out: on this Python
+    its oldest version may not be had."""
+    bound = re.compile(r"([\w.-]+)>=(\S+)")
+    found = [bound.fullmatch(line) for line in run.command_line_requirements()]
+    return [f"{match[1]}=={match[2]}.*" for match in found if match and match[1] != "torch"]
+
+
+def test_every_lower_bound_is_among_them() -> None:
+    names = {pin.partition("==")[0] for pin in lowest_pins()}
+    assert names == {"diffusers", "open_clip_torch", "peft", "transformers", "safetensors"}
+
+
 @pytest.fixture(scope="module")
-def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the oldest versions, in which Python looks before its own."""
-    folder = tmp_path_factory.mktemp("oldest")
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    found = [re.search(rf"^{name}>=(.+)$", text, re.MULTILINE) for name in NAMES]
-    pins = [f"{name}=={match[1]}.*" for name, match in zip(NAMES, found, strict=True) if match]
-    assert len(pins) == len(NAMES)
-    options = ["-q", "--no-deps", "--no-compile", "--target", str(folder)]
-    command = [sys.executable, "-m", "pip", "install", *options, *pins, *COMPANIONS]
-    subprocess.run(command, check=True)
+def oldest() -> Path:
+    """A folder of the oldest versions, in which Python looks before its own. It is installed once
+    for each set of versions."""
+    pins = [*lowest_pins(), *COMPANIONS]
+    digest = hashlib.sha256(json.dumps([pins, sys.version]).encode()).hexdigest()
+    folder = ROOT / ".build" / "oldest" / digest[:12]
+    if not folder.exists():
+        part = folder.with_suffix(".part")  # half a folder would look like a whole one
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        options = ["-q", "--no-deps", "--no-compile", "--target", str(part)]
+        command = [sys.executable, "-m", "pip", "install", *options, *pins]
+        subprocess.run(command, check=True)
+        part.rename(folder)
     return folder
 
 

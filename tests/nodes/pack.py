@@ -90,7 +90,9 @@ def run_node(node_id: str, **inputs: Any) -> io.NodeOutput:
     """Run a node as ComfyUI does: on a locked clone, in inference mode. What is not given is at
     its default."""
     hidden = {io.Hidden.unique_id: "7", io.Hidden.extra_pnginfo: {"workflow": {"id": WORKFLOW}}}
-    clone = NODES[node_id].PREPARE_CLASS_CLONE(hidden)
+    # ComfyUI 0.3.75 takes the values themselves, newer ones take them under a key.
+    data: Any = {**hidden, "hidden_inputs": hidden}
+    clone = NODES[node_id].PREPARE_CLASS_CLONE(data)
     with torch.inference_mode():
         return clone.EXECUTE_NORMALIZED(**{**defaults(node_id), **inputs})
 
