@@ -36,7 +36,7 @@ FORBIDDEN = {
 }
 # What serves the page, takes an address apart, or names a status code reaches nobody outside.
 HARMLESS = {"aiohttp.web", "http.HTTPStatus", "urllib.parse"}
-NETWORK = {"aiohttp", "ftplib", "http", "httpx", "huggingface_hub", "requests", "urllib", "urllib3"}
+NETWORK = {"aiohttp", "http", "httpx", "huggingface_hub", "requests", "ssl", "urllib", "urllib3"}
 CALLS = {"__import__", "compile", "eval", "exec"}
 ATTRIBUTES = re.compile(
     r"(^|\.)(os\.(system|popen|startfile|fork|exec\w+|spawn\w+|posix_spawn\w*)"

@@ -37,6 +37,11 @@ def button(page: ComfyPage, name: str | re.Pattern[str]) -> Locator:
     return page.page.get_by_role("button", name=name, exact=True)
 
 
+def phase(page: ComfyPage) -> Locator:
+    """What the live panel says of its run."""
+    return page.page.locator(".unlearn .phase")
+
+
 def send(page: ComfyPage, event: str, news: Json) -> None:
     """As if the server had sent it."""
     page.page.evaluate("([event, news]) => app.api.dispatchCustomEvent(event, news)", [event, news])

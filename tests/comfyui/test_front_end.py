@@ -9,7 +9,7 @@ import pytest
 from comfy_page import ComfyPage
 from front_ends import View
 from live_server import PACK
-from page_parts import DIVERSIFY, LOAD, UNLEARN, button, open_demo, scale
+from page_parts import DIVERSIFY, LOAD, UNLEARN, button, open_demo, phase, scale
 from playwright.sync_api import ConsoleMessage, Route, expect
 
 SCRIPTS = PACK / "web" / "js"
@@ -69,7 +69,7 @@ def test_a_missing_feature_costs_that_feature_alone(page: ComfyPage, view: View)
         page.queue()
         assert page.wait_for_end(180) == "execution_success"
         page.look_at(UNLEARN, scale(view))
-        expect(page.page.get_by_text("Done: 4 steps.")).to_be_visible()
+        expect(phase(page)).to_have_text("Done: 4 steps.")
     finally:
         page.page.remove_listener("console", hear)
         page.page.unroute("**/js/comfy.js")

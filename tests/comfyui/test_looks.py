@@ -92,7 +92,7 @@ def test_every_text_and_line_can_be_read(page: ComfyPage, view: View) -> None:
     page.screenshot(f"contrast_{view.name}")
     seen = page.page.evaluate(CONTRASTS)
     kinds = {kind.split(" ")[1] for _, kind, *_ in seen}
-    assert {"polyline.", "line.agree", "line.conflict", "line.grid", "STRONG.grow"} <= kinds
+    assert {"polyline.", "line.agree", "line.conflict", "line.grid", "STRONG.phase"} <= kinds
     assert len(seen) > 80
     assert [one for one in seen if one[0] < LEAST] == []
 

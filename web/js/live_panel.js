@@ -19,7 +19,7 @@ class LivePanel {
     this.node = node;
     this.run = null;
     this.chosen = null; // the preview that the scrubber stands at; null follows the newest
-    this.phase = h("strong", { className: "grow" });
+    this.phase = h("strong");
     this.spoken = h("span", { className: "spoken", role: "status" }); // the phase, without counters
     this.left = h("span", { className: "quiet number" });
     this.filled = h("div");
@@ -111,7 +111,7 @@ class LivePanel {
     );
     const phase = t(`spoken.${run.phase || "first look"}`);
     setText(this.spoken, running ? phase : this.phase.textContent);
-    this.phase.className = run.state === "failed" ? "bad grow" : "grow";
+    this.phase.className = run.state === "failed" ? "phase bad grow" : "phase grow";
     const share = running || early ? run.done / run.of : 1;
     this.filled.style.width = `${100 * share}%`;
     this.bar.setAttribute("aria-valuenow", Math.round(100 * share));
