@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -71,6 +70,8 @@ def sample_dpm_solver(
 
     ``in_pixel_space``: keep predictions of x_0 in -1..1, as pictures are.
     """
+    from diffusers import DPMSolverMultistepScheduler
+
     # A cosine schedule ends in almost pure noise, where noise prediction says nothing of the
     # picture; diffusers' own advice is to start a little before that end.
     cosine = scheduler_config.get("beta_schedule") == "squaredcos_cap_v2"
