@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
-from comfy.model_management import get_torch_device
 from comfy_api.latest import io
 
 from ..unlearn_core.concepts import ForgetConcept
@@ -24,7 +23,7 @@ from ..unlearn_core.settings import GenerationSettings
 from . import sockets
 from .choices import language_model_path, prompts_path, save_prompts, scorer_for
 from .forget_concept import words_of
-from .memory import make_room
+from .memory import DRAWING, load, make_room_for
 from .places import cache_folder
 from .plain_names import check_name
 from .progress import Phases, obey_cancel
@@ -167,8 +166,8 @@ def _proposed(
     bar = Phases({"proposing": 1})
     asked = itertools.count(1)
     most = ATTEMPTS * len(words)
-    make_room()
-    proposer = Proposer(language_model_path(language_model), get_torch_device())
+    folder = language_model_path(language_model)
+    proposer = Proposer(folder, make_room_for(folder))
     return extended(
         proposer, words, count, concept, seed=seed,
         on_step=lambda: bar.update("proposing", next(asked), most),
@@ -188,6 +187,7 @@ def _protected(
     if model is None:
         raise ValueError("neighbours: link a model, which draws the candidates, or set it to 0")
     bar = Phases({"comparing": 1})
+    load(model, DRAWING)
     with torch.inference_mode(False), torch.no_grad():
         return with_neighbours(
             model,

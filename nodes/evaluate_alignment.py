@@ -18,7 +18,7 @@ from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
 from .choices import OWN_SCORER, PAPER_SCORER, scorer_for, scorer_path, scorers
 from .evaluation_inputs import inputs
-from .memory import make_room
+from .memory import ALL, load
 from .pictures import as_image
 from .places import cache_folder
 from .plain_names import check_name
@@ -94,7 +94,7 @@ class EvaluateAlignment(io.ComfyNode):
         # In pictures: three kinds of prompts and each probe, drawn by two models.
         costs = {DRAWING: 6.0, PROBING: 2.0 * len(PROBED[probes]), REPORTING: 0.3}
         bar = Phases(costs)
-        make_room()
+        load(unlearned, ALL)  # some probes train
         # Tensors made in inference mode, as ComfyUI runs nodes, could not be trained on later.
         with torch.inference_mode(False), torch.no_grad():
             report = evaluate(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from comfy.model_management import get_torch_device
 from comfy_api.latest import io
 
 from ..unlearn_core.models.families import FAMILIES
@@ -16,7 +15,7 @@ from ..unlearn_core.models.load import check_model, load_model
 from ..unlearn_core.models.options import LARGEST_IMAGE, PRECISIONS, PREDICTIONS, LoadOptions
 from ..unlearn_core.models.protocol import ModelHandle
 from . import sockets
-from .memory import make_room
+from .memory import load, make_room_for
 from .places import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
 from .progress import Phases
 
@@ -88,10 +87,11 @@ class LoadModel(io.ComfyNode):
         cls, model: str, vae: str, image_size: int, prediction: str, precision: str
     ) -> io.NodeOutput:
         options, path = _options(vae, image_size, prediction, precision), model_path(model)
-        make_room()
         # ComfyUI runs nodes in inference mode, and weights made there can never be trained.
         with torch.inference_mode(False):
-            handle = load_model(path, get_torch_device(), options, Phases({READING: 1}).of(READING))
+            device = make_room_for(path)
+            handle = load_model(path, device, options, Phases({READING: 1}).of(READING))
+        load(handle)
         info = describe(handle)
         return io.NodeOutput(handle, info, ui={"text": [info]})
 

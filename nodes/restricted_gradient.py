@@ -16,7 +16,7 @@ from ..unlearn_core.prompts import PromptPairs
 from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
 from . import sockets
 from .live_job import LiveJob
-from .memory import make_room
+from .memory import ALL, load
 from .pictures import as_image
 from .unlearn_inputs import advanced_inputs, main_inputs
 
@@ -137,7 +137,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             )
         drawing = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
         check(model, prompts, settings, forget_pictures, retain_pictures)
-        make_room()
+        load(model, ALL)
         with torch.inference_mode(False):  # where nodes run, and where nothing can be trained
             job = LiveJob(
                 model,
@@ -150,6 +150,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                 retain_pictures,
             )
             run, unlearned = job.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
+            load(unlearned)  # registers the trained weights with ComfyUI
             chart = as_image(loss_picture(unlearned.reports))
             comparison = as_image(job.comparison(unlearned))
         told = {"text": [run.note], "unlearn_run": [run.told()]}

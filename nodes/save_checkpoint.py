@@ -19,6 +19,7 @@ from ..unlearn_core.evaluation import AlignmentReport
 from ..unlearn_core.evaluation.report import report_json
 from ..unlearn_core.unlearn import UnlearnedModel
 from . import sockets
+from .memory import load
 from .places import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
 from .progress import Phases
 
@@ -129,6 +130,7 @@ class SaveCheckpoint(io.ComfyNode):
         kind = save_as
         if kind == AS_LOADED:
             kind = CHECKPOINT if unlearned.base.info.source.is_file() else FOLDER
+        load(unlearned)  # both: saving compares their weights on one device
         with torch.inference_mode(False), torch.no_grad():
             facts = report_json(unlearned, report, {})
             path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, facts)

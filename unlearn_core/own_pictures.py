@@ -50,6 +50,11 @@ class OwnPictures:
                 "write one for all, or one a line for each"
             )
 
+    def get_ram_usage(self) -> int:
+        """Bytes of the pictures that are no files; the name is ComfyUI's, whose cache of outputs
+        asks."""
+        return sum(image.nbytes for image in self.images if isinstance(image, Tensor))
+
     def image(self, i: int) -> Tensor:
         """Picture ``i``, uint8 [3, H, W].
 

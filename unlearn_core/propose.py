@@ -11,7 +11,7 @@ import torch
 
 from .concepts import ForgetConcept
 from .models.protocol import OnStep
-from .models.versions import DTYPE
+from .models.versions import dtype_argument
 from .models.weights import fork_rng
 from .prompts import folded
 
@@ -41,7 +41,7 @@ class Proposer:
             only_here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **only_here)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, **{DTYPE: "auto"}, **only_here
+                folder, use_safetensors=True, **{dtype_argument(): "auto"}, **only_here
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"language_model: cannot open {folder.name!r} ({error})") from None

@@ -68,6 +68,10 @@ class UnlearnedModel:
     settings: UnlearnSettings
     reports: tuple[StepReport, ...]
 
+    def get_ram_usage(self) -> int:
+        """Bytes of what it adds to its base; the name is ComfyUI's, whose cache of outputs asks."""
+        return sum(tensor.nbytes for tensor in self.model.own_tensors())
+
 
 class Unlearning:
     """One run over ``settings.steps`` steps; iterate it for a ``StepReport`` after each.

@@ -87,6 +87,11 @@ class LiveServer:
         self.post("/free", {"unload_models": True, "free_memory": True})
         time.sleep(0.5)  # the worker wakes, frees and says nothing about it
 
+    def unload_models(self) -> None:
+        """What the page's button "Unload Models" sends."""
+        self.post("/free", {"unload_models": True})
+        time.sleep(0.5)  # as above
+
     def run(
         self,
         prompt: Json,

@@ -100,3 +100,23 @@ def test_cancel_stops_the_run_and_the_server_lives_on(server: LiveServer) -> Non
     run = server.run(prompt, timeout=60, on_event=press_cancel)
     assert run.status == "interrupted"
     assert server.get("/system_stats")["system"]["comfyui_version"]
+
+
+def test_cached_models_go_on_working_after_they_were_unloaded(server: LiveServer) -> None:
+    info = server.object_info()
+    widgets = {
+        **QUICK,
+        "UnlearnRestrictedGradient": {**QUICK["UnlearnRestrictedGradient"], "seed": 6},
+    }
+    assert server.run(as_prompt(with_widgets(read(DEMO), widgets, info), info)).status == "success"
+    server.unload_models()
+    evaluation = {**QUICK["UnlearnEvaluateAlignment"], "seed": 6}
+    prompt = as_prompt(
+        with_widgets(read(DEMO), {**widgets, "UnlearnEvaluateAlignment": evaluation}, info), info
+    )
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+    (cached,) = run.of_kind("execution_cached")
+    kinds = {prompt[node]["class_type"] for node in cached["nodes"]}
+    assert {"UnlearnLoadModel", "UnlearnRestrictedGradient"} <= kinds
+    assert "UnlearnEvaluateAlignment" not in kinds

@@ -47,12 +47,12 @@ class Backend(backend_registration._DummyBackendModule):
 
 
 class Pretended(Tensor):
-    """A tensor on the device, around the one of the CPU that holds its values."""
+    """A tensor on a device of this kind, around the one of the CPU that holds its values."""
 
     raw: Tensor
 
     @staticmethod
-    def __new__(cls: type[Pretended], raw: Tensor) -> Pretended:
+    def __new__(cls: type[Pretended], raw: Tensor, index: int = 0) -> Pretended:
         make: Any = Tensor._make_wrapper_subclass
         made: Pretended = make(
             cls,
@@ -60,7 +60,7 @@ class Pretended(Tensor):
             strides=raw.stride(),
             storage_offset=raw.storage_offset(),
             dtype=raw.dtype,
-            device=torch.device(NAME, 0),
+            device=torch.device(NAME, index),
         )
         made.raw = raw
         return made
@@ -83,7 +83,7 @@ class Pretended(Tensor):
 
     @property
     def data(self) -> Tensor:
-        return Pretended(self.raw)
+        return Pretended(self.raw, self.device.index)
 
     @data.setter
     def data(self, value: Pretended) -> None:
@@ -104,16 +104,22 @@ def work_out(func: Any, args: Any, kwargs: dict[str, Any]) -> object:
     """Run an operator on the raw tensors, if a GPU would run it on these.
 
     Raises:
-        RuntimeError: tensors of both devices, or a generator of the other one.
+        RuntimeError: tensors of several devices, or a generator of the CPU.
     """
+    if func is aten._has_compatible_shallow_copy_type.default:  # ``Module.to``, in inference mode
+        return isinstance(args[0], Pretended) == isinstance(args[1], Pretended)
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     inside = [x for x in tensors if isinstance(x, Pretended)]
     outside = [x for x in tensors if not isinstance(x, Pretended)]
     if inside and outside and not may_meet(func, args, outside):
         shapes = [(type(x).__name__, *x.shape) for x in tensors]
         raise RuntimeError(f"{func}: tensors of the device and of the CPU: {shapes}")
+    indices = {x.device.index for x in inside}
+    if len(indices) > 1 and func not in CROSSES:
+        raise RuntimeError(f"{func}: tensors of the devices {sorted(indices)}")
     asked = kwargs.get("device")
     on_device = bool(inside) if asked is None else torch.device(asked).type == NAME
+    index = torch.device(asked).index if asked is not None else next(iter(indices), 0)
     if on_device and kwargs.get("generator") is not None:
         raise RuntimeError(f"{func}: a generator of the CPU draws on the device")
 
@@ -126,7 +132,9 @@ def work_out(func: Any, args: Any, kwargs: dict[str, Any]) -> object:
     known = {id(x.raw): x for x in inside}  # an operator in place gives back what it was given
 
     def dressed(x: object) -> object:
-        return known.get(id(x), Pretended(x)) if on_device and isinstance(x, Tensor) else x
+        if not on_device or not isinstance(x, Tensor):
+            return x
+        return known.get(id(x), Pretended(x, index or 0))
 
     return tree_map(dressed, result)
 

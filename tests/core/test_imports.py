@@ -128,6 +128,12 @@ def test_the_light_modules_need_no_more_than_torch() -> None:
     import_without(HEAVY, *(f"unlearn_core.{module}" for module in light))
 
 
+def test_the_libraries_of_models_wait_for_a_model() -> None:
+    """They take seconds to import, which neither ``--help`` nor a start of ComfyUI should."""
+    libraries = ("accelerate", "diffusers", "huggingface_hub", "matplotlib", "open_clip", "peft")
+    import_without((*libraries, "transformers"), "unlearn_core", "unlearn_core.cli")
+
+
 def test_a_newcomer_needs_nothing_that_only_tests_need() -> None:
     """``python run.py demo`` installs the pack's requirements and the extra ``cli``."""
     import_without(OF_TESTS, "demo.erase", "unlearn_core.cli")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearn_core.models import autoencoder, denoiser
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import Conditioning, ModelHandle
+from unlearn_core.models.weights import move, tensors_of
 from unlearn_core.parameters import parameter_names
 
 from .tiny_models import write_stable_diffusion
@@ -305,6 +307,44 @@ def test_lora_layers_start_without_effect_and_share_every_weight(model: ModelHan
     assert {f"{name}.weight" for name in copy.lora_layers()} == set(names)
     with pytest.raises(ValueError, match="has LoRA layers already"):
         copy.lora_copy(names, 2, 1.0, seed=3)
+
+
+def networks_in(value: object) -> Iterator[nn.Module]:
+    """Every network that a handle holds, at any depth."""
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from networks_in(part)
+    elif is_dataclass(value):
+        yield from networks_in(tuple(vars(value).values()))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_moves_takes_those_along_that_share_it(model: ModelHandle, lora: bool) -> None:
+    model = load_model(model.info.source)  # the others' stays where it is
+    if lora:
+        copied = model.lora_copy(parameter_names(model, "lora"), rank=2, alpha=2.0, seed=0)
+    else:
+        copied = model.trainable_copy(some_parameters(model))
+    trained = {id(p) for _, p in copied.named_parameters() if p.requires_grad}
+    assert {id(tensor) for tensor in copied.own_tensors()} == trained
+
+    with torch.inference_mode():  # whose tensors could never be trained again
+        move(model.own_tensors(), torch.device("meta"))
+    for tensor in tensors_of(networks_in(copied)):
+        assert tensor.is_meta == (id(tensor) not in trained)
+        assert not tensor.is_inference()
+    assert all(tensor.is_meta for tensor in tensors_of(networks_in(model)))
+    assert model.device == copied.device == torch.device("meta")
+
+
+def test_a_handle_says_what_memory_it_holds(sd_model: Any) -> None:
+    held = tensors_of(networks_in(sd_model))
+    assert sd_model.get_ram_usage() == sum(t.numel() * t.element_size() for t in held)
+    name, parameter = next(iter(sd_model.named_parameters()))
+    assert sd_model.trainable_copy([name]).get_ram_usage() == 4 * parameter.numel()
+    assert sd_model.trainable_copy([]).get_ram_usage() == 0
 
 
 def test_a_seed_decides_how_lora_layers_start(sd_model: ModelHandle) -> None:

@@ -65,8 +65,11 @@ def _nodes() -> dict[str, type[io.ComfyNode]]:
     return {node.define_schema().node_id: node for node in listed}
 
 
+OF_COMFYUI = frozenset(sys.modules)  # what is imported before the pack is
 PACK = _load()
+WITH_PACK = frozenset(sys.modules)
 NODES = _nodes()
+WITH_SCHEMAS = frozenset(sys.modules)
 getattr(comfyui_nodes, "NODE_CLASS_MAPPINGS").update(NODES)  # noqa: B009 - pyright sees our nodes
 
 

@@ -116,3 +116,11 @@ class AlignmentReport:
     def each(self) -> tuple[AlignmentReport, ...]:
         """One report a concept; the first is this one."""
         return (self, *self.also)
+
+    def get_ram_usage(self) -> int:
+        """Bytes of the pictures; the name is ComfyUI's, whose cache of outputs asks."""
+        pictures = [result.pictures for part in self.each for result in part.probes]
+        for part in self.each:
+            for comparison in part.comparisons.values():
+                pictures += [comparison.before, comparison.after]
+        return sum(tensor.nbytes for tensor in pictures)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from . import autoencoder
@@ -117,6 +117,9 @@ class DiTHandle(_ClassHandle):
     """diffusers' ``DiTTransformer2DModel`` (Peebles and Xie 2023) on an autoencoder's latents."""
 
     vae: Any
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.base, self.vae)
 
     def _label(self, prompt: str) -> int:
         # The label after the last stands for none of the classes, as the empty prompt does.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -71,6 +70,8 @@ def sample_dpm_solver(
 
     ``in_pixel_space``: keep predictions of x_0 in -1..1, as pictures are.
     """
+    from diffusers import DPMSolverMultistepScheduler
+
     # A cosine schedule ends in almost pure noise, where noise prediction says nothing of the
     # picture; diffusers' own advice is to start a little before that end.
     cosine = scheduler_config.get("beta_schedule") == "squaredcos_cap_v2"
@@ -161,6 +162,21 @@ class DenoiserHandle(ABC):
 
     def lora_layers(self) -> dict[str, LoraLayer]:
         return weights.lora_layers(self.denoiser)
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All networks of the loaded model."""
+        return (self.base,)
+
+    def own_tensors(self) -> list[Tensor]:
+        loaded = weights.tensors_of(self.networks())
+        if self.denoiser is self.base:
+            return loaded
+        shared = {id(tensor) for tensor in loaded}
+        return [t for t in weights.tensors_of([self.denoiser]) if id(t) not in shared]
+
+    def get_ram_usage(self) -> int:
+        """Bytes of ``own_tensors``; the name is ComfyUI's, whose cache of outputs asks."""
+        return sum(tensor.nbytes for tensor in self.own_tensors())
 
     def changed_tensors(self) -> Mapping[str, Tensor]:
         return weights.changed_tensors(self.denoiser, self.base)

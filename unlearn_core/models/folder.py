@@ -22,7 +22,7 @@ from .folder_parts import (
 )
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
-from .versions import DTYPE
+from .versions import dtype_argument
 
 SUPPORTED = (
     "a diffusers folder of Stable Diffusion 1.x, 2.x or XL, of DiT, "
@@ -149,7 +149,7 @@ def _stable_diffusion(
             f"model: {folder.name!r} is an inpainting or edit model "
             f"({unet.config['in_channels']} input channels), which is not supported"
         )
-    text_dtype = {DTYPE: "auto" if mixed else torch.float32}
+    text_dtype = {dtype_argument(): "auto" if mixed else torch.float32}
     encoder = read_weights(CLIPTextModel, folder, "text_encoder", device, **text_dtype)
     tokenizer = read_component(CLIPTokenizer, folder, "tokenizer")
     first = Clip(encoder, tokenizer)

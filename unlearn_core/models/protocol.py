@@ -200,6 +200,11 @@ class ModelHandle(Protocol):
         """The layers that ``lora_copy`` added, by the name of the module that each changes."""
         ...
 
+    def own_tensors(self) -> Sequence[Tensor]:
+        """All parameters and buffers of a loaded model; of a copy, those that it does not share
+        with the loaded model."""
+        ...
+
     def changed_tensors(self) -> Mapping[str, Tensor]:
         """The denoiser's tensors that differ from the loaded model's, by diffusers' names."""
         ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from . import autoencoder
@@ -33,6 +33,9 @@ class StableDiffusionHandle(DenoiserHandle):
     def size_step(self) -> int | None:
         deepest = 2 ** (len(self.denoiser.config["block_out_channels"]) - 1)
         return autoencoder.scale(self.vae) * deepest
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.base, self.vae, *(clip.encoder for clip in self.text.clips))
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         with self._arithmetic():

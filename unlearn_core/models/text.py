@@ -9,15 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from typing_extensions import Self
 
 from ..safetensors_file import in_dtype, write_tensors
 from .protocol import Conditioning
+
+if TYPE_CHECKING:  # imported by those who build a model: it takes a second
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 BATCH = 32  # prompts encoded at once
 MERGES = 49152 - 256 - 2  # how many of the vocabulary file's merges CLIP uses
@@ -138,6 +140,8 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
 
 def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:
     """CLIP's tokenizer, 77 tokens a prompt, from the vocabulary file that open_clip ships."""
+    from transformers import CLIPTokenizer
+
     with tempfile.TemporaryDirectory() as folder:
         write_vocabulary(Path(folder))
         return CLIPTokenizer.from_pretrained(

@@ -1,9 +1,12 @@
-"""What differs between the versions of a library that people have."""
+"""Differences between the supported versions of a library."""
 
 from __future__ import annotations
 
-import transformers
-from packaging.version import Version
 
-# The name of an argument of transformers; older versions do not understand the new one.
-DTYPE = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+def dtype_argument() -> str:
+    """The name of ``from_pretrained``'s argument for the dtype: older versions of transformers do
+    not know the new one."""
+    import transformers
+    from packaging.version import Version
+
+    return "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import swap_tensors
 
 from .protocol import LoraLayer
 
 ADAPTER = "unlearn"
+
+
+def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Parameters and buffers, each once."""
+    found = {id(t): t for part in modules for t in (*part.parameters(), *part.buffers())}
+    return list(found.values())
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def move(tensors: Iterable[Tensor], device: torch.device) -> None:
+    """Move tensors in place, so that all modules that share one follow; ``Module.to`` would give
+    each a buffer of its own. Leaves inference mode, as tensors made in it cannot be trained."""
+    for tensor in tensors:
+        there = tensor.data.to(device)
+        if torch._has_compatible_shallow_copy_type(tensor, there):
+            tensor.data = there
+        else:  # as between the CPU and NPUs, where ``Module.to`` makes new parameters
+            parameter = isinstance(tensor, nn.Parameter)
+            swap_tensors(tensor, nn.Parameter(there, tensor.requires_grad) if parameter else there)
 
 
 def copy_with_own(module: nn.Module, names: Sequence[str]) -> nn.Module:

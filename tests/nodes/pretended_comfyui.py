@@ -1,0 +1,176 @@
+"""The nodes on a pretended accelerator, loaded and unloaded by ComfyUI's own memory management. A
+process of its own, for torch keeps such a device.
+
+python -m tests.nodes.pretended_comfyui FOLDER DEVICE   prints as JSON what ``test_memory`` checks.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import sys
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.pretended_accelerator import NAME, Pretending, register
+from .pack import node_result, pack_module
+
+# isort: split
+# `pack` is what makes ComfyUI's own modules importable.
+import comfy.model_management as management
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+from server import PromptServer
+
+KEPT = register()
+LOAD = torch.device(NAME, 0)
+FREE = 2**40  # bytes
+DRAWN = {"steps": 2, "guidance_scale": 5.0}
+EVALUATION = {"pictures": 2, "generation_steps": 2}
+QUICK = {"steps": 3, "batch_size": 2, "preview_every": 2, "generation_steps": 2}
+
+
+def set_up(folder: Path, offload: torch.device) -> None:
+    for name in ("user", "temp", "output"):
+        setattr(folder_paths, f"{name}_directory", str(folder / name))
+    folder_paths.models_dir = str(folder / "models")
+    (folder / "diffusers").mkdir()
+    folder_paths.folder_names_and_paths["diffusers"] = ([str(folder / "diffusers")], {"folder"})
+    events = SimpleNamespace(client_id="page", send_sync=lambda *_: None)
+    setattr(PromptServer, "instance", events)  # noqa: B010
+    setattr(management, "get_torch_device", lambda: LOAD)  # noqa: B010
+    setattr(management, "unet_offload_device", lambda: offload)  # noqa: B010
+    setattr(management, "get_free_memory", free_memory)  # noqa: B010
+
+
+def free_memory(_: object = None, torch_free_too: bool = False) -> int | tuple[int, int]:
+    return (FREE, FREE) if torch_free_too else FREE
+
+
+def devices(tensors: Iterable[Tensor]) -> list[str]:
+    return sorted({str(tensor.device) for tensor in tensors})
+
+
+def everything(model: Any) -> list[Tensor]:
+    return pack_module("unlearn_core.models.weights").tensors_of(
+        (*model.networks(), model.denoiser)
+    )
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def load(model: Any) -> None:
+    pack_module("nodes.memory").load(model)
+
+
+def trained(unlearned: Any) -> str:
+    load(unlearned)
+    return digest(pack_module("unlearn_core.kept").state(unlearned.model).values())
+
+
+def drawn(model: Any) -> str:
+    return digest([model.sample(["a cat in ink style"], [1], **DRAWN)])
+
+
+def unload_all() -> None:
+    """As another node's model does that needs the room: where nodes run, in inference mode."""
+    with torch.inference_mode():
+        management.unload_all_models()
+
+
+def unlearn(model: Any, pairs: Any, scope: str = "xattn") -> Any:
+    pack_module("nodes.live").RUNS.clear()  # or the last run's state would be given again
+    return node_result(
+        "UnlearnRestrictedGradient", model=model, prompts=pairs, scope=scope, **QUICK
+    )[0]
+
+
+def evaluated(unlearned: Any) -> str:
+    """The digest of the grid."""
+    return digest(node_result("UnlearnEvaluateAlignment", unlearned=unlearned, **EVALUATION)[1:2])
+
+
+def alive() -> list[str]:
+    """Networks that judge, as long as they take memory."""
+    judges = {"CustomTextCLIP", "CLIP", "ConvJudge", "ClipScorer"}
+    return [type(thing).__name__ for thing in gc.get_objects() if type(thing).__name__ in judges]
+
+
+def listed(patcher: ModelPatcher) -> bool:
+    return any(loaded.model is patcher for loaded in management.current_loaded_models)
+
+
+def facts() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    model = node_result("UnlearnLoadModel")[0]
+    found["loaded"] = devices(everything(model))
+    concept = node_result("UnlearnForgetConcept")[0]
+    pairs = node_result("UnlearnDiversifyPrompts", concept=concept, train_count=4, test_count=2)[0]
+    other = ModelPatcher(torch.nn.Linear(4, 4), LOAD, management.unet_offload_device())
+    management.load_models_gpu([other])
+    found["another's model"] = [listed(other)]
+    first = unlearn(model, pairs)
+    found["another's model"] += [listed(other)]
+    found["trained"] = devices(everything(first.model))
+    adapted = unlearn(model, pairs, "lora")
+    results, handles = [trained(first)], (model, first.model, adapted.model)
+    pictures, reports = [list(map(drawn, handles))], [evaluated(first)]
+
+    unload_all()
+    found["unloaded"] = devices(tensor for handle in handles for tensor in everything(handle))
+    found["listed after unloading"] = len(management.current_loaded_models)
+    second = unlearn(model, pairs)
+    found["beside a run"] = devices(first.model.own_tensors())
+    results.append(trained(second))
+
+    unload_all()
+    gc.collect()
+    gc.disable()  # from here on, what goes must go by itself
+    reports.append(evaluated(first))
+    found["judges afterwards"] = alive()
+    unload_all()
+    management.load_models_gpu([other])
+    node_result("UnlearnSaveCheckpoint", unlearned=first, name="saved")
+    found["another's model"] += [listed(other)]
+    unload_all()
+    load(model)  # what it shares with the others goes along, what is theirs does not
+    found["base alone"] = [devices(everything(model)), devices(first.model.own_tensors())]
+    load(adapted)
+    load(first)
+    pictures.append(list(map(drawn, handles)))
+    found.update(results=results, pictures=pictures, reports=reports)
+
+    load(second)
+    found["listed"] = len(management.current_loaded_models)
+    gone = [weakref.ref(second.model), weakref.ref(second.model.own_tensors()[0])]
+    del second
+    found["dropped result"] = [ref() is None for ref in gone]
+    found["listed without it"] = len(management.current_loaded_models)
+    gone = [weakref.ref(model), weakref.ref(model.own_tensors()[0])]
+    del model, first, adapted, handles
+    found["dropped model"] = [ref() is None for ref in gone]
+    found["listed without any"] = len(management.current_loaded_models)
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    set_up(Path(sys.argv[1]), torch.device(sys.argv[2]))
+    with Pretending():
+        sys.stdout.write(f"{json.dumps(facts())}\n")
+
+
+if __name__ == "__main__":
+    main()
