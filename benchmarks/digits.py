@@ -19,19 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.methods import PAPER
+from benchmarks.quality import same_settings, write_record
 from demo.digits import DIGITS, digit_pictures
-from demo.erase import DIGITS_MODEL, job_settings
-from unlearn_core.cli import CACHE, say
-from unlearn_core.dataset import LatentCache, draw_latents, make_training_sets
-from unlearn_core.evaluation.judge import ConvJudge
-from unlearn_core.methods import begin
+from demo.jobs import DIGITS_MODEL, job_settings
+from unlearn_core.dataset.drawing import LatentCache, draw_latents
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.dataset.training_sets import make_training_sets
+from unlearn_core.job.console import CACHE, say
+from unlearn_core.judging.judge import ConvJudge
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.objectives import RANDOM_LABEL
-from unlearn_core.settings import GenerationSettings, UnlearnSettings
-
-from .methods import PAPER
-from .quality import same_settings, write_record
+from unlearn_core.unlearning.methods import begin
+from unlearn_core.unlearning.objectives import RANDOM_LABEL
+from unlearn_core.unlearning.settings import UnlearnSettings
 
 RESULTS = Path(__file__).parent / "results" / "digits"
 PICTURES = 100  # of each class

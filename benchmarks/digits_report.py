@@ -7,15 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from demo.digits import DIGITS
-from demo.erase import DIGITS_MODEL
-from unlearn_core.cli import CACHE, say
-from unlearn_core.dataset import LatentCache
-from unlearn_core.evaluation.judge import ConvJudge
-from unlearn_core.models.load import load_model
-
-from .chance import gain, verdict
-from .digits import (
+from benchmarks.chance import gain, verdict
+from benchmarks.digits import (
     BALANCED,
     METHODS,
     SETTLED_ON,
@@ -26,7 +19,13 @@ from .digits import (
     tuned,
     tuning,
 )
-from .quality_report import HERE, README, put
+from benchmarks.quality_report import HERE, README, put
+from demo.digits import DIGITS
+from demo.jobs import DIGITS_MODEL
+from unlearn_core.dataset.drawing import LatentCache
+from unlearn_core.job.console import CACHE, say
+from unlearn_core.judging.judge import ConvJudge
+from unlearn_core.models.load import load_model
 
 PLOT = HERE / "results" / "digits.png"
 PLOTTED = "UA, RA and FID of each method: a small mark is one run, a large one the mean"

@@ -15,18 +15,19 @@ from pathlib import Path
 
 import torch
 
-from unlearn_core.batches import PairedRows, Rows, TrainingSets
-from unlearn_core.checkpoints import save_single_file
-from unlearn_core.cli import say
-from unlearn_core.concepts import ForgetConcept
-from unlearn_core.methods import begin
+from unlearn_core.dataset.rows import PairedRows, Rows, TrainingSets
+from unlearn_core.job.console import say
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.parameters import SCOPES
-from unlearn_core.prompts import PromptPairs, diversify
-from unlearn_core.settings import UnlearnSettings
-from unlearn_core.unlearn import UnlearnedModel
+from unlearn_core.prompts.concept import ForgetConcept
+from unlearn_core.prompts.diversify import diversify
+from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.saving.single_file import save_single_file
+from unlearn_core.unlearning.methods import begin
+from unlearn_core.unlearning.results import UnlearnedModel
+from unlearn_core.unlearning.scopes import SCOPES
+from unlearn_core.unlearning.settings import UnlearnSettings
 
 GIB = 2**30
 OPEN, SAVE, TRAIN = "open", "open and save", "open and unlearn"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from unlearn_core.objectives import ERASE, RANDOM_LABEL
-from unlearn_core.settings import UCE
+from unlearn_core.unlearning.objectives import ERASE, RANDOM_LABEL
+from unlearn_core.unlearning.settings import UCE
 
 NASH = "Nash (MUNBa)"
 PAPER = {

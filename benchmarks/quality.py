@@ -25,18 +25,19 @@ from typing import Any
 
 import torch
 
+from benchmarks.methods import ABLATIONS, METHODS, OF_ONE_SEED, UNDIVERSIFIED, UNPROBED, candidates
 from demo import world
-from demo.erase import job_settings
-from unlearn_core.checkpoints.atomic import appearing
-from unlearn_core.cli import CACHE, say
-from unlearn_core.dataset import LatentCache, make_training_sets
-from unlearn_core.evaluation.evaluators import find_evaluators, find_scorer
-from unlearn_core.job import Job
-from unlearn_core.probes import PROBES, run_probe
-from unlearn_core.settings import EvaluationSettings, ProbeSettings, UnlearnSettings
-from unlearn_core.unlearn import UnlearnedModel
-
-from .methods import ABLATIONS, METHODS, OF_ONE_SEED, UNDIVERSIFIED, UNPROBED, candidates
+from demo.jobs import job_settings
+from unlearn_core.dataset.drawing import LatentCache
+from unlearn_core.dataset.training_sets import make_training_sets
+from unlearn_core.foundation.atomic import appearing
+from unlearn_core.job.console import CACHE, say
+from unlearn_core.job.job import Job
+from unlearn_core.judging.evaluators import find_evaluators, find_scorer
+from unlearn_core.judging.probes import PROBES, run_probe
+from unlearn_core.judging.settings import EvaluationSettings, ProbeSettings
+from unlearn_core.unlearning.results import UnlearnedModel
+from unlearn_core.unlearning.settings import UnlearnSettings
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes

@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlearn_core.cli import say
-
-from .chance import gain, verdict
-from .methods import ABLATIONS, BESIDE, METHODS, OURS
-from .quality import (
+from benchmarks.chance import gain, verdict
+from benchmarks.methods import ABLATIONS, BESIDE, METHODS, OURS
+from benchmarks.quality import (
     FORGOTTEN,
     OBJECTS,
     STYLES,
@@ -25,6 +23,7 @@ from .quality import (
     tuned,
     tuning_tasks,
 )
+from unlearn_core.job.console import say
 
 HERE = Path(__file__).parent
 README, FRONT, PLOT = (

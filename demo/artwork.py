@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .world import BACKGROUND_COLOURS, OBJECTS, Subject
+from demo.world import BACKGROUND_COLOURS, OBJECTS, Subject
 
 SHEET_FOLDER = Path(__file__).parent / "artwork"
 SHEET_COLUMNS = 8

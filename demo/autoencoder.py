@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
 
-from .pictures import Pool, to_unit
+from demo.pictures import Pool, to_unit
 
 KL_WEIGHT = 1e-4
 

@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
+from demo.autoencoder import encode_pool, sharpen_decoder, train_autoencoder
+from demo.diffusion import PHASES, save_pipeline, train_denoiser
+from demo.digits import digit_pictures, save_digits, train_digit_judge, train_digits
+from demo.evaluators import train_judge, train_scorer
+from demo.pictures import make_pool
 from unlearn_core.models.text import clip_tokenizer
-
-from .autoencoder import encode_pool, sharpen_decoder, train_autoencoder
-from .diffusion import PHASES, save_pipeline, train_denoiser
-from .digits import digit_pictures, save_digits, train_digit_judge, train_digits
-from .evaluators import train_judge, train_scorer
-from .pictures import make_pool
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / ".build"

@@ -7,15 +7,14 @@ import json
 import random
 from pathlib import Path
 
-from unlearn_core.cli import Bars, say
-from unlearn_core.dataset import draw_latents
-from unlearn_core.evaluation.judge import ConvJudge
-from unlearn_core.evaluation.pictures import picture_strip
+from demo.build import EMOJI
+from demo.world import FULL_CAPTIONS, filled, random_subject
+from unlearn_core.dataset.drawing import draw_latents
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.job.console import Bars, say
+from unlearn_core.judging.judge import ConvJudge
 from unlearn_core.models.load import load_model
-from unlearn_core.settings import GenerationSettings
-
-from .build import EMOJI
-from .world import FULL_CAPTIONS, filled, random_subject
+from unlearn_core.reporting.grids import picture_strip
 
 
 def main() -> None:

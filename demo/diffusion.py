@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from demo.pictures import Pool
+from demo.world import caption
 from unlearn_core.models.text import Clip, save_clip
-
-from .pictures import Pool
-from .world import caption
 
 TEXT_WIDTH = 96
 EMPTY_CAPTIONS = 0.10  # share trained unconditionally, for classifier-free guidance

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor
 from tqdm import tqdm
 
-from unlearn_core.evaluation.judge import ConvJudge
+from unlearn_core.judging.judge import ConvJudge
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE = 16  # px; the 8 x 8 originals are enlarged, which shows the pen's stroke better

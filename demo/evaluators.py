@@ -16,10 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from unlearn_core.evaluation.judge import ConvJudge
-
-from .pictures import Pool, to_unit
-from .world import BACKGROUNDS, FULL_CAPTIONS, OBJECTS, STYLES, filled
+from demo.pictures import Pool, to_unit
+from demo.world import BACKGROUNDS, FULL_CAPTIONS, OBJECTS, STYLES, filled
+from unlearn_core.judging.judge import ConvJudge
 
 NEGATIVES = 0.15  # share of pictures that show nothing: noise, or artwork beyond recognition
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from .artwork import SHEET_COLUMNS, SHEET_FOLDER, TILE
-from .world import OBJECT_ICONS
+from demo.artwork import SHEET_COLUMNS, SHEET_FOLDER, TILE
+from demo.world import OBJECT_ICONS
 
 PACKAGES: dict[str, str] = {
     "noto": "@iconify-json/noto@1.2.9",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .artwork import SIZE, draw
-from .world import BACKGROUNDS, OBJECTS, STYLES, Subject, random_subject
+from demo.artwork import SIZE, draw
+from demo.world import BACKGROUNDS, OBJECTS, STYLES, Subject, random_subject
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from unlearn_core.concepts import with_articles
+from unlearn_core.prompts.english import with_articles
 
 STYLES: tuple[str, ...] = ("noto", "twemoji", "fluent", "ink", "pixel")
 

@@ -10,8 +10,8 @@ from .evaluate_alignment import EvaluateAlignment
 from .forget_concept import DefineForgetConcept
 from .load_model import LoadModel
 from .own_pictures import OwnPictures
+from .page.routes import add_routes
 from .restricted_gradient import RestrictedGradientUnlearn
-from .routes import add_routes
 from .save_checkpoint import SaveCheckpoint
 
 NODES: tuple[type[io.ComfyNode], ...] = (

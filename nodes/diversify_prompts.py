@@ -11,24 +11,24 @@ from collections.abc import Mapping, Sequence
 import torch
 from comfy_api.latest import io
 
-from ..unlearn_core.concepts import ForgetConcept
-from ..unlearn_core.dataset import LatentCache
-from ..unlearn_core.evaluation.evaluators import find_scorer
+from ..unlearn_core.dataset.drawing import LatentCache
+from ..unlearn_core.dataset.settings import GenerationSettings
+from ..unlearn_core.judging.evaluators import find_scorer
+from ..unlearn_core.judging.neighbours import with_neighbours
 from ..unlearn_core.models.protocol import ModelHandle
-from ..unlearn_core.neighbours import with_neighbours
-from ..unlearn_core.prompt_files import read_prompt_file, write_prompts
-from ..unlearn_core.prompts import PromptPair, PromptPairs, diversify, repetition, together
-from ..unlearn_core.propose import ATTEMPTS, Proposer, extended
-from ..unlearn_core.settings import GenerationSettings
-from . import sockets
-from .choices import language_model_path, prompts_path, save_prompts, scorer_for
-from .forget_concept import words_of
-from .memory import DRAWING, load, make_room_for
-from .places import cache_folder
-from .plain_names import check_name
-from .progress import Phases, obey_cancel
-from .prompt_inputs import NO_FILE, advanced_inputs, main_inputs
-from .prompt_table import as_table, grid, read_edited
+from ..unlearn_core.prompts.concept import ForgetConcept
+from ..unlearn_core.prompts.diversify import diversify
+from ..unlearn_core.prompts.files import read_prompt_file, write_prompts
+from ..unlearn_core.prompts.language_model import ATTEMPTS, Proposer, extended
+from ..unlearn_core.prompts.pairs import PromptPair, PromptPairs, repetition, together
+from .host.folders import cache_folder, language_model_path, prompts_path, save_prompts, scorer_for
+from .host.memory import DRAWING, load, make_room_for
+from .host.plain_names import check_name
+from .host.progress import Phases, obey_cancel
+from .inputs import sockets
+from .inputs.concept import words_of
+from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
+from .page.prompt_table import as_table, grid, read_edited
 
 AT_ONCE = 2  # candidates drawn: as many as fit wherever the model itself fits
 

@@ -8,22 +8,21 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..unlearn_core.dataset import LatentCache
-from ..unlearn_core.evaluation import evaluate
-from ..unlearn_core.evaluation.evaluate import PROBED
-from ..unlearn_core.evaluation.pictures import comparison_grid
-from ..unlearn_core.evaluation.report import summary, table
-from ..unlearn_core.settings import EvaluationSettings, GenerationSettings
-from ..unlearn_core.unlearn import UnlearnedModel
-from . import sockets
-from .choices import OWN_SCORER, PAPER_SCORER, scorer_for, scorer_path, scorers
-from .evaluation_inputs import inputs
-from .memory import ALL, load
-from .pictures import as_image
-from .places import cache_folder
-from .plain_names import check_name
-from .progress import Phases, obey_cancel
-from .report_files import for_page, save_report
+from ..unlearn_core.dataset.drawing import LatentCache
+from ..unlearn_core.dataset.settings import GenerationSettings
+from ..unlearn_core.evaluation.evaluate import PROBED, evaluate
+from ..unlearn_core.judging.settings import EvaluationSettings
+from ..unlearn_core.reporting.grids import comparison_grid
+from ..unlearn_core.reporting.report import summary, table
+from ..unlearn_core.unlearning.results import UnlearnedModel
+from .host.folders import OWN_SCORER, PAPER_SCORER, cache_folder, scorer_for, scorer_path, scorers
+from .host.images import as_image
+from .host.memory import ALL, load
+from .host.plain_names import check_name
+from .host.progress import Phases, obey_cancel
+from .inputs import sockets
+from .inputs.evaluation import inputs
+from .page.report_files import for_page, save_report
 
 DRAWING, PROBING, REPORTING = "drawing", "probing", "reporting"
 

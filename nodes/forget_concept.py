@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..unlearn_core.concepts import KINDS, ForgetConcept
-from . import sockets
+from ..unlearn_core.prompts.concept import KINDS, ForgetConcept
+from .inputs import sockets
+from .inputs.concept import concept_of
 
 
 class DefineForgetConcept(io.ComfyNode):
@@ -72,17 +73,3 @@ class DefineForgetConcept(io.ComfyNode):
     @classmethod
     def execute(cls, concept: str, kind: str, synonyms: str, replacements: str) -> io.NodeOutput:
         return io.NodeOutput(concept_of(concept, kind, synonyms, replacements))
-
-
-def concept_of(concept: str, kind: str, synonyms: str, replacements: str) -> ForgetConcept:
-    """What the widgets say.
-
-    Raises:
-        ValueError: an empty concept, or an unknown kind.
-    """
-    return ForgetConcept(concept.strip(), kind, words_of(synonyms), words_of(replacements))
-
-
-def words_of(text: str) -> tuple[str, ...]:
-    """The words between the commas, each once."""
-    return tuple(dict.fromkeys(filter(None, (word.strip() for word in text.split(",")))))

@@ -14,10 +14,10 @@ from ..unlearn_core.models.families import FAMILIES
 from ..unlearn_core.models.load import check_model, load_model
 from ..unlearn_core.models.options import LARGEST_IMAGE, PRECISIONS, PREDICTIONS, LoadOptions
 from ..unlearn_core.models.protocol import ModelHandle
-from . import sockets
-from .memory import load, make_room_for
-from .places import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
-from .progress import Phases
+from .host.folders import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
+from .host.memory import load, make_room_for
+from .host.progress import Phases
+from .inputs import sockets
 
 DEFAULT = LoadOptions()
 READING = "reading"

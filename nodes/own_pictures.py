@@ -10,12 +10,12 @@ from pathlib import Path
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..unlearn_core.own_pictures import OwnPictures as Pictures
-from ..unlearn_core.own_pictures import read_folder, with_captions
-from ..unlearn_core.pixels import as_bytes
-from . import sockets
-from .choices import NO_FILE, picture_folders, pictures_path
-from .progress import Phases
+from ..unlearn_core.dataset.own_pictures import OwnPictures as Pictures
+from ..unlearn_core.dataset.own_pictures import read_folder, with_captions
+from ..unlearn_core.foundation.pixels import as_bytes
+from .host.folders import NO_FILE, picture_folders, pictures_path
+from .host.progress import Phases
+from .inputs import sockets
 
 READING = "reading"
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..unlearn_core.evaluation.loss_picture import loss_picture
-from ..unlearn_core.methods import check
+from ..unlearn_core.dataset.own_pictures import OwnPictures
+from ..unlearn_core.dataset.settings import GenerationSettings
 from ..unlearn_core.models.protocol import ModelHandle
-from ..unlearn_core.own_pictures import OwnPictures
-from ..unlearn_core.prompts import PromptPairs
-from ..unlearn_core.settings import GenerationSettings, UnlearnSettings
-from . import sockets
-from .live_job import LiveJob
-from .memory import ALL, load
-from .pictures import as_image
-from .unlearn_inputs import advanced_inputs, main_inputs
+from ..unlearn_core.prompts.pairs import PromptPairs
+from ..unlearn_core.reporting.loss_picture import loss_picture
+from ..unlearn_core.unlearning.methods import check
+from ..unlearn_core.unlearning.settings import UnlearnSettings
+from .host.images import as_image
+from .host.memory import ALL, load
+from .inputs import sockets
+from .inputs.unlearn import advanced_inputs, main_inputs
+from .page.followed_run import LiveJob
 
 
 class RestrictedGradientUnlearn(io.ComfyNode):

@@ -14,14 +14,16 @@ import torch
 from comfy.cli_args import args
 from comfy_api.latest import io
 
-from ..unlearn_core.checkpoints import save_diffusers_folder, save_lora, save_single_file
-from ..unlearn_core.evaluation import AlignmentReport
-from ..unlearn_core.evaluation.report import report_json
-from ..unlearn_core.unlearn import UnlearnedModel
-from . import sockets
-from .memory import load
-from .places import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
-from .progress import Phases
+from ..unlearn_core.evaluation.results import AlignmentReport
+from ..unlearn_core.reporting.report import report_json
+from ..unlearn_core.saving.diffusers_folder import save_diffusers_folder
+from ..unlearn_core.saving.lora import save_lora
+from ..unlearn_core.saving.single_file import save_single_file
+from ..unlearn_core.unlearning.results import UnlearnedModel
+from .host.folders import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
+from .host.memory import load
+from .host.progress import Phases
+from .inputs import sockets
 
 LORA_RANK = 32
 EXTRACTING, WRITING = "extracting", "writing"

@@ -12,14 +12,18 @@ True
 >>> combine(grad_forget, grad_retain, coefficients)  # no negative product with either gradient
 tensor([0.5000, 1.5000])
 
-A whole run, from a model folder to a saved one, is ``unlearn_core.job.Job``.
+A whole run, from a model folder to a saved one, is ``unlearn_core.job.job.Job``.
 """
 
-from .concepts import ForgetConcept
-from .prompts import PromptPairs, diversify
-from .restricted_gradient import Gram, combine, gram, plain_sum, restricted
-from .settings import EvaluationSettings, GenerationSettings, UnlearnSettings
-from .unlearn import StepReport, UnlearnedModel, Unlearning
+from .dataset.settings import GenerationSettings
+from .judging.settings import EvaluationSettings
+from .prompts.concept import ForgetConcept
+from .prompts.diversify import diversify
+from .prompts.pairs import PromptPairs
+from .unlearning.loop import Unlearning
+from .unlearning.results import StepReport, UnlearnedModel
+from .unlearning.rules import Gram, combine, gram, plain_sum, restricted
+from .unlearning.settings import UnlearnSettings
 
 __all__ = [
     "EvaluationSettings",

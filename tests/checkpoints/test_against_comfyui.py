@@ -14,16 +14,19 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unlearn_core.checkpoints import save_diffusers_folder, save_lora, save_single_file
-from unlearn_core.concepts import ForgetConcept
+from unlearn_core.foundation.safetensors_file import read_header
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.parameters import parameter_names
-from unlearn_core.prompts import PromptPairs, diversify
-from unlearn_core.safetensors_file import read_header
-from unlearn_core.settings import UnlearnSettings
-from unlearn_core.unlearn import UnlearnedModel
+from unlearn_core.prompts.concept import ForgetConcept
+from unlearn_core.prompts.diversify import diversify
+from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.saving.diffusers_folder import save_diffusers_folder
+from unlearn_core.saving.lora import save_lora
+from unlearn_core.saving.single_file import save_single_file
+from unlearn_core.unlearning.results import UnlearnedModel
+from unlearn_core.unlearning.scopes import parameter_names
+from unlearn_core.unlearning.settings import UnlearnSettings
 
 PROMPTS = ["a cat by Vincent van Gogh, oil on canvas, naïve", ""]
 TIMESTEP = 500

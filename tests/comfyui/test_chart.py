@@ -10,7 +10,7 @@ from front_ends import View
 from page_parts import UNLEARN, a_run, open_demo, scale, send
 from playwright.sync_api import expect
 
-from unlearn_core.evaluation.loss_chart import shown_steps
+from unlearn_core.reporting.loss_chart import shown_steps
 
 MANY = 100_000
 POINTS = """name =>

@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from unlearn_core.batches import TrainingSets
-from unlearn_core.concepts import ForgetConcept
-from unlearn_core.dataset import make_training_sets
+from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.prompts import PromptPairs, diversify
-from unlearn_core.settings import GenerationSettings
+from unlearn_core.prompts.concept import ForgetConcept
+from unlearn_core.prompts.diversify import diversify
+from unlearn_core.prompts.pairs import PromptPairs
 
 from .tiny_models import (
     write_class_conditional,

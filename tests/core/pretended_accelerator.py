@@ -198,7 +198,7 @@ def register() -> list[torch.library.Library]:
 
 
 def main() -> int:
-    from unlearn_core.cli import main as command_line
+    from unlearn_core.job.cli import main as command_line
 
     kept = register()
     torch.set_num_threads(1)

@@ -6,18 +6,18 @@ import ast
 import doctest
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import unlearn_core
-from unlearn_core.version import VERSION
+from unlearn_core.foundation.version import VERSION
 
 CORE = Path(unlearn_core.__file__).parent
 ROOT = CORE.parent
 FILES = sorted(CORE.rglob("*.py"))
-COMMAND_LINES = {"cli.py"}
+COMMAND_LINES = {"cli.py", "console.py"}
 
 COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server"}
 OUTSIDE = COMFYUI | {
@@ -42,6 +42,22 @@ OF_TESTS = (
     "matplotlib",
 )
 HEAVY = ("diffusers", "transformers", "open_clip", "safetensors")
+
+
+# Each room imports only those before it.
+LAYERS = (
+    "foundation",
+    "models",
+    "prompts",
+    "dataset",
+    "unlearning",
+    "judging",
+    "evaluation",
+    "reporting",
+    "saving",
+    "job",
+)
+PACK_LAYERS = ("unlearn_core", "nodes/host", "nodes/inputs", "nodes/page", "nodes")
 
 
 def name_of(file: Path) -> str:
@@ -74,6 +90,71 @@ def test_the_core_knows_of_nobody_above_it(file: Path) -> None:
             assert package not in OUTSIDE - allowed, module
             # ComfyUI loads the pack by its path, where the absolute name does not exist.
             assert package != "unlearn_core", f"write {module} as a relative import"
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The pack's own modules that a file imports, as paths below the pack's root."""
+    folder = file.relative_to(ROOT).parent
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = folder if node.level == 1 else folder.parents[node.level - 2]
+            module = base.joinpath(*(node.module or "").split("."))
+            for alias in node.names:  # a module of a package, or a name of a module
+                inner = ROOT / module / f"{alias.name}.py"
+                yield (module / alias.name if inner.exists() else module).as_posix()
+
+
+def layer_of(path: str, layers: Sequence[str]) -> int:
+    """The layer whose folder holds the module, the deepest folder first."""
+    found = [layer for layer in layers if f"{path}/".startswith(f"{layer}/")]
+    return layers.index(max(found, key=len))
+
+
+def test_each_room_imports_only_those_below_it() -> None:
+    rooms = [f"unlearn_core/{name}" for name in LAYERS]
+    assert {f.parent.name for f in FILES if f.parent != CORE} == set(LAYERS)
+    for file in FILES:
+        if file.parent == CORE:  # what the whole offers to those outside
+            continue
+        own = layer_of(file.relative_to(ROOT).as_posix(), rooms)
+        for module in imported(file):
+            assert layer_of(module, rooms) <= own, f"{name_of(file)} imports {module}"
+
+
+def test_the_nodes_rooms_stand_in_order_above_the_core() -> None:
+    files = sorted((ROOT / "nodes").rglob("*.py"))
+    for file in files:
+        own = layer_of(file.relative_to(ROOT).as_posix(), PACK_LAYERS)
+        for module in imported(file):
+            assert layer_of(module, PACK_LAYERS) <= own, f"{name_of(file)} imports {module}"
+    flat = [file for file in files if file.parent == ROOT / "nodes"]
+    assert all("io.ComfyNode" in file.read_text(encoding="utf-8") for file in flat), (
+        "only node files lie flat, and the file that announces them"
+    )
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    sources = [*FILES, *sorted((ROOT / "nodes").rglob("*.py"))]
+    arrows = {
+        file.relative_to(ROOT).with_suffix("").as_posix(): set(imported(file)) for file in sources
+    }
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for other in arrows.get(module, ()):
+                visit(other, (*path, module))
+        done.add(module)
+
+    for module in arrows:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("folder", ["unlearn_core", "nodes", "demo", "benchmarks"])
+def test_every_folder_says_what_is_in_it(folder: str) -> None:
+    for init in (ROOT / folder).rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))), name_of(init)
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
@@ -124,19 +205,19 @@ def import_without(missing: tuple[str, ...], *modules: str) -> None:
 
 
 def test_the_light_modules_need_no_more_than_torch() -> None:
-    light = ("restricted_gradient", "concepts", "prompts", "settings")
+    light = ("unlearning.rules", "prompts.concept", "prompts.diversify", "unlearning.settings")
     import_without(HEAVY, *(f"unlearn_core.{module}" for module in light))
 
 
 def test_the_libraries_of_models_wait_for_a_model() -> None:
     """They take seconds to import, which neither ``--help`` nor a start of ComfyUI should."""
     libraries = ("accelerate", "diffusers", "huggingface_hub", "matplotlib", "open_clip", "peft")
-    import_without((*libraries, "transformers"), "unlearn_core", "unlearn_core.cli")
+    import_without((*libraries, "transformers"), "unlearn_core", "unlearn_core.job.cli")
 
 
 def test_a_newcomer_needs_nothing_that_only_tests_need() -> None:
     """``python run.py demo`` installs the pack's requirements and the extra ``cli``."""
-    import_without(OF_TESTS, "demo.erase", "unlearn_core.cli")
+    import_without(OF_TESTS, "demo.erase", "unlearn_core.job.cli")
 
 
 def test_the_example_of_the_package_runs_and_its_names_exist() -> None:

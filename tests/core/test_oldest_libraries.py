@@ -22,11 +22,12 @@ DEMO = ROOT / "demo" / "models" / "emoji-canvas"
 PROBES = """
 import sys
 from pathlib import Path
-from unlearn_core.evaluation.evaluators import find_evaluators, find_scorer
-from unlearn_core.job import Job
-from unlearn_core.probes import PROBES, run_probe
-from unlearn_core.settings import GenerationSettings, ProbeSettings
-from unlearn_core.settings_file import read_settings
+from unlearn_core.judging.evaluators import find_evaluators, find_scorer
+from unlearn_core.job.job import Job
+from unlearn_core.judging.probes import PROBES, run_probe
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.judging.settings import ProbeSettings
+from unlearn_core.job.settings_file import read_settings
 
 unlearned = Job(read_settings(sys.argv[1]), Path(sys.argv[2])).unlearned()
 judges = find_evaluators(unlearned.base, unlearned.pairs, find_scorer(unlearned.base))

@@ -76,7 +76,7 @@ def diffusers(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(autouse=True)
 def page(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     server = FakeServer()
-    pack_module("nodes.live").RUNS.clear()
+    pack_module("nodes.page.runs").RUNS.clear()
     monkeypatch.setattr(PromptServer, "instance", server, raising=False)
     comfy.model_management.interrupt_current_processing(False)
     return server

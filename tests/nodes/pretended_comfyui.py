@@ -72,12 +72,12 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def load(model: Any) -> None:
-    pack_module("nodes.memory").load(model)
+    pack_module("nodes.host.memory").load(model)
 
 
 def trained(unlearned: Any) -> str:
     load(unlearned)
-    return digest(pack_module("unlearn_core.kept").state(unlearned.model).values())
+    return digest(pack_module("unlearn_core.saving.run_state").state(unlearned.model).values())
 
 
 def drawn(model: Any) -> str:
@@ -91,7 +91,7 @@ def unload_all() -> None:
 
 
 def unlearn(model: Any, pairs: Any, scope: str = "xattn") -> Any:
-    pack_module("nodes.live").RUNS.clear()  # or the last run's state would be given again
+    pack_module("nodes.page.runs").RUNS.clear()  # or the last run's state would be given again
     return node_result(
         "UnlearnRestrictedGradient", model=model, prompts=pairs, scope=scope, **QUICK
     )[0]

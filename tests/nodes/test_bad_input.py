@@ -144,7 +144,7 @@ def test_prompts_that_the_model_cannot_express(pairs: Any) -> None:
 def test_the_bundled_models_and_every_diffusers_folder_are_offered(diffusers: Path) -> None:
     shutil.copytree(diffusers.parent, diffusers / ".hidden", dirs_exist_ok=False, ignore=_all)
     (diffusers / ".hidden" / "model_index.json").write_text("{}")
-    places = pack_module("nodes.places")
+    places = pack_module("nodes.host.folders")
     assert places.model_names() == [*places.BUNDLED, "tiny-class", "tiny-sd"]
 
 
@@ -282,7 +282,7 @@ def test_name_that_could_do_harm(name: str, diffusers: Path) -> None:
 @pytest.mark.parametrize("name", ["my-model-without-ink", "Größe 2", "v1.5 without ink", "水墨"])
 def test_name_that_is_fine(name: str, diffusers: Path) -> None:
     assert refusals(SAVE, name=name) == []
-    paths = pack_module("nodes.places").save_paths(name, "as it was loaded")
+    paths = pack_module("nodes.host.folders").save_paths(name, "as it was loaded")
     assert paths["diffusers folder"] == diffusers / name
 
 

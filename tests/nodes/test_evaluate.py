@@ -121,14 +121,14 @@ def test_without_clip_there_are_pictures_and_the_cure(unlearned: Any, open_clip:
 
 
 def test_the_paper_s_clip_judges_models_that_bring_none(unlearned: Any, open_clip: Path) -> None:
-    paper = pack_module("nodes.choices").PAPER_SCORER
+    paper = pack_module("nodes.host.folders").PAPER_SCORER
     (open_clip / "tiny-clip").rename(open_clip / paper)
     assert told_by(unlearned=unlearned)["scorer"] == paper
 
 
 def test_a_clip_fetched_since_has_the_pictures_judged_again(open_clip: Path) -> None:
     """ComfyUI would else give what it has: no widget has changed."""
-    choices = pack_module("nodes.choices")
+    choices = pack_module("nodes.host.folders")
     fingerprint = NODES[EVALUATE].fingerprint_inputs
     before = [fingerprint(scorer=name) for name in (choices.OWN_SCORER, "tiny-clip")]
     (open_clip / "tiny-clip").rename(open_clip / choices.PAPER_SCORER)
@@ -146,7 +146,7 @@ def test_probes_are_told_too(unlearned: Any, open_clip: Path) -> None:
 
 
 def test_the_folders_that_hold_a_clip_are_offered(open_clip: Path) -> None:
-    choices = pack_module("nodes.choices")
+    choices = pack_module("nodes.host.folders")
     assert choices.scorers() == [choices.OWN_SCORER, "tiny-clip"]
 
 

@@ -63,12 +63,12 @@ def test_from_loading_to_the_saved_model(diffusers: Path, page: FakeServer, pair
     saved = pack_module("unlearn_core.models.load").load_model(path)
     after = weights(unlearned.model)
     assert all(torch.allclose(p, after[name]) for name, p in saved.named_parameters())
-    assert "mine" in pack_module("nodes.places").model_names()
+    assert "mine" in pack_module("nodes.host.folders").model_names()
 
 
 def test_the_same_seed_gives_the_same_model(loaded: Any, pairs: Any) -> None:
     def run(seed: int) -> dict[str, torch.Tensor]:
-        pack_module("nodes.live").RUNS.clear()  # or the second would be the first's own state
+        pack_module("nodes.page.runs").RUNS.clear()  # or the second would be the first's own state
         return weights(
             node_result(UNLEARN, model=loaded, prompts=pairs, seed=seed, **QUICK)[0].model
         )
@@ -118,7 +118,7 @@ def test_cancel_between_two_steps(
 def test_cancel_between_two_pictures_keeps_what_is_drawn(
     loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress = pack_module("nodes.progress")
+    progress = pack_module("nodes.host.progress")
     update = progress.Phases.update
 
     def press_cancel(self: Any, phase: str, done: int, *rest: Any) -> None:
@@ -162,11 +162,11 @@ def test_the_bar_fills_once_from_end_to_end(
 
 
 def test_no_number_becomes_null(page: FakeServer) -> None:
-    report = pack_module("unlearn_core.unlearn").StepReport(
+    report = pack_module("unlearn_core.unlearning.results").StepReport(
         1, 0.5, 0.5, 0.0, False, 1.0, 1.0, -0.1, -0.1, 0.1
     )
     broken = replace(report, forget_loss=math.nan, retain_loss=math.inf)
-    live = pack_module("nodes.live")
+    live = pack_module("nodes.page.runs")
     live.LiveRun("7", None, "same", 10, ["a cat"], 1).step(broken)
     (data,) = page.steps
     assert (data["forget_loss"], data["retain_loss"], data["cosine"]) == (None, None, 0.0)

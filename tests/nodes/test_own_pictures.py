@@ -87,4 +87,4 @@ def test_unlearning_with_them(loaded: Any, pairs: Any, folder: Path, page: Any) 
             forget_pictures=kept,
             **QUICK,
         )
-    assert pack_module("unlearn_core.own_pictures").OwnPictures is type(mine)
+    assert pack_module("unlearn_core.dataset.own_pictures").OwnPictures is type(mine)

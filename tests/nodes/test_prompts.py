@@ -32,8 +32,8 @@ def concept(**widgets: Any) -> Any:
 
 def test_the_page_is_told_what_a_preset_writes() -> None:
     told = schema_inputs(NODE)["preset"].as_dict()["presets"]
-    read = pack_module("unlearn_core.prompts").parse_dimensions
-    offered = pack_module("nodes.prompt_inputs").OFFERED
+    read = pack_module("unlearn_core.prompts.diversify").parse_dimensions
+    offered = pack_module("nodes.inputs.prompts").OFFERED
     assert set(told) == set(offered)
     for name, (templates, dimensions) in told.items():
         assert tuple(templates.splitlines()) == offered[name].templates
@@ -50,7 +50,9 @@ def test_empty_fields_take_the_presets(preset: str) -> None:
         preset=preset,
         **FEW,
     )
-    assert pairs.dimensions == pack_module("unlearn_core.presets").PRESETS[preset].dimensions
+    assert (
+        pairs.dimensions == pack_module("unlearn_core.prompts.presets").PRESETS[preset].dimensions
+    )
 
 
 def test_made_up_names_join_the_replacements() -> None:
@@ -97,7 +99,7 @@ def test_a_file_that_is_no_prompt_set_is_refused(folders: Path) -> None:
 @pytest.fixture
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """By which neighbours are compared."""
-    monkeypatch.setattr(pack_module("unlearn_core.neighbours"), "PICTURES", 2)
+    monkeypatch.setattr(pack_module("unlearn_core.judging.neighbours"), "PICTURES", 2)
 
 
 @pytest.mark.usefixtures("few_pictures")
@@ -168,7 +170,7 @@ def test_what_is_hidden_is_not_offered(folders: Path) -> None:
     for name in (".thumbs", "mine"):
         (folders / "input" / name).mkdir()
         (folders / "input" / f"{name}.json").touch()
-    choices = pack_module("nodes.choices")
+    choices = pack_module("nodes.host.folders")
     assert choices.picture_folders() == ["mine"]
     assert choices.prompt_files() == ["mine.json"]
 
@@ -182,7 +184,7 @@ def test_neighbours_need_a_clip(folders: Path) -> None:
 def test_the_paper_s_clip_compares_for_models_that_bring_none(
     folders: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    paper = tmp_path / "models" / "open_clip" / pack_module("nodes.choices").PAPER_SCORER
+    paper = tmp_path / "models" / "open_clip" / pack_module("nodes.host.folders").PAPER_SCORER
     shutil.copytree(ROOT / "demo" / "models" / "emoji-canvas" / "evaluation", paper)
     (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
     widgets = {"neighbours": 1, "candidates": "fluent, pixel", **FEW}

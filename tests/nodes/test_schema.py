@@ -75,7 +75,7 @@ def of_settings(settings: Any) -> dict[str, Any]:
 
 
 def test_unlearn_defaults_are_the_core_s() -> None:
-    core = pack_module("unlearn_core.settings")
+    core = pack_module("unlearn_core.unlearning.settings")
     given = defaults("UnlearnRestrictedGradient")
     drawing = core.GenerationSettings()
     assert given.pop("generation_steps") == drawing.steps
@@ -86,11 +86,11 @@ def test_unlearn_defaults_are_the_core_s() -> None:
 
 
 def test_evaluation_defaults_are_the_core_s() -> None:
-    settings = pack_module("unlearn_core.settings").EvaluationSettings()
+    settings = pack_module("unlearn_core.judging.settings").EvaluationSettings()
     drawing = settings.generation
     assert defaults("UnlearnEvaluateAlignment") == {
         "pictures": settings.pictures,
-        "scorer": pack_module("nodes.choices").OWN_SCORER,
+        "scorer": pack_module("nodes.host.folders").OWN_SCORER,
         "probes": settings.probes,
         "report_name": "unlearn_report",
         "seed": drawing.seed,
@@ -102,7 +102,7 @@ def test_evaluation_defaults_are_the_core_s() -> None:
 
 def test_prompt_defaults_speak_the_demo_model_s_language() -> None:
     given = defaults("UnlearnDiversifyPrompts")
-    dimensions = pack_module("unlearn_core.prompts").parse_dimensions(given["dimensions"])
+    dimensions = pack_module("unlearn_core.prompts.diversify").parse_dimensions(given["dimensions"])
     assert dimensions == {"object": world.OBJECTS, "background": world.BACKGROUNDS}
     wordings = [t.replace("{concept}", "{style}") for t in given["templates"].splitlines()]
     assert set(wordings) <= {*world.FULL_CAPTIONS, *world.NO_BACKGROUND_CAPTIONS}

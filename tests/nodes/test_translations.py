@@ -114,7 +114,7 @@ def test_the_panels_have_the_same_words_in_both_languages() -> None:
 
 
 def test_the_figures_of_the_panel_are_called_what_the_report_calls_them() -> None:
-    core = pack_module("unlearn_core.evaluation.figures")
+    core = pack_module("unlearn_core.reporting.figures")
     labels = {
         **core.LABELS,
         core.CHANGE: core.CHANGE_LABEL,

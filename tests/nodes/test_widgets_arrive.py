@@ -124,7 +124,7 @@ def test_diversifying() -> None:
     }
     grid = {"templates": "a {concept} in {place}", "dimensions": "place: town, sea, air, space"}
     (found, _) = node_result(DIVERSIFY, concept=concept, **grid, **widgets)
-    prompts = pack_module("unlearn_core.prompts")
+    prompts = pack_module("unlearn_core.prompts.diversify")
     dimensions = prompts.parse_dimensions(grid["dimensions"])
     expected = prompts.diversify(concept, [grid["templates"]], dimensions, **widgets)
     assert found == expected

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from ..concepts import ForgetConcept
-from ..prompts import PromptPair
+from ..judging.evaluators import Evaluators, Seen
+from ..prompts.concept import ForgetConcept
+from ..prompts.pairs import PromptPair
 from .bootstrap import bootstrap
 from .distance import cmmd
-from .evaluators import Evaluators, Seen
-from .groups import nearest_words
 from .metrics import RETAINED, as_metrics, samples
 from .results import GROUPS, AlignmentReport, Comparison, Estimate, PictureFacts
+
+NEAREST = 1 / 4  # of the replacements
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,3 +126,29 @@ def _detections(before: Seen, after: Seen) -> dict[str, tuple[int, int]] | None:
         return None
     old, new = (sum(side, Counter()) for side in (before.detections, after.detections))
     return {part: (old[part], new[part]) for part in sorted(old | new)}
+
+
+def nearest_words(
+    concept: ForgetConcept, forget: Tensor, retain: Tensor, pairs: Sequence[PromptPair]
+) -> tuple[str, ...]:
+    """The quarter of the replacements whose pictures look most like the concept's, nearest first:
+    by the cosine of mean CLIP embeddings.
+
+    Args:
+        forget: embeddings of pictures of the concept before unlearning, [N, D].
+        retain: of pictures of the retain prompts of ``pairs``, [M, D].
+
+    Returns:
+        At least one word; none where there is nothing to choose from.
+    """
+    drawn = [pair.replacement for pair in pairs]
+    words = [word for word in concept.replacements if word in drawn]
+    if len(words) < 2:
+        return ()
+    own = forget.mean(0)
+    means = [
+        retain[[i for i, other in enumerate(drawn) if other == word]].mean(0) for word in words
+    ]
+    nearness = torch.cosine_similarity(torch.stack(means), own[None], dim=1)  # [words]
+    order = nearness.argsort(descending=True)[: math.ceil(len(words) * NEAREST)]
+    return tuple(words[i] for i in order.tolist())

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import torch
 
-from ..dataset import LatentCache, draw_pictures
+from ..dataset.drawing import LatentCache, draw_pictures
+from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
+from ..judging.probes import PROBES, WORDED, ProbeResult, run_probe
+from ..judging.settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings
 from ..models.protocol import OnPicture, OnStep
-from ..probes import PROBES, WORDED, ProbeResult, run_probe
-from ..prompts import PromptPair
-from ..settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings
-from ..unlearn import UnlearnedModel
+from ..prompts.pairs import PromptPair
+from ..unlearning.results import UnlearnedModel
 from .comparing import Side, build_report
-from .evaluators import Evaluators, find_evaluators, find_scorer
 from .results import GROUPS, AlignmentReport
 
 PROBED = dict(zip(PROBE_CHOICES, ((), tuple(WORDED), tuple(PROBES)), strict=True))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ..concepts import ForgetConcept
-from ..prompts import PromptPair
+from ..judging.evaluators import Seen
+from ..prompts.concept import ForgetConcept
+from ..prompts.pairs import PromptPair
 from .bootstrap import Interval, bootstrap, share_interval
-from .evaluators import Seen
 from .results import Metrics
 
 RETAINED = ("retain train", "retain test")

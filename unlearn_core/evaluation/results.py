@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..concepts import ForgetConcept
-from ..probes import ProbeResult
+from ..judging.probes import ProbeResult
+from ..prompts.concept import ForgetConcept
 from .bootstrap import Interval
 
 GROUPS = ("forget", "retain train", "retain test")

@@ -10,16 +10,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..safetensors_file import OnBytes, blocks, told
+from ..foundation.safetensors_file import OnBytes, blocks, told
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
-from .folder_parts import (
-    read_component,
-    read_denoiser,
-    read_scheduler,
-    read_vae,
-    read_weights,
-)
+from .folder_parts import read_component, read_denoiser, read_scheduler, read_vae, read_weights
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
 from .versions import dtype_argument

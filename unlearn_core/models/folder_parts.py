@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..safetensors_file import DTYPES, read_header
+from ..foundation.safetensors_file import DTYPES, read_header
 from .denoiser import NoiseSchedule
 from .errors import ModelError
 from .weights import keep_vectors_exact

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..safetensors_file import OnBytes
+from ..foundation.safetensors_file import OnBytes
 from . import folder as diffusers_folder
 from . import single_file
 from .errors import PICKLES, ModelError

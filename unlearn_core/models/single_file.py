@@ -10,7 +10,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..safetensors_file import DTYPES, Header, OnBytes, file_hash, read_header, read_tensors
+from ..foundation.safetensors_file import (
+    DTYPES,
+    Header,
+    OnBytes,
+    file_hash,
+    read_header,
+    read_tensors,
+)
 from .denoiser import NoiseSchedule
 from .errors import ModelError
 from .families import FAMILIES, OTHERS, SUPPORTED, UNET, Family, TextPart

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from ..safetensors_file import in_dtype, write_tensors
+from ..foundation.safetensors_file import in_dtype, write_tensors
 from .protocol import Conditioning
 
 if TYPE_CHECKING:  # imported by those who build a model: it takes a second

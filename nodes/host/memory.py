@@ -1,0 +1,105 @@
+"""Our models under ComfyUI's memory management, which loads and unloads them like its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ...unlearn_core.models.protocol import ModelHandle
+from ...unlearn_core.models.weights import move
+from ...unlearn_core.unlearning.results import UnlearnedModel
+
+ALL = 10**30
+"""Bytes for gradients, optimizer state and activations, whose size is unknown before a run: all
+other models leave the GPU, and ComfyUI reloads each when it is needed."""
+DRAWING = 4 * 2**30
+"""Bytes for drawing two pictures at once: decoding one of 1024 px takes 3 GiB."""
+
+
+class UnlearnWeights(nn.Module):
+    """The tensors that a handle owns, which ComfyUI counts and moves as one model. A plain list
+    and no parameters of this module: the handle's networks share them."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.tensors = tensors
+        self.size = sum(tensor.nbytes for tensor in tensors)
+        self.device = tensors[0].device if tensors else torch.device("cpu")
+
+    def move(self, device: torch.device) -> None:
+        move(self.tensors, device)
+        self.device = device
+
+
+class WholeModelPatcher(ModelPatcher):
+    """Loads and unloads all weights or none: gradients need them on one device, and unlike
+    ComfyUI's, the layers of diffusers and transformers cannot fetch offloaded weights."""
+
+    model: UnlearnWeights
+
+    def loaded_size(self) -> int:
+        return self.model.size if self.model.device == self.load_device else 0
+
+    def partially_load(
+        self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False
+    ) -> int:
+        """Load all that is missing, and return its bytes."""
+        missing = self.model.size - self.loaded_size()
+        try:
+            self.model.move(device_to)
+        except RuntimeError:  # out of memory: leave nothing behind that ComfyUI does not list
+            self.detach()
+            raise
+        return missing
+
+    def partially_unload(
+        self, device_to: torch.device, memory_to_free: float = 0, force_patch_weights: bool = False
+    ) -> int:
+        """Frees nothing, so that ComfyUI unloads the whole."""
+        return 0
+
+    def detach(self, unpatch_all: bool = True) -> UnlearnWeights:
+        """Unload; without ``unpatch_all`` the weights stay where they are, as in the base class."""
+        if unpatch_all:
+            self.model.move(self.offload_device)
+        return self.model
+
+
+def load(model: ModelHandle | UnlearnedModel, room: int = 0) -> None:
+    """Load a model's weights onto the GPU; with an unlearned model also those of its base.
+
+    Args:
+        room: bytes to free in addition; ``ALL`` for the whole GPU.
+    """
+    handles = [model.base, model.model] if isinstance(model, UnlearnedModel) else [model]
+    patchers = [_patcher(handle) for handle in handles]
+    # By this attribute the output cache of newer ComfyUIs recognises a model.
+    vars(model)["patcher"] = patchers[-1]
+    comfy.model_management.load_models_gpu(patchers, memory_required=room, force_full_load=True)
+
+
+def _patcher(handle: ModelHandle) -> WholeModelPatcher:
+    """The patcher of a handle, stored in it: ComfyUI holds patchers weakly, and this one should
+    live exactly as long as the handle."""
+    found = vars(handle).get("patcher")
+    if found is None:
+        weights = UnlearnWeights(handle.own_tensors())
+        device = comfy.model_management.get_torch_device()
+        offload_device = comfy.model_management.unet_offload_device()
+        found = WholeModelPatcher(weights, device, offload_device, weights.size)
+        vars(handle)["patcher"] = found
+    return found
+
+
+def make_room_for(path: Path) -> torch.device:
+    """Free memory on the GPU for a model about to be read from a file or folder, and return the
+    device. Twice the size on disk: 16-bit weights may be converted to 32 bits."""
+    files = [path] if path.is_file() else path.rglob("*.safetensors")
+    device = comfy.model_management.get_torch_device()
+    comfy.model_management.free_memory(2 * sum(file.stat().st_size for file in files), device)
+    return device

@@ -1,0 +1,1 @@
+"""The inputs and sockets of the nodes."""

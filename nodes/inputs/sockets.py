@@ -1,0 +1,24 @@
+"""What travels between the nodes, and how an input is marked as rarely needed."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from comfy_api.latest import io
+
+CATEGORY = "unlearn"
+
+Model = io.Custom("UNLEARN_MODEL")  # unlearn_core.models.protocol.ModelHandle
+Concept = io.Custom("UNLEARN_CONCEPT")  # unlearn_core.prompts.concept.ForgetConcept
+Prompts = io.Custom("UNLEARN_PROMPTS")  # unlearn_core.prompts.pairs.PromptPairs
+Pictures = io.Custom("UNLEARN_PICTURES")  # unlearn_core.dataset.own_pictures.OwnPictures
+Result = io.Custom("UNLEARN_RESULT")  # unlearn_core.unlearning.results.UnlearnedModel
+Report = io.Custom("UNLEARN_REPORT")  # unlearn_core.evaluation.results.AlignmentReport
+
+AnyInput = TypeVar("AnyInput", bound=io.Input)
+
+
+def advanced(inp: AnyInput) -> AnyInput:
+    """The input, which pages that can do so hide. No constructor takes this yet."""
+    inp.extra_dict["advanced"] = True
+    return inp

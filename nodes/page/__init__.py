@@ -1,0 +1,1 @@
+"""What the web page sees of a run, and what it may ask of the server."""

@@ -1,0 +1,66 @@
+"""The pack's addresses on ComfyUI's server, besides the queueing of a graph."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from .history import last_run
+from .post_route import Content, add_post
+from .prompt_table import preview
+from .runs import RUNS, end_now
+from .scorer_download import add_scorer_routes
+
+LARGEST_TABLE = 16 * 1024 * 1024  # bytes; thousands of edited prompts stay far below
+
+
+def add_routes(routes: web.RouteTableDef) -> None:
+    """Add the pack's addresses to ComfyUI's own, which offers each under ``/api`` as well."""
+    add_scorer_routes(routes)
+    add_post(routes, "/unlearn/end", end)
+    add_post(routes, "/unlearn/prompts", prompts, largest=LARGEST_TABLE)
+
+    @routes.get("/unlearn/runs")
+    async def runs(request: web.Request) -> web.Response:
+        """The last run of each node of a graph, for a page that was opened or reloaded meanwhile.
+        ``followed`` says whether its events reach the asking tab."""
+        workflow, client = request.query.get("workflow"), request.query.get("client")
+        found = [run for run in list(RUNS.values()) if run.workflow == workflow]
+        return web.json_response(
+            [{**run.told(), "followed": run.client == client} for run in found]
+        )
+
+    @routes.get("/unlearn/last_run")
+    async def last(request: web.Request) -> web.Response:
+        """What the nodes of a graph showed in its last finished run; null where there is none."""
+        return web.json_response(last_run(request.query.get("workflow", "")))
+
+
+async def end(content: Content) -> dict[str, Any]:
+    """End the run ``key`` and keep the state of ``step``; null stands for the current step.
+
+    Raises:
+        ValueError: a missing or malformed field, or what ``end_now`` refuses.
+    """
+    for name in ("key", "step"):
+        if name not in content:
+            raise ValueError(f"{name} is missing: send the key of a run, and a step or null")
+    key, step = content["key"], content["step"]
+    if not isinstance(step, (int, type(None))) or isinstance(step, bool):
+        raise ValueError(f"step must be a whole number or null, got {step!r:.80}")
+    return end_now(key, step).told()
+
+
+async def prompts(content: Content) -> dict[str, Any]:
+    """The pairs of prompts for the values of the widgets, before any picture is drawn.
+
+    Raises:
+        ValueError: what the nodes would refuse too.
+    """
+    try:
+        # Thousands of prompts take a while, and the server must stay responsive.
+        return await asyncio.to_thread(preview, content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the values of the widgets are incomplete: {error!r:.200}") from None

@@ -1,0 +1,232 @@
+"""The cache and the progress of drawing, with a real model whose calls are counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn_core.dataset.drawing import LatentCache, draw_latents, picture_key
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.dataset.training_sets import make_training_sets
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts.pairs import PromptPairs
+
+SETTINGS = GenerationSettings(steps=2, batch_size=2, seed=5)
+PROMPTS = ["a cat", "a dog", "a house", "a cat", "a tree"]
+
+
+class Counted:
+    """The model, with a record of what it was asked to draw."""
+
+    def __init__(self, model: ModelHandle) -> None:
+        self.model = model
+        self.drawn: list[tuple[str, int]] = []
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Tensor:
+        self.drawn += zip(prompts, seeds, strict=True)
+        return self.model.sample(prompts, seeds, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
+@pytest.fixture
+def counted(sd_model: ModelHandle) -> Any:
+    return Counted(sd_model)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> LatentCache:
+    return LatentCache(tmp_path / "not" / "yet" / "there")
+
+
+def files(cache: LatentCache) -> Iterator[Path]:
+    return cache.folder.glob("*")
+
+
+def test_each_picture_has_its_prompt_and_seed(counted: Any) -> None:
+    latents = draw_latents(counted, PROMPTS, SETTINGS)
+    assert latents.shape == (5, *counted.latent_shape)
+    assert (latents.device.type, latents.dtype) == ("cpu", torch.float32)
+    assert counted.drawn == list(zip(PROMPTS, range(5, 10), strict=True))
+    third = counted.model.sample(["a house"], [7], steps=2, guidance_scale=4.0)
+    torch.testing.assert_close(latents[2:3], third, rtol=1e-3, atol=1e-3)
+
+
+def test_a_second_run_asks_nothing_of_the_model(counted: Any, cache: LatentCache) -> None:
+    first = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    assert len(counted.drawn) == 5
+    again = draw_latents(counted, PROMPTS, SETTINGS, cache=LatentCache(str(cache.folder)))
+    assert len(counted.drawn) == 5
+    assert torch.equal(first, again)
+
+
+def test_a_cached_picture_serves_any_batch_size_and_neighbours(
+    counted: Any, cache: LatentCache
+) -> None:
+    first = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    counted.drawn.clear()
+    changed = [*PROMPTS[:2], "a boat", *PROMPTS[3:]]
+    again = draw_latents(counted, changed, replace(SETTINGS, batch_size=5), cache=cache)
+    assert counted.drawn == [("a boat", 7)]
+    assert torch.equal(again[[0, 1, 3, 4]], first[[0, 1, 3, 4]])
+    assert not torch.equal(again[2], first[2])
+
+
+def test_whatever_decides_a_picture_is_in_its_key(sd_folder: Path) -> None:
+    model: Any = load_model(sd_folder)
+
+    def key(
+        prompt: str = "p", seed: int = 1, loaded: dict[str, Any] | None = None, **settings: float
+    ) -> str:
+        other = replace(model, info=replace(model.info, **(loaded or {})))
+        return picture_key(other, prompt, seed, replace(SETTINGS, **settings))
+
+    keys = [
+        key(),
+        key(loaded={"fingerprint": "g"}),
+        key(loaded={"prediction": "v_prediction"}),
+        key(loaded={"mixed": True}),
+        key(loaded={"image_size": 2 * model.info.image_size}),
+        key(prompt="q"),
+        key(prompt="p "),
+        key(prompt="é"),
+        key(seed=2),
+        key(steps=3),
+        key(guidance_scale=2.0),
+        key(prompt=""),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert all(len(k) == hashlib.sha256().digest_size * 2 for k in keys)
+    # What does not decide it would only empty the cache; the seed is each picture's own.
+    assert key(batch_size=7) == key() == key()
+    assert picture_key(model, "p", 1, replace(SETTINGS, seed=9)) == key()
+    assert key(guidance_scale=4) == key(guidance_scale=4.0)
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_damaged_cache_file_is_drawn_again(
+    counted: Any, cache: LatentCache, content: bytes
+) -> None:
+    first = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    damaged = picture_key(counted, "a dog", 6, SETTINGS)
+    file = cache.folder / f"{damaged}.safetensors"
+    file.write_bytes(content)
+    counted.drawn.clear()
+    again = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    assert counted.drawn == [("a dog", 6)]
+    torch.testing.assert_close(again, first, rtol=1e-3, atol=1e-3)
+    assert cache.get(damaged) is not None
+
+
+def test_a_truncated_cache_file_is_drawn_again(counted: Any, cache: LatentCache) -> None:
+    draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    for file in files(cache):
+        file.write_bytes(file.read_bytes()[:-1])
+    counted.drawn.clear()
+    draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    assert len(counted.drawn) == 5
+
+
+def test_what_is_no_number_is_not_kept(
+    counted: Any, cache: LatentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be read again for ever."""
+    usual = counted.sample
+    monkeypatch.setattr(counted, "sample", lambda *given, **more: usual(*given, **more) * torch.nan)
+    draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    assert list(files(cache)) == []
+
+
+def test_a_failed_write_leaves_nothing_behind(
+    cache: LatentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        cache.put("key", torch.zeros(1))
+    assert list(files(cache)) == []
+
+
+def test_progress_counts_every_picture_once(counted: Any, cache: LatentCache) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def on_picture(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    draw_latents(counted, PROMPTS, SETTINGS, cache=cache, on_picture=on_picture)
+    assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
+    seen.clear()
+    draw_latents(counted, PROMPTS, SETTINGS, cache=cache, on_picture=on_picture)
+    assert seen == [(5, 5)]
+
+
+class CancelledError(Exception):
+    """What a cancel button raises."""
+
+
+@pytest.mark.parametrize("cancel_at", [1, 2, 4, 5])
+def test_cancelling_keeps_the_finished_batches(
+    counted: Any, cache: LatentCache, cancel_at: int
+) -> None:
+    calls = 0
+
+    def on_step() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == cancel_at:
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        draw_latents(counted, PROMPTS, SETTINGS, cache=cache, on_step=on_step)
+    finished = (cancel_at - 1) // SETTINGS.steps * SETTINGS.batch_size
+    assert len(list(files(cache))) == finished
+    counted.drawn.clear()
+    draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    assert [prompt for prompt, _ in counted.drawn] == PROMPTS[finished:]
+
+
+def test_cancelling_between_pictures_keeps_them_too(counted: Any, cache: LatentCache) -> None:
+    def on_picture(done: int, _: int) -> None:
+        if done == 2:
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        draw_latents(counted, PROMPTS, SETTINGS, cache=cache, on_picture=on_picture)
+    assert len(list(files(cache))) == 2
+
+
+def test_training_sets_are_paired_row_by_row(
+    counted: Any, pairs: PromptPairs, cache: LatentCache
+) -> None:
+    seen: list[tuple[int, int]] = []
+    sets = make_training_sets(
+        counted, pairs, SETTINGS, cache=cache, on_picture=lambda *counts: seen.append(counts)
+    )
+    forget, retain = ([getattr(p, side) for p in pairs.train] for side in ("forget", "retain"))
+    seeds = list(range(5, 11))
+    # Both halves of a pair start from one seed: they differ by the concept alone.
+    assert counted.drawn == [*zip(forget, seeds, strict=True), *zip(retain, seeds, strict=True)]
+    (part,) = sets.paired
+    assert sets.retain == (part.retain,)
+    assert torch.equal(part.forget.conditioning.values, counted.encode_prompts(forget).values)
+    assert torch.equal(part.retain.conditioning.values, counted.encode_prompts(retain).values)
+    assert torch.equal(part.forget.latents, draw_latents(counted, forget, SETTINGS, cache=cache))
+    assert torch.equal(part.retain.latents, draw_latents(counted, retain, SETTINGS, cache=cache))
+    assert sets.pairs is pairs
+    # Progress never goes back, and ends at the end.
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert {total for _, total in seen} == {12}
+    assert seen[0] == (0, 12)
+    assert seen[-1] == (12, 12)
+    assert len(counted.drawn) == 12

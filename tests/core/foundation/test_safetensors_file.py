@@ -1,0 +1,104 @@
+"""Rewriting a safetensors file in a stream, with the library as the reader."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unlearn_core.foundation.atomic import appearing
+from unlearn_core.foundation.safetensors_file import (
+    DTYPES,
+    copy_replacing,
+    read_header,
+    write_tensors,
+)
+
+SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+TENSORS = st.dictionaries(
+    st.text("abc.é", min_size=1, max_size=8),
+    st.builds(lambda shape, dtype: torch.randn(shape).to(dtype), SHAPES,
+              st.sampled_from(list(DTYPES.values()))),
+    max_size=6,
+)  # fmt: skip
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(
+        found[name].dtype == value.dtype and torch.equal(found[name], value)
+        for name, value in expected.items()
+    )
+
+
+def content_hash(file: Path) -> str:
+    """As kohya's trainer defines it: metadata has no say."""
+    content = file.read_bytes()
+    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
+
+
+@given(TENSORS)
+@settings(max_examples=40)
+def test_what_is_written_the_library_reads(
+    tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor]
+) -> None:
+    file = tmp_path_factory.mktemp("written") / "file.safetensors"
+    write_tensors(file, tensors, lambda digest: {"hash": digest, "who": "wé"})
+    assert same(load_file(file), tensors)
+    with safe_open(file, "pt") as opened:
+        assert opened.metadata() == {"hash": content_hash(file), "who": "wé"}
+
+
+@given(TENSORS, st.randoms(use_true_random=False))
+@settings(max_examples=40)
+def test_a_copy_differs_where_it_was_told_to(
+    tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor], random: object
+) -> None:
+    room = tmp_path_factory.mktemp("copied")
+    source, copy = room / "a.safetensors", room / "b.safetensors"
+    save_file(tensors, source, metadata={"kept": "yes"})
+    new = {name: torch.randn(tensors[name].shape) for name in list(tensors)[::2]}
+    copy_replacing(source, copy, new.get, lambda _: {"kept": "yes"})
+    expected = {**tensors, **{name: v.to(tensors[name].dtype) for name, v in new.items()}}
+    assert same(load_file(copy), expected)
+    before, after = read_header(source), read_header(copy)
+    assert list(before.tensors.items()) == list(after.tensors.items())
+
+
+def test_nothing_replaced_is_the_same_file(tmp_path: Path) -> None:
+    source, copy = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_file({"x": torch.randn(3, 4), "y": torch.arange(3)}, source, metadata={"a": "b"})
+    copy_replacing(source, copy, lambda _: None, lambda _: {"a": "b"})
+    assert content_hash(copy) == content_hash(source)
+    assert load_file(copy)["y"].tolist() == [0, 1, 2]  # a dtype that is only ever copied
+
+
+def test_progress_is_told_and_may_be_broken_off(tmp_path: Path) -> None:
+    source = tmp_path / "a.safetensors"
+    save_file({**{str(i): torch.randn(40, 5) for i in range(20)}, "none": torch.ones(0)}, source)
+    told: list[tuple[int, int]] = []
+    written = tmp_path / "b.safetensors"
+    copy_replacing(source, written, lambda _: None, lambda _: {}, lambda *now: told.append(now))
+    assert told == sorted(set(told))
+    assert told[-1] == (32_000, 32_000)
+    assert len(told) == 40
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), appearing(tmp_path / "c.safetensors") as part:
+        copy_replacing(source, part, lambda _: None, lambda _: {}, stop)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [source.name, written.name]
+
+
+def test_a_value_of_another_shape_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "a.safetensors"
+    save_file({"x": torch.zeros(2, 3)}, source)
+    with pytest.raises(ValueError, match=r"tensor 'x' has shape \[2, 3\] in the file, got \[3\]"):
+        copy_replacing(source, tmp_path / "b", lambda _: torch.zeros(3), lambda _: {})

@@ -1,0 +1,155 @@
+"""Whole jobs on an accelerator: no tensor of the CPU meets one of the device, and what comes out is
+what the CPU makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[3]
+DEMO = ROOT / "demo" / "models" / "emoji-canvas"
+RUNNER = Path(__file__).with_name("pretended_accelerator.py")
+DEVICES = ("cpu", "pretended")
+
+# What each job adds to ``content``; "run" also evaluates and saves.
+JOBS: dict[str, tuple[str, dict[str, Any]]] = {
+    "demo": (
+        "run",
+        {
+            "model": str(DEMO),
+            "prompts": {"neighbours": 1, "candidates": ["noto", "twemoji"]},
+        },
+    ),
+    "sdxl": ("run", {"unlearn": {"scope": "lora"}}),
+    "sdxl-mixed": ("unlearn", {"loading": {"precision": "mixed"}}),
+    "dit": (
+        "unlearn",
+        {
+            "concept": {"name": "cat", "kind": "object", "replacements": ["dog"]},
+            "unlearn": {"scope": "full"},
+        },
+    ),
+    "own pictures": ("unlearn", {"forget_pictures": {"captions": "a cat in ink style"}}),
+    "RGD": ("unlearn", {"unlearn": {"retain_batch_factor": 0, "retain_ema": 0.5}}),
+    "SalUn": (
+        "unlearn",
+        {"unlearn": {"method": "GradDiff", "objective": "random label (SalUn)", "saliency": 0.5}},
+    ),
+    "ESD": ("unlearn", {"unlearn": {"objective": "erase (ESD)", "method": "forget only"}}),
+    "MUNBa": (
+        "unlearn",
+        {"unlearn": {"objective": "NPO", "method": "Nash (MUNBa)", "empty_share": 0.5}},
+    ),
+    "UCE": ("unlearn", {"unlearn": {"method": "UCE (closed form)"}}),
+}
+CONTENT: dict[str, Any] = {
+    "concept": {"name": "ink", "kind": "style", "replacements": ["noto", "pixel"]},
+    "prompts": {
+        "templates": ["a {object} in {concept} style"],
+        "dimensions": {"object": ["cat", "dog", "house", "tree"]},
+        "train_count": 4,
+        "test_count": 2,
+    },
+    "generation": {"steps": 2},
+    "unlearn": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3},
+    "evaluation": {"pictures": 2, "generation": {"steps": 2, "seed": 99}},
+}
+
+
+@pytest.fixture(scope="module")
+def room(
+    tmp_path_factory: pytest.TempPathFactory,
+    sd_folder: Path,
+    sdxl_folder: Path,
+    dit_folder: Path,
+) -> Path:
+    """A folder of results of each job, ``JOB/DEVICE``."""
+    room = tmp_path_factory.mktemp("accelerator")
+    folders = {"sdxl": sdxl_folder, "sdxl-mixed": sdxl_folder, "dit": dit_folder}
+    pictures = room / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (20, 16), "red").save(pictures / "red.png")
+    commands = []
+    for name, (stage, more) in JOBS.items():
+        content = {"model": str(folders.get(name, sd_folder)), **CONTENT}
+        for section, values in more.items():
+            there = content.get(section, {})
+            content[section] = {**there, **values} if isinstance(values, dict) else values
+        if name == "own pictures":
+            content["forget_pictures"]["folder"] = str(pictures)
+        if name == "dit":
+            content["prompts"] = {
+                "templates": ["a {concept} {place}"],
+                "dimensions": {"place": ["indoors", "outdoors", "at night", "by the sea"]},
+                "train_count": 2,
+                "test_count": 2,
+            }
+        file = room / name / "settings.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps(content), encoding="utf-8")
+        for device in DEVICES:
+            places = [f"--out={room / name / device}", f"--cache={room / device}"]
+            commands.append([stage, str(file), f"--device={device}", *places])
+    jobs = room / "jobs.json"
+    jobs.write_text(json.dumps(commands), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(RUNNER), str(jobs)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return room
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_device_makes_what_the_cpu_makes(room: Path, name: str) -> None:
+    cpu, device = (load_file(room / name / d / "unlearned.safetensors") for d in DEVICES)
+    assert cpu.keys() == device.keys() != set()
+    # Kernels of a device sum in another order, and mixed precision rounds elsewhere.
+    atol = 1e-2 if "mixed" in name else 1e-4
+    for key, tensor in cpu.items():
+        torch.testing.assert_close(device[key], tensor, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", [name for name, (stage, _) in JOBS.items() if stage == "run"])
+def test_a_device_judges_and_saves_as_the_cpu_does(room: Path, name: str) -> None:
+    cpu, device = (
+        json.loads((room / name / d / "report.json").read_text(encoding="utf-8")) for d in DEVICES
+    )
+    for side in ("before", "after"):
+        there, here = ({**said.pop("alignment"), **said} for said in (device[side], cpu[side]))
+        assert there == pytest.approx(here, abs=1e-3)
+    saved = [sorted((room / name / d / "model").rglob("*.safetensors")) for d in DEVICES]
+    assert [file.name for file in saved[0]] == [file.name for file in saved[1]] != []
+    for one, other in zip(*saved, strict=True):
+        expected = load_file(one)
+        for key, tensor in load_file(other).items():
+            torch.testing.assert_close(tensor, expected[key], rtol=0, atol=1e-3)
+
+
+def test_tensors_of_both_devices_are_refused(tmp_path: Path) -> None:
+    """The pretended device does refuse what a GPU refuses."""
+    lines = [
+        "import torch",
+        "from pretended_accelerator import Pretending, register",
+        "kept = register()",
+        "with Pretending():",
+        "    there = torch.ones(2, device='pretended')",
+        "    print((there + torch.tensor(1.0)).sum().item())",
+        "    there + torch.ones(2)",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=RUNNER.parent, capture_output=True, text=True
+    )
+    assert done.stdout == "4.0\n"
+    assert "tensors of the device and of the CPU" in done.stderr

@@ -1,0 +1,638 @@
+"""The command line and the job behind it, on a tiny model: every stage, and every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.job import job
+from unlearn_core.job.cli import main
+from unlearn_core.job.settings_file import read_settings
+from unlearn_core.prompts.concept import ForgetConcept
+from unlearn_core.prompts.diversify import diversify
+from unlearn_core.prompts.files import write_prompts
+from unlearn_core.unlearning.loop import Unlearning
+from unlearn_core.unlearning.results import StepReport
+
+from ..tiny_models import write_language_model
+
+Content = dict[str, Any]
+DEMO = Path(__file__).parents[3] / "demo" / "models" / "emoji-canvas"
+
+
+@pytest.fixture
+def content(sd_folder: Path) -> Content:
+    """A whole settings file."""
+    return {
+        "model": str(sd_folder),
+        "concept": {"name": "ink", "kind": "style", "replacements": ["noto", "pixel"]},
+        "prompts": {
+            "templates": ["a {object} in {concept} style"],
+            "dimensions": {"object": ["cat", "dog", "house", "tree"]},
+            "train_count": 4,
+            "test_count": 2,
+        },
+        "generation": {"steps": 2},
+        "unlearn": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3},
+        "evaluation": {"pictures": 2, "generation": {"steps": 2, "seed": 99}},
+    }
+
+
+@pytest.fixture
+def settings(content: Content, tmp_path: Path) -> Path:
+    return write(content, tmp_path)
+
+
+def write(content: Content, folder: Path) -> Path:
+    file = folder / "settings.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return file
+
+
+def run(stage: str, settings: Path, *more: str) -> int:
+    places = ("--out", str(settings.parent / "out"), "--cache", str(settings.parent / "cache"))
+    return main([stage, str(settings), *(() if stage == "prompts" else places), *more])
+
+
+def test_run_leaves_everything_that_a_person_looks_at(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", settings, "--json") == 0
+    out = settings.parent / "out"
+    report = json.loads((out / "report.json").read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    assert report["concept"]["name"] == "ink"
+    assert report["settings"]["steps"] == len(report["steps"]) == 2
+    assert {"making images", "unlearning", "evaluating", "saving"} <= report["seconds"].keys()
+    for side in ("before", "after"):
+        assert report[side]["unlearning_accuracy"] is None  # this model carries no judge
+        assert report[side]["alignment"].keys() == {"forget", "retain_train", "retain_test"}
+    assert {"cosine", "conflict", "forget_loss", "grad_forget_norm"} <= report["steps"][0].keys()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert report["each_picture"]["forget"][0]["prompt"] in page
+    for picture in ("loss.png", "before_after.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_saved_folder_is_the_unlearned_model_for_somebody_elses_loader(
+    settings: Path, sd_folder: Path
+) -> None:
+    assert run("run", settings) == 0
+    saved = settings.parent / "out" / "model"
+    changed = load_file(settings.parent / "out" / "unlearned.safetensors")
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        saved, safety_checker=None, local_files_only=True
+    )
+    weights = pipeline.unet.state_dict()
+    base = load_file(sd_folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert changed
+    for name, tensor in base.items():
+        expected = changed[name].to(tensor.dtype) if name in changed else tensor
+        torch.testing.assert_close(weights[name], expected.float(), rtol=0, atol=1e-3)
+    before = (sd_folder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert (saved / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+def test_stages_one_by_one_make_what_run_makes(settings: Path) -> None:
+    for stage in ("unlearn", "evaluate", "save"):
+        assert run(stage, settings) == 0
+    assert (settings.parent / "out" / "report.html").is_file()
+    report = json.loads((settings.parent / "out" / "report.json").read_text())
+    assert {"making images", "evaluating", "saving"} <= report["seconds"].keys()
+    carried = json.loads((settings.parent / "out/model/unlearn_report.json").read_text())
+    assert carried["after"] == report["after"] is not None, "the saved model carries its figures"
+    assert run("unlearn", settings) == 0
+    assert not (settings.parent / "out" / "report.html").exists(), "of the weights before"
+    staged = load_file(settings.parent / "out" / "unlearned.safetensors")
+    weights = settings.parent / "out/model/unet/diffusion_pytorch_model.safetensors"
+    saved = load_file(weights)
+    assert run("run", settings) == 0
+    again = load_file(settings.parent / "out" / "unlearned.safetensors")
+    assert staged.keys() == again.keys()
+    assert all(torch.equal(staged[name], again[name]) for name in staged)
+    assert all(torch.equal(saved[name], tensor) for name, tensor in load_file(weights).items())
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("unlearn", "steps", 3),
+        ("concept", "synonyms", ["inky"]),
+        ("prompts", "seed", 1),
+        ("generation", "seed", 1),
+        ("loading", "image_size", 128),
+        ("retain_pictures", "alone", True),
+    ],
+)
+def test_a_later_stage_takes_no_weights_of_other_settings(
+    content: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    section: str,
+    field: str,
+    value: object,
+) -> None:
+    pictures(tmp_path / "mine", 2)
+    content["retain_pictures"] = {"folder": "mine", "captions": "a cat"}
+    assert run("unlearn", write(content, tmp_path)) == 0
+    content.setdefault(section, {})[field] = value
+    assert run("save", write(content, tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert f"error: {section}: what `unlearn` left in" in error
+    if section in ("unlearn", "generation"):
+        assert f"now {value!r})" in error
+    assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", "{file}"), "error: out: cannot write into"),
+        (("--out", "{file}/below"), "error: out: cannot write into"),
+        (("--cache", "{file}"), "error: cache: cannot write into"),
+        (
+            ("--as", "checkpoint"),
+            "is a folder, of which no checkpoint can be made; choose 'folder'",
+        ),
+        (("--as", "lora", "--rank", "0"), "error: rank must be 1 or more, got 0"),
+        (("--device", "foo"), "error: device: 'foo' cannot be used here"),
+        (("--out", "{source}"), "holds the model that you start from, which is never overwritten"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    content: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    file, source = tmp_path / "file", tmp_path / "earlier"
+    file.write_text("")
+    shutil.copytree(content["model"], source / "model")
+    content["model"] = str(source / "model")
+    places = {"file": file, "source": source}
+    told = [argument.format(**places) for argument in arguments]
+    assert run("run", write(content, tmp_path), *told) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists(), "pictures were drawn before the refusal"
+
+
+@pytest.mark.parametrize("name", ["model", "model.safetensors"])
+def test_what_it_starts_from_is_never_its_destination(
+    content: Content, tmp_path: Path, name: str
+) -> None:
+    made = job.Job(read_settings(write(content, tmp_path)), tmp_path / "out")
+    made.check_save("as-loaded", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).touch()
+    # Whatever way leads there: a checkpoint whole would be gigabytes.
+    made.settings = replace(made.settings, model=tmp_path / "out" / ".." / "out" / name)
+    with pytest.raises(ValueError, match="holds the model that you start from"):
+        made.check_save("as-loaded", 1)
+
+
+def test_a_lora_of_a_low_rank_says_what_it_holds(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["unlearn"]["scope"] = "full"
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert run("save", write(content, tmp_path), "--as", "lora", "--rank", "1") == 0
+    said = capsys.readouterr().out
+    (held,) = re.findall(r"Saved: .*model\.safetensors \(holds (.*) % of the change\)", said)
+    assert 0 < float(held) < 100
+
+
+def test_pictures_alone_must_show_every_concept(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other concept would be learned from nothing, in silence."""
+    pictures(tmp_path / "mine", 2)
+    content["forget_pictures"] = {"folder": "mine", "captions": "an ink cat", "alone": True}
+    other = {"name": "oil", "kind": "style", "replacements": ["noto"]}
+    content["also"] = [{"concept": other, "prompts": content["prompts"]}]
+    assert run("unlearn", write(content, tmp_path)) == 2
+    assert "forget_pictures.alone: no picture shows 'oil'" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_evaluation_draws_as_the_rest_from_seeds_of_its_own(
+    content: Content, tmp_path: Path
+) -> None:
+    content["generation"] = {"steps": 5, "guidance_scale": 2.0, "batch_size": 3, "seed": 7}
+    content["evaluation"]["generation"] = {"steps": 4}
+    assert read_settings(write(content, tmp_path)).evaluation.generation == GenerationSettings(
+        steps=4, guidance_scale=2.0, batch_size=3, seed=1_000_000
+    )
+    del content["evaluation"]
+    assert read_settings(write(content, tmp_path)).evaluation.generation == GenerationSettings(
+        steps=5, guidance_scale=2.0, batch_size=3, seed=1_000_000
+    )
+
+
+def test_the_same_weights_may_be_judged_by_other_prompts(content: Content, tmp_path: Path) -> None:
+    assert run("unlearn", write(content, tmp_path)) == 0
+    content["prompts"]["test_count"] = 1
+    assert run("evaluate", write(content, tmp_path)) == 0
+
+
+def test_the_same_weights_may_be_judged_in_smaller_batches(
+    content: Content, tmp_path: Path
+) -> None:
+    """As somebody does who has run out of memory."""
+    assert run("unlearn", write(content, tmp_path)) == 0
+    content["generation"]["batch_size"] = 1
+    assert run("evaluate", write(content, tmp_path)) == 0
+
+
+def test_a_lora_of_a_model_of_classes_is_refused_before_any_work(
+    content: Content, tmp_path: Path, class_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["model"] = str(class_folder)
+    content["concept"] = {"name": "cat", "kind": "class", "replacements": ["dog"]}
+    content["prompts"]["templates"] = ["{object} {concept}"]
+    content["prompts"]["dimensions"] = {"object": ["a", "the", "one", "some"]}
+    content["unlearn"]["scope"] = "full"
+    assert run("run", write(content, tmp_path), "--as", "lora") == 2
+    assert "as: 'tiny-class' is class-conditional, for which no" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_method_without_steps_goes_the_whole_way(content: Content, tmp_path: Path) -> None:
+    content["unlearn"] = {"method": "UCE (closed form)"}
+    assert run("run", write(content, tmp_path)) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["steps"] == []
+    drawn = len(list((tmp_path / "cache").iterdir()))
+    assert drawn == 3 * 2, "pictures to judge by, and none to learn from"
+    assert load_file(tmp_path / "out" / "unlearned.safetensors")
+
+
+def test_a_run_that_makes_no_step_leaves_what_an_earlier_one_made(
+    settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("unlearn", settings) == 0
+    left = settings.parent / "out" / "unlearned.safetensors"
+    made = left.read_bytes()
+
+    def fails(self: Unlearning) -> StepReport:
+        raise ValueError("a gradient is not finite")
+
+    monkeypatch.setattr(Unlearning, "_step", fails)
+    assert run("unlearn", settings) == 2
+    assert left.read_bytes() == made
+
+
+def test_an_interrupt_keeps_the_steps_made_so_far(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Unlearning._step
+
+    def second_is_interrupted(self: Unlearning) -> StepReport:
+        if self.reports:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Unlearning, "_step", second_is_interrupted)
+    assert run("run", settings) == 130
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert run("save", settings) == 0
+    assert "unlearn: broken off after 1 of 2 steps" in capsys.readouterr().err
+    left = settings.parent / "out"
+    assert load_file(left / "unlearned.safetensors")
+    with safe_open(left / "unlearned.safetensors", "pt") as opened:
+        assert len(json.loads(opened.metadata()["steps"])) == 1
+
+
+def test_every_field_of_the_prompts_arrives(content: Content, tmp_path: Path) -> None:
+    counts = {"train_count": 5, "test_count": 3, "invented_names": 2, "gibberish_names": 3}
+    more = {**counts, "test_share": 0.5, "seed": 9}
+    content["prompts"].update(more)
+    found = read_settings(write(content, tmp_path)).pairs()
+    templates, dimensions = content["prompts"]["templates"], content["prompts"]["dimensions"]
+    assert found == diversify(found.concept, templates, dimensions, **more)
+    for name in more:
+        fewer = {**more, name: 0.25 if name == "test_share" else 1}
+        assert found != diversify(found.concept, templates, dimensions, **fewer)
+
+
+def test_files_that_settings_name_lie_beside_them(content: Content, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    mine = read_settings(write(content, tmp_path)).pairs()
+    (away / "ink.json").write_text(write_prompts(mine), encoding="utf-8")
+    content["prompts"] = {"file": "ink.json"}
+    content["also"] = [{"concept": {"name": "cat"}, "prompts": {"file": "cat.json"}}]
+    content["loading"] = {"vae": "vae.safetensors"}
+    settings = read_settings(write(content, away))
+    assert settings.prompts.file == away / "ink.json"
+    assert settings.also[0].prompts.file == away / "cat.json"
+    assert settings.loading.vae == away / "vae.safetensors"
+    assert replace(settings, also=()).pairs() == mine
+
+
+def test_what_an_earlier_run_left_is_no_part_of_the_next(content: Content, tmp_path: Path) -> None:
+    place = {"templates": ["a {concept} in {place}"], "dimensions": {"place": ["town", "sea"]}}
+    cat = {"name": "yak", "kind": "object", "replacements": ["fox"]}
+    both = {**content, "also": [{"concept": cat, "prompts": place}]}
+    assert run("unlearn", write(both, tmp_path)) == 0
+    out = tmp_path / "out"
+    assert (out / "prompts-2.json").exists()
+    assert (out / "loss.png").exists()
+    content["unlearn"] = {"method": "UCE (closed form)"}
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert not (out / "prompts-2.json").exists()
+    assert not (out / "loss.png").exists()
+
+
+def test_a_report_never_stands_beside_weights_that_it_does_not_judge(
+    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the next run is broken off."""
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert run("evaluate", write(content, tmp_path)) == 0
+    seen: list[bool] = []
+    store = job.write_unlearned
+
+    def spy(*given: Any) -> None:
+        seen.append((tmp_path / "out" / "report.json").exists())
+        store(*given)
+
+    monkeypatch.setattr(job, "write_unlearned", spy)
+    content["unlearn"]["seed"] = 1
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert seen == [False]
+
+
+def test_out_of_memory_is_a_line_with_a_cure(
+    settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
+
+    monkeypatch.setattr(job, "begin", full)
+    assert run("unlearn", settings) == 2
+    said = capsys.readouterr().err
+    assert "error: CUDA out of memory. Tried to allocate 1 GiB.\nlower batch_size" in said
+
+
+def test_propose_prints_longer_dimensions(
+    settings: Path, content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_language_model(tmp_path / "llm")
+    asked = ["propose", str(settings), "--language-model", str(model), "--count", "2"]
+    assert main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    given = content["prompts"]["dimensions"]
+    assert [line.split(":")[0] for line in lines] == list(given)
+    for line, values in zip(lines, given.values(), strict=True):
+        assert ", ".join(values) in line
+    assert main([*asked[:3], str(tmp_path / "nothing")]) == 2
+    assert "language_model: 'nothing' has no config.json" in capsys.readouterr().err
+    assert main([*asked[:-1], "0"]) == 2
+    assert "count must be 1 or more, got 0" in capsys.readouterr().err
+    content["prompts"] = {"file": "mine.json"}
+    assert main([asked[0], str(write(content, tmp_path)), *asked[2:]]) == 2
+    assert "prompts.file: 'mine.json' holds whole prompts" in capsys.readouterr().err
+
+    place = {"place": ["town", "sea"]}
+    cat = {"concept": {"name": "cat", "kind": "object"}, "prompts": {"dimensions": place}}
+    cat["prompts"]["templates"] = ["a {concept} in {place}"]
+    settings.write_text(json.dumps({**content, "also": [cat]}), encoding="utf-8")
+    assert main([*asked, "--concept", "cat", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["place"]
+    assert told["place"][:2] == place["place"]
+    proposed = set()
+    for seed in range(6):
+        cat["prompts"]["seed"] = seed
+        settings.write_text(json.dumps({**content, "also": [cat]}), encoding="utf-8")
+        assert main([*asked, "--concept", "cat", "--json"]) == 0
+        proposed.add(capsys.readouterr().out)
+    assert len(proposed) > 1, "the seed of the prompts is that of the proposals"
+    assert main([*asked, "--concept", "dog"]) == 2
+    assert "concept must be one of ink, cat, got 'dog'" in capsys.readouterr().err
+
+
+def test_prompts_shows_the_pairs_and_draws_nothing(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("prompts", settings, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["train"]) == 4
+    assert all("ink" in pair["forget"] for pair in shown["train"] + shown["test"])
+    assert not (settings.parent / "cache").exists()
+
+
+def test_prompts_tells_of_words_that_make_too_few(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["prompts"]["test_count"] = 500
+    assert run("prompts", write(content, tmp_path)) == 0
+    told = capsys.readouterr().err
+    assert re.search(r"^ink, test: only \d+ of the 500 pairs differ, ", told, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("unlearn", "steps", 0, "steps must be 1 or more, got 0"),
+        ("unlearn", "steps", 10**9, "steps must be 100000 or less, got 1000000000"),
+        ("unlearn", "learning_rate", 5, "learning_rate must be 1 or less, got 5"),
+        ("unlearn", "method", "magic", "method must be one of"),
+        ("unlearn", "stepz", 1, "no field 'stepz'"),
+        ("concept", "name", " ", "concept must name what to forget"),
+        ("prompts", "templates", ["a cat"], "the concept is not in"),
+        ("prompts", "train_count", 0, "train_count must be a whole number, 1 or more, got 0"),
+        ("prompts", "train_count", "240", "train_count must be a whole number"),
+        ("prompts", "templates", "a {concept}", "templates must be a list of texts"),
+        ("prompts", "dimensions", {"object": "cat, dog"}, "dimensions.object must be a list"),
+        ("prompts", "dimensions", [], "dimensions must be an object"),
+        (None, "prompts", {"file": "missing.json"}, "cannot read 'missing.json'"),
+        (
+            None,
+            "prompts",
+            {"file": "missing.json", "invented_names": 4},
+            "prompts: file holds whole prompts already: leave invented_names out",
+        ),
+        (
+            "prompts",
+            "file",
+            "missing.json",
+            "prompts: file holds whole prompts already: leave temp",
+        ),
+        ("concept", "replacements", "noto", "replacements must be a list of texts"),
+        ("concept", "name", 5, "concept must be a word, got 5"),
+        (None, "model", 5, "model must be the path of a model, from"),
+        (None, "evaluation", 5, "evaluation: wanted an object, got int"),
+        ("evaluation", "pictures", 0, "pictures must be 1 or more"),
+        ("evaluation", "probes", "hard", "probes must be one of 'none', 'wordings', 'all'"),
+        ("evaluation", "scorer", 5, "scorer must be the path of a folder, got 5"),
+        ("evaluation", "scorer", "nowhere", "scorer: 'nowhere' is no folder with open_clip_config"),
+        (None, "model", "missing", "does not exist"),
+        (None, "modle", "x", "no field 'modle'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_field(
+    content: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    section: str | None,
+    field: str,
+    value: object,
+    message: str,
+) -> None:
+    (content if section is None else content[section])[field] = value
+    assert run("run", write(content, tmp_path)) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert message in errors[-1]
+    assert errors[-1].startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_fields_and_files_are_named(
+    tmp_path: Path, content: Content, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", tmp_path / "nowhere.json") == 2
+    assert "does not exist" in capsys.readouterr().err
+    del content["model"]
+    assert run("run", write(content, tmp_path)) == 2
+    assert "settings: 'model' is missing" in capsys.readouterr().err
+    (tmp_path / "settings.json").write_text("{")
+    assert run("run", tmp_path / "settings.json") == 2
+    assert "is not JSON" in capsys.readouterr().err
+
+
+def test_evaluate_without_unlearn_says_what_is_missing(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in ("evaluate", "save"):
+        assert run(stage, settings) == 2
+        told = capsys.readouterr().err
+        assert "out: no unlearned model" in told
+        assert "run `unlearn` first" in told
+        assert "loading" not in told  # at once
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        Image.new("RGB", (40, 40), (40 * i, 90, 120)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_own_pictures_take_the_place_of_drawn_ones(content: Content, tmp_path: Path) -> None:
+    pictures(tmp_path / "mine", 3)
+    content["forget_pictures"] = {"folder": "mine", "captions": "a cat in ink style", "alone": True}
+    assert run("unlearn", write(content, tmp_path)) == 0
+    drawn = list((tmp_path / "cache").iterdir())
+    assert len(drawn) == 3, "only the parallels of one's own pictures are drawn"
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "said"),
+    [
+        (
+            "forget_pictures",
+            {"folder": "none"},
+            r"forget_pictures\.folder: '.*none' does not exist",
+        ),
+        (
+            "retain_pictures",
+            {"folder": "mine"},
+            r"retain_pictures\.captions: '0\.png' has none: add '0\.txt'",
+        ),
+        ("forget_pictures", {"folder": "mine", "captions": "a cat"}, "'a cat' does not mention"),
+        ("retain_pictures", {"folder": "mine", "captions": "ink"}, "'ink' is to be kept but"),
+        ("retain_pictures", {"folder": "mine", "of": 1}, "retain_pictures: no field 'of'"),
+        ("retain_pictures", {"captions": "a cat"}, "retain_pictures: .*'folder'"),
+        ("retain_pictures", {"folder": 3}, "folder must be the path of a folder, got 3"),
+    ],
+)
+def test_pictures_that_cannot_be_taken(
+    content: Content,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    field: str,
+    given: Content,
+    said: str,
+) -> None:
+    pictures(tmp_path / "mine", 1)
+    content[field] = given
+    assert run("unlearn", write(content, tmp_path)) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_the_nearest_candidates_join_the_replacements(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["prompts"] |= {"neighbours": 1, "candidates": ["fluent", "twemoji", "noto"]}
+    content["evaluation"]["scorer"] = str(DEMO / "evaluation")
+    settings = write(content, tmp_path)
+    assert run("unlearn", settings) == 0
+    assert run("evaluate", settings) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    *before, nearest = report["concept"]["replacements"]
+    capsys.readouterr()
+    assert before == ["noto", "pixel"]
+    assert nearest in ("fluent", "twemoji")
+    # The whole prompts, to be shared: they need no model and no CLIP.
+    content["prompts"] = {"file": "out/prompts.json"}
+    assert run("prompts", write(content, tmp_path), "--json") == 0
+    assert nearest in json.loads(capsys.readouterr().out)["concept"]["replacements"]
+
+
+def test_neighbours_are_compared_as_the_settings_say(
+    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content["prompts"] |= {"neighbours": 2, "candidates": ["fluent", "twemoji", "noto"], "seed": 5}
+    content["evaluation"]["scorer"] = str(DEMO / "evaluation")
+    asked: list[dict[str, Any]] = []
+    compare = job.with_neighbours
+
+    def spy(*given: Any, **options: Any) -> ForgetConcept:
+        asked.append(options)
+        return compare(*given, **options)
+
+    monkeypatch.setattr(job, "with_neighbours", spy)
+    settings = read_settings(write(content, tmp_path))
+    found = job.Job(settings, tmp_path / "out").pairs.concept.replacements
+    assert found[:2] == ("noto", "pixel")
+    assert set(found[2:]) == {"fluent", "twemoji"}
+    assert [options["seed"] for options in asked] == [5]
+    assert asked[0]["drawing"] == settings.generation
+
+
+def test_neighbours_need_a_clip(
+    content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["prompts"] |= {"neighbours": 1, "candidates": ["fluent"]}
+    assert run("unlearn", write(content, tmp_path)) == 2
+    assert "has no CLIP beside it" in capsys.readouterr().err
+    content["prompts"]["candidates"] = []
+    assert run("prompts", write(content, tmp_path)) == 2
+    assert "candidates: none given for neighbours" in capsys.readouterr().err
+
+
+def test_the_readme_s_example_is_one_that_the_demo_model_knows(tmp_path: Path) -> None:
+    readme = (DEMO.parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", readme, re.DOTALL)
+    settings = read_settings(write(json.loads(example), tmp_path))
+    judge = json.loads((DEMO / "evaluation" / "judge.json").read_text(encoding="utf-8"))
+    for name, values in settings.prompts.dimensions.items():
+        assert set(values) <= set(judge["dimensions"][name])
+    tested = {pair.forget for pair in settings.pairs().test}
+    assert len(tested) >= 5, "one prompt again and again tells little"

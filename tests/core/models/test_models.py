@@ -1,0 +1,521 @@
+"""One conformance suite for every model family, against diffusers' own schedulers and pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from torch import Tensor, nn
+
+from unlearn_core.models import autoencoder, denoiser
+from unlearn_core.models.load import load_model
+from unlearn_core.models.options import LoadOptions
+from unlearn_core.models.protocol import Conditioning, ModelHandle
+from unlearn_core.models.weights import move, tensors_of
+from unlearn_core.unlearning.scopes import parameter_names
+
+from ..tiny_models import write_stable_diffusion
+
+PROMPTS = ("a cat indoors", "the dog", "house by the sea")
+
+
+def some_parameters(model: ModelHandle) -> list[str]:
+    """Every third: owned and shared ones side by side in the same layers."""
+    return [name for name, _ in model.named_parameters()][::3]
+
+
+def own_scheduler(model: ModelHandle) -> Any:
+    """diffusers' training scheduler as the folder describes it; its methods are loosely typed."""
+    return DDPMScheduler.from_pretrained(model.info.source / "scheduler")
+
+
+def own_pipeline(folder: Path) -> Any:
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def snapshot(model: ModelHandle) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def assert_unchanged(model: ModelHandle, before: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def random_batch(model: ModelHandle, size: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, noise, and timesteps that include both ends of the schedule."""
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, size, *model.latent_shape, generator=generator)
+    return latents, noise, torch.linspace(0, model.timesteps - 1, size).long()
+
+
+def draw(model: ModelHandle, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    return model.sample(prompts, seeds, steps=3, guidance_scale=4.0)
+
+
+def test_it_is_a_model_handle(model: ModelHandle) -> None:
+    assert isinstance(model, ModelHandle)
+
+
+def test_what_it_says_of_itself(model: ModelHandle) -> None:
+    info = model.info
+    assert info.family in ("stable-diffusion", "class-conditional", "dit")
+    denoiser = "transformer" if info.family == "dit" else "unet"
+    assert (info.name, info.denoiser_folder) == (info.source.name, denoiser)
+    assert info.image_size == (8 if info.family == "class-conditional" else 16)
+    assert len(info.fingerprint) == 64
+    assert model.device == torch.device("cpu")
+    assert model.timesteps == 1000
+    names = [name for name, _ in model.named_parameters()]
+    assert len(names) == len(set(names)) > 20
+
+
+def test_every_weight_is_frozen_float32_out_of_training_mode(model: ModelHandle) -> None:
+    for _, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert not parameter.requires_grad
+
+
+def test_conditioning_has_a_row_for_each_prompt(model: ModelHandle) -> None:
+    encoded = model.encode_prompts(PROMPTS)
+    assert len(encoded) == 3
+    assert not encoded.values.requires_grad
+    for i, prompt in enumerate(PROMPTS):
+        assert torch.equal(encoded[[i]].values, model.encode_prompts([prompt]).values)
+    rejoined = Conditioning.cat([encoded[:1], encoded[torch.tensor([1, 2])]])
+    assert torch.equal(rejoined.values, encoded.values)
+    assert not torch.equal(encoded.values[0], encoded.values[1])
+
+
+def test_pictures_become_latents_and_come_back(model: ModelHandle) -> None:
+    edge = model.info.image_size
+    images = torch.rand(9, 3, edge, edge, generator=torch.Generator().manual_seed(0))
+    latents = model.encode_images(images)
+    assert latents.shape == (9, *model.latent_shape)
+    assert torch.equal(latents, model.encode_images(images))
+    decoded = model.decode_latents(latents)
+    assert decoded.shape == images.shape
+    assert decoded.device.type == "cpu"
+    assert 0 <= decoded.min() <= decoded.max() <= 1
+    # One picture decodes to the same whatever its neighbours.
+    torch.testing.assert_close(model.decode_latents(latents[8:]), decoded[8:], atol=1e-5, rtol=0)
+    # Latents far out of range still make a picture.
+    extreme = model.decode_latents(1e3 * latents)
+    assert 0 <= extreme.min() <= extreme.max() <= 1
+
+
+def test_pixel_space_loses_nothing(class_folder: Path, grey_folder: Path) -> None:
+    images = torch.rand(2, 3, 8, 8)
+    colour, grey = load_model(class_folder), load_model(grey_folder)
+    torch.testing.assert_close(colour.decode_latents(colour.encode_images(images)), images)
+    assert colour.encode_images(torch.zeros(1, 3, 8, 8)).eq(-1).all()
+    assert colour.encode_images(torch.ones(1, 3, 8, 8)).eq(1).all()
+    mean = images.mean(1, keepdim=True).expand_as(images)
+    torch.testing.assert_close(grey.decode_latents(grey.encode_images(images)), mean)
+
+
+def test_noise_is_added_as_the_scheduler_adds_it(model: ModelHandle) -> None:
+    scheduler = own_scheduler(model)
+    latents, noise, t = random_batch(model)
+    expected = scheduler.add_noise(latents, noise, t)
+    torch.testing.assert_close(model.add_noise(latents, noise, t), expected)
+
+
+def test_the_error_is_against_the_schedulers_target(model: ModelHandle) -> None:
+    scheduler = own_scheduler(model)
+    latents, noise, t = random_batch(model)
+    target = noise
+    if scheduler.config["prediction_type"] == "v_prediction":
+        target = scheduler.get_velocity(latents, noise, t)
+    if scheduler.config["prediction_type"] == "sample":
+        target = latents
+    encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+    with torch.no_grad():
+        noised = scheduler.add_noise(latents, noise, t)
+        expected = (model.predict(noised, encoded, t) - target).square()
+        found = model.denoise_error(latents, encoded, noise, t)
+    assert found.shape == latents.shape
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_two_targets_differ(sd_folder: Path, sd_v_folder: Path) -> None:
+    """Else the test above could not tell them apart: the two models share every weight."""
+    errors = []
+    for folder in (sd_folder, sd_v_folder):
+        model = load_model(folder)
+        latents, noise, t = random_batch(model)
+        with torch.no_grad():
+            encoded = model.encode_prompts(["a cat"] * 4)
+            errors.append(model.denoise_error(latents, encoded, noise, t))
+    assert not torch.allclose(*errors, rtol=0.1)
+
+
+def test_the_prompt_matters_to_the_prediction(model: ModelHandle) -> None:
+    latents, _, t = random_batch(model, 1)
+    with torch.no_grad():
+        cat, dog = (model.predict(latents, model.encode_prompts([p]), t) for p in PROMPTS[:2])
+    assert not torch.allclose(cat, dog, atol=1e-6)
+
+
+def test_a_seed_gives_the_same_picture_in_any_batch(model: ModelHandle) -> None:
+    together = draw(model, PROMPTS, [3, 4, 5])
+    assert together.shape == (3, *model.latent_shape)
+    assert torch.isfinite(together).all()
+    assert torch.equal(together, draw(model, PROMPTS, [3, 4, 5]))
+    for i, prompt in enumerate(PROMPTS):
+        alone = draw(model, [prompt], [3 + i])
+        # Untrained weights draw large latents; the tolerance is that of a picture.
+        scale = together.std().item()
+        torch.testing.assert_close(alone / scale, together[i : i + 1] / scale, rtol=0, atol=1e-4)
+    assert not torch.allclose(draw(model, PROMPTS, [6, 7, 8]), together, atol=0.1)
+
+
+def test_sampling_leaves_the_global_generator_alone(model: ModelHandle) -> None:
+    before = torch.get_rng_state()
+    draw(model, PROMPTS[:1], [0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_cancelling_is_asked_for_after_every_step(model: ModelHandle) -> None:
+    class CancelledError(Exception):
+        pass
+
+    calls: list[None] = []
+
+    def on_step() -> None:
+        calls.append(None)
+        if len(calls) == 7:
+            raise CancelledError
+
+    def sample() -> Tensor:
+        return model.sample(PROMPTS[:1], [0], steps=5, guidance_scale=1.0, on_step=on_step)
+
+    sample()
+    assert len(calls) == 5
+    with pytest.raises(CancelledError):
+        sample()
+    assert len(calls) == 7
+
+
+def test_a_copy_owns_the_named_parameters_and_shares_the_rest(model: ModelHandle) -> None:
+    names = some_parameters(model)
+    copy = model.trainable_copy(names)
+    original = dict(model.named_parameters())
+    assert isinstance(copy, ModelHandle)
+    assert [name for name, _ in copy.named_parameters()] == list(original)
+    for name, parameter in copy.named_parameters():
+        own = name in names
+        assert (parameter.data_ptr() != original[name].data_ptr()) is own, name
+        assert parameter.requires_grad is own, name
+        assert torch.equal(parameter, original[name]), name
+    assert not any(p.requires_grad for p in original.values())
+
+
+def test_a_full_size_model_keeps_less_for_the_way_back_and_has_the_same_gradient(
+    model: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = some_parameters(model)
+    latents, noise, t = random_batch(model)
+    encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+
+    def gradient_and_kept() -> tuple[list[Tensor], int]:
+        copy = model.trainable_copy(names)
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = copy.denoise_error(latents, encoded, noise, t).mean()
+        trained = [p for name, p in copy.named_parameters() if name in names]
+        for tensor in model.named_parameters():
+            kept.pop(tensor[1].data_ptr(), None)
+        return list(torch.autograd.grad(loss, trained)), sum(kept.values())
+
+    gradient, kept = gradient_and_kept()
+    monkeypatch.setattr(denoiser, "FULL_SIZE", 1)
+    frugal, less = gradient_and_kept()
+    torch.testing.assert_close(frugal, gradient)
+    assert less < 0.8 * kept
+
+
+def test_training_a_copy_never_changes_the_original(model: ModelHandle) -> None:
+    before = snapshot(model)
+    names = some_parameters(model)
+    copy = model.trainable_copy(names)
+    assert copy.changed_tensors() == {}
+
+    latents, noise, t = random_batch(model)
+    encoded = copy.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+    trained = [p for name, p in copy.named_parameters() if name in names]
+    optimizer = torch.optim.Adam(trained, lr=1e-2)
+    picture = draw(model, PROMPTS, [1, 2, 3])
+    copy.denoise_error(latents, encoded, noise, t).mean().backward()
+    optimizer.step()
+
+    assert_unchanged(model, before)
+    assert torch.equal(draw(model, PROMPTS, [1, 2, 3]), picture)
+    assert not torch.allclose(draw(copy, PROMPTS, [1, 2, 3]), picture, atol=1e-3)
+    assert model.changed_tensors() == {}
+    changed = copy.changed_tensors()
+    # A bias in front of a normalisation may have no gradient, so Adam may leave a few alone.
+    assert set(changed) <= set(names)
+    assert len(changed) > 0.8 * len(names)
+    weights = dict(copy.named_parameters())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in changed.items())
+
+
+def test_a_copy_of_a_copy_is_compared_with_the_file(model: ModelHandle) -> None:
+    """Two concepts forgotten in turn: what is saved holds both."""
+    first, second, *_ = [name for name, _ in model.named_parameters()]
+    once = model.trainable_copy([first])
+    with torch.no_grad():
+        dict(once.named_parameters())[first].add_(1)
+    twice = once.trainable_copy([second])
+    with torch.no_grad():
+        dict(twice.named_parameters())[second].add_(1)
+    assert set(once.changed_tensors()) == {first}
+    assert set(twice.changed_tensors()) == {first, second}
+    assert model.changed_tensors() == {}
+
+
+def test_lora_layers_start_without_effect_and_share_every_weight(model: ModelHandle) -> None:
+    names = parameter_names(model, "lora")
+    copy = model.lora_copy(names, 2, 1.0, seed=3)
+    latents, _, t = random_batch(model)
+    encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+    with torch.no_grad():
+        assert torch.equal(copy.predict(latents, encoded, t), model.predict(latents, encoded, t))
+    assert copy.changed_tensors() == {}
+    original = {p.data_ptr() for _, p in model.named_parameters()}
+    added = [p for _, p in copy.named_parameters() if p.data_ptr() not in original]
+    assert {id(p) for p in added} == {id(p) for _, p in copy.named_parameters() if p.requires_grad}
+    assert {f"{name}.weight" for name in copy.lora_layers()} == set(names)
+    with pytest.raises(ValueError, match="has LoRA layers already"):
+        copy.lora_copy(names, 2, 1.0, seed=3)
+
+
+def networks_in(value: object) -> Iterator[nn.Module]:
+    """Every network that a handle holds, at any depth."""
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from networks_in(part)
+    elif is_dataclass(value):
+        yield from networks_in(tuple(vars(value).values()))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_moves_takes_those_along_that_share_it(model: ModelHandle, lora: bool) -> None:
+    model = load_model(model.info.source)  # the others' stays where it is
+    if lora:
+        copied = model.lora_copy(parameter_names(model, "lora"), rank=2, alpha=2.0, seed=0)
+    else:
+        copied = model.trainable_copy(some_parameters(model))
+    trained = {id(p) for _, p in copied.named_parameters() if p.requires_grad}
+    assert {id(tensor) for tensor in copied.own_tensors()} == trained
+
+    with torch.inference_mode():  # whose tensors could never be trained again
+        move(model.own_tensors(), torch.device("meta"))
+    for tensor in tensors_of(networks_in(copied)):
+        assert tensor.is_meta == (id(tensor) not in trained)
+        assert not tensor.is_inference()
+    assert all(tensor.is_meta for tensor in tensors_of(networks_in(model)))
+    assert model.device == copied.device == torch.device("meta")
+
+
+def test_a_handle_says_what_memory_it_holds(sd_model: Any) -> None:
+    held = tensors_of(networks_in(sd_model))
+    assert sd_model.get_ram_usage() == sum(t.numel() * t.element_size() for t in held)
+    name, parameter = next(iter(sd_model.named_parameters()))
+    assert sd_model.trainable_copy([name]).get_ram_usage() == 4 * parameter.numel()
+    assert sd_model.trainable_copy([]).get_ram_usage() == 0
+
+
+def test_a_seed_decides_how_lora_layers_start(sd_model: ModelHandle) -> None:
+    names = parameter_names(sd_model, "lora")[:2]
+    starts = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(len(starts))  # of which they must not know
+        layers = sd_model.lora_copy(names, 2, 2.0, seed).lora_layers()
+        starts.append(torch.cat([layer.down.flatten() for layer in layers.values()]))
+    assert torch.equal(starts[0], starts[2])
+    assert not torch.equal(starts[0], starts[1])
+
+
+def test_merged_lora_layers_predict_the_same(model: ModelHandle) -> None:
+    """What is saved as a whole model is the adapted one, and the factors are what peft uses."""
+    copy = model.lora_copy(parameter_names(model, "lora"), 2, 3.0, seed=3)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, parameter in copy.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    changed = copy.changed_tensors()
+    merged = model.trainable_copy(list(changed))
+    base = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in merged.named_parameters():
+            if name in changed:
+                parameter.copy_(changed[name])
+                layer = copy.lora_layers()[name.removesuffix(".weight")]
+                delta = 3.0 / 2 * layer.up.flatten(1) @ layer.down.flatten(1)
+                expected = base[name] + delta.reshape(base[name].shape)
+                torch.testing.assert_close(parameter, expected)
+        latents, _, t = random_batch(model)
+        encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+        adapted = copy.predict(latents, encoded, t)
+        torch.testing.assert_close(
+            merged.predict(latents, encoded, t), adapted, rtol=1e-3, atol=1e-4
+        )
+    assert not torch.allclose(adapted, model.predict(latents, encoded, t), atol=1e-3)
+
+
+def test_a_copy_of_an_unknown_parameter_is_refused(model: ModelHandle) -> None:
+    with pytest.raises(ValueError, match="no parameter is called 'text_model'"):
+        model.trainable_copy(["text_model"])
+
+
+@pytest.mark.parametrize("prompt", ["a bird", "", "a cat and a dog", "caterpillar"])
+def test_a_class_model_refuses_what_it_cannot_express(class_folder: Path, prompt: str) -> None:
+    with pytest.raises(ValueError, match="exactly one class of 'tiny-class'") as caught:
+        load_model(class_folder).encode_prompts([prompt])
+    assert repr(prompt) in str(caught.value)
+
+
+def test_a_class_name_is_found_in_any_case(class_folder: Path) -> None:
+    encoded = load_model(class_folder).encode_prompts(["A House!", "CAT", "hot dog"])
+    assert encoded.values.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_xl_draws_the_picture_of_diffusers_own_pipeline(sdxl_folder: Path, width: int) -> None:
+    """Both text encoders, the pooled text and the sizes."""
+    model = load_model(sdxl_folder)
+    channels, edge, _ = model.latent_shape
+    shape = (channels, edge, edge * width // 16)
+    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(sdxl_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    prompts, seeds, steps = ["a cat by the sea", "dog"], [11, 12], 4
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        algorithm_type="dpmsolver++",
+        final_sigmas_type="zero",
+        timestep_spacing="linspace",
+    )
+    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    expected = pipeline(
+        prompts, latents=torch.stack(noise), num_inference_steps=steps,
+        guidance_scale=4.0, output_type="np", height=16, width=width,
+    ).images  # fmt: skip
+    latents = model.sample(prompts, seeds, steps=steps, guidance_scale=4.0, latent_shape=shape)
+    found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [StableDiffusionPipeline, StableDiffusionXLPipeline])
+def test_mixed_precision_stays_close(
+    sd_folder: Path, sdxl_folder: Path, tmp_path: Path, kind: Any
+) -> None:
+    """A 16-bit model: bfloat16 arithmetic, frozen weights as in the file, trained ones in fp32."""
+    source = sdxl_folder if kind is StableDiffusionXLPipeline else sd_folder
+    kind.from_pretrained(source, safety_checker=None).to(torch.float16).save_pretrained(
+        tmp_path / "half"
+    )
+    exact = load_model(tmp_path / "half")
+    mixed = load_model(tmp_path / "half", options=LoadOptions(precision="mixed"))
+    assert {p.dtype for _, p in mixed.named_parameters() if p.ndim > 1} == {torch.float16}
+    assert mixed.trainable_copy(some_parameters(mixed)).changed_tensors() == {}
+    torch.testing.assert_close(
+        mixed.encode_prompts(PROMPTS).values, exact.encode_prompts(PROMPTS).values,
+        atol=0.05, rtol=0.05,
+    )  # fmt: skip
+    latents, noise, t = random_batch(exact)
+    encoded = exact.encode_prompts([PROMPTS[i % 3] for i in range(4)])
+    with torch.no_grad():
+        found, expected = (m.predict(latents, encoded, t) for m in (mixed, exact))
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+    assert (found - expected).norm() < 0.03 * expected.norm()
+    names = some_parameters(mixed)
+    copy = mixed.trainable_copy(names)
+    copy.denoise_error(latents, encoded, noise, t).mean().backward()
+    grads = [p.grad for name, p in copy.named_parameters() if name in names]
+    assert all(g is not None and g.dtype == torch.float32 for g in grads)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+@pytest.mark.parametrize("target", ["epsilon", "v_prediction", "sample"])
+def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
+    tmp_path: Path, target: str, guidance_scale: float
+) -> None:
+    """The folder opened by ``StableDiffusionPipeline``, given the same latents and solver."""
+    folder = write_stable_diffusion(tmp_path / "model", target)
+    model = load_model(folder)
+    assert model.info.prediction == target
+    prompts, seeds, steps = ["a cat by the sea", "dog"], [11, 12], 5
+    pipeline = own_pipeline(folder)
+    assert pipeline.scheduler.config["prediction_type"] == target
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        final_sigmas_type="zero",
+        timestep_spacing="linspace",
+    )
+    noise = [
+        torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds
+    ]
+    expected = pipeline(
+        prompts, latents=torch.stack(noise), num_inference_steps=steps,
+        guidance_scale=guidance_scale, output_type="np",
+    ).images  # fmt: skip
+    latents = model.sample(prompts, seeds, steps=steps, guidance_scale=guidance_scale)
+    found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1000, 5000])
+def test_more_steps_than_the_schedule_has_are_refused(sd_folder: Path, steps: int) -> None:
+    """Two equal timesteps divide by zero."""
+    model = load_model(sd_folder)
+    with pytest.raises(ValueError, match=f"generation: {steps} steps are more than"):
+        model.sample(["a cat"], [0], steps=steps, guidance_scale=1.0)
+
+
+@pytest.mark.parametrize(("edge", "count"), [(64, 8), (512, 2), (1024, 1), (2048, 1)])
+def test_large_pictures_are_decoded_one_by_one(edge: int, count: int) -> None:
+    assert autoencoder._at_once(edge * edge) == count
+
+
+def test_pictures_encode_as_diffusers_encodes_them(sd_folder: Path) -> None:
+    """The autoencoder's mean, times the factor that gives latents unit variance."""
+    pipeline = own_pipeline(sd_folder)
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    prepared = pipeline.image_processor.preprocess(images)
+    with torch.no_grad():
+        mean = pipeline.vae.encode(prepared).latent_dist.mode()
+    found = load_model(sd_folder).encode_images(images)
+    torch.testing.assert_close(found, mean * 0.18215, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_weights_share_a_fingerprint(sd_folder: Path, class_folder: Path) -> None:
+    assert load_model(sd_folder).info.fingerprint == load_model(sd_folder).info.fingerprint
+    assert load_model(sd_folder).info.fingerprint != load_model(class_folder).info.fingerprint

@@ -1,0 +1,184 @@
+"""What counts as a mention of the concept."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn_core.prompts.concept import KINDS, ForgetConcept
+
+# What people type: words of letters, digits and marks, several of them for a person or an artist.
+words = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=8)
+names = st.lists(words, min_size=1, max_size=3).map(" ".join)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "mentioned"),
+    [
+        ("a cat in ink style", True),
+        ("INK drawing", True),
+        ("Ink", True),
+        ("a drawing, ink.", True),
+        ("ink-like strokes", True),
+        ("(ink)", True),
+        ("a pink cat", False),
+        ("inkwell", False),
+        ("ink2", False),
+        ("drinking_ink_", False),
+        ("", False),
+    ],
+)
+def test_a_mention_is_a_whole_word_in_any_case(prompt: str, mentioned: bool) -> None:
+    assert ForgetConcept("ink").is_mentioned_in(prompt) is mentioned
+
+
+def test_a_synonym_is_a_mention() -> None:
+    concept = ForgetConcept("nude", "nudity", synonyms=("naked", "without clothes"))
+    assert concept.is_mentioned_in("a Naked man")
+    assert concept.is_mentioned_in("a man WITHOUT CLOTHES on a beach")
+    assert not concept.is_mentioned_in("a man without a hat")
+
+
+@pytest.mark.parametrize("name", ["c++", "a.b", "(ink", "x|y", "[a-z]", "50%", "\\d", "^", "o*"])
+def test_marks_in_a_name_are_no_pattern(name: str) -> None:
+    concept = ForgetConcept(name)
+    assert concept.is_mentioned_in(f"art in {name} style")
+    assert not concept.is_mentioned_in("art in axb oo 5 y style")
+    assert concept.replaced_in(f"art in {name} style", r"\1 \g<0>") == r"art in \1 \g<0> style"
+
+
+def test_the_longest_word_is_replaced_first() -> None:
+    concept = ForgetConcept("gogh", synonyms=("van gogh", "vincent van gogh"))
+    assert concept.words == ("vincent van gogh", "van gogh", "gogh")
+    assert concept.replaced_in("by Vincent van Gogh and Gogh", "Bob") == "by Bob and Bob"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rest"),
+    [
+        ("a nude  man, nude", "a man"),
+        ("1girl, nude, beach", "1girl, beach"),
+        ("nude, 1girl", "1girl"),
+        ("a harbour at the sea in the style of NUDE", "a harbour at the sea"),
+        ("a harbour, at dawn, by nude", "a harbour, at dawn"),
+        ("a harbour at dawn, nude style", "a harbour at dawn"),
+        ("a cat in nude style", "a cat"),
+        ("a nude style cat", "a cat"),
+        ("a cat in nude on a table", "a cat on a table"),
+        ("a drawing of a nude in the mountains", "a drawing in the mountains"),
+        ("a nude on a hill, at noon", "on a hill, at noon"),
+        ("a comic panel of nude standing, soft light", "a comic panel standing, soft light"),
+        ("a photo of a nude woman on a beach", "a photo of a woman on a beach"),
+        ("in the style of nude, a cat", "a cat"),
+        ("a cottage in nude's style", "a cottage"),
+        ("a cottage in Nude’s style, at dawn", "a cottage, at dawn"),
+        ("nude's sunflowers", "sunflowers"),
+        ("a nude's orange", "an orange"),
+        ("a nude style orange", "an orange"),
+        ("sunflowers (nude)", "sunflowers"),
+        ("sunflowers (nude:1.3), by day", "sunflowers, by day"),
+        ("sunflowers [in nude style]", "sunflowers"),
+        ("(a nude cat:1.2)", "(a cat:1.2)"),
+        ("a nude-like boat", "a boat"),
+        ("a nude-inspired boat", "a boat"),
+        ("(nude) a cat", "a cat"),
+        ("a cat, (nude:1.2), oil on canvas", "a cat, oil on canvas"),
+        ("a cat; [nude]; oil", "a cat; oil"),
+        ("((nude)), a cat", "a cat"),
+        ("(((nude))) a cat", "a cat"),
+        ("a cat in the style of (nude:1.2)", "a cat"),
+        ("painting by (nude: 1.2), starry night", "painting, starry night"),
+        ("a photo of a (nude), sitting", "a photo, sitting"),
+        ("a (nude:1.3) on a chair", "on a chair"),
+        ("[a cat by nude]", "[a cat]"),
+        ("(nude style cat:1.2)", "(cat:1.2)"),
+        ("(nude, a cat)", "(a cat)"),
+        ("nude: a cat", "a cat"),
+        ("a cat by monet and nude", "a cat by monet"),
+        ("a nude and a dog", "a dog"),
+        ("a photo of a nude and a dog", "a photo of a dog"),
+        ("a photo of a nude and old man", "a photo of an old man"),
+        ("a cat by nude and alphonse mucha, oil", "a cat by alphonse mucha, oil"),
+        ("a cat by greg rutkowski and nude and mucha", "a cat by greg rutkowski and mucha"),
+        ("in nude's and monet's style, a cat", "in monet's style, a cat"),
+        ("a photo of a nude (nude:1.2)", "a photo"),
+        ("a cake drawn in nude style, blue background", "a cake, blue background"),
+        ("a cat painted by nude", "a cat"),
+        ("a nude drawn in ink style, blue background", "drawn in ink style, blue background"),
+        ("a portrait of nude like a knight", "a portrait like a knight"),
+        ("a nude inspired by Picasso", "inspired by Picasso"),
+        ("a nude like an angel", "like an angel"),
+        ("a nude-esque cat", "a cat"),
+        ("nude-wash painting", "painting"),
+    ],
+)
+def test_dropping_leaves_no_loose_end(prompt: str, rest: str) -> None:
+    """As an adjective it goes alone; as a noun, with what stands there for its sake."""
+    assert ForgetConcept("nude").replaced_in(prompt, "") == rest
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "rest"),
+    [
+        ("Degas", "Degas' dancers", "dancers"),
+        ("Degas", "a dancer in Degas’ style", "a dancer"),
+        ("O'Keeffe", "a flower by O’Keeffe", "a flower"),
+        ("O’Keeffe", "O'Keeffe's flowers", "flowers"),
+        ("Van Gogh", "a cottage in Van Gogh's style", "a cottage"),
+    ],
+)
+def test_names_with_an_apostrophe(name: str, prompt: str, rest: str) -> None:
+    concept = ForgetConcept(name)
+    assert concept.is_mentioned_in(prompt)
+    assert concept.replaced_in(prompt, "") == rest
+
+
+@given(
+    names,
+    st.sampled_from(
+        [("{}", ""), ("a {}", ""), ("{} style", ""), ("a {}, by day", "by day"), ("({})", "")]
+    ),
+)
+def test_any_name_is_found_and_can_be_dropped(name: str, case: tuple[str, str]) -> None:
+    concept, (template, rest) = ForgetConcept(name), case
+    assert concept.is_mentioned_in(template.format(name))
+    assert not concept.is_mentioned_in(f"x{name}x") or not name[0].isalnum()
+    assert concept.replaced_in(template.format(name), "") == rest
+
+
+@pytest.mark.parametrize("spacing", ["van  gogh", " van gogh ", "van\ngogh", "van\tgogh"])
+def test_spacing_in_a_name_does_not_matter(spacing: str) -> None:
+    """Prompts hold single spaces, whatever was pasted into the name field."""
+    assert ForgetConcept(spacing).is_mentioned_in("by van gogh")
+    assert ForgetConcept("x", synonyms=(spacing,)).is_mentioned_in("by van gogh")
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t\n"])
+def test_an_empty_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="concept must name what to forget"):
+        ForgetConcept(name)
+
+
+def test_an_empty_word_is_refused() -> None:
+    with pytest.raises(ValueError, match="synonyms holds an empty word"):
+        ForgetConcept("ink", synonyms=("brush", " "))
+    with pytest.raises(ValueError, match="replacements holds an empty word"):
+        ForgetConcept("ink", replacements=("brush", ""))
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="kind must be one of style, .*got 'colour'"):
+        ForgetConcept("ink", "colour")
+    for kind in KINDS:
+        assert ForgetConcept("ink", kind).kind == kind
+
+
+@pytest.mark.parametrize("replacement", ["ink", "Indian INK", "brush", "a brush drawing"])
+def test_a_replacement_that_mentions_the_concept_is_refused(replacement: str) -> None:
+    with pytest.raises(ValueError, match=rf"replacements: '{replacement}' is or holds .*brush"):
+        ForgetConcept("ink", synonyms=("brush",), replacements=("oil", replacement))
+
+
+def test_a_replacement_may_hold_the_concept_inside_a_word() -> None:
+    assert ForgetConcept("ink", replacements=("pink",)).replacements == ("pink",)

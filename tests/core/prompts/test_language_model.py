@@ -1,0 +1,87 @@
+"""Proposed values, by a tiny language model that was taught a list by heart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearn_core.prompts.concept import ForgetConcept
+from unlearn_core.prompts.language_model import Proposer, extended, usable
+
+from ..tiny_models import write_language_model
+
+CAT = ForgetConcept("cat", "object", ("kitten",))
+FRUITS = ("apple", "pear", "plum", "fig", "kiwi", "lemon", "cat")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whatever comes before, it goes on listing fruits, and a cat."""
+    text = "".join(f"- {fruit}\n" for fruit in FRUITS) * 9
+    return write_language_model(tmp_path_factory.mktemp("llm") / "lists", text)
+
+
+def test_it_goes_on_with_the_list(folder: Path) -> None:
+    proposer = Proposer(folder)
+    found = proposer.propose("fruit", ("apple", "pear"), 3, CAT)
+    assert len(set(found)) == len(found) == 3
+    assert set(found) & {"plum", "fig", "kiwi", "lemon"}
+    assert not {"apple", "pear", "cat"} & set(found)
+    assert proposer.propose("fruit", ("apple", "pear"), 3, CAT) == found
+    seeds = range(4)
+    others = {proposer.propose("fruit", ("apple", "pear"), 3, CAT, seed=seed) for seed in seeds}
+    assert len(others) > 1
+    before = torch.random.get_rng_state()
+    proposer.propose("fruit", ("apple",), 1, CAT)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_value_that_was_cut_off_is_none(tmp_path: Path) -> None:
+    """A letter is a token here, and a word has more of them than there is room for."""
+    words = ("strawberry", "blackcurrant", "pomegranate", "elderberry")
+    folder = write_language_model(tmp_path / "long", "".join(f"- {word}\n" for word in words) * 9)
+    proposer = Proposer(folder)
+    for count in (1, 2, 3):
+        for value in proposer.propose("fruit", ("strawberry",), count, CAT):
+            assert not any(word.startswith(value) for word in words if word != value)
+
+
+def test_every_dimension_is_extended(folder: Path) -> None:
+    steps: list[int] = []
+    given = {"fruit": ("apple", "pear"), "other": ("plum", "fig")}
+    found = extended(Proposer(folder), given, 2, CAT, on_step=lambda: steps.append(1))
+    assert steps
+    for name, values in given.items():
+        assert found[name][:2] == values
+        assert 2 <= len(found[name]) <= 4
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("apple", True),
+        ("an old man with a hat", True),
+        ("", False),
+        ("a, b", False),
+        ("name: value", False),
+        ("{concept}", False),
+        ("a cat", False),
+        ("Kitten", False),
+        ("this is far too long to be a value", False),
+        ("bell\a", False),
+    ],
+)
+def test_what_can_be_a_value(value: str, expected: bool) -> None:
+    assert usable(value, CAT) is expected
+
+
+def test_what_is_no_language_model_is_refused(tmp_path: Path, sd_folder: Path) -> None:
+    with pytest.raises(ValueError, match="language_model: .* no config.json"):
+        Proposer(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="language_model: cannot open"):
+        Proposer(tmp_path)
+    with pytest.raises(ValueError, match="language_model: "):
+        Proposer(sd_folder / "unet")

@@ -1,0 +1,214 @@
+"""Saving: all or nothing, and nothing but what changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.foundation.atomic import appearing, refuse_existing
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.saving.diffusers_folder import save_diffusers_folder
+from unlearn_core.unlearning.loop import Unlearning
+from unlearn_core.unlearning.results import UnlearnedModel
+from unlearn_core.unlearning.settings import UnlearnSettings
+
+
+@pytest.fixture(scope="module")
+def unlearned(sd_model: ModelHandle, sets: TrainingSets) -> UnlearnedModel:
+    run = Unlearning(
+        sd_model, sets, UnlearnSettings(steps=2, batch_size=2, scope="xattn", learning_rate=0.01)
+    )
+    assert len(list(run)) == 2
+    return run.result()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_saved_model_loads_as_the_same_model(unlearned: UnlearnedModel, tmp_path: Path) -> None:
+    again = load_model(save_diffusers_folder(unlearned, tmp_path / "new"))
+    expected = dict(unlearned.model.named_parameters())
+    for name, parameter in again.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-3, atol=1e-3)
+
+
+def test_nobody_lists_a_model_that_is_still_being_written(tmp_path: Path) -> None:
+    with appearing(tmp_path / "new.safetensors") as part:
+        part.write_bytes(b"half of it")
+        assert list(tmp_path.rglob("*.safetensors")) == []
+    assert (tmp_path / "new.safetensors").read_bytes() == b"half of it"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_only_changed_tensors_change(
+    unlearned: UnlearnedModel, sd_folder: Path, tmp_path: Path
+) -> None:
+    saved = save_diffusers_folder(unlearned, tmp_path / "new")
+    file = "unet/diffusion_pytorch_model.safetensors"
+    before, after = load_file(sd_folder / file), load_file(saved / file)
+    differing = {name for name in before if not torch.equal(before[name], after[name])}
+    assert differing
+    assert all(".attn2." in name for name in differing)
+    own, kept = files(saved), files(sd_folder)
+    assert own.keys() - kept.keys() == {"unlearn_report.json"}
+    assert all(own[name] == kept[name] for name in kept if name != file)
+
+
+def test_existing_model_stays_unless_told(unlearned: UnlearnedModel, tmp_path: Path) -> None:
+    saved = save_diffusers_folder(unlearned, tmp_path / "new")
+    before = files(saved)
+    with pytest.raises(FileExistsError, match="choose another name or allow overwriting"):
+        save_diffusers_folder(unlearned, saved)
+    assert files(saved) == before
+    (saved / "mine.txt").write_text("old")
+    save_diffusers_folder(unlearned, saved, overwrite=True)
+    assert files(saved) == before
+
+
+def test_a_folder_that_is_no_model_is_never_overwritten(
+    unlearned: UnlearnedModel, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is no model"):
+        save_diffusers_folder(unlearned, tmp_path / "precious", overwrite=True)
+    assert files(tmp_path / "precious") == {"notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_full_disk_leaves_nothing_behind_and_keeps_the_old_model(
+    unlearned: UnlearnedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    destination = tmp_path / "new"
+    if overwrite:
+        save_diffusers_folder(unlearned, destination)
+    before = files(tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("unlearn_core.saving.diffusers_folder.copy_replacing", full)
+    with pytest.raises(OSError, match="'new' could not be saved .*No space left on device"):
+        save_diffusers_folder(unlearned, destination, overwrite=overwrite)
+    assert files(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == (["new"] if overwrite else [])
+
+
+def test_the_model_that_one_started_from_is_never_overwritten(tmp_path: Path) -> None:
+    source = tmp_path / "mine.safetensors"
+    source.write_bytes(b"days of work")
+    with pytest.raises(FileExistsError, match="is the model that you started from"):
+        refuse_existing(source, source, overwrite=True)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{}")
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    with pytest.raises(FileExistsError, match="is the model that you started from"):
+        refuse_existing(tmp_path / "link", folder, overwrite=True)
+
+
+def test_the_old_folder_stands_again_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "mine"
+    old.mkdir()
+    (old / "weights").write_bytes(b"old")
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(errno.EACCES, "no")
+        return replace(self, target)
+
+    def save() -> None:
+        with appearing(old) as part:
+            part.mkdir()
+            (part / "weights").write_bytes(b"new")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="'mine' could not be saved"):
+        save()
+    assert files(tmp_path) == {"mine/weights": b"old"}
+
+
+def test_the_only_copy_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither of the two can take the place any more."""
+    old = tmp_path / "mine"
+    old.mkdir()
+    (old / "weights").write_bytes(b"old")
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if target == old:
+            raise OSError(errno.EACCES, "no")
+        return replace(self, target)
+
+    def save() -> None:
+        with appearing(old) as part:
+            part.mkdir()
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="what was there lies in '.*old'"):
+        save()
+    (kept,) = tmp_path.glob(".mine-*/old/weights")
+    assert kept.read_bytes() == b"old"
+
+
+def test_an_interrupt_between_two_moves_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "mine"
+    old.mkdir()
+    (old / "weights").write_bytes(b"old")
+    replace, interrupted = Path.replace, []
+
+    def moves(self: Path, target: Path) -> Path:
+        moved = replace(self, target)
+        if not interrupted:
+            interrupted.append(moved)
+            raise KeyboardInterrupt
+        return moved
+
+    def save() -> None:
+        with appearing(old) as part:
+            part.mkdir()
+
+    monkeypatch.setattr(Path, "replace", moves)
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    assert interrupted
+    assert files(tmp_path) == {"mine/weights": b"old"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_others_on_a_shared_server_may_read_what_is_saved(
+    unlearned: UnlearnedModel, tmp_path: Path
+) -> None:
+    saved = save_diffusers_folder(unlearned, tmp_path / "new")
+    assert saved.stat().st_mode & 0o777 == 0o755
+    for path in saved.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
+def test_no_pickle_and_no_code_comes_along(
+    sets: TrainingSets, sd_folder: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(sd_folder, source)
+    for name in ("unet/diffusion_pytorch_model.bin", "unet/code.py", "whole.safetensors"):
+        (source / name).write_bytes(b"whatever")
+    model = load_model(source)
+    names = [name for name, _ in model.named_parameters()][:1]
+    same = UnlearnedModel(model.trainable_copy(names), model, sets.pairs, UnlearnSettings(), ())
+    saved = save_diffusers_folder(same, tmp_path / "new")
+    own = files(saved).keys()
+    assert own - {"unlearn_report.json"} == files(sd_folder).keys()

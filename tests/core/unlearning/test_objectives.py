@@ -1,0 +1,255 @@
+"""The losses against their formulas, on a real tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.unlearning.objectives import (
+    OBJECTIVES,
+    ForgetBatch,
+    ForgetObjective,
+    Strengths,
+    ascent,
+    ascent_stop_above,
+    denoise,
+    distill,
+    erase,
+    npo,
+    random_label,
+    redirect,
+    relabel,
+)
+
+SIZE = 4
+
+
+@pytest.fixture
+def batch(sd_model: ModelHandle) -> ForgetBatch:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(3, SIZE, *sd_model.latent_shape, generator=generator)
+    return ForgetBatch(
+        latents=draws[0],
+        conditioning=sd_model.encode_prompts(["a cat", "a cat indoors"] * 2),
+        parallel_latents=draws[1],
+        parallel_conditioning=sd_model.encode_prompts(["a dog", "a dog indoors"] * 2),
+        noise=draws[2],
+        t=torch.tensor([0, 300, 600, 999]),
+        from_concept=torch.tensor([True, False, False, True]),
+        alone=sd_model.encode_prompts(["cat"] * SIZE),
+        nothing=sd_model.encode_prompts([""]),
+    )
+
+
+@pytest.fixture
+def changed(sd_model: ModelHandle) -> ModelHandle:
+    """A trainable copy a little away from the frozen model."""
+    copy = sd_model.trainable_copy([name for name, _ in sd_model.named_parameters()])
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for _, parameter in copy.named_parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return copy
+
+
+def squared_error(model: ModelHandle, batch: ForgetBatch) -> Tensor:
+    return model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
+
+
+def forget_loss(
+    objective: ForgetObjective,
+    model: ModelHandle,
+    frozen: ModelHandle,
+    batch: ForgetBatch,
+    truncation: float = 1.0,
+    negative_guidance: float = 0.5,
+    npo_beta: float = 0.1,
+) -> Tensor:
+    return objective(model, frozen, batch, Strengths(truncation, negative_guidance, npo_beta))
+
+
+def test_distill_is_the_distance_to_the_frozen_prediction(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    given = (batch.latents, batch.conditioning, batch.noise, batch.t)
+    assert distill(sd_model, sd_model, *given).max() == 0
+    x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
+    moved = changed.predict(x_t, batch.conditioning, batch.t)
+    expected = (moved - sd_model.predict(x_t, batch.conditioning, batch.t)).square()
+    torch.testing.assert_close(distill(changed, sd_model, *given), expected.mean((1, 2, 3)))
+
+
+def test_denoise_is_the_training_loss_of_each_picture(
+    sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    found = denoise(sd_model, sd_model, batch.latents, batch.conditioning, batch.noise, batch.t)
+    assert found.shape == (SIZE,)
+    torch.testing.assert_close(found, squared_error(sd_model, batch).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("truncation", [0.05, 1.0, 1e9])
+def test_ascent_is_the_negative_truncated_error(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, truncation: float
+) -> None:
+    error = squared_error(changed, batch)
+    expected = -torch.minimum(error, torch.tensor(truncation)).mean((1, 2, 3))
+    torch.testing.assert_close(forget_loss(ascent, changed, sd_model, batch, truncation), expected)
+
+
+def test_what_is_wrong_enough_has_no_gradient(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    parameters = [p for _, p in changed.named_parameters()]
+    below = squared_error(changed, batch).min().item() / 2
+
+    def gradient_norm(truncation: float) -> float:
+        loss = forget_loss(ascent, changed, sd_model, batch, truncation).mean()
+        gradients = torch.autograd.grad(loss, parameters)
+        return sum(g.square().sum().item() for g in gradients)
+
+    assert gradient_norm(below) == 0
+    assert gradient_norm(1e9) > 0
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 2.0])
+def test_redirect_is_the_distance_to_the_frozen_prediction_of_the_parallel(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, eta: float
+) -> None:
+    """Row by row, each from the picture that it is to start from."""
+    found = forget_loss(redirect, changed, sd_model, batch, negative_guidance=eta)
+    assert found.shape == (SIZE,)
+    for row in range(SIZE):
+        latents = batch.latents if batch.from_concept[row] else batch.parallel_latents
+        one = slice(row, row + 1)
+        x_t = sd_model.add_noise(latents[one], batch.noise[one], batch.t[one])
+        parallel = sd_model.predict(x_t, batch.parallel_conditioning[one], batch.t[one])
+        concept = sd_model.predict(x_t, batch.conditioning[one], batch.t[one])
+        wanted = (1 + eta) * parallel - eta * concept
+        given = changed.predict(x_t, batch.conditioning[one], batch.t[one])
+        torch.testing.assert_close(found[row], (given - wanted).square().mean())
+
+
+def test_redirect_has_nothing_to_do_for_equal_prompts_and_models(
+    sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    same = replace(batch, parallel_conditioning=batch.conditioning)
+    assert forget_loss(redirect, sd_model, sd_model, same, 1.0).max() < 1e-10
+    assert forget_loss(redirect, sd_model, sd_model, batch, 1.0).min() > 0
+
+
+def test_redirect_trains_the_model_and_not_the_frozen_one(
+    sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    names = [name for name, _ in sd_model.named_parameters()]
+    trained, frozen = sd_model.trainable_copy(names), sd_model.trainable_copy(names)
+    loss = forget_loss(redirect, trained, frozen, batch, 1.0).sum()
+    ours, theirs = ([p for _, p in m.named_parameters()] for m in (trained, frozen))
+    gradients = torch.autograd.grad(loss, ours + theirs, allow_unused=True)
+    assert all(g is None for g in gradients[len(ours) :])
+    assert sum(g.square().sum().item() for g in gradients if g is not None) > 0
+
+
+@pytest.mark.parametrize("truncation", [0.1, 1e9])
+def test_stop_above_is_ascent_or_nothing(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, truncation: float
+) -> None:
+    error = squared_error(changed, batch).mean((1, 2, 3))
+    found = forget_loss(ascent_stop_above, changed, sd_model, batch, truncation)
+    torch.testing.assert_close(found, -error)
+    parameters = [p for _, p in changed.named_parameters()]
+    gradients = torch.autograd.grad(found.mean(), parameters)
+    moved = sum(g.square().sum().item() for g in gradients) > 0
+    assert moved is (error.mean().item() <= truncation)
+
+
+@pytest.mark.parametrize("beta", [1e-4, 0.1, 10.0])
+def test_npo_is_its_formula_and_between_ascent_and_zero(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, beta: float
+) -> None:
+    size = batch.latents[0].numel()
+    after, before = (
+        squared_error(m, batch).flatten(1).double().sum(1) for m in (changed, sd_model)
+    )
+    # The published form, with the likelihood ratio of Gaussians whose errors these are.
+    ratio = torch.exp(-(after - before))
+    expected = 2 / beta * torch.log1p(ratio**beta) / size
+    found = forget_loss(npo, changed, sd_model, batch, npo_beta=beta)
+    finite = expected.isfinite()
+    torch.testing.assert_close(found[finite].double(), expected[finite], rtol=1e-3, atol=1e-6)
+    assert found.min() >= 0
+
+
+def test_npo_of_a_small_beta_has_the_gradient_of_ascent(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    parameters = [p for _, p in changed.named_parameters()]
+
+    def gradient(loss: Tensor) -> Tensor:
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+
+    small = gradient(forget_loss(npo, changed, sd_model, batch, npo_beta=1e-7).mean())
+    plain = gradient(-squared_error(changed, batch).mean())
+    torch.testing.assert_close(small, plain, rtol=1e-3, atol=1e-6)
+
+
+def test_relabel_is_the_training_loss_of_the_parallels_picture(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    given = (batch.parallel_latents, batch.conditioning, batch.noise, batch.t)
+    expected = changed.denoise_error(*given).mean((1, 2, 3))
+    torch.testing.assert_close(forget_loss(relabel, changed, sd_model, batch), expected)
+
+
+def test_a_random_label_is_followed_on_the_concepts_picture(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
+    given = changed.predict(x_t, batch.conditioning, batch.t)
+    label = changed.predict(x_t, batch.parallel_conditioning, batch.t)
+    found = forget_loss(random_label, changed, sd_model, batch)
+    torch.testing.assert_close(found, (given - label).square().mean((1, 2, 3)))
+    # The label is what the model says now, and no gradient flows into it.
+    weights = [p for _, p in changed.named_parameters()]
+    for w in weights:
+        w.requires_grad_(True)
+    with torch.enable_grad():
+        loss = forget_loss(random_label, changed, sd_model, batch).sum()
+        found_gradient = torch.autograd.grad(loss, weights, materialize_grads=True)
+        fixed = changed.predict(x_t, batch.conditioning, batch.t) - label.detach()
+        expected = torch.autograd.grad(
+            fixed.square().mean((1, 2, 3)).sum(), weights, materialize_grads=True
+        )
+    for one, other in zip(found_gradient, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_erase_is_the_distance_to_guidance_away_from_the_concept(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, eta: float
+) -> None:
+    x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
+    free = sd_model.predict(x_t, sd_model.encode_prompts([""] * SIZE), batch.t)
+    alone = sd_model.encode_prompts(["cat"] * SIZE)
+    concept = sd_model.predict(x_t, alone, batch.t)
+    given = changed.predict(x_t, alone, batch.t)
+    expected = (given - free + eta * (concept - free)).square().mean((1, 2, 3))
+    found = forget_loss(erase, changed, sd_model, batch, negative_guidance=eta)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"ascent, stop above"}))
+def test_no_row_is_moved_by_another(
+    objective: str, changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    loss = OBJECTIVES[objective]
+    before = forget_loss(loss, changed, sd_model, batch)
+    latents = torch.cat([batch.latents[:2], batch.latents[2:] + 1])
+    parallels = torch.cat([batch.parallel_latents[:2], batch.parallel_latents[2:] + 1])
+    other = replace(batch, latents=latents, parallel_latents=parallels)
+    after = forget_loss(loss, changed, sd_model, other)
+    torch.testing.assert_close(after[:2], before[:2])
+    assert not torch.allclose(after[2], before[2])

@@ -1,0 +1,250 @@
+"""How the loop calms the retain gradient, restricts its step and masks weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.dataset.training_sets import make_training_sets
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.unlearning.batches import RetainBatch
+from unlearn_core.unlearning.loop import Unlearning
+from unlearn_core.unlearning.objectives import ERASE, ForgetBatch
+from unlearn_core.unlearning.optimizer import Change
+from unlearn_core.unlearning.scopes import parameter_names
+from unlearn_core.unlearning.settings import UnlearnSettings
+
+from ..tiny_models import CLASS_NAMES
+
+# From the first step on both losses have a gradient, and they conflict.
+SETTINGS = UnlearnSettings(
+    scope="xattn",
+    objective="ascent",
+    retain_objective="denoise",
+    steps=6,
+    batch_size=3,
+    learning_rate=1e-3,
+    warm_start=False,
+    retain_weight=2.0,
+    truncation=100.0,
+)
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten().double() for tensor in tensors])
+
+
+def retain_gradients(unlearning: Unlearning, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What the optimizer is given for the retain set, step by step."""
+    seen: list[Tensor] = []
+    step = unlearning.optimizer.step
+
+    def spy(*given: Any, restrict: bool) -> Change:
+        seen.append(flat(given[1]))
+        return step(*given, restrict=restrict)
+
+    monkeypatch.setattr(unlearning.optimizer, "step", spy)
+    return seen
+
+
+def test_the_whole_retain_set_at_every_step(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each picture once, and the gradient that one large batch has."""
+    settings = replace(SETTINGS, retain_batch_factor=0, steps=1)
+    unlearning = Unlearning(sd_model, sets, settings)
+    seen = retain_gradients(unlearning, monkeypatch)
+    drawn: list[RetainBatch] = []
+    draw = unlearning.batches.retain
+
+    def retain(batch: ForgetBatch) -> Iterator[RetainBatch]:
+        for part in draw(batch):
+            drawn.append(part)
+            yield part
+
+    monkeypatch.setattr(unlearning.batches, "retain", retain)
+    fresh = sd_model.trainable_copy([n for n, _ in sd_model.named_parameters() if ".attn2." in n])
+    list(unlearning)
+    latents = torch.cat([part[0] for part in drawn])
+    assert torch.equal(latents, sets.retain[0].latents)
+    parameters = [p for n, p in fresh.named_parameters() if ".attn2." in n]
+    loss = sum(fresh.denoise_error(*part).flatten(1).mean(1).sum() for part in drawn)
+    assert isinstance(loss, Tensor)
+    expected = flat(list(torch.autograd.grad(loss / len(latents), parameters)))
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-6 * expected.norm().item())
+
+
+@pytest.mark.parametrize("changed", [{"retain_batch_factor": 0}, {"saliency": 0.5}])
+def test_a_step_over_many_batches_can_be_broken_off(
+    sd_model: ModelHandle, sets: TrainingSets, changed: dict[str, Any]
+) -> None:
+    """With hundreds of pictures it takes minutes."""
+
+    def cancel() -> None:
+        raise InterruptedError
+
+    run = Unlearning(sd_model, sets, replace(SETTINGS, **changed), on_batch=cancel)
+    with pytest.raises(InterruptedError):
+        list(run)
+    assert run.result().reports == ()
+    assert not run.result().model.changed_tensors()
+
+
+def test_pairs_share_rows_noise_and_timesteps(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    settings = replace(SETTINGS, paired=True, retain_batch_factor=2)
+    batches = Unlearning(sd_model, sets, settings).batches
+    forget = batches.forget()
+    paired, free = batches.retain(forget)
+    assert torch.equal(paired[0], forget.parallel_latents)
+    assert torch.equal(paired[1].values, forget.parallel_conditioning.values)
+    assert torch.equal(paired[2], forget.noise)
+    assert torch.equal(paired[3], forget.t)
+    assert not torch.equal(free[2], forget.noise)
+
+
+def test_timesteps_fall_into_strata_of_the_schedule_or_anywhere(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    """With as many strata as rows each holds one; without, all orders of chance occur. Either way
+    every part of the schedule is as frequent."""
+    size, draws = 4, 400
+    for stratified in (True, False):
+        settings = replace(SETTINGS, batch_size=size, stratified_timesteps=stratified)
+        batches = Unlearning(sd_model, sets, settings).batches
+        times = torch.stack([batches.forget().t for _ in range(draws)])
+        strata = times * size // sd_model.timesteps  # [draws, size]
+        one_each = (strata.sort(1).values == torch.arange(size)).all(1).float().mean()
+        assert one_each == 1 if stratified else one_each < 0.25
+        shares = strata.flatten().bincount(minlength=size) / strata.numel()
+        torch.testing.assert_close(shares, torch.full((size,), 1 / size), atol=0.05, rtol=0)
+
+
+def test_the_moving_average_of_the_retain_gradient(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no step to speak of, the gradients are those of a run without it, averaged."""
+    still = replace(SETTINGS, learning_rate=1e-12)
+    runs = []
+    for decay in (0.0, 0.6):
+        unlearning = Unlearning(sd_model, sets, replace(still, retain_ema=decay))
+        seen = retain_gradients(unlearning, monkeypatch)
+        list(unlearning)
+        runs.append(seen)
+    plain, smooth = runs
+    for step in range(SETTINGS.steps):
+        weights = torch.tensor([0.6 ** (step - i) for i in range(step + 1)], dtype=torch.double)
+        expected = (weights[:, None] * torch.stack(plain[: step + 1])).sum(0) / weights.sum()
+        torch.testing.assert_close(
+            smooth[step], expected, rtol=1e-3, atol=1e-5 * expected.norm().item()
+        )
+
+
+def test_a_restricted_step_raises_neither_loss(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    settings = replace(SETTINGS, steps=30)
+    free = list(Unlearning(sd_model, sets, replace(settings, restrict_step=False)))
+    kept = list(Unlearning(sd_model, sets, replace(settings, restrict_step=True)))
+    assert any(r.forget_change > 0 or r.retain_change > 0 for r in free)
+    assert not any(r.forget_change > 0 or r.retain_change > 0 for r in kept)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_mask_leaves_the_other_weights_alone(
+    sd_model: ModelHandle, sets: TrainingSets, share: float
+) -> None:
+    """And those that move are where the training loss on the concept is steepest."""
+    unlearning = Unlearning(sd_model, sets, replace(SETTINGS, saliency=share))
+    before = flat(list(unlearning.parameters))
+    list(unlearning)
+    moved = flat(list(unlearning.parameters)) != before
+    mask = flat(unlearning.mask).bool()
+    assert mask.double().mean().item() == pytest.approx(share, abs=0.01)
+    assert not moved[~mask].any()
+    assert moved[mask].double().mean() > 0.95
+
+
+def test_the_mask_is_of_the_steepest_weights(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    unlearning = Unlearning(sd_model, sets, replace(SETTINGS, saliency=0.3, steps=1))
+    generator = unlearning.batches.generator.get_state()
+    list(unlearning)
+    batches = Unlearning(sd_model, sets, SETTINGS).batches
+    batches.generator.set_state(generator)
+    names = [n for n, _ in sd_model.named_parameters() if ".attn2." in n]
+    fresh = sd_model.trainable_copy(names)
+    parameters = [p for n, p in fresh.named_parameters() if ".attn2." in n]
+    loss = torch.zeros(())
+    for batch in batches.every_forget_row():
+        error = fresh.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
+        loss = loss + error.flatten(1).mean(1).sum()
+    steepness = flat(list(torch.autograd.grad(loss, parameters))).abs()
+    mask = flat(unlearning.mask).bool()
+    assert steepness[mask].min() >= steepness[~mask].max() * 0.999
+
+
+def test_a_mask_leaves_out_what_the_concept_does_not_touch(
+    class_folder: Path, pairs: PromptPairs
+) -> None:
+    """The other classes' embeddings have no gradient, however large the share that may change."""
+    class_model = load_model(class_folder)
+    sets = make_training_sets(class_model, pairs, GenerationSettings(steps=2))
+    settings = replace(SETTINGS, scope="full", saliency=0.9999, steps=1)
+    unlearning = Unlearning(class_model, sets, settings)
+    list(unlearning)
+    trained = zip(parameter_names(class_model, "full"), unlearning.mask, strict=True)
+    (embedding,) = (mask for name, mask in trained if "class_embedding" in name)
+    chosen = embedding.bool().any(1)
+    assert chosen[CLASS_NAMES.index("cat")]
+    assert chosen.sum() == 1
+
+
+def test_erasing_needs_the_empty_prompt(class_folder: Path, pairs: PromptPairs) -> None:
+    class_model = load_model(class_folder)
+    sets = make_training_sets(class_model, pairs, GenerationSettings(steps=2))
+    for asked in ({"objective": ERASE}, {"empty_share": 0.1}):
+        with pytest.raises(
+            ValueError, match=r"'erase \(ESD\)' and an empty_share .* choose another"
+        ):
+            Unlearning(class_model, sets, replace(SETTINGS, scope="full", **asked))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_share_of_what_is_kept_is_looked_at_with_an_empty_prompt(
+    sd_model: ModelHandle, sets: TrainingSets, paired: bool
+) -> None:
+    settings = replace(SETTINGS, batch_size=5, paired=paired, empty_share=0.3)
+    batches = Unlearning(sd_model, sets, settings).batches
+    empty = sd_model.encode_prompts([""]).values[0]
+    emptied: list[bool] = []
+    for _ in range(60):
+        forget = batches.forget()
+        parallel = forget.parallel_conditioning.values.clone()
+        for _, conditioning, noise, _ in batches.retain(forget):
+            is_empty = [torch.equal(row, empty) for row in conditioning.values]
+            emptied += is_empty
+            if paired:
+                assert torch.equal(noise, forget.noise)
+                kept = torch.tensor(is_empty).logical_not()
+                assert torch.equal(conditioning.values[kept], parallel[kept])
+        assert torch.equal(forget.parallel_conditioning.values, parallel)
+    assert 0.2 < sum(emptied) / len(emptied) < 0.4
+
+
+def test_erasing_takes_the_label_of_no_class_for_the_empty_prompt(
+    dit_folder: Path, pairs: PromptPairs
+) -> None:
+    model = load_model(dit_folder)
+    assert model.encode_prompts(["", "cat"]).values.tolist() == [len(CLASS_NAMES), 0]
+    sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
+    run = Unlearning(model, sets, replace(SETTINGS, scope="full", steps=2, objective=ERASE))
+    assert [math.isfinite(report.forget_loss) for report in run] == [True, True]
+    assert run.result().model.changed_tensors()

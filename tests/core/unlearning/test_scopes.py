@@ -1,0 +1,57 @@
+"""Which parameters a scope trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.unlearning.scopes import SCOPES, parameter_names
+
+
+def test_full_is_everything_in_the_models_order(model: ModelHandle) -> None:
+    assert parameter_names(model, "full") == [name for name, _ in model.named_parameters()]
+
+
+def test_noxattn_is_what_esd_u_trains(sd_model: ModelHandle) -> None:
+    """Its code leaves out what LDM calls ``attn2``, ``time_embed`` and ``out``."""
+    every = {name for name, _ in sd_model.named_parameters()}
+    left_out = (
+        every - set(parameter_names(sd_model, "noxattn")) - set(parameter_names(sd_model, "xattn"))
+    )
+    assert {name.rsplit(".", 1)[0] for name in left_out} == {
+        "time_embedding.linear_1",
+        "time_embedding.linear_2",
+        "conv_norm_out",
+        "conv_out",
+    }
+
+
+def test_xattn_is_what_reads_the_prompt(sd_model: ModelHandle) -> None:
+    """In a Stable Diffusion U-Net exactly the cross-attention keys and values have the width of
+    the text embeddings; the scope is their layers, with queries and outputs."""
+    names = parameter_names(sd_model, "xattn")
+    readers = {
+        name.rsplit(".to_", 1)[0]
+        for name, _ in sd_model.named_parameters()
+        if name.endswith("attn2.to_k.weight")
+    }
+    assert readers
+    assert {name.rsplit(".to_", 1)[0] for name in names} == readers
+    for reader in readers:
+        assert {f"{reader}.to_{part}.weight" for part in "qkv"} <= set(names)
+    assert len(names) < len(parameter_names(sd_model, "full")) / 2
+
+
+def test_an_empty_scope_is_refused_with_a_way_out(class_folder: Path) -> None:
+    with pytest.raises(
+        ValueError, match="scope 'xattn' holds no parameter of 'tiny-class'.*'full'"
+    ):
+        parameter_names(load_model(class_folder), "xattn")
+
+
+def test_an_unknown_scope_is_answered_with_the_known_ones(sd_model: ModelHandle) -> None:
+    with pytest.raises(ValueError, match=f"scope must be one of {', '.join(SCOPES)}, got 'lora9'"):
+        parameter_names(sd_model, "lora9")

@@ -1,0 +1,175 @@
+"""UCE against its normal equations, on a real tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.dataset.training_sets import make_training_sets
+from unlearn_core.models.load import load_model
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.unlearning import uce as closed_form
+from unlearn_core.unlearning.loop import Unlearning
+from unlearn_core.unlearning.methods import begin
+from unlearn_core.unlearning.settings import UCE, UnlearnSettings
+from unlearn_core.unlearning.uce import RIDGE, ClosedForm, _before_shared_end, _last_token
+
+SETTINGS = UnlearnSettings(method=UCE, retain_weight=2.0)
+
+
+def outputs(model: ModelHandle, name: str, tokens: torch.Tensor) -> torch.Tensor:
+    return tokens @ dict(model.named_parameters())[name].T
+
+
+def test_it_changes_keys_and_values_alone(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    told: list[tuple[int, int]] = []
+    run = begin(sd_model, sets, SETTINGS, lambda *progress: told.append(progress))
+    assert told[-1] == (len(sets.pairs.train), len(sets.pairs.train))
+    assert isinstance(run, ClosedForm)
+    assert list(run) == []
+    result = run.result()
+    assert result.reports == ()
+    changed = set(result.model.changed_tensors())
+    assert changed
+    assert all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in changed)
+    assert sd_model.changed_tensors() == {}
+
+
+def test_no_small_change_of_the_weights_serves_the_sum_better(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    """The edit is the minimum of what the paper minimises, written out token by token."""
+    result = begin(sd_model, sets, SETTINGS).result()
+    name = next(iter(result.model.changed_tensors()))
+    before = dict(sd_model.named_parameters())[name].detach().double()
+    after = dict(result.model.named_parameters())[name].detach().double()
+    (part,) = sets.paired
+    forget = part.forget.conditioning.values.double()
+    retain = part.retain.conditioning.values.double()
+
+    def cost(weight: torch.Tensor) -> torch.Tensor:
+        total = RIDGE * (weight - before).square().sum()
+        for f, r in zip(forget, retain, strict=True):
+            differs = [bool((a - b).abs().max() > 1e-4) for a, b in zip(f, r, strict=True)]
+            first = differs.index(True)
+            total = total + (f[first:] @ weight.T - r[first:] @ before.T).square().sum()
+            total = total + 2.0 * (r @ weight.T - r @ before.T).square().sum()
+        return total
+
+    weight = after.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cost(weight), weight)
+    start = before.clone().requires_grad_()
+    (steep,) = torch.autograd.grad(cost(start), start)
+    assert gradient.norm() < 1e-3 * steep.norm()
+    assert cost(after) < cost(before)
+
+
+def test_the_concepts_prompts_come_to_act_like_their_parallels(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    result = begin(sd_model, sets, replace(SETTINGS, retain_weight=0.01)).result()
+    (part,) = sets.paired
+    forget, retain = part.forget.conditioning.values, part.retain.conditioning.values
+    for name in result.model.changed_tensors():
+        wanted = outputs(sd_model, name, retain)
+        was = (outputs(sd_model, name, forget) - wanted).norm()
+        assert (outputs(result.model, name, forget) - wanted).norm() < 0.5 * was
+
+
+def test_many_pairs_are_summed_up_part_by_part(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = closed_form.edits(sd_model, sets.pairs, 2.0)
+    monkeypatch.setattr(closed_form, "ENCODED_AT_ONCE", 2)
+    parts = closed_form.edits(sd_model, sets.pairs, 2.0)
+    heavier = closed_form.edits(sd_model, sets.pairs, 20.0)
+    for name, weight in whole.items():
+        torch.testing.assert_close(parts[name], weight, rtol=1e-5, atol=1e-7)
+        assert not torch.allclose(heavier[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_equal_prompts_need_no_edit(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    train = tuple(replace(pair, forget=pair.retain) for pair in sets.pairs.train)
+    same = replace(sets, pairs=replace(sets.pairs, train=train))
+    assert len(begin(sd_model, same, SETTINGS).result().model.changed_tensors()) == 0
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain"),
+    [
+        ("a cat indoors", "a catamaran of glass indoors"),
+        ("a catamaran of glass indoors", "a cat indoors"),
+        ("a house, catlike, at night", "a house, dog, at night"),
+        ("a cat", "a catamaran"),
+        ("cat house", "house"),
+    ],
+)
+def test_words_of_any_length_are_matched_at_their_last_token(
+    sd_model: ModelHandle, sd_folder: Path, forget: str, retain: str
+) -> None:
+    """What the tokenizer says of the two prompts, against what can be told from the embeddings."""
+    tokenizer = CLIPTokenizer.from_pretrained(sd_folder / "tokenizer")
+    left, right = (tokenizer(text)["input_ids"][1:-1] for text in (forget, retain))
+    shared = 0
+    while shared < min(len(left), len(right)) and left[-1 - shared] == right[-1 - shared]:
+        shared += 1
+    words = _before_shared_end(forget, retain)
+    found = _last_token(sd_model, words)
+    expected = [len(left) - shared, len(right) - shared]  # after the token that begins a prompt
+    if all(words):
+        assert found[0] - found[1] == expected[0] - expected[1]
+        assert len(tokenizer(words[0])["input_ids"]) - 2 == found[0]
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize(("scope", "weight"), [("full", 4.0), ("xattn", 4.0), ("xattn", 0.5)])
+def test_a_run_may_begin_from_the_edit(
+    sd_model: ModelHandle, sets: TrainingSets, scope: str, weight: float
+) -> None:
+    before = {name: p.detach().clone() for name, p in sd_model.named_parameters()}
+    settings = UnlearnSettings(scope=scope, warm_start_weight=weight)
+    warm = Unlearning(sd_model, sets, settings).result()
+    edited = begin(sd_model, sets, replace(SETTINGS, retain_weight=weight)).result()
+    found, expected = warm.model.changed_tensors(), edited.model.changed_tensors()
+    assert found.keys() == expected.keys() != set()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(torch.equal(p, before[name]) for name, p in sd_model.named_parameters())
+    cold = Unlearning(sd_model, sets, UnlearnSettings(scope=scope, warm_start=False)).result()
+    assert cold.model.changed_tensors() == {}
+
+
+@pytest.mark.parametrize("settings", [{"scope": "noxattn"}, {"scope": "lora"}, {"saliency": 0.5}])
+def test_what_may_not_change_is_no_part_of_the_start(
+    sd_model: ModelHandle, sets: TrainingSets, settings: dict[str, Any]
+) -> None:
+    run = Unlearning(sd_model, sets, UnlearnSettings(**settings))
+    before = dict(sd_model.named_parameters())
+    for name, parameter in run.result().model.named_parameters():
+        if name in before:
+            assert torch.equal(parameter, before[name])
+
+
+def test_a_model_without_cross_attention_begins_as_it_is(
+    class_folder: Path, pairs: PromptPairs
+) -> None:
+    model = load_model(class_folder)
+    sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
+    run = Unlearning(model, sets, UnlearnSettings(scope="full", batch_size=2, steps=1))
+    assert run.result().model.changed_tensors() == {}
+    assert len(list(run)) == 1
+
+
+def test_a_model_without_cross_attention_is_refused(class_folder: Path, pairs: PromptPairs) -> None:
+    model = load_model(class_folder)
+    sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
+    with pytest.raises(ValueError, match="method 'UCE .* none of: choose another"):
+        begin(model, sets, SETTINGS)

@@ -1,0 +1,370 @@
+"""A run as the page follows it: told, ended early, and given again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ..conftest import QUICK, FakeServer
+from ..pack import WORKFLOW, call, node_result, pack_module, run_node, shown_by
+
+UNLEARN = "UnlearnRestrictedGradient"
+SIX = {**QUICK, "steps": 6, "preview_every": 2}
+Interrupted = comfy.model_management.InterruptProcessingException
+
+
+def weights(unlearned: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in unlearned.model.named_parameters()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def after_step(page: FakeServer, monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
+    """Do something while the run goes on, once this step is told."""
+    send = page.send_sync
+
+    def watch(event: str, data: dict[str, Any], sid: str | None = None) -> None:
+        send(event, data, sid)
+        if event == "unlearn.step" and data["step"] == step:
+            act()
+
+    monkeypatch.setattr(page, "send_sync", watch)
+
+
+def live_runs(workflow: str = WORKFLOW, client: str = "page") -> list[dict[str, Any]]:
+    return call("GET", f"/unlearn/runs?workflow={workflow}&client={client}")[1]
+
+
+def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path) -> None:
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["node"], told["workflow"], told["state"]) == ("7", WORKFLOW, "finished")
+    assert [step[0] for step in told["steps"]] == [1, 2, 3, 4, 5, 6]
+    assert [preview["step"] for preview in told["previews"]] == [2, 4, 6]
+    assert told["kept"] == [2, 4, 6]
+    assert told["result"] == 6
+    for at in (told["before"], *(preview["picture"] for preview in told["previews"])):
+        with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
+            assert picture.width > picture.height, "the prompts' pictures stand in a row"
+    # A page that comes late is told the same as one that was there from the start.
+    told = json.loads(json.dumps(told, allow_nan=False))
+    assert live_runs() == [{**told, "followed": True}]
+    assert live_runs(client="another tab") == [{**told, "followed": False}]
+    assert live_runs("another graph") == []
+    # Another graph that the page shows meanwhile may have a node of the same id.
+    assert {(data["node"], data["workflow"]) for _, data in page.sent} == {("7", WORKFLOW)}
+    phases = [data["phase"] for event, data in page.sent if event == "unlearn.phase"]
+    assert list(dict.fromkeys(phases)) == [
+        "first look",
+        "making images",
+        "first edit",
+        "unlearning",
+    ]
+
+
+def test_the_page_sees_the_model_change_and_the_output_compares_it_with_the_given_one(
+    loaded: Any, pairs: Any, tmp_path: Path
+) -> None:
+    """A rate at which nothing is left of the model."""
+    ruined = {**SIX, "steps": 2, "learning_rate": 1.0, "warm_start": False}
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **ruined)
+    (told,) = shown_by(output)["unlearn_run"]
+    (preview,) = told["previews"]
+    assert preview["step"] == 2
+    shown = []
+    for at in (told["before"], preview["picture"]):
+        with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
+            shown.append(picture.convert("RGB").tobytes())
+    assert shown[0] != shown[1]
+    assert output.result is not None
+    unlearned, _, comparison = output.result
+    drawing = pack_module("unlearn_core.dataset.settings").GenerationSettings(2, batch_size=2)
+    previews = pack_module("unlearn_core.dataset.previews").PreviewPrompts.of(pairs, drawing)
+    before, after = (previews.draw(model) for model in (loaded, unlearned.model))
+    expected = pack_module("unlearn_core.reporting.grids").before_after(
+        previews.prompts, before, after
+    )
+    found = (comparison[0] * 255).round().to(torch.uint8).numpy()
+    assert (found == np.asarray(expected.convert("RGB"))).all()
+
+
+def test_other_pictures_of_ones_own_are_another_run(loaded: Any, pairs: Any) -> None:
+    kept = [
+        node_result("UnlearnOwnPictures", images=images, captions="a boat", alone=True)[0]
+        for images in (torch.zeros(1, 16, 16, 3), torch.ones(1, 16, 16, 3))
+    ]
+    one, other, again = (
+        weights(node_result(UNLEARN, model=loaded, prompts=pairs, retain_pictures=own, **SIX)[0])
+        for own in (kept[0], kept[1], kept[0])
+    )
+    assert not equal(one, other)
+    assert equal(one, again)
+
+
+def test_the_same_node_of_another_graph_has_a_run_of_its_own(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = iter(("first", "second"))
+    nodes = pack_module("nodes.restricted_gradient")
+    monkeypatch.setattr(nodes, "workflow_id", lambda _: next(graphs))
+    for _ in range(2):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert [live_runs(graph)[0]["workflow"] for graph in ("first", "second")] == ["first", "second"]
+
+
+def test_stop_and_keep_gives_the_model_as_it_is(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> None:
+        status, told = call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": None})
+        assert (status, told["state"]) == (200, "running")
+
+    after_step(page, monkeypatch, 3, stop)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["state"], told["result"], len(told["steps"])) == ("kept", 3, 3)
+    assert output.result is not None
+    stopped = output.result[0]
+
+    # The workflow then says `keep_step`, and comes to the same without the run and from the start.
+    for forget_first in (False, True):
+        if forget_first:
+            pack_module("nodes.page.runs").RUNS.clear()
+        again = node_result(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=3)[0]
+        assert equal(weights(again), weights(stopped))
+        assert len(again.reports) == 3
+
+
+def test_stop_and_keep_an_earlier_step(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go_back() -> None:
+        assert call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": 2})[0] == 200
+
+    after_step(page, monkeypatch, 5, go_back)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert shown_by(output)["unlearn_run"][0]["result"] == 2
+    assert output.result is not None
+    assert len(output.result[0].reports) == 2
+
+
+def test_after_a_run_an_earlier_step_is_given_without_another_run(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    made = len(page.steps)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=4)
+    assert len(page.steps) == made, "nothing was trained again"
+    assert shown_by(output)["unlearn_run"][0]["state"] == "kept"
+    run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": 1}, keep_step=4)
+    assert len(page.steps) == made + 4, "another seed is another run, which ends at that step"
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_all_steps_are_no_choice_of_a_step(
+    loaded: Any, pairs: Any, page: FakeServer, before: int
+) -> None:
+    """The page would note it as ``keep_step``, and fewer ``steps`` would then be refused."""
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    made = len(page.steps)
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=before)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["state"], told["result"], len(page.steps)) == ("finished", 6, made)
+
+
+@pytest.mark.parametrize("change", [{"image_size": 64}, {"vae": "of another file"}])
+def test_a_model_that_was_loaded_in_another_way_is_another_run(
+    loaded: Any, pairs: Any, page: FakeServer, change: dict[str, Any]
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    made = len(page.steps)
+    info = dataclasses.replace(loaded.info, **change)
+    other = dataclasses.replace(loaded, info=info)
+    run_node(UNLEARN, model=other, prompts=pairs, **SIX)
+    assert len(page.steps) == made + 6
+
+
+def test_cancel_loses_no_step(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancel = comfy.model_management.interrupt_current_processing
+    after_step(page, monkeypatch, 3, lambda: cancel(True))
+    with pytest.raises(Interrupted):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = live_runs()
+    assert (told["state"], told["kept"]) == ("cancelled", [2, 3])
+    made = len(page.steps)
+    unlearned = node_result(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=3)[0]
+    assert (len(page.steps), len(unlearned.reports)) == (made, 3)
+
+
+def test_cancel_does_not_wait_for_the_whole_retain_set(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step over thousands of pictures takes minutes."""
+
+    def cancelled() -> None:
+        if len(page.steps) == 1:  # in the midst of the second
+            raise Interrupted
+
+    monkeypatch.setattr(pack_module("nodes.page.followed_run"), "obey_cancel", cancelled)
+    whole = {**SIX, "preview_every": 0, "retain_batch_factor": 0}
+    with pytest.raises(Interrupted):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **whole)
+    assert [told["note"] for told in live_runs()] == ["Cancelled after step 1 of 6."]
+
+
+def test_a_step_that_was_not_kept_cannot_be_gone_back_to(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[tuple[int, Any]] = []
+
+    def go_back() -> None:
+        answers.append(call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": 3}))
+
+    after_step(page, monkeypatch, 5, go_back)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert answers == [(400, {"error": "step: the state of step 3 was not kept"})]
+    assert shown_by(output)["unlearn_run"][0]["result"] == 6
+
+
+def test_a_state_that_is_gone_is_made_again(
+    loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    made = len(page.steps)
+    for file in (tmp_path / "temp" / "unlearn").rglob("*.safetensors"):
+        file.unlink()
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=4)
+    assert len(page.steps) == made + 4
+
+
+def test_a_new_run_takes_the_place_of_the_last(loaded: Any, pairs: Any, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": seed})
+    folders = list((tmp_path / "temp" / "unlearn").iterdir())
+    assert [folder.name for folder in folders] == [run["key"] for run in live_runs()]
+
+
+def test_no_room_on_the_disk_keeps_no_state(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = type("Usage", (), {"free": 10})()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: full)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert shown_by(output)["unlearn_run"][0]["kept"] == []
+    assert output.result is not None, "the run itself needs none"
+
+
+def test_a_state_that_cannot_be_written_does_not_end_the_run(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("quota exceeded")
+
+    monkeypatch.setattr(pack_module("nodes.page.runs"), "write_unlearned", fail)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["state"], told["kept"]) == ("finished", [])
+
+
+def test_the_kept_state_of_a_lora_is_its_factors(loaded: Any, pairs: Any, tmp_path: Path) -> None:
+    """Added to the weights they would be as large as the model."""
+    given = {**SIX, "scope": "lora", "lora_rank": 2, "warm_start": False}
+    (whole, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **given)
+    (file,) = (tmp_path / "temp" / "unlearn").glob("*/step_000006.safetensors")
+    factors = sum(p.numel() for _, p in whole.model.named_parameters() if p.shape.count(2))
+    assert file.stat().st_size < 4 * factors + 200_000
+    (again, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **given)
+    assert again.model.lora_layers().keys() == whole.model.lora_layers().keys()
+    assert equal(weights(whole), weights(again))
+
+
+def test_a_failure_is_told(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("out of paint")
+
+    monkeypatch.setattr(pack_module("nodes.page.followed_run"), "begin", fail)
+    with pytest.raises(ValueError, match="out of paint"):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert [(run["state"], run["note"]) for run in live_runs()] == [("failed", "out of paint")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"key": "unknown", "step": None}, "nothing to stop"),
+        ({"key": "unknown", "step": "../../x"}, "step must be a whole number"),
+        ({"key": "unknown"}, "step"),
+        (["no object"], ""),
+    ],
+)
+def test_what_the_server_does_not_do(content: object, words: str) -> None:
+    status, told = call("POST", "/unlearn/end", content)
+    assert status == 400
+    assert words in told["error"]
+
+
+def test_a_finished_run_cannot_be_stopped(loaded: Any, pairs: Any) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    status, told = call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": None})
+    assert status == 400
+    assert "nothing to stop" in told["error"]
+
+
+def test_keep_step_beyond_the_steps_is_refused(loaded: Any, pairs: Any) -> None:
+    with pytest.raises(ValueError, match="keep_step must be 6, the steps, or less, got 9"):
+        run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=9)
+
+
+def test_the_closed_form_has_no_steps_but_shows_what_it_did(
+    loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
+) -> None:
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, method="UCE (closed form)")
+    (told,) = shown_by(output)["unlearn_run"]
+    assert (told["state"], told["total"], told["steps"]) == ("finished", 0, [])
+    assert told["kept"] == [], "there is no step to come back to"
+    (after,) = told["previews"]
+    assert after["step"] == 0
+    shown = []
+    for at in (told["before"], after["picture"]):
+        with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
+            shown.append(picture.convert("RGB").tobytes())
+    assert shown[0] != shown[1]
+    assert [event for event, _ in page.sent].count("unlearn.preview") == 1
+
+
+def test_events_go_to_the_tab_that_queued_the_run_and_to_no_other(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    page.client_id = "mine"
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert page.sent
+    assert set(page.receivers) == {"mine"}
+    page.client_id = None  # a script queued it; without a receiver ComfyUI sends to every tab
+    page.sent.clear()
+    run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": 1})
+    assert page.sent == []
+
+
+def test_the_step_that_is_told_is_never_behind_the_picture_of_it(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    done = 0
+    for event, data in page.sent:
+        if event == "unlearn.phase" and data["phase"] == "unlearning":
+            done = data["done"]
+        if event == "unlearn.preview":
+            assert data["step"] == done

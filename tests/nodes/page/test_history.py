@@ -1,0 +1,86 @@
+"""What the nodes of a graph showed in its last run, out of ComfyUI's own history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import execution
+import pytest
+
+from ..conftest import FakeServer
+from ..pack import call
+
+LOAD, FORGET, UNLEARN = "UnlearnLoadModel", "UnlearnForgetConcept", "UnlearnRestrictedGradient"
+
+
+def prompt(model: str = "demo", concept: str = "ink", **unlearn: object) -> dict[str, Any]:
+    return {
+        "1": {"class_type": LOAD, "inputs": {"model": model}},
+        "2": {"class_type": FORGET, "inputs": {"concept": concept}},
+        "4": {"class_type": UNLEARN, "inputs": {"model": ["1", 0], "of": ["2", 0], **unlearn}},
+        "9": {"class_type": "PreviewImage", "inputs": {"images": ["4", 1]}},
+    }
+
+
+class History:
+    """ComfyUI's own queue, to which finished runs are added."""
+
+    def __init__(self, page: FakeServer) -> None:
+        self.queue = execution.PromptQueue(page)
+        setattr(page, "prompt_queue", self.queue)  # noqa: B010
+
+    def add(self, workflow: str, graph: dict[str, Any], outputs: dict[str, Any]) -> None:
+        extra = {"extra_pnginfo": {"workflow": {"id": workflow}}}
+        number = len(self.queue.history)
+        self.queue.put((number, f"run {number}", graph, extra, ["4"]))
+        item = self.queue.get()
+        assert item is not None
+        result = {"outputs": {node: {"text": [text]} for node, text in outputs.items()}, "meta": {}}
+        self.queue.task_done(item[1], result, status=None)
+
+
+@pytest.fixture
+def history(page: FakeServer) -> History:
+    return History(page)
+
+
+def last(workflow: str) -> Any:
+    return call("GET", f"/unlearn/last_run?workflow={workflow}")[1]
+
+
+def texts(found: Any) -> dict[str, str]:
+    return {node: output["text"][0] for node, output in found["outputs"].items()}
+
+
+def test_the_newest_run_of_the_graph_counts(history: History) -> None:
+    assert last("mine") is None
+    history.add("mine", prompt(seed=1), {"1": "loaded", "4": "first", "9": "a picture"})
+    history.add("mine", prompt(seed=2), {"1": "loaded", "4": "second"})
+    history.add("another", prompt(seed=3), {"1": "loaded", "4": "third"})
+    found = last("mine")
+    assert texts(found) == {"1": "loaded", "4": "second"}, "and of our nodes alone"
+    assert found["prompt"]["4"]["inputs"]["seed"] == 2
+    assert set(found["prompt"]) == {"1", "2", "4"}
+
+
+def test_a_result_from_the_cache_is_what_was_shown_when_it_was_computed(history: History) -> None:
+    history.add("before", prompt(seed=1), {"1": "demo is loaded", "4": "first"})
+    history.add("mine", prompt(seed=2), {"4": "second"})
+    assert texts(last("mine")) == {"1": "demo is loaded", "4": "second"}
+
+
+def test_of_other_inputs_nothing_is_shown(history: History) -> None:
+    history.add("mine", prompt("demo"), {"1": "demo is loaded", "4": "of demo"})
+    history.add("mine", prompt("other"), {})
+    assert texts(last("mine")) == {}
+    history.add("mine", prompt("demo", "cat"), {})
+    assert texts(last("mine")) == {"1": "demo is loaded"}, "another concept is another result"
+
+
+def test_a_run_that_a_script_has_queued_has_no_graph(history: History) -> None:
+    item = (0, "run", prompt(), {}, ["4"])
+    history.queue.put(item)
+    taken = history.queue.get()
+    assert taken is not None
+    history.queue.task_done(taken[1], {"outputs": {}, "meta": {}}, status=None)
+    assert last("mine") is None

@@ -1,0 +1,148 @@
+"""The table of prompts: what it shows before a run, and what becomes of what was edited in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..pack import call, defaults, node_result, run_node, shown_by
+
+# isort: split
+import folder_paths
+
+NODE = "UnlearnDiversifyPrompts"
+CONCEPT = defaults("UnlearnForgetConcept")
+FEW = {"train_count": 3, "test_count": 2}
+
+
+def concept(**widgets: Any) -> Any:
+    return node_result("UnlearnForgetConcept", **widgets)[0]
+
+
+def table(**widgets: Any) -> tuple[int, Any]:
+    prompts = {**defaults(NODE), **FEW, **widgets}
+    return call("POST", "/unlearn/prompts", {"concept": CONCEPT, "prompts": prompts})
+
+
+def test_the_table_is_what_the_node_will_give() -> None:
+    status, shown = table()
+    assert status == 200
+    output = run_node(NODE, concept=concept(), **FEW)
+    assert shown_by(output)["unlearn_prompts"] == [shown]
+    assert output.result is not None
+    pairs = output.result[0]
+    assert [row["forget"] for row in shown["train"]] == [pair.forget for pair in pairs.train]
+    assert [row["retain"] for row in shown["test"]] == [pair.retain for pair in pairs.test]
+
+
+@pytest.mark.parametrize("widgets", [{"neighbours": 1}, {"language_model": "tiny"}])
+def test_what_only_a_run_can_find_is_not_left_out_in_silence(widgets: dict[str, Any]) -> None:
+    status, answer = table(**widgets)
+    assert status == 400
+    assert f"{next(iter(widgets))}: a run finds the words" in answer["error"]
+    assert table(edited_prompts=json.dumps(edited()), **widgets)[0] == 200
+
+
+def edited() -> dict[str, Any]:
+    _, content = table()
+    words = {"forget": "an ink whale", "retain": "a plain whale"}
+    content["train"][0] = {**words, "replacement": "", "values": {}}  # of which they hold none
+    del content["test"][1]
+    return content
+
+
+def test_what_was_edited_takes_the_place_of_the_words() -> None:
+    text = json.dumps(edited())
+    assert table(edited_prompts=text) == (200, edited())
+    pairs = node_result(NODE, concept=concept(), edited_prompts=text, templates="no")[0]
+    assert (pairs.train[0].forget, pairs.train[0].retain) == ("an ink whale", "a plain whale")
+    assert (len(pairs.train), len(pairs.test)) == (3, 1)
+
+
+def test_a_changed_concept_is_not_served_with_prompts_of_the_old_one() -> None:
+    text = json.dumps(edited())
+    with pytest.raises(ValueError, match="the edited table was made for another concept"):
+        run_node(NODE, concept=concept(concept="chalk"), edited_prompts=text)
+
+
+@pytest.mark.parametrize(
+    ("side", "prompt", "words"),
+    [
+        ("forget", "a whale", "does not mention 'ink'"),
+        ("retain", "an ink whale", "is to be kept but has 'ink'"),
+    ],
+)
+def test_an_edit_that_makes_no_sense_is_answered(side: str, prompt: str, words: str) -> None:
+    content = edited()
+    content["train"][0][side] = prompt
+    status, answer = table(edited_prompts=json.dumps(content))
+    assert status == 400
+    assert words in answer["error"]
+    with pytest.raises(ValueError, match=words):
+        run_node(NODE, concept=concept(), edited_prompts=json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        {"concept": {}, "prompts": {}},
+        {"concept": CONCEPT, "prompts": {**defaults(NODE), "train_count": "many"}},
+        {"concept": {**CONCEPT, "unknown": 1}, "prompts": defaults(NODE)},
+        {"concept": {**CONCEPT, "concept": None}, "prompts": defaults(NODE)},
+        {"concept": CONCEPT, "prompts": {**defaults(NODE), "preset": "planet"}},
+        {"concept": CONCEPT, "prompts": {**defaults(NODE), "edited_prompts": "no JSON"}},
+    ],
+)
+def test_nonsense_is_answered_and_not_obeyed(content: object) -> None:
+    status, answer = call("POST", "/unlearn/prompts", content)
+    assert status == 400
+    assert answer["error"]
+
+
+def test_a_file_of_prompts_is_what_the_table_shows(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    (tmp_path / "mine.json").write_text(json.dumps(edited()), encoding="utf-8")
+    assert table(prompts_file="mine.json") == (200, edited())
+    status, answer = table(prompts_file="../mine.json")
+    assert status == 400
+    assert "is not in ComfyUI's input folder" in answer["error"]
+
+
+def test_of_two_concepts_the_table_shows_its_own() -> None:
+    """The other's prompts are edited on the other's node."""
+    other = node_result(NODE, concept=concept(concept="chalk"), **FEW)[0]
+    output = run_node(NODE, concept=concept(), also=other, **FEW)
+    assert shown_by(output)["unlearn_prompts"] == [table()[1]]
+
+
+@pytest.mark.parametrize(
+    ("widgets", "words"),
+    [
+        (
+            {"dimensions": "\n".join(f"d{i}: {', '.join(map(str, range(50)))}" for i in range(6))},
+            "dimensions: 15625000000 combinations",
+        ),
+        (
+            {"templates": "{concept}" + "{word}" * 9000, "dimensions": f"word: {'x' * 9000}, y"},
+            "at most 10000 make a prompt",
+        ),
+        ({"edited_prompts": "x" * 20_000_001}, "more than any prompt set has"),
+    ],
+    ids=["combinations", "length", "table"],
+)
+def test_a_stranger_s_words_do_not_eat_the_memory(widgets: dict[str, str], words: str) -> None:
+    widgets = {"templates": "{concept}", **widgets}
+    with pytest.raises(ValueError, match=words):
+        run_node(NODE, concept=concept(), **widgets)
+
+
+def test_more_rows_than_anybody_reads_are_refused() -> None:
+    """A page must not have the server make prompts without end."""
+    status, answer = table(train_count=10**9)
+    assert status == 400
+    assert "train_count" in answer["error"]

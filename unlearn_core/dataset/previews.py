@@ -1,0 +1,45 @@
+"""The few fixed pictures by which a person follows a run."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..models.protocol import ModelHandle, OnPicture, OnStep
+from ..prompts.pairs import PromptPairs
+from .drawing import draw_latents
+from .settings import GenerationSettings
+
+FORGET_PROMPTS = 3  # or more, so that each concept has one
+
+
+@dataclass(frozen=True)
+class PreviewPrompts:
+    """Held-out prompts, forget first, drawn from the same seeds every time."""
+
+    prompts: tuple[str, ...]
+    forget_count: int
+    settings: GenerationSettings
+
+    @staticmethod
+    def of(pairs: PromptPairs, settings: GenerationSettings) -> PreviewPrompts:
+        """A few forget prompts, of each concept in turn, and as many retain prompts."""
+        tests = [part.test for part in pairs.each]
+        in_turn = (pair for row in itertools.zip_longest(*tests) for pair in row if pair)
+        chosen = list(itertools.islice(in_turn, max(FORGET_PROMPTS, len(tests))))
+        prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
+        return PreviewPrompts(tuple(prompts), len(chosen), settings)
+
+    def draw(
+        self,
+        model: ModelHandle,
+        on_step: OnStep | None = None,
+        on_picture: OnPicture | None = None,
+    ) -> Tensor:
+        """Pictures [N, 3, H, W] in 0..1, one a prompt."""
+        latents = draw_latents(
+            model, self.prompts, self.settings, on_step=on_step, on_picture=on_picture
+        )
+        return model.decode_latents(latents.to(model.device))

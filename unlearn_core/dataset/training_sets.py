@@ -1,0 +1,109 @@
+"""The forget and retain sets: pictures that the model itself draws, cached on disk by content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..models.protocol import ModelHandle, OnPicture, OnStep
+from ..prompts.pairs import PromptPairs
+from .drawing import LatentCache, draw_latents, encode_all
+from .own_pictures import OwnPictures, captioned, check_retained, encoded
+from .rows import PairedRows, Rows, TrainingSets
+from .settings import GenerationSettings
+
+
+def make_training_sets(
+    model: ModelHandle,
+    pairs: PromptPairs,
+    settings: GenerationSettings,
+    *,
+    forget_pictures: OwnPictures | None = None,
+    retain_pictures: OwnPictures | None = None,
+    cache: LatentCache | None = None,
+    on_picture: OnPicture | None = None,
+    on_step: OnStep | None = None,
+) -> TrainingSets:
+    """Draw the pictures of every train prompt of every concept; both halves of a pair start from
+    the same seed.
+
+    Args:
+        forget_pictures: a person's own pictures of the concept, which join the drawn ones or take
+            their place; their parallels are drawn, in the same sizes.
+        retain_pictures: pictures of what is to be kept, likewise.
+        on_picture: progress in pictures drawn or read.
+
+    Raises:
+        ValueError: a caption that does not go with its set.
+    """
+    own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
+    if retain_pictures:
+        check_retained(retain_pictures, pairs)
+    drawn = [(pair, k) for k, part in enumerate(pairs.each) for pair in part.train]
+    if forget_pictures and forget_pictures.alone:
+        drawn = []
+    owned = [own for own in (forget_pictures, retain_pictures) if own is not None]
+    total = 2 * len(drawn) + len(own_pairs) + sum(len(own.images) for own in owned)
+    maker = _RowMaker(model, settings, cache, on_picture or (lambda *_: None), on_step, total)
+
+    # Own ones first: what is wrong with them should be known before hundreds of others are drawn.
+    forget_own, retain_own = maker.own(forget_pictures), maker.own(retain_pictures)
+    paired = []
+    if drawn:
+        forget = maker.drawn([pair.forget for pair, _ in drawn], model.latent_shape)
+        retain = maker.drawn([pair.retain for pair, _ in drawn], model.latent_shape)
+        paired.append(PairedRows(forget, retain, torch.tensor([k for _, k in drawn])))
+    for own, chosen in forget_own:
+        shape = (own.latents.shape[1], own.latents.shape[2], own.latents.shape[3])
+        retain = maker.drawn([own_pairs[i][0].retain for i in chosen], shape)
+        concepts = torch.tensor([own_pairs[i][1] for i in chosen])
+        paired.append(PairedRows(own, retain, concepts))
+    kept = [own for own, _ in retain_own]
+    alone = retain_pictures is not None and retain_pictures.alone
+    if not alone:
+        kept = [*(part.retain for part in paired), *kept]
+    return TrainingSets(pairs, tuple(paired), tuple(kept), includes_parallels=not alone)
+
+
+@dataclass
+class _RowMaker:
+    """Makes the rows of a set, and tells how many of all pictures are there."""
+
+    model: ModelHandle
+    settings: GenerationSettings
+    cache: LatentCache | None
+    on_picture: OnPicture
+    on_step: OnStep | None
+    total: int
+    done: int = 0
+
+    def drawn(self, prompts: list[str], shape: tuple[int, int, int]) -> Rows:
+        before = self.done
+        latents = draw_latents(
+            self.model,
+            prompts,
+            self.settings,
+            latent_shape=shape,
+            cache=self.cache,
+            on_picture=lambda done, _: self.on_picture(before + done, self.total),
+            on_step=self.on_step,
+        )
+        self.done += len(prompts)
+        return Rows(latents, encode_all(self.model, prompts, self.on_step))
+
+    def own(self, pictures: OwnPictures | None) -> list[tuple[Rows, list[int]]]:
+        """A person's pictures, a part for each size, and which of them are in it."""
+        if pictures is None:
+            return []
+        found = []
+        for latents, chosen in encoded(self.model, pictures, self._read):
+            captions = [pictures.captions[i] for i in chosen]
+            found.append((Rows(latents, encode_all(self.model, captions, self.on_step)), chosen))
+        return found
+
+    def _read(self) -> None:
+        self.done += 1
+        self.on_picture(self.done, self.total)
+        if self.on_step is not None:
+            self.on_step()

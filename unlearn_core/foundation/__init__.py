@@ -1,0 +1,1 @@
+"""Reading, checking and writing anything: checks, files that appear whole, safetensors, pixels."""

@@ -1,0 +1,1 @@
+"""A whole job from one settings file, and the command line."""

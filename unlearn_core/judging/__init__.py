@@ -1,0 +1,1 @@
+"""What looks at pictures, and how the concept is asked for again."""

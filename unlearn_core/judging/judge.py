@@ -1,0 +1,120 @@
+"""Judges: what does a picture show? A model folder may carry a trained one; else CLIP does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .clip_scorer import ClipScorer
+
+JUDGE_FILE, JUDGE_WEIGHTS = "judge.json", "judge.safetensors"
+NOISE = "random noise"  # the paper's extra class for pictures that show nothing
+
+
+class Judge(Protocol):
+    """Reads one value a dimension off a picture, or None for "none of these".
+
+    Attributes:
+        dimensions: name -> the values that it knows.
+    """
+
+    dimensions: Mapping[str, Sequence[str]]
+
+    def classify(self, images: Tensor) -> dict[str, list[str | None]]:
+        """Images [N, 3, H, W] in 0..1 -> for each dimension, N values."""
+        ...
+
+
+class ConvJudge(nn.Module):
+    """A small convolutional classifier with one head a dimension.
+
+    The last class of every head stands for "none of these": noise, blur, broken pictures.
+    """
+
+    def __init__(self, dimensions: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        self.dimensions: Mapping[str, Sequence[str]] = {
+            name: tuple(values) for name, values in dimensions.items()
+        }
+        widths = (3, 24, 48, 96, 128)
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(widths):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [nn.Conv2d(outputs, outputs, 3, padding=1, stride=2)]
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+        self.features = nn.Sequential(*layers)
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(2 * widths[-1], len(v) + 1) for name, v in dimensions.items()}
+        )
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images [B, 3, H, W] in 0..1 -> logits [B, values + 1] of each dimension."""
+        pooled = self.pooled(images)
+        return {name: head(pooled) for name, head in self.heads.items()}
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """What the heads see of images [B, 3, H, W] in 0..1: [B, 256]."""
+        maps = self.features(images * 2 - 1)  # [B, 128, h, w]
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+
+    @torch.no_grad()
+    def classify(self, images: Tensor) -> dict[str, list[str | None]]:
+        self.eval()
+        found: dict[str, list[str | None]] = {name: [] for name in self.dimensions}
+        for chunk in images.split(64):
+            for name, logits in self(chunk).items():
+                choices = (*self.dimensions[name], None)
+                found[name] += [choices[i] for i in logits.argmax(1).tolist()]
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write ``judge.json`` and fp16 ``judge.safetensors``."""
+        settings = {"dimensions": self.dimensions}
+        (folder / JUDGE_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        save_file({k: v.half() for k, v in self.state_dict().items()}, folder / JUDGE_WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path) -> ConvJudge:
+        settings = json.loads((folder / JUDGE_FILE).read_text(encoding="utf-8"))
+        judge = cls(settings["dimensions"])
+        state = load_file(folder / JUDGE_WEIGHTS)
+        own = judge.state_dict()
+        judge.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+        return judge.eval()
+
+
+class ZeroShotJudge:
+    """CLIP's nearest caption among a dimension's values, with "random noise" as the extra class."""
+
+    def __init__(self, scorer: ClipScorer, dimensions: Mapping[str, Sequence[str]]) -> None:
+        self.scorer = scorer
+        self.dimensions: Mapping[str, Sequence[str]] = {
+            name: tuple(values) for name, values in dimensions.items()
+        }
+        self.captions = {
+            name: scorer.embed_texts([*(_caption(name, value) for value in values), NOISE])
+            for name, values in self.dimensions.items()
+        }  # [values + 1, D] each
+
+    def classify(self, images: Tensor) -> dict[str, list[str | None]]:
+        return self.read(self.scorer.embed_images(images))
+
+    def read(self, embeddings: Tensor) -> dict[str, list[str | None]]:
+        """The same of pictures that the scorer has embedded already, [N, D]."""
+        found: dict[str, list[str | None]] = {}
+        for name, values in self.dimensions.items():
+            nearest = (embeddings @ self.captions[name].T).argmax(1)
+            choices = (*values, None)
+            found[name] = [choices[i] for i in nearest.tolist()]
+        return found
+
+
+def _caption(dimension: str, value: str) -> str:
+    return f"a picture in {value} style" if dimension == "style" else f"a picture of {value}"

@@ -1,0 +1,120 @@
+"""Probes that train: how soon a few pictures, or one new word, bring the concept back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..models.protocol import ModelHandle, OnStep
+from ..models.tensors import with_tensors
+from ..unlearning.results import UnlearnedModel
+from ..unlearning.scopes import LORA, parameter_names
+
+RANK = 4
+BATCH = 8  # pictures of a step
+PLACEHOLDER = "sks"  # a token that means nothing much, the field's habit since DreamBooth
+LORA_RATE, WORD_RATE = 1e-3, 5e-3
+
+
+def relearn(
+    unlearned: UnlearnedModel,
+    latents: Tensor,
+    prompts: Sequence[str],
+    *,
+    steps: int,
+    seed: int,
+    at_once: int = BATCH,
+    on_step: OnStep | None = None,
+) -> ModelHandle:
+    """The model after a small LoRA was trained on pictures of the concept.
+
+    Args:
+        latents: of the pictures, [N, C, h, w].
+        prompts: N captions that name the concept.
+        at_once: pictures whose gradient is worked out together; fewer need less memory.
+
+    Raises:
+        ValueError: a model without the layers that LoRA adapts.
+    """
+    names = parameter_names(unlearned.base, LORA)
+    # What unlearning trained is merged into plain weights, for LoRA layers cannot be stacked.
+    model = with_tensors(unlearned.base, unlearned.model.changed_tensors())
+    taught = model.lora_copy(names, RANK, float(RANK), seed)
+    parameters = [p for _, p in taught.named_parameters() if p.requires_grad]
+    conditioning = taught.encode_prompts(prompts)
+
+    def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        part = latents[rows].to(model.device)
+        return taught.denoise_error(part, conditioning[rows], noise, t).mean()
+
+    _train(model, loss, parameters, len(latents), LORA_RATE, steps, seed, at_once, on_step)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    return taught
+
+
+def invert(
+    model: ModelHandle,
+    latents: Tensor,
+    prompts: Sequence[str],
+    start: str,
+    *,
+    steps: int,
+    seed: int,
+    at_once: int = BATCH,
+    on_step: OnStep | None = None,
+) -> ModelHandle:
+    """Textual inversion (Gal et al. 2023): a model for which ``PLACEHOLDER`` means whatever draws
+    the pictures best.
+
+    Args:
+        latents: of pictures of the concept, [N, C, h, w].
+        prompts: N captions with the placeholder where the concept was named.
+        start: the word whose embedding it starts from.
+        at_once: as above.
+
+    Raises:
+        ValueError: a model that reads no words.
+    """
+    embedding = model.word_embedding(start).clone().requires_grad_()
+    model = model.trainable_copy(())  # which needs less memory on the way back
+
+    def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        learner = model.with_word(PLACEHOLDER, embedding)
+        conditioning = learner.encode_prompts([prompts[int(i)] for i in rows])
+        part = latents[rows].to(model.device)
+        return learner.denoise_error(part, conditioning, noise, t).mean()
+
+    _train(model, loss, [embedding], len(latents), WORD_RATE, steps, seed, at_once, on_step)
+    return model.with_word(PLACEHOLDER, embedding.detach())
+
+
+def _train(
+    model: ModelHandle,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    parameters: Sequence[Tensor],
+    total: int,
+    learning_rate: float,
+    steps: int,
+    seed: int,
+    at_once: int,
+    on_step: OnStep | None,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(parameters, learning_rate)
+    batch = min(BATCH, total)
+    for _ in range(steps):
+        rows = torch.randperm(total, generator=generator)[:batch]
+        noise = torch.randn(batch, *model.latent_shape, generator=generator)
+        t = torch.randint(model.timesteps, (batch,), generator=generator)
+        for part in torch.arange(batch).split(at_once):
+            chosen = noise[part].to(model.device), t[part].to(model.device)
+            with torch.enable_grad():
+                found = loss(rows[part], *chosen) * (len(part) / batch)
+                torch.autograd.backward(found, inputs=list(parameters))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if on_step is not None:
+            on_step()

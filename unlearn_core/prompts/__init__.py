@@ -1,0 +1,1 @@
+"""What is asked for, with and without the concept."""

@@ -1,0 +1,73 @@
+"""Drawings of the HTML report, as SVG that takes its colours from the style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from ..unlearning.results import StepReport
+from .figures import Figure
+from .loss_chart import (
+    DASH,
+    HEIGHT,
+    STROKE,
+    TEXT,
+    WIDTH,
+    Line,
+    Polyline,
+    Shape,
+    has_losses,
+    loss_chart,
+)
+
+
+def loss_svg(reports: Sequence[StepReport]) -> str:
+    """The loss chart of a run; empty where no loss is finite."""
+    if not has_losses(reports):
+        return ""
+    steps = f"{len(reports)} step{'s' if len(reports) != 1 else ''}"
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="{TEXT}" role="img" '
+        f'aria-label="Forget loss, retain loss and cosine of the gradients over {steps}">'
+        f"{''.join(_element(shape) for shape in loss_chart(reports))}</svg>"
+    )
+
+
+def _element(shape: Shape) -> str:
+    if isinstance(shape, Line):
+        (x1, y1), (x2, y2) = shape.start, shape.end
+        return (
+            f'<line class="{shape.kind}" x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" '
+            f'stroke-width="{shape.width:.2f}"/>'
+        )
+    if isinstance(shape, Polyline):
+        points = " ".join(f"{x:.2f},{y:.2f}" for x, y in shape.points)
+        dashes = f' stroke-dasharray="{DASH}"' if shape.dashed else ""
+        return f'<polyline class="{shape.kind}" points="{points}" stroke-width="{STROKE}"{dashes}/>'
+    x, y = shape.at
+    return (
+        f'<text class="{shape.kind}" x="{x:.2f}" y="{y:.2f}" text-anchor="{shape.anchor}">'
+        f"{escape(shape.text)}</text>"
+    )
+
+
+def interval_bar(figure: Figure) -> str:
+    """A figure of 0..1 on a line: a ring before, a dot after, a band where it may truly be."""
+    if figure.after is None or figure.interval is None:
+        return ""
+    ends = (figure.interval.low, figure.interval.high)
+    if not all(0 <= value <= 1 for value in (figure.after, *ends)):
+        return ""
+
+    def x(value: float) -> float:
+        return 6 + 124 * value
+
+    ring = ""
+    if figure.before is not None and 0 <= figure.before <= 1:
+        ring = f'<circle class="before" cx="{x(figure.before):.1f}" cy="8" r="3.5"/>'
+    return (
+        '<svg class="range" viewBox="0 0 136 16" aria-hidden="true">'
+        '<line class="track" x1="6" x2="130" y1="8" y2="8"/>'
+        f'<line class="sure" x1="{x(ends[0]):.1f}" x2="{x(ends[1]):.1f}" y1="8" y2="8"/>'
+        f'{ring}<circle class="after" cx="{x(figure.after):.1f}" cy="8" r="4"/></svg>'
+    )

@@ -1,0 +1,1 @@
+"""The files that come out of a run, and those that it resumes from."""

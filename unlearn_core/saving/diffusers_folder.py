@@ -1,0 +1,141 @@
+"""Saves an unlearned model as a diffusers folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..foundation.atomic import MODEL_INDEX, appearing, refuse_existing
+from ..foundation.safetensors_file import (
+    DTYPES,
+    OnBytes,
+    copy_replacing,
+    in_dtype,
+    read_header,
+    write_tensors,
+)
+from ..models.single_file import ldm_names, read_checkpoint, unet_config
+from ..models.stable_diffusion import StableDiffusionHandle
+from ..models.text import save_clip
+from ..reporting.report import report_json
+from ..unlearning.results import UnlearnedModel
+
+KEPT = (".json", ".txt", ".safetensors", ".md", ".model")  # never a pickle, never code
+REPORT_FILE = "unlearn_report.json"
+DENOISER_FILE = "diffusion_pytorch_model.safetensors"
+
+
+def save_diffusers_folder(
+    unlearned: UnlearnedModel,
+    destination: str | Path,
+    *,
+    overwrite: bool = False,
+    report: Mapping[str, Any] | None = None,
+    on_bytes: OnBytes | None = None,
+) -> Path:
+    """Write the model to ``destination``; either the whole folder appears there, or nothing.
+
+    A model that came as a folder is copied with the changed tensors replaced: everything else,
+    dtype and metadata included, stays as it was. One that came as a single file is taken apart.
+
+    Args:
+        report: of its evaluation, as ``report_json`` gives it.
+        on_bytes: progress over the denoiser, the largest part.
+
+    Raises:
+        FileExistsError: ``destination`` exists and ``overwrite`` is false, or is no model.
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    destination, source = Path(destination), unlearned.base.info.source
+    refuse_existing(destination, source, overwrite=overwrite)
+    with appearing(destination) as part:
+        part.mkdir()
+        if source.is_dir():
+            _copy(unlearned, part, on_bytes)
+        else:
+            _take_apart(unlearned, part, on_bytes)
+        content = report or report_json(unlearned, None, {})
+        (part / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return destination
+
+
+def _copy(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> None:
+    info, changed = unlearned.base.info, unlearned.model.changed_tensors()
+    for file in sorted(info.source.rglob("*")):
+        relative = file.relative_to(info.source)
+        whole_model = len(relative.parts) == 1 and file.suffix == ".safetensors"
+        if not file.is_file() or file.suffix not in KEPT or relative.name == REPORT_FILE:
+            continue
+        if whole_model:  # a download may hold the same model once more, which was taught nothing
+            continue
+        copy = folder / relative
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        is_denoiser = relative.parent == Path(info.denoiser_folder)
+        if is_denoiser and file.suffix == ".safetensors":
+            metadata = read_header(file).metadata
+            copy_replacing(file, copy, changed.get, lambda _, kept=metadata: kept, on_bytes)
+        else:
+            shutil.copyfile(file, copy)
+
+
+def _take_apart(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> None:
+    """The components of a single file in diffusers' layout, in the file's dtype."""
+    from diffusers import DDIMScheduler
+
+    model = unlearned.base
+    assert isinstance(model, StableDiffusionHandle)  # no other family comes as a single file
+    header, family = read_checkpoint(model.info.source)
+    key = next(iter(ldm_names(header, unet_config(header, family)).values()))
+    dtype = DTYPES[header.tensors[key].dtype]
+
+    changed = unlearned.model.changed_tensors()
+    state = {name: changed.get(name, tensor) for name, tensor in model.base.state_dict().items()}
+    _write_diffusers(model.base, folder / "unet", state, dtype, on_bytes)
+    _write_diffusers(model.vae, folder / "vae", model.vae.state_dict(), dtype, None)
+    scheduler: Any = DDIMScheduler.from_config(model.scheduler_config)
+    scheduler.save_pretrained(folder / "scheduler")
+    clips = model.text.clips
+    for suffix, clip in zip(("", "_2"), clips, strict=False):
+        save_clip(clip, folder / f"text_encoder{suffix}", folder / f"tokenizer{suffix}", dtype)
+    index = json.dumps(_index(len(clips) == 2), indent=2) + "\n"
+    (folder / MODEL_INDEX).write_text(index, encoding="utf-8")
+
+
+def _index(pair: bool) -> dict[str, Any]:
+    import diffusers
+
+    parts: dict[str, Any] = {
+        "_class_name": "StableDiffusionXLPipeline" if pair else "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    if pair:
+        parts["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
+        parts["tokenizer_2"] = ["transformers", "CLIPTokenizer"]
+        parts["force_zeros_for_empty_prompt"] = False
+    else:
+        parts.update(safety_checker=[None, None], feature_extractor=[None, None])
+        parts["requires_safety_checker"] = False
+    return parts
+
+
+def _write_diffusers(
+    module: Any,
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    on_bytes: OnBytes | None,
+) -> None:
+    module.save_config(folder)
+    state = {name: in_dtype(tensor, dtype) for name, tensor in tensors.items()}
+    write_tensors(folder / DENOISER_FILE, state, lambda _: {"format": "pt"}, on_bytes)

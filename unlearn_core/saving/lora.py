@@ -1,0 +1,166 @@
+"""Saves what unlearning changed as a LoRA file, in the layout that kohya's trainer set.
+
+Whoever loads it adds it to the original model, at any strength.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..foundation.atomic import appearing, refuse_existing
+from ..foundation.safetensors_file import DTYPES, write_tensors
+from ..models.families import UNET
+from ..models.protocol import LoraLayer
+from ..models.single_file import ldm_names, read_checkpoint, unet_config
+from ..models.weights import fork_rng
+from ..unlearning.results import UnlearnedModel
+from .metadata import lora_metadata
+
+PREFIX = "lora_unet_"
+OVERSAMPLING, ITERATIONS = 8, 4  # of the randomised SVD (Halko et al. 2011)
+SUITABLE = ("sd1", "sd2", "sdxl", "stable-diffusion")
+
+OnTensor = Callable[[int, int], None]
+"""Called with (tensors done, tensors in all); whoever wants to cancel raises from it."""
+
+
+@dataclass(frozen=True)
+class SavedLora:
+    """Where the file is, and how much of the change it holds.
+
+    Attributes:
+        captured: share of the squared change of all weights, 0..1; 1 for a LoRA run.
+    """
+
+    path: Path
+    rank: int
+    captured: float
+
+
+def save_lora(
+    unlearned: UnlearnedModel,
+    destination: str | Path,
+    *,
+    rank: int = 32,
+    overwrite: bool = False,
+    report: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    on_tensor: OnTensor = lambda done, total: None,
+) -> SavedLora:
+    """Write the change as a LoRA: that of a LoRA run as it is, any other's cut down to ``rank``.
+
+    Args:
+        report: of its evaluation, as ``report_json`` gives it.
+
+    Raises:
+        ValueError: no Stable Diffusion model, nothing has changed, a rank below 1.
+        FileExistsError: ``destination`` exists and ``overwrite`` is false.
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    destination, info = Path(destination), unlearned.base.info
+    if info.family not in SUITABLE:
+        raise ValueError(
+            f"save_as: {info.name!r} is {info.family}, for which no program loads LoRA files; "
+            "save it whole"
+        )
+    if rank < 1:
+        raise ValueError(f"lora_rank must be 1 or more, got {rank}")
+    refuse_existing(destination, info.source, overwrite=overwrite)
+    layers = unlearned.model.lora_layers()
+    if layers:
+        tensors, captured = _native(layers), 1.0
+        rank, alpha = unlearned.settings.lora_rank, unlearned.settings.lora_alpha
+    else:
+        tensors, captured = _extracted(unlearned, rank, on_tensor)
+        alpha = float(rank)
+    if not tensors:
+        raise ValueError("unlearned: nothing has changed, so there is nothing to save as a LoRA")
+    dtype, names = _as_in_the_model(unlearned)
+    renamed = {_key(name, names): value.to(dtype) for name, value in tensors.items()}
+    said = lora_metadata(unlearned, report, destination.stem, rank, alpha, metadata or {})
+    with appearing(destination) as part:
+        write_tensors(part, renamed, said)
+    return SavedLora(destination, rank, captured)
+
+
+def _native(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
+    tensors = {}
+    for name, layer in layers.items():
+        tensors[f"{name}.lora_down.weight"] = layer.down
+        tensors[f"{name}.lora_up.weight"] = layer.up
+        tensors[f"{name}.alpha"] = torch.tensor(layer.alpha)
+    return tensors
+
+
+def _extracted(
+    unlearned: UnlearnedModel, rank: int, on_tensor: OnTensor
+) -> tuple[dict[str, Tensor], float]:
+    """Every matrix and kernel as its best approximation of that rank, vectors in full."""
+    base = dict(unlearned.base.named_parameters())
+    changed = unlearned.model.changed_tensors()
+    tensors: dict[str, Tensor] = {}
+    whole = lost = 0.0
+    for done, (name, value) in enumerate(changed.items(), start=1):
+        delta = value.detach().float() - base[name].detach().float()
+        module, _, kind = name.rpartition(".")
+        if delta.ndim < 2:
+            tensors[f"{module}.diff_b" if kind == "bias" else f"{module}.diff"] = delta
+        else:
+            down, up = low_rank(delta, rank)
+            tensors[f"{module}.lora_down.weight"] = down
+            tensors[f"{module}.lora_up.weight"] = up
+            tensors[f"{module}.alpha"] = torch.tensor(float(len(down)))
+            rest = delta.flatten(1) - up.flatten(1) @ down.flatten(1)
+            lost += rest.square().sum().item()
+        whole += delta.square().sum().item()
+        on_tensor(done, len(changed))
+    return tensors, 1 - lost / whole if whole else 1.0
+
+
+def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """``(down, up)`` with ``up @ down`` close to ``delta``, which is [out, in] or
+    [out, in, kh, kw]; fewer rows than ``rank`` where the matrix is smaller."""
+    matrix = delta.flatten(1)
+    if matrix.device.type != "cuda":
+        matrix = matrix.cpu()  # a Mac's GPU cannot take matrices apart
+    rank = min(rank, *matrix.shape)
+    with fork_rng(matrix.device):
+        torch.manual_seed(0)
+        u, s, v = torch.svd_lowrank(
+            matrix, q=min(rank + OVERSAMPLING, *matrix.shape), niter=ITERATIONS
+        )
+    root = s[:rank].sqrt()
+    up, down = u[:, :rank] * root, (v[:, :rank] * root).T
+    if delta.ndim == 4:
+        return down.reshape(rank, *delta.shape[1:]), up[:, :, None, None]
+    return down.contiguous(), up.contiguous()
+
+
+def _as_in_the_model(unlearned: UnlearnedModel) -> tuple[torch.dtype, Mapping[str, str]]:
+    """The dtype of the model's file, and for SDXL the file's own names of the U-Net's weights:
+    there kohya's trainer names layers as the file does, elsewhere as diffusers does."""
+    source = unlearned.base.info.source
+    if not source.is_file():
+        return torch.float32, {}
+    header, family = read_checkpoint(source)
+    names = ldm_names(header, unet_config(header, family))
+    dtype = DTYPES[header.tensors[next(iter(names.values()))].dtype]
+    return dtype, names if family.name == "sdxl" else {}
+
+
+def _key(name: str, ldm: Mapping[str, str]) -> str:
+    """``down_blocks.0.attn.to_q.lora_up.weight`` -> ``lora_unet_down_blocks_0_attn_to_q.lora…``."""
+    for ending in (".lora_down.weight", ".lora_up.weight", ".alpha", ".diff_b", ".diff"):
+        if name.endswith(ending):
+            module = name.removesuffix(ending)
+            weight = ldm.get(f"{module}.weight")
+            if weight is not None:
+                module = weight.removeprefix(UNET).removesuffix(".weight")
+            return PREFIX + module.replace(".", "_") + ending
+    raise AssertionError(name)

@@ -1,0 +1,64 @@
+"""Saves an unlearned model as one file: the original, with the changed tensors replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..foundation.atomic import appearing, refuse_existing
+from ..foundation.safetensors_file import OnBytes, copy_replacing
+from ..models.single_file import ldm_names, read_checkpoint, unet_config
+from ..unlearning.results import UnlearnedModel
+from .metadata import checkpoint_metadata
+
+# LDM's trainer keeps a moving average of the weights under their names without dots.
+EMA = "model_ema."
+
+
+def save_single_file(
+    unlearned: UnlearnedModel,
+    destination: str | Path,
+    *,
+    overwrite: bool = False,
+    report: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    on_bytes: OnBytes | None = None,
+) -> Path:
+    """Write the checkpoint that the model came from to ``destination``, as it was, keys, dtypes and
+    metadata included, except for what unlearning changed. Memory: one tensor.
+
+    A moving average (EMA) of a changed tensor gets the new value too: a program that prefers it
+    would otherwise bring back what was unlearned.
+
+    Args:
+        report: of its evaluation, as ``report_json`` gives it.
+        metadata: to add, such as ComfyUI's workflow.
+        on_bytes: progress.
+
+    Raises:
+        ValueError: the model did not come from a single file.
+        FileExistsError: ``destination`` exists and ``overwrite`` is false.
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    destination, source = Path(destination), unlearned.base.info.source
+    if not source.is_file():
+        raise ValueError(
+            f"save_as: {unlearned.base.info.name!r} came as a folder, save it as a folder"
+        )
+    refuse_existing(destination, source, overwrite=overwrite)
+    header, family = read_checkpoint(source)
+    names = {key: name for name, key in ldm_names(header, unet_config(header, family)).items()}
+    averages = {EMA + key.removeprefix("model.").replace(".", ""): key for key in names}
+    changed = unlearned.model.changed_tensors()
+
+    def replacement(key: str) -> Tensor | None:
+        name = names.get(averages.get(key, key))
+        return changed[name] if name is not None and name in changed else None
+
+    said = checkpoint_metadata(unlearned, report, destination.stem, header.metadata, metadata or {})
+    with appearing(destination) as part:
+        copy_replacing(source, part, replacement, said, on_bytes)
+    return destination

@@ -1,0 +1,1 @@
+"""How a model forgets: rules, objectives, optimizer, scopes, and the loop."""

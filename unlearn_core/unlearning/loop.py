@@ -1,0 +1,157 @@
+"""The unlearning loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..dataset.rows import TrainingSets
+from ..models.protocol import ModelHandle, OnStep
+from .batches import Batches
+from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
+from .optimizer import SCHEDULES, RestrictedAdam
+from .results import StepReport, UnlearnedModel
+from .rules import RULES, gram
+from .saliency import saliency_mask
+from .scopes import trainable
+from .settings import UnlearnSettings
+from .uce import OnPair, warm_up
+
+Gradient = tuple[Tensor, ...]
+
+
+class Unlearning:
+    """One run over ``settings.steps`` steps; iterate it for a ``StepReport`` after each.
+
+    ``result()`` may be asked for at any time, also after the iteration was broken off: it holds
+    the model as the last finished step left it. The model given is never changed.
+    """
+
+    def __init__(
+        self,
+        base: ModelHandle,
+        sets: TrainingSets,
+        settings: UnlearnSettings,
+        on_pair: OnPair | None = None,
+        on_batch: OnStep | None = None,
+    ) -> None:
+        self.base, self.sets, self.settings = base, sets, settings
+        self.model, self.parameters = trainable(
+            base,
+            settings.scope,
+            lora_rank=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            seed=settings.seed,
+        )
+        if settings.warm_start and settings.saliency == 1:
+            weight = settings.warm_start_weight
+            warm_up(self.model, self.parameters, base, sets.pairs, weight, on_pair)
+        self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
+        self.batches = Batches(base, sets, settings)
+        self.on_batch: OnStep = on_batch or (lambda: None)
+        self.mask: list[Tensor] = []
+        self.smooth_retain: list[Tensor] = []
+        self.reports: list[StepReport] = []
+
+    def __len__(self) -> int:
+        return self.settings.steps
+
+    def __iter__(self) -> Iterator[StepReport]:
+        for _ in range(len(self.reports), self.settings.steps):
+            with torch.enable_grad():
+                report = self._step()
+            self.reports.append(report)
+            yield report
+
+    def result(self) -> UnlearnedModel:
+        """What the steps so far have made; the model lives on, and a later step changes it."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+        pairs, reports = self.sets.pairs, tuple(self.reports)
+        return UnlearnedModel(self.model, self.base, pairs, self.settings, reports)
+
+    def _step(self) -> StepReport:
+        started = time.perf_counter()
+        settings, step = self.settings, len(self.reports) + 1
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)  # ``result`` may have frozen them in between
+
+        if settings.saliency < 1 and not self.mask:
+            self.mask = saliency_mask(
+                self.model, self.parameters, self.batches, settings.saliency, self.on_batch
+            )
+
+        # Two gradients over one explicit list of parameters.
+        batch = self.batches.forget()
+        forget_loss, grad_forget = self._forget_gradient(batch)
+        retain_loss, grad_retain = self._retain_gradient(batch)
+        for gradients in (grad_forget, grad_retain):
+            for gradient, kept in zip(gradients, self.mask, strict=False):
+                gradient.mul_(kept)
+
+        # Adam's step along the direction that is made of them.
+        products = gram(grad_forget, grad_retain)
+        change = self.optimizer.step(
+            grad_forget,
+            grad_retain,
+            products,
+            RULES[settings.method](products, settings.retain_weight),
+            settings.learning_rate * SCHEDULES[settings.schedule](step, settings.steps),
+            restrict=settings.restrict_step,
+        )
+
+        return StepReport(
+            step=step,
+            forget_loss=forget_loss.item(),
+            retain_loss=retain_loss.item(),
+            cosine=products.cosine,
+            conflict=products.conflict,
+            grad_forget_norm=products.forget_forget**0.5,
+            grad_retain_norm=products.retain_retain**0.5,
+            forget_change=change.forget,
+            retain_change=change.retain,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _forget_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
+        losses = OBJECTIVES[self.settings.objective](
+            self.model, self.base, batch, self.settings.strengths
+        )
+        loss = losses.mean()
+        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        return loss.detach(), gradients
+
+    def _retain_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
+        """Mean over the step's retain pictures, and the gradient smoothed over steps if asked."""
+        objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
+        losses: list[Tensor] = []
+        count, gradients = 0, None
+        for part in self.batches.retain(batch):
+            loss = objective(self.model, self.base, *part).sum()
+            found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+            losses.append(loss.detach())  # read at the step's end: a device is not waited for
+            count += len(part[0])
+            self.on_batch()
+            if gradients is None:
+                gradients = found
+            else:
+                torch._foreach_add_(gradients, found)
+        assert gradients is not None, "a step has a retain picture or more"
+        torch._foreach_div_(gradients, count)
+        return torch.stack(losses).sum() / count, self._smoothed(gradients)
+
+    def _smoothed(self, gradients: Gradient) -> Gradient:
+        """Exponential moving average over the steps, without bias towards its start at zero."""
+        decay, step = self.settings.retain_ema, len(self.reports) + 1
+        if decay == 0:
+            return gradients
+        if not self.smooth_retain:
+            self.smooth_retain = [torch.zeros_like(g) for g in gradients]
+        for smooth, gradient in zip(self.smooth_retain, gradients, strict=True):
+            smooth.lerp_(gradient, 1 - decay)
+        torch._foreach_copy_(gradients, self.smooth_retain)
+        torch._foreach_div_(gradients, 1 - decay**step)
+        return gradients

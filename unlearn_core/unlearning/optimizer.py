@@ -1,0 +1,128 @@
+"""Adam whose step, not only its gradient, can be restricted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .rules import Coefficients, Gram, combine, into_cone
+
+BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's usual
+MARGIN = 1e-3  # a hair more than needed, so that rounding does not leave a rise
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step changes each loss by, to first order: ``grad . step``."""
+
+    forget: float
+    retain: float
+
+
+class RestrictedAdam:
+    """AdamW (Loshchilov and Hutter 2019) on ``a g_f + b g_r``, which is never materialised.
+
+    Momentum and the diagonal turn a step away from the gradient that it was made of, and so undo
+    the promise of the restricted gradient. With ``restrict``, the step that is about to be made is
+    projected on the cone of those that raise neither loss.
+
+    Args:
+        parameters: changed in place by ``step``.
+        weight_decay: decoupled, per unit of the learning rate.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.parameters = parameters
+        self.weight_decay = weight_decay
+        self.means = [torch.zeros_like(p) for p in parameters]
+        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(
+        self,
+        grad_forget: Sequence[Tensor],
+        grad_retain: Sequence[Tensor],
+        products: Gram,
+        coefficients: Coefficients,
+        learning_rate: float,
+        *,
+        restrict: bool,
+    ) -> Change:
+        """One step. The gradients are read, never written.
+
+        Args:
+            products: their inner products.
+            coefficients: ``(a, b)`` of the direction.
+        """
+        self.steps += 1
+        for i, (f, r) in enumerate(zip(grad_forget, grad_retain, strict=True)):
+            direction = combine(f, r, coefficients)
+            self.means[i].lerp_(direction, 1 - BETAS[0])
+            self.squares[i].lerp_(direction.square_(), 1 - BETAS[1])
+
+        # Twice over the tensors, each worked out anew, rather than a third copy of the model.
+        change = self._change(grad_forget, grad_retain, learning_rate)
+        more_forget = more_retain = 0.0
+        if restrict:
+            more_forget, more_retain = into_cone(
+                products,
+                change.forget + MARGIN * abs(change.forget),
+                change.retain + MARGIN * abs(change.retain),
+            )
+        for parameter, update, f, r in zip(
+            self.parameters, self._updates(learning_rate), grad_forget, grad_retain, strict=True
+        ):
+            if more_forget or more_retain:
+                update.sub_(f, alpha=more_forget).sub_(r, alpha=more_retain)
+            parameter.add_(update)
+        f, r, c = products.forget_forget, products.retain_retain, products.forget_retain
+        return Change(
+            change.forget - more_forget * f - more_retain * c,
+            change.retain - more_forget * c - more_retain * r,
+        )
+
+    def _updates(self, learning_rate: float) -> Iterator[Tensor]:
+        """What plain AdamW would add to each parameter."""
+        first, second = (1 - beta**self.steps for beta in BETAS)
+        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+            update = mean / square.div(second).sqrt_().add_(EPS)
+            update.mul_(-learning_rate / first)
+            if self.weight_decay:
+                update.sub_(parameter, alpha=learning_rate * self.weight_decay)
+            yield update
+
+    def _change(
+        self, grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor], learning_rate: float
+    ) -> Change:
+        sums = torch.zeros(2, device=self.parameters[0].device)
+        for update, f, r in zip(
+            self._updates(learning_rate), grad_forget, grad_retain, strict=True
+        ):
+            flat = update.flatten()
+            sums += torch.stack([flat.dot(f.flatten()), flat.dot(r.flatten())])
+        return Change(*sums.tolist())
+
+
+WARM_UP = 0.1  # share of the steps over which the rate grows from zero
+
+
+def constant(step: int, steps: int) -> float:
+    """A short warm-up, in which Adam learns how large gradients are, then level."""
+    return min(1.0, step / max(1.0, WARM_UP * steps))
+
+
+def linear(step: int, steps: int) -> float:
+    """After the warm-up down to zero: the last steps settle what the first have stirred up."""
+    return constant(step, steps) * (1 - (step - 1) / steps)
+
+
+SCHEDULES: dict[str, Callable[[int, int], float]] = {"linear": linear, "constant": constant}
