@@ -125,13 +125,16 @@ def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """Tensors that are worked out one at a time, when asked for."""
+    """Tensors computed one at a time, on access. Names are looked up without computing anything."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
         self._makers = makers
 
     def __getitem__(self, name: str) -> Tensor:
         return self._makers[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers  # Mapping's own would compute the tensor to answer
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import weakref
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.foundation.atomic import appearing, refuse_existing
+from unlearn_core.models import weights
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import UnlearnedModel
+from unlearn_core.unlearning.scopes import LORA, parameter_names
 from unlearn_core.unlearning.settings import UnlearnSettings
 
 
@@ -28,6 +34,55 @@ def unlearned(sd_model: ModelHandle, sets: TrainingSets) -> UnlearnedModel:
     )
     assert len(list(run)) == 2
     return run.result()
+
+
+class Merges:
+    """Counts how often a LoRA layer is merged, and how many merged weights are held at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = self.most_held = 0
+        self._held: weakref.WeakSet[Tensor] = weakref.WeakSet()
+        self._merge = weights._merged
+        monkeypatch.setattr(weights, "_merged", self._counted)
+
+    def _counted(self, layer: Any) -> Tensor:
+        merged = self._merge(layer)
+        self.count += 1
+        self._held.add(merged)
+        self.most_held = max(self.most_held, len(self._held))
+        return merged
+
+
+@pytest.fixture
+def merges(monkeypatch: pytest.MonkeyPatch) -> Merges:
+    return Merges(monkeypatch)
+
+
+@pytest.fixture
+def lora(sd_model: ModelHandle, unlearned: UnlearnedModel) -> UnlearnedModel:
+    """The result of a LoRA run: every layer has an effect."""
+    model = sd_model.lora_copy(parameter_names(sd_model, LORA), 2, 2.0, seed=0)
+    with torch.no_grad():
+        for _, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.fill_(0.1)
+    return replace(unlearned, model=model)
+
+
+def test_a_name_is_looked_up_without_merging(lora: UnlearnedModel, merges: Merges) -> None:
+    changed = lora.model.changed_tensors()
+    assert all(name in changed for name in list(changed))
+    assert "no such name" not in changed
+    assert len(changed) == len(lora.model.lora_layers()) > 0
+    assert merges.count == 0
+
+
+def test_a_folder_is_saved_with_one_merged_weight_in_memory(
+    lora: UnlearnedModel, merges: Merges, tmp_path: Path
+) -> None:
+    """Each is merged twice, for the hash in the header stands before the content."""
+    save_diffusers_folder(lora, tmp_path / "new")
+    assert (merges.count, merges.most_held) == (2 * len(lora.model.lora_layers()), 1)
 
 
 def files(folder: Path) -> dict[str, bytes]:
