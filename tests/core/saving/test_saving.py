@@ -16,10 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.foundation.atomic import appearing, refuse_existing
 from unlearn_core.models import weights
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import UnlearnedModel
@@ -267,3 +270,23 @@ def test_no_pickle_and_no_code_comes_along(
     saved = save_diffusers_folder(same, tmp_path / "new")
     own = files(saved).keys()
     assert own - {"unlearn_report.json"} == files(sd_folder).keys()
+
+
+def test_a_model_that_predicts_its_variance_is_trained_and_saved(
+    class_variance_folder: Path, pairs: PromptPairs, tmp_path: Path
+) -> None:
+    base = load_model(class_variance_folder)
+    sets = make_training_sets(base, pairs, GenerationSettings(steps=2, batch_size=4))
+    settings = UnlearnSettings(
+        steps=2, batch_size=2, scope="full", learning_rate=0.01, warm_start=False
+    )
+    run = Unlearning(base, sets, settings)
+    assert len(list(run)) == 2
+    model = run.result().model
+    again = load_model(save_diffusers_folder(run.result(), tmp_path / "new"))
+    x, t = torch.randn(2, *base.latent_shape), torch.tensor([10, 500])
+    cats = base.encode_prompts(["a cat"] * 2)
+    with torch.no_grad():
+        before, after, saved = (m.predict(x, cats, t) for m in (base, model, again))
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(saved, after)
