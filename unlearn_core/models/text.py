@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..foundation.safetensors_file import write_converted
+from .errors import UnsupportedError
 from .protocol import Conditioning
 
 if TYPE_CHECKING:  # imported by those who build a model: it takes a second
@@ -60,7 +61,9 @@ class Clip:
     def with_word(self, word: str, embedding: Tensor) -> Clip:
         tokens = self._tokens(word)
         if len(tokens) != 1:
-            raise ValueError(f"word must be a single token to be learned, {word!r} is {tokens}")
+            raise UnsupportedError(
+                f"word must be a single token to be learned, {word!r} is {tokens}"
+            )
         return replace(self, learned={**self.learned, tokens[0]: embedding})
 
     def _tokens(self, word: str) -> list[int]:
