@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests import run_all
+from .. import run_all
 
 
 @pytest.mark.parametrize("processors", [1, 2, 4])
