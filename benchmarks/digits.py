@@ -52,6 +52,7 @@ METHODS: dict[str, dict[str, Any]] = {
 OF_TWO_CLASSES = ("GradDiff", "RG", "RGD", "ours")  # have a retain set of two classes, too
 RATES, WEIGHTS = (1e-4, 2e-4, 5e-4), (1.0, 5.0)
 OWN_WEIGHTS = {"SalUn": (0.1, 1.0), "fine-tune": (1.0,)}
+UNUSED = ("warm_start_weight",)  # the model has no cross-attention that could be edited
 BALANCED, TWO = "balanced", "two classes"
 
 
@@ -76,7 +77,7 @@ class Task:
         if not self.record.exists():
             return None
         found = json.loads(self.record.read_text(encoding="utf-8"))
-        return found if same_settings(found["settings"], self.settings) else None
+        return found if same_settings(found["settings"], self.settings, UNUSED) else None
 
 
 def settings_of(method: str, rate: float, weight: float, seed: int) -> UnlearnSettings:

@@ -18,7 +18,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ TIERS = {
     "full": (*world.STYLES, *OBJECTS, *world.OBJECTS[1:9]),
 }
 SEEDS = (0, 1, 2)
+BEFORE = {"empty_share": 0.0, "stratified_timesteps": True, "warm_start_weight": 1.0}
+"""Settings newer than some records, with the values in effect before they existed."""
 OF_REPORT = ("concept", "before", "after", "retain_distance", "model", "settings", "seconds")
 
 
@@ -138,9 +140,28 @@ def read(task: Task) -> dict[str, Any] | None:
     return found if same_settings(found["settings"], task.settings) else None
 
 
-def same_settings(recorded: dict[str, Any], settings: UnlearnSettings) -> bool:
-    """A setting that is younger than the record counts as its default, which leaves it out."""
-    return {**asdict(UnlearnSettings()), **recorded} == json.loads(json.dumps(asdict(settings)))
+def same_settings(
+    recorded: dict[str, Any], settings: UnlearnSettings, unused: Collection[str] = ()
+) -> bool:
+    """Whether a record is of these settings.
+
+    Args:
+        unused: settings without effect on the run, besides that of a warm start switched off.
+
+    Raises:
+        ValueError: a setting is newer than the record, and ``BEFORE`` lacks it.
+    """
+    wanted = json.loads(json.dumps(asdict(settings)))
+    unknown = sorted(wanted.keys() - recorded.keys() - BEFORE.keys())
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]}: a record of the benchmark is older than this setting; add to BEFORE, "
+            "in benchmarks/quality.py, the value that runs had in effect before it existed"
+        )
+    without = {*unused, *(() if settings.warm_start else ("warm_start_weight",))}
+    found = {**BEFORE, **recorded}
+    names = (found.keys() | wanted.keys()) - without
+    return all(found.get(name) == wanted.get(name) for name in names)
 
 
 def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:

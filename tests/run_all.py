@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -23,22 +25,43 @@ CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "pyright": ["pyright", "--pythonpath", sys.executable],
 }
-# The longest first, and the core in halves, so that none is left to go on alone for long. The live
-# tests apart from those of the nodes: in one process our `nodes` package would hide ComfyUI's
+# In the order of their start: the longest first, so that none is left to go on alone for long. The
+# live tests apart from those of the nodes: in one process our `nodes` package would hide ComfyUI's
 # nodes.py.
-CORE = sorted(file.relative_to(ROOT).as_posix() for file in ROOT.glob("tests/core/test_*.py"))
 TIERS = {
     "live": ["tests/comfyui"],
     "checkpoints": ["tests/checkpoints/test_against_comfyui.py"],
-    "core-a-l": [file for file in CORE if file < "tests/core/test_m"],
-    "core-m-z": [file for file in CORE if file >= "tests/core/test_m"],
+    "core": ["tests/core"],
     "nodes": ["tests/nodes"],
 }
+# Divided among several processes by pytest-xdist. The others share a server, or are short.
+DIVIDED = ("core",)
 # By itself: a server with a full-size model takes nearly all the memory of a common machine.
 LARGE = {"full-size": ["tests/checkpoints/test_in_the_server.py"]}
 SIDE_BY_SIDE = min(4, os.cpu_count() or 1)
 NO_TESTS_FOUND = 5  # pytest's exit status
 Outcome = str | Counter[str]
+
+
+class Processors:
+    """Processors to share: those in use are never more than there are."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._changed = threading.Condition()
+
+    def take(self, most: int) -> int:
+        """Wait for a free one; take as many as are free, up to ``most``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free > 0)
+            taken = min(most, self._free)
+            self._free -= taken
+            return taken
+
+    def give_back(self, count: int) -> None:
+        with self._changed:
+            self._free += count
+            self._changed.notify()
 
 
 def run_module(name: str, command: Sequence[str], threads: int) -> int:
@@ -61,15 +84,61 @@ def run_module(name: str, command: Sequence[str], threads: int) -> int:
     return child.returncode
 
 
-def run_check(name: str) -> Outcome:
+def side_by_side(
+    tasks: Mapping[str, Callable[[int], Outcome]], processors: int
+) -> dict[str, Outcome]:
+    """Run all tasks, started in their order, and return their outcomes.
+
+    Args:
+        tasks: each is called with the number of processors that it has, which is 1 but for those
+            in ``DIVIDED``.
+    """
+    shared = Processors(processors)
+
+    def run(task: Callable[[int], Outcome], count: int) -> Outcome:
+        try:
+            return task(count)
+        finally:
+            shared.give_back(count)
+
+    running: dict[str, Future[Outcome]] = {}
+    with ThreadPoolExecutor(processors) as pool:
+        for name, task in tasks.items():
+            count = shared.take(processors if name in DIVIDED else 1)
+            running[name] = pool.submit(run, task, count)
+    return {name: future.result() for name, future in running.items()}
+
+
+def run_tier(
+    name: str, arguments: Sequence[str], places: Sequence[str], processors: int
+) -> Outcome:
+    return run_pytest(name, arguments, places, workers=processors)
+
+
+def run_check(name: str, _: int) -> Outcome:
     return "ok" if run_module(name, CHECKS[name], 1) == 0 else "FAILED"
 
 
-def run_pytest(name: str, arguments: Sequence[str], places: Sequence[str], threads: int) -> Outcome:
+def run_pytest(
+    name: str,
+    arguments: Sequence[str],
+    places: Sequence[str],
+    *,
+    threads: int = 1,
+    workers: int = 1,
+) -> Outcome:
+    """Run a tier.
+
+    Args:
+        threads: of the arithmetic, in each process.
+        workers: processes to divide the test files among.
+    """
     record = RECORDS / f"pytest-{name}.xml"
     record.parent.mkdir(exist_ok=True)
     record.unlink(missing_ok=True)
-    command = ["pytest", f"--junitxml={record}", *arguments, *places]
+    # By whole files, so that each builds its fixtures once.
+    divided = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
+    command = ["pytest", f"--junitxml={record}", *divided, *arguments, *places]
     status = run_module(name, command, threads)
     counts: Counter[str] = Counter()
     if record.exists():
@@ -103,17 +172,14 @@ def main(arguments: list[str]) -> int:
     chosen = [argument for argument in arguments if argument.startswith("tests/")]
     others = [argument for argument in arguments if argument not in chosen]
     places = {name: chosen_places(tier, chosen) for name, tier in {**TIERS, **LARGE}.items()}
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        running = {
-            name: pool.submit(run_pytest, name, others, places[name], 1)
-            for name in TIERS
-            if places[name]
-        }
-        running.update({name: pool.submit(run_check, name) for name in CHECKS})
-    summary: dict[str, Outcome] = {name: running[name].result() for name in running}
+    tasks: dict[str, Callable[[int], Outcome]] = {
+        name: partial(run_tier, name, others, places[name]) for name in TIERS if places[name]
+    }
+    tasks.update({name: partial(run_check, name) for name in CHECKS})
+    summary = side_by_side(tasks, SIDE_BY_SIDE)
     for name in LARGE:
         if places[name]:
-            summary[name] = run_pytest(name, others, places[name], SIDE_BY_SIDE)
+            summary[name] = run_pytest(name, others, places[name], threads=SIDE_BY_SIDE)
 
     print("\n== summary")
     for name, outcome in summary.items():

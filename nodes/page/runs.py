@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,12 @@ from ...unlearn_core.saving.run_state import read_said, read_unlearned, state, w
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ...unlearn_core.unlearning.settings import UnlearnSettings
 from ..host.images import FilePlace, temp_folder, to_temp
+from .saved_steps import room_for, thinned
 
 Place = tuple[str | None, str]  # the ids of a graph and of a node in it
 
 RUNNING, FINISHED, KEPT, CANCELLED, FAILED = "running", "finished", "kept", "cancelled", "failed"
 LAST = -1  # asked for: whichever step the run is in
-ROOM = 10  # states are kept while the disk has room for this many more
 
 
 @dataclass
@@ -41,7 +42,7 @@ class LiveRun:
         client: id of the browser tab that queued the run; None where a script did.
         before: pictures of ``prompts`` in one row, before unlearning.
         previews: the same prompts by step; step 0 is after a closed-form edit, which has no steps.
-        kept: steps whose state can be had back.
+        kept: steps that are saved, in ascending order.
         result: the step whose state was given; None where there was none.
         asked: the step to end with, as the person asked while it went on; ``LAST`` for whichever
             it is in.
@@ -67,6 +68,8 @@ class LiveRun:
     kept: list[int] = field(default_factory=list)
     result: int | None = None
     asked: int | None = None
+    choice: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held while ``kept`` or ``asked`` changes: a step that was asked for must stay saved."""
 
     @property
     def place(self) -> Place:
@@ -113,19 +116,23 @@ class LiveRun:
         self._send("unlearn.preview", {"step": step, "picture": where})
 
     def keep(self, unlearned: UnlearnedModel) -> None:
-        """Make it possible to come back to this state, while there is room on the disk."""
+        """Save this step, and delete earlier ones where they would take too much of the disk."""
         tensors = state(unlearned.model).values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         step = len(unlearned.reports)
-        if step == 0 or step in self.kept or shutil.disk_usage(self.folder).free < ROOM * size:
+        room = room_for(size, len(self.kept), self.folder)
+        if step == 0 or step in self.kept or room == 0:
             return
         try:
             write_unlearned(unlearned, self._state_file(step), {"identity": self.identity})
         except OSError as error:  # the run itself is worth more than a way back to this step
             logging.warning("Unlearn could not keep step %d: %s", step, error)
             return
-        self.kept.append(step)
-        self._send("unlearn.kept", {"step": step})
+        with self.choice:
+            before, self.kept = self.kept, thinned([*self.kept, step], room, self.asked)
+        for dropped in set(before).difference(self.kept):
+            self._state_file(dropped).unlink(missing_ok=True)
+        self._send("unlearn.kept", {"kept": self.kept})
 
     def has_state(self, step: int) -> bool:
         return step in self.kept and self._state_file(step).exists()
@@ -189,12 +196,13 @@ def end_now(key: str, step: int | None) -> LiveRun:
         step: None for the one it is in.
 
     Raises:
-        ValueError: no such run, or a step whose state was not kept.
+        ValueError: no such run, or a step that is not saved.
     """
     run = next((run for run in list(RUNS.values()) if run.key == key), None)
     if run is None or run.state != RUNNING or not run.steps:
         raise ValueError("there is nothing to stop: no step is being made")
-    if step is not None and step not in run.kept:
-        raise ValueError(f"step: the state of step {step} was not kept")
-    run.asked = LAST if step is None else step
+    with run.choice:
+        if step is not None and step not in run.kept:
+            raise ValueError(f"step: step {step} is not saved; choose one of {run.kept}")
+        run.asked = LAST if step is None else step
     return run

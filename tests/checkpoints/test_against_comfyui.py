@@ -4,6 +4,8 @@ narrower U-Nets; ``test_in_the_server`` has a 1.5 of full size."""
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unlearn_core.foundation.safetensors_file import read_header
+from unlearn_core.models import weights
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import ModelHandle
@@ -204,6 +207,40 @@ def test_comfyui_predicts_what_a_lora_run_predicts(
     for estimate in said:
         off = (estimate["estimate"] - after).norm() / (after - before).norm()
         assert off < 0.02, f"{off:.2e}"
+
+
+def test_saving_holds_one_merged_weight_at_a_time(
+    model: ModelHandle, pairs: PromptPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together the merged weights of a LoRA run could be as large as the model. Each is merged
+    twice for a file, as the hash in the header stands before the content."""
+    layers = parameter_names(model, "lora")
+    copied = model.lora_copy(layers, 4, 2.0, seed=0)
+    with torch.no_grad():
+        for _, parameter in copied.named_parameters():
+            if parameter.requires_grad:
+                parameter.fill_(0.01)
+    result = unlearned(model, copied, pairs, "lora")
+    merge, held, most_held, count = weights._merged, weakref.WeakSet[Tensor](), 0, 0
+
+    def counted(layer: object) -> Tensor:
+        nonlocal most_held, count
+        merged = merge(layer)
+        held.add(merged)
+        most_held, count = max(most_held, len(held)), count + 1
+        return merged
+
+    monkeypatch.setattr(weights, "_merged", counted)
+    save_single_file(result, tmp_path / "merged.safetensors")
+    averages = 2 if any(key.startswith("model_ema.") for key in keys_of(model)) else 1
+    assert (count, most_held) == (2 * averages * len(layers), 1)
+    count = 0
+    save_diffusers_folder(result, tmp_path / "folder")
+    assert (count, most_held) == (2 * len(layers), 1)
+
+
+def keys_of(model: ModelHandle) -> Iterable[str]:
+    return read_header(model.info.source).tensors
 
 
 @pytest.mark.parametrize("family", ["sd1-ema"], indirect=True)

@@ -18,6 +18,7 @@ from unlearn_core.prompts.diversify import diversify
 from unlearn_core.prompts.pairs import PromptPairs
 
 from .tiny_models import (
+    learned_variance,
     write_class_conditional,
     write_dit,
     write_stable_diffusion,
@@ -38,7 +39,7 @@ settings.load_profile("core")
 torch.set_num_threads(1)
 
 FAST = GenerationSettings(steps=2, batch_size=4)
-FAMILIES = ("sd", "sd-v", "sdxl", "class", "class-grey", "dit")
+FAMILIES = ("sd", "sd-v", "sdxl", "class", "class-grey", "class-variance", "dit", "dit-variance")
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +80,19 @@ def grey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def class_variance_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny class-conditional model that predicts its variance too."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-class-variance"
+    return write_class_conditional(folder, scheduler=learned_variance(), predicted=6)
+
+
+@pytest.fixture(scope="session")
+def dit_variance_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny diffusion transformer whose scheduler names the learned variance."""
+    return write_dit(tmp_path_factory.mktemp("models") / "tiny-dit-variance", learned_variance())
+
+
+@pytest.fixture(scope="session")
 def sd_model(sd_folder: Path) -> ModelHandle:
     return load_model(sd_folder)
 
@@ -91,10 +105,21 @@ def model(
     sdxl_folder: Path,
     class_folder: Path,
     grey_folder: Path,
+    class_variance_folder: Path,
     dit_folder: Path,
+    dit_variance_folder: Path,
 ) -> ModelHandle:
     """Every model family in turn."""
-    folders = (sd_folder, sd_v_folder, sdxl_folder, class_folder, grey_folder, dit_folder)
+    folders = (
+        sd_folder,
+        sd_v_folder,
+        sdxl_folder,
+        class_folder,
+        grey_folder,
+        class_variance_folder,
+        dit_folder,
+        dit_variance_folder,
+    )
     return load_model(dict(zip(FAMILIES, folders, strict=True))[request.param])
 
 

@@ -119,7 +119,7 @@ def write_stable_diffusion_xl(folder: Path) -> Path:
     return folder
 
 
-def write_dit(folder: Path) -> Path:
+def write_dit(folder: Path, scheduler: Any = None) -> Path:
     """A diffusion transformer over ``CLASS_NAMES``, on the latents of the same autoencoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -130,7 +130,7 @@ def write_dit(folder: Path) -> Path:
         )  # fmt: skip
         vae = _vae()
     _built(
-        DiTPipeline, transformer=transformer, vae=vae, scheduler=_scheduler()
+        DiTPipeline, transformer=transformer, vae=vae, scheduler=scheduler or _scheduler()
     ).save_pretrained(folder)  # fmt: skip
     # The published models name their classes here, which saving leaves out.
     index = folder / "model_index.json"
@@ -140,20 +140,33 @@ def write_dit(folder: Path) -> Path:
     return folder
 
 
+def learned_variance() -> DDPMScheduler:
+    """The scheduler of a model that predicts its variance too (Nichol and Dhariwal 2021)."""
+    return _built(DDPMScheduler, variance_type="learned_range", clip_sample=False)
+
+
 def write_class_conditional(
-    folder: Path, channels: int = 3, prediction_type: str = "epsilon"
+    folder: Path,
+    channels: int = 3,
+    prediction_type: str = "epsilon",
+    scheduler: Any = None,
+    predicted: int | None = None,
 ) -> Path:
-    """Class-conditional diffusion of 8 x 8 pixels over ``CLASS_NAMES``."""
+    """Class-conditional diffusion of 8 x 8 pixels over ``CLASS_NAMES``.
+
+    Args:
+        predicted: channels of the denoiser's output; those of the pictures by default.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = UNet2DModel(
-            sample_size=8, in_channels=channels, out_channels=channels, layers_per_block=1,
-            block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=4,
+            sample_size=8, in_channels=channels, out_channels=predicted or channels,
+            layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=4,
             down_block_types=("DownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "UpBlock2D"), num_class_embeds=len(CLASS_NAMES),
         )  # fmt: skip
     unet.save_pretrained(folder / "unet")
-    scheduler = _built(DDPMScheduler, prediction_type=prediction_type)
+    scheduler = scheduler or _built(DDPMScheduler, prediction_type=prediction_type)
     scheduler.save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "ClassConditionalPipeline",

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..foundation.pixels import as_bytes
+from ..models.denoiser import SAMPLER_VERSION
 from ..models.protocol import Conditioning, ModelHandle, OnPicture, OnStep
 from .settings import GenerationSettings
 
@@ -58,10 +59,12 @@ def picture_key(
     latent_shape: tuple[int, int, int] | None = None,
 ) -> str:
     """Hash of everything that decides a picture: the model and how it was loaded, prompt, seed,
-    sampler settings."""
+    sampler and its settings."""
     info = model.info
     loaded = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
     content = [loaded, prompt, seed, settings.steps, float(settings.guidance_scale)]
+    if SAMPLER_VERSION > 1:  # the first version's keys do not name it
+        content.append(SAMPLER_VERSION)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ from ..dataset.drawing import LatentCache, draw_pictures
 from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
 from ..judging.probes import PROBES, WORDED, ProbeResult, run_probe
 from ..judging.settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings
+from ..models.errors import UnsupportedError
 from ..models.protocol import OnPicture, OnStep
 from ..prompts.pairs import PromptPair
 from ..unlearning.results import UnlearnedModel
@@ -62,7 +63,7 @@ def evaluate(
         for done, name in enumerate(names, i * len(names) + 1):
             try:
                 results.append(_probe(name, each[i], settings, judges[i], cache, on_step))
-            except ValueError as error:  # this family of models has no means for it
+            except UnsupportedError as error:
                 missing.append(f"The probe {name!r} was not possible: {error}")
             except torch.OutOfMemoryError:  # what was found so far is worth keeping
                 missing.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -80,8 +81,11 @@ def read_tensors(file: Path, names: Iterable[str], dtype: torch.dtype | None) ->
 
 
 def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-    return tensor.to(wanted, copy=True)
+    return tensor.to(_stored_as(tensor, dtype), copy=True)
+
+
+def _stored_as(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
 
 
 def file_hash(file: Path, on_bytes: OnBytes | None = None) -> str:
@@ -141,13 +145,9 @@ def copy_replacing(
                             raise OSError(f"{source.name!r} is shorter than when it was opened")
                         left -= len(block)
                         yield block
-                elif tuple(value.shape) != entry.shape:
-                    raise ValueError(
-                        f"tensor {name!r} has shape {list(entry.shape)} in the file, "
-                        f"got {list(value.shape)}"
-                    )
                 else:
-                    yield raw_bytes(value.to(DTYPES[entry.dtype]))
+                    yield _converted(name, value, entry)
+                    del value  # or it would stay while the next one is computed
 
     write(destination, header.tensors, chunks, metadata, on_bytes)
 
@@ -159,17 +159,43 @@ def write_tensors(
     on_bytes: OnBytes | None = None,
 ) -> None:
     """Write a new file; ``metadata`` is given the SHA-256 of the tensors' bytes."""
+    write_converted(destination, tensors, None, metadata, on_bytes)
+
+
+def write_converted(
+    destination: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+    metadata: Callable[[str], Mapping[str, str]],
+    on_bytes: OnBytes | None = None,
+    replacement: Callable[[str], Tensor | None] = lambda _: None,
+) -> None:
+    """Write a new file, with each tensor converted just before it is written: the peak of memory
+    beyond ``tensors`` is one tensor.
+
+    Args:
+        dtype: of the floating-point tensors in the file; None for their own.
+        metadata: given the SHA-256 of the tensors' bytes.
+        replacement: a tensor's new value of the same shape, or None to write the given one.
+
+    Raises:
+        ValueError: a replacement of another shape.
+    """
     entries, at = {}, 0
+    dtypes = {name: _stored_as(tensor, dtype) for name, tensor in tensors.items()}
     # Wide dtypes first, as the library orders them: every tensor is then aligned.
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    for name in names:
-        tensor = tensors[name]
-        size = tensor.numel() * tensor.element_size()
-        entries[name] = Entry(CODES[tensor.dtype], tuple(tensor.shape), at, at + size)
+    for name in sorted(tensors, key=lambda name: (-dtypes[name].itemsize, name)):
+        shape = tuple(tensors[name].shape)
+        size = math.prod(shape) * dtypes[name].itemsize
+        entries[name] = Entry(CODES[dtypes[name]], shape, at, at + size)
         at += size
 
+    def content(name: str) -> bytes:
+        value = replacement(name)
+        return _converted(name, tensors[name] if value is None else value, entries[name])
+
     def chunks() -> Iterator[bytes]:
-        return (raw_bytes(tensors[name]) for name in names)
+        return map(content, entries)
 
     write(destination, entries, chunks, metadata, on_bytes)
 
@@ -202,9 +228,12 @@ def write(
             stream.write(chunk)
 
 
-def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Numbers with a fraction in that dtype, others as they are."""
-    return tensor.detach().to(dtype) if tensor.is_floating_point() else tensor
+def _converted(name: str, value: Tensor, entry: Entry) -> bytes:
+    if tuple(value.shape) != entry.shape:
+        raise ValueError(
+            f"tensor {name!r} has shape {list(entry.shape)} in the file, got {list(value.shape)}"
+        )
+    return raw_bytes(value.to(DTYPES[entry.dtype]))
 
 
 def raw_bytes(tensor: Tensor) -> bytes:

@@ -81,7 +81,8 @@ def run_probe(
         cache: for the base model's pictures.
 
     Raises:
-        ValueError: a probe that is unknown, or of which the model has no means.
+        UnsupportedError: the model has no means for this probe.
+        ValueError: no such probe.
     """
     if name not in PROBES:
         raise ValueError(f"probe must be one of {', '.join(PROBES)}, got {name!r}")

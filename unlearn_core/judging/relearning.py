@@ -36,7 +36,7 @@ def relearn(
         at_once: pictures whose gradient is worked out together; fewer need less memory.
 
     Raises:
-        ValueError: a model without the layers that LoRA adapts.
+        UnsupportedError: the model has no layers for LoRA, or peft is not installed.
     """
     names = parameter_names(unlearned.base, LORA)
     # What unlearning trained is merged into plain weights, for LoRA layers cannot be stacked.
@@ -76,7 +76,7 @@ def invert(
         at_once: as above.
 
     Raises:
-        ValueError: a model that reads no words.
+        UnsupportedError: the model reads no words, or the placeholder is not a single token.
     """
     embedding = model.word_embedding(start).clone().requires_grad_()
     model = model.trainable_copy(())  # which needs less memory on the way back

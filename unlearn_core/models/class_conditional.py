@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
+from .errors import UnsupportedError
 from .protocol import Conditioning, OnStep
 
 
@@ -27,6 +28,17 @@ class _ClassHandle(DenoiserHandle):
     def size_step(self) -> int | None:
         return None
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        edge = int(self.denoiser.config["sample_size"])
+        return (int(self.denoiser.config["in_channels"]), edge, edge)
+
+    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
+        output = self.denoiser(latents_t, t, class_labels=conditioning.values).sample
+        # Models with a learned variance predict it in as many further channels; no objective and
+        # no sampler uses it.
+        return output[:, : latents_t.shape[1]]
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         labels = [self._label(prompt) for prompt in prompts]
         return Conditioning(torch.tensor(labels, device=self.device))
@@ -37,8 +49,8 @@ class _ClassHandle(DenoiserHandle):
     def with_word(self, word: str, embedding: Tensor) -> Self:
         raise self._no_words()
 
-    def _no_words(self) -> ValueError:
-        return ValueError(f"{self.info.name!r} knows classes and reads no words")
+    def _no_words(self) -> UnsupportedError:
+        return UnsupportedError(f"{self.info.name!r} knows classes and reads no words")
 
     @cached_property
     def _patterns(self) -> list[tuple[re.Pattern[str], int]]:
@@ -63,7 +75,7 @@ class _ClassHandle(DenoiserHandle):
         }
         if len(named) != 1:
             known = ", ".join(self.class_names[:20]) + (" …" if len(self.class_names) > 20 else "")
-            raise ValueError(
+            raise UnsupportedError(
                 f"prompt must name exactly one class of {self.info.name!r} ({known}), "
                 f"got {prompt!r}"
             )
@@ -74,11 +86,6 @@ class _ClassHandle(DenoiserHandle):
 class ClassConditionalHandle(_ClassHandle):
     """diffusers' ``UNet2DModel`` with class labels, in pixel space."""
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        edge = int(self.denoiser.config["sample_size"])
-        return (int(self.denoiser.config["in_channels"]), edge, edge)
-
     def encode_images(self, images: Tensor) -> Tensor:
         channels = self.latent_shape[0]
         pictures = images.mean(1, keepdim=True) if channels == 1 else images
@@ -87,9 +94,6 @@ class ClassConditionalHandle(_ClassHandle):
     def decode_latents(self, latents: Tensor) -> Tensor:
         images = latents.float().cpu().add(1).div(2).clamp(0, 1)
         return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-
-    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
-        return self.denoiser(latents_t, t, class_labels=conditioning.values).sample
 
     def sample(
         self,
@@ -125,21 +129,11 @@ class DiTHandle(_ClassHandle):
         # The label after the last stands for none of the classes, as the empty prompt does.
         return super()._label(prompt) if prompt.strip() else len(self.class_names)
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        edge = int(self.denoiser.config["sample_size"])
-        return (int(self.denoiser.config["in_channels"]), edge, edge)
-
     def encode_images(self, images: Tensor) -> Tensor:
         return autoencoder.encode(self.vae, images)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         return autoencoder.decode(self.vae, latents)
-
-    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
-        output = self.denoiser(latents_t, timestep=t, class_labels=conditioning.values).sample
-        # The other half of the channels is the learned variance, which no objective looks at.
-        return output[:, : latents_t.shape[1]]
 
     def sample(
         self,

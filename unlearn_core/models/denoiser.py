@@ -18,6 +18,9 @@ from .protocol import Conditioning, LoraLayer, ModelInfo, OnStep
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, h, w], t [B]) -> output [B, C, h, w]
 
 
+SAMPLER_VERSION = 1
+"""To be raised whenever the same model, prompt, seed and settings give another picture: cached
+pictures of earlier versions are then drawn again."""
 FULL_SIZE = 100_000_000  # parameters; smaller models have memory enough everywhere
 
 
@@ -85,6 +88,9 @@ def sample_dpm_solver(
         thresholding=in_pixel_space,
         sample_max_value=1.0,
         lambda_min_clipped=-5.1 if cosine else -math.inf,
+        # ``predict`` leaves out a learned variance. Told of one, the solver would cut its output to
+        # three channels, whatever the model has.
+        variance_type=None,
     )
     known = scheduler.config["num_train_timesteps"]
     too_many = ValueError(

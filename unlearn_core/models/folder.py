@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ SUPPORTED = (
     "a diffusers folder of Stable Diffusion 1.x, 2.x or XL, of DiT, "
     "or of a UNet2DModel with class labels"
 )
+
+
+PIXEL_CHANNELS = (1, 3)
 
 
 def load_folder(
@@ -209,6 +213,12 @@ def _class_conditional(
 
     names = _class_names(folder, index)
     unet = read_denoiser(UNet2DModel, folder, "unet", device)
+    if unet.config["in_channels"] not in PIXEL_CHANNELS:
+        raise ModelError(
+            f"model: {folder.name}/unet has {unet.config['in_channels']} channels; wanted a model "
+            "in pixel space, of 1 channel (grey) or 3 (colour)"
+        )
+    _check_output(folder, "unet", unet.config)
     if not isinstance(unet.config["sample_size"], int):
         raise ModelError(f"model: {folder.name}/unet/config.json must say its sample_size")
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
@@ -249,6 +259,7 @@ def _dit(
     transformer = read_denoiser(DiTTransformer2DModel, folder, "transformer", device)
     if transformer.config["num_embeds_ada_norm"] != len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
+    _check_output(folder, "transformer", transformer.config)
     vae = read_vae(folder, device)
     schedule, config = read_scheduler(folder)
     own = int(transformer.config["sample_size"]) * autoencoder.scale(vae)
@@ -270,6 +281,16 @@ def _dit(
         class_names=names,
         vae=vae,
     )
+
+
+def _check_output(folder: Path, name: str, config: Mapping[str, Any]) -> None:
+    """A denoiser predicts as many channels as it is given, and may predict their variance too."""
+    given, predicted = config["in_channels"], config["out_channels"] or config["in_channels"]
+    if predicted not in (given, 2 * given):
+        raise ModelError(
+            f"model: {folder.name}/{name} predicts {predicted} channels from {given}; wanted "
+            f"{given}, or {2 * given} with a learned variance"
+        )
 
 
 def _own_size(folder: Path, size: int, options: LoadOptions) -> int:

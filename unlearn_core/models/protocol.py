@@ -119,7 +119,7 @@ class ModelHandle(Protocol):
         """Frozen encoding of each prompt, the empty one included where the family has it.
 
         Raises:
-            ValueError: when the family cannot express a prompt.
+            UnsupportedError: the family cannot express a prompt.
         """
         ...
 
@@ -127,7 +127,7 @@ class ModelHandle(Protocol):
         """What the text encoders look the word up as, [E]; a mean where it is several tokens.
 
         Raises:
-            ValueError: the family reads no words.
+            UnsupportedError: the family reads no words.
         """
         ...
 
@@ -136,7 +136,7 @@ class ModelHandle(Protocol):
         are encoded with gradient towards it where it asks for one (textual inversion).
 
         Raises:
-            ValueError: the family reads no words, or the word is not a single token.
+            UnsupportedError: the family reads no words, or the word is not a single token.
         """
         ...
 

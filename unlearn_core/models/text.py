@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from ..foundation.safetensors_file import in_dtype, write_tensors
+from ..foundation.safetensors_file import write_converted
+from .errors import UnsupportedError
 from .protocol import Conditioning
 
 if TYPE_CHECKING:  # imported by those who build a model: it takes a second
@@ -60,7 +61,9 @@ class Clip:
     def with_word(self, word: str, embedding: Tensor) -> Clip:
         tokens = self._tokens(word)
         if len(tokens) != 1:
-            raise ValueError(f"word must be a single token to be learned, {word!r} is {tokens}")
+            raise UnsupportedError(
+                f"word must be a single token to be learned, {word!r} is {tokens}"
+            )
         return replace(self, learned={**self.learned, tokens[0]: embedding})
 
     def _tokens(self, word: str) -> list[int]:
@@ -117,10 +120,10 @@ def save_clip(clip: Clip, encoder: Path, tokenizer: Path, dtype: torch.dtype) ->
     encoder.mkdir(parents=True)
     clip.encoder.config.save_pretrained(encoder)
     state = {
-        name if name.startswith(NAMED) else f"text_model.{name}": in_dtype(tensor, dtype)
+        name if name.startswith(NAMED) else f"text_model.{name}": tensor
         for name, tensor in clip.encoder.state_dict().items()
     }
-    write_tensors(encoder / "model.safetensors", state, lambda _: {"format": "pt"})
+    write_converted(encoder / "model.safetensors", state, dtype, lambda _: {"format": "pt"})
     clip.tokenizer.save_pretrained(tokenizer)
     if not (tokenizer / "vocab.json").is_file():
         backend: Any = clip.tokenizer.backend_tokenizer

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import swap_tensors
 
+from .errors import UnsupportedError
 from .protocol import LoraLayer
 
 ADAPTER = "unlearn"
@@ -70,12 +71,13 @@ def copy_with_lora(
     """A copy that shares every tensor, with trainable low-rank layers beside the named weights.
 
     Raises:
-        ValueError: there are such layers already, or peft is not installed.
+        UnsupportedError: peft is not installed.
+        ValueError: there are such layers already.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError("scope 'lora' needs the package peft: pip install peft") from error
+        raise UnsupportedError("scope 'lora' needs the package peft: pip install peft") from error
 
     if any(lora_modules(module)):
         raise ValueError("scope 'lora': the model has LoRA layers already; save and load it first")
@@ -125,13 +127,16 @@ def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """Tensors that are worked out one at a time, when asked for."""
+    """Tensors computed one at a time, on access. Names are looked up without computing anything."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
         self._makers = makers
 
     def __getitem__(self, name: str) -> Tensor:
         return self._makers[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers  # Mapping's own would compute the tensor to answer
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)

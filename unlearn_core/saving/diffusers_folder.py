@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from ..foundation.safetensors_file import (
     DTYPES,
     OnBytes,
     copy_replacing,
-    in_dtype,
     read_header,
-    write_tensors,
+    write_converted,
 )
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.stable_diffusion import StableDiffusionHandle
@@ -28,7 +27,7 @@ from ..unlearning.results import UnlearnedModel
 
 KEPT = (".json", ".txt", ".safetensors", ".md", ".model")  # never a pickle, never code
 REPORT_FILE = "unlearn_report.json"
-DENOISER_FILE = "diffusion_pytorch_model.safetensors"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def save_diffusers_folder(
@@ -85,7 +84,8 @@ def _copy(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> 
 
 
 def _take_apart(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> None:
-    """The components of a single file in diffusers' layout, in the file's dtype."""
+    """The components of a single file in diffusers' layout, in the file's dtype. Memory beyond the
+    model: one tensor."""
     from diffusers import DDIMScheduler
 
     model = unlearned.base
@@ -95,9 +95,8 @@ def _take_apart(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | Non
     dtype = DTYPES[header.tensors[key].dtype]
 
     changed = unlearned.model.changed_tensors()
-    state = {name: changed.get(name, tensor) for name, tensor in model.base.state_dict().items()}
-    _write_diffusers(model.base, folder / "unet", state, dtype, on_bytes)
-    _write_diffusers(model.vae, folder / "vae", model.vae.state_dict(), dtype, None)
+    _write_diffusers(model.base, folder / "unet", dtype, changed.get, on_bytes)
+    _write_diffusers(model.vae, folder / "vae", dtype)
     scheduler: Any = DDIMScheduler.from_config(model.scheduler_config)
     scheduler.save_pretrained(folder / "scheduler")
     clips = model.text.clips
@@ -132,10 +131,12 @@ def _index(pair: bool) -> dict[str, Any]:
 def _write_diffusers(
     module: Any,
     folder: Path,
-    tensors: Mapping[str, Tensor],
     dtype: torch.dtype,
-    on_bytes: OnBytes | None,
+    replacement: Callable[[str], Tensor | None] = lambda _: None,
+    on_bytes: OnBytes | None = None,
 ) -> None:
     module.save_config(folder)
-    state = {name: in_dtype(tensor, dtype) for name, tensor in tensors.items()}
-    write_tensors(folder / DENOISER_FILE, state, lambda _: {"format": "pt"}, on_bytes)
+    metadata = {"format": "pt"}
+    write_converted(
+        folder / WEIGHTS, module.state_dict(), dtype, lambda _: metadata, on_bytes, replacement
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from ..models.errors import UnsupportedError
 from ..models.protocol import ModelHandle
 
 LORA = "lora"
@@ -39,7 +40,7 @@ def parameter_names(model: ModelHandle, scope: str) -> list[str]:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
     names = [name for name, _ in model.named_parameters() if SCOPES[scope](name)]
     if not names:
-        raise ValueError(
+        raise UnsupportedError(
             f"scope {scope!r} holds no parameter of {model.info.name!r}: "
             f"a {model.info.family} model has none, choose 'full'"
         )

@@ -269,8 +269,8 @@ export function followRuns() {
   on("unlearn.preview", (run, preview) => {
     if (!run.previews.some(({ step }) => step === preview.step)) run.previews.push(preview);
   });
-  on("unlearn.kept", (run, { step }) => {
-    if (!run.kept.includes(step)) run.kept.push(step);
+  on("unlearn.kept", (run, { kept }) => {
+    run.kept = kept; // saving one step may have deleted another
   });
 }
 

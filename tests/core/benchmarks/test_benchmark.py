@@ -73,6 +73,37 @@ def test_a_record_of_other_settings_is_not_taken_for_this_run() -> None:
     assert quality.read(replace(task, settings=replace(task.settings, seed=1))) is None
 
 
+def rewritten(task: quality.Task, without: str) -> None:
+    """The task's record as it was before a setting existed."""
+    record = json.loads(task.record.read_text(encoding="utf-8"))
+    del record["settings"][without]
+    task.record.write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("weight", "of_this_run"), [(1.0, True), (4.0, False)])
+def test_an_old_record_is_of_the_values_that_were_in_effect_then(
+    weight: float, of_this_run: bool
+) -> None:
+    """The first edit weighed retained prompts by 1 before there was a setting, 4 by default."""
+    task = quality.tuning_tasks("ours")[0]
+    task = replace(task, settings=replace(task.settings, warm_start_weight=weight))
+    write(task, 1.0, 0.0)
+    rewritten(task, "warm_start_weight")
+    assert (quality.read(task) is not None) is of_this_run
+    cold = replace(task, settings=replace(task.settings, warm_start=False))
+    write(cold, 1.0, 0.0)
+    rewritten(cold, "warm_start_weight")
+    assert quality.read(cold) is not None, "without the edit its weight has no effect"
+
+
+def test_a_record_older_than_an_unknown_setting_is_refused() -> None:
+    task = quality.tuning_tasks(UCE)[0]
+    write(task, 1.0, 0.0)
+    rewritten(task, "npo_beta")
+    with pytest.raises(ValueError, match="^npo_beta: a record .* add to BEFORE"):
+        quality.read(task)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_searched_over_settings_of_its_own(method: str) -> None:
     if method in ABLATIONS:

@@ -112,6 +112,18 @@ def test_whatever_decides_a_picture_is_in_its_key(sd_folder: Path) -> None:
     assert key(guidance_scale=4) == key(guidance_scale=4.0)
 
 
+def test_a_changed_sampler_draws_anew_and_the_first_version_s_pictures_stay(
+    sd_model: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of the first version is a fixed one: pictures cached by it must still be found."""
+    model: Any = sd_model
+    known = replace(model, info=replace(model.info, fingerprint="f"))
+    first = picture_key(known, "a cat", 1, GenerationSettings(steps=20, guidance_scale=7.5))
+    assert first == "ade252e86b1ed2e667c8ee00c05057f484be366dc409bf08cf62f8fcfb0dbea2"
+    monkeypatch.setattr("unlearn_core.dataset.drawing.SAMPLER_VERSION", 2)
+    assert picture_key(known, "a cat", 1, GenerationSettings(20, 7.5)) != first
+
+
 @pytest.mark.parametrize("content", [b"", b"no safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_a_damaged_cache_file_is_drawn_again(
     counted: Any, cache: LatentCache, content: bytes

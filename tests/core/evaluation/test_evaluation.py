@@ -496,6 +496,17 @@ def test_a_probe_without_means_is_said_and_the_rest_goes_on(class_folder: Path) 
     assert "'textual inversion' was not possible" in summary(report)
 
 
+def test_a_fault_in_a_probe_is_no_probe_without_means(
+    class_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr("unlearn_core.judging.probes.relearn", fault)
+    with pytest.raises(ValueError, match="shapes do not match"):
+        evaluated(class_folder)
+
+
 def evaluated(class_folder: Path) -> AlignmentReport:
     """A model that is asked to come back in every way, and knows no words."""
     model = load_model(class_folder)

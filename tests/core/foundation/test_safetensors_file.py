@@ -18,6 +18,7 @@ from unlearn_core.foundation.safetensors_file import (
     DTYPES,
     copy_replacing,
     read_header,
+    write_converted,
     write_tensors,
 )
 
@@ -102,3 +103,13 @@ def test_a_value_of_another_shape_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(2, 3)}, source)
     with pytest.raises(ValueError, match=r"tensor 'x' has shape \[2, 3\] in the file, got \[3\]"):
         copy_replacing(source, tmp_path / "b", lambda _: torch.zeros(3), lambda _: {})
+
+
+def test_tensors_are_converted_and_replaced_as_they_are_written(tmp_path: Path) -> None:
+    tensors = {"x": torch.randn(2, 3), "y": torch.randn(4), "z": torch.randn(1).double()}
+    new = {"y": torch.arange(4.0)}
+    file = tmp_path / "file.safetensors"
+    write_converted(file, tensors, torch.float16, lambda _: {}, replacement=new.get)
+    assert same(load_file(file), {name: t.half() for name, t in {**tensors, **new}.items()})
+    with pytest.raises(ValueError, match=r"tensor 'z' has shape \[1\] in the file, got \[4\]"):
+        write_converted(file, tensors, None, lambda _: {}, replacement=lambda _: new["y"])

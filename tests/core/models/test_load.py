@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from unlearn_core.models.load import ModelError, load_model
 
+from ..tiny_models import write_class_conditional
+
 CopyOf = Callable[[Path], Path]
 
 
@@ -236,3 +238,18 @@ def test_pictures_of_an_evaluation_are_no_weights(sd_folder: Path, copy_of: Copy
     (folder / "evaluation").mkdir()
     save_file({"weight": torch.zeros(1)}, folder / "evaluation" / "judge.safetensors")
     assert load_model(folder).info.fingerprint == load_model(sd_folder).info.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("channels", "predicted", "message"),
+    [
+        (3, 4, "predicts 4 channels from 3; wanted 3, or 6 with a learned variance"),
+        (4, 4, r"has 4 channels; wanted a model in pixel space, of 1 channel \(grey\) or 3"),
+    ],
+)
+def test_a_class_model_with_other_channels(
+    tmp_path: Path, channels: int, predicted: int, message: str
+) -> None:
+    folder = write_class_conditional(tmp_path / "odd", channels, predicted=predicted)
+    with pytest.raises(ModelError, match=f"^model: odd/unet {message}"):
+        load_model(folder)

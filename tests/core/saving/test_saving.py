@@ -5,19 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import weakref
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.foundation.atomic import appearing, refuse_existing
+from unlearn_core.models import weights
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import UnlearnedModel
+from unlearn_core.unlearning.scopes import LORA, parameter_names
 from unlearn_core.unlearning.settings import UnlearnSettings
 
 
@@ -28,6 +37,55 @@ def unlearned(sd_model: ModelHandle, sets: TrainingSets) -> UnlearnedModel:
     )
     assert len(list(run)) == 2
     return run.result()
+
+
+class Merges:
+    """Counts how often a LoRA layer is merged, and how many merged weights are held at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = self.most_held = 0
+        self._held: weakref.WeakSet[Tensor] = weakref.WeakSet()
+        self._merge = weights._merged
+        monkeypatch.setattr(weights, "_merged", self._counted)
+
+    def _counted(self, layer: Any) -> Tensor:
+        merged = self._merge(layer)
+        self.count += 1
+        self._held.add(merged)
+        self.most_held = max(self.most_held, len(self._held))
+        return merged
+
+
+@pytest.fixture
+def merges(monkeypatch: pytest.MonkeyPatch) -> Merges:
+    return Merges(monkeypatch)
+
+
+@pytest.fixture
+def lora(sd_model: ModelHandle, unlearned: UnlearnedModel) -> UnlearnedModel:
+    """The result of a LoRA run: every layer has an effect."""
+    model = sd_model.lora_copy(parameter_names(sd_model, LORA), 2, 2.0, seed=0)
+    with torch.no_grad():
+        for _, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.fill_(0.1)
+    return replace(unlearned, model=model)
+
+
+def test_a_name_is_looked_up_without_merging(lora: UnlearnedModel, merges: Merges) -> None:
+    changed = lora.model.changed_tensors()
+    assert all(name in changed for name in list(changed))
+    assert "no such name" not in changed
+    assert len(changed) == len(lora.model.lora_layers()) > 0
+    assert merges.count == 0
+
+
+def test_a_folder_is_saved_with_one_merged_weight_in_memory(
+    lora: UnlearnedModel, merges: Merges, tmp_path: Path
+) -> None:
+    """Each is merged twice, for the hash in the header stands before the content."""
+    save_diffusers_folder(lora, tmp_path / "new")
+    assert (merges.count, merges.most_held) == (2 * len(lora.model.lora_layers()), 1)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -212,3 +270,23 @@ def test_no_pickle_and_no_code_comes_along(
     saved = save_diffusers_folder(same, tmp_path / "new")
     own = files(saved).keys()
     assert own - {"unlearn_report.json"} == files(sd_folder).keys()
+
+
+def test_a_model_that_predicts_its_variance_is_trained_and_saved(
+    class_variance_folder: Path, pairs: PromptPairs, tmp_path: Path
+) -> None:
+    base = load_model(class_variance_folder)
+    sets = make_training_sets(base, pairs, GenerationSettings(steps=2, batch_size=4))
+    settings = UnlearnSettings(
+        steps=2, batch_size=2, scope="full", learning_rate=0.01, warm_start=False
+    )
+    run = Unlearning(base, sets, settings)
+    assert len(list(run)) == 2
+    model = run.result().model
+    again = load_model(save_diffusers_folder(run.result(), tmp_path / "new"))
+    x, t = torch.randn(2, *base.latent_shape), torch.tensor([10, 500])
+    cats = base.encode_prompts(["a cat"] * 2)
+    with torch.no_grad():
+        before, after, saved = (m.predict(x, cats, t) for m in (base, model, again))
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(saved, after)
