@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ...unlearn_core.foundation.fields import Choice, Flag, Number, Setting, Whole, settings_of
@@ -18,7 +20,7 @@ def inputs_from(owner: type, *, advanced: bool) -> list[io.Input]:
 
 
 def input_from(
-    owner: type, name: str, *, called: str | None = None, default: object = None
+    owner: type, name: str, *, called: str | None = None, default: Any = None
 ) -> io.Input:
     """The input of one field.
 
@@ -29,20 +31,23 @@ def input_from(
     return input_of(settings_of(owner)[name], called, default)
 
 
-def input_of(setting: Setting, called: str | None = None, default: object = None) -> io.Input:
+def input_of(setting: Setting, called: str | None = None, default: Any = None) -> io.Input:
     name, kind = called or setting.name, setting.kind
     value = setting.default if default is None else default
     tooltip = f"{setting.help} Default: {shown(value)}."
     match kind:
         case Whole():
-            # Of two settings called seed, none is to change by itself after a run.
-            seed = {"control_after_generate": False} if setting.name == "seed" else {}
             made = io.Int.Input(
-                name, default=value, min=kind.least, max=kind.offered, tooltip=tooltip, **seed
+                name,
+                default=value,
+                min=kind.least,
+                max=kind.offered,
+                tooltip=tooltip,
+                control_after_generate=False,  # or a seed would change by itself after each run
             )
         case Number():
             offered = kind.offered
-            precise = {} if offered.precision is None else {"round": offered.precision}
+            rounded: dict[str, Any] = {"round": offered.precision} if offered.precision else {}
             made = io.Float.Input(
                 name,
                 default=value,
@@ -50,7 +55,7 @@ def input_of(setting: Setting, called: str | None = None, default: object = None
                 max=offered.most,
                 step=offered.step,
                 tooltip=tooltip,
-                **precise,
+                **rounded,
             )
         case Choice():
             made = io.Combo.Input(name, options=list(kind.options), default=value, tooltip=tooltip)

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..foundation.checks import LARGEST_SEED
-from ..foundation.fields import Range, check_fields, number, whole
+from ..foundation.fields import Range, check_fields, number, other, whole
 from ..models.protocol import OnPicture
 from .own_pictures import OwnPictures, read_folder
 
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """A person's own pictures: a folder of them, and captions as ``read_folder`` takes them.
+    """A person's own pictures: a folder of them, and captions as ``read_folder`` takes them."""
 
-    Attributes:
-        alone: whether they take the place of what the model draws, or join it.
-    """
-
-    folder: Path
-    captions: str = ""
-    alone: bool = False
+    folder: Path = field(metadata=other("the path of a folder", help="Folder of the pictures."))
+    captions: str = field(
+        default="",
+        metadata=other(
+            "a text, one caption a line",
+            help="A line 'name: caption' for one picture, a line for each of them, or one line for "
+            "all. A text file beside a picture counts before the one line for all.",
+        ),
+    )
+    alone: bool = field(
+        default=False,
+        metadata=other(
+            "true or false",
+            help="Whether they take the place of what the model draws, or join it.",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.folder, (str, Path)):

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from .checks import LARGEST_WHOLE, check_choice, check_number, check_whole, require
 
 KEY = "setting"  # in a field's metadata
+REQUIRED = dataclasses.MISSING
 
 
 class Kind(Protocol):
@@ -131,13 +132,18 @@ class Flag:
 
 @dataclass(frozen=True)
 class Other:
-    """Anything else: a path, a list of words, settings of another class."""
+    """Anything else: a path, a list of words, settings of another class.
+
+    Attributes:
+        passes: its check; None where the settings class itself checks it.
+    """
 
     rule: str
-    passes: Callable[[str, object], None]
+    passes: Callable[[str, object], None] | None
 
     def check(self, field: str, value: object) -> None:
-        self.passes(field, value)
+        if self.passes is not None:
+            self.passes(field, value)
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class Setting:
     """One field of a settings class.
 
     Attributes:
-        default: its value where none is given.
+        default: its value where none is given; ``REQUIRED`` where one must be.
         help: what it does and when to change it, for a person who runs the pack.
         advanced: whether it is rarely needed; forms fold it away.
     """
@@ -206,9 +212,13 @@ def flag(default: bool, *, help: str, advanced: bool = False) -> Any:
 
 
 def other(
-    rule: str, passes: Callable[[str, object], None], *, help: str, advanced: bool = False
+    rule: str,
+    passes: Callable[[str, object], None] | None = None,
+    *,
+    help: str,
+    advanced: bool = False,
 ) -> dict[str, Any]:
-    """Metadata of a field of any other type, for ``dataclasses.field``; ``passes`` checks it."""
+    """Metadata of a field of any other type, for ``dataclasses.field``."""
     return {KEY: (Other(rule, passes), help, advanced)}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import textwrap
 
-from ..foundation.fields import Setting, settings_of
+from ..foundation.fields import REQUIRED, Setting, settings_of
 from .settings_file import SECTIONS
 
 INDENT = " " * 4
@@ -15,16 +16,22 @@ def reference() -> str:
     return "\n\n".join(
         "\n".join([f"{name}:", *map(_entry, settings_of(owner).values())])
         for name, owner in SECTIONS.items()
-        if settings_of(owner)
     )
 
 
 def _entry(setting: Setting) -> str:
-    default = json.dumps(setting.default)
-    head = f"  {setting.name} (default {default}): {setting.kind.rule}"
+    head = f"  {setting.name} ({_default(setting.default)}): {setting.kind.rule}"
     return "\n".join(
         [
             *textwrap.wrap(head, subsequent_indent=INDENT),
             *textwrap.wrap(setting.help, initial_indent=INDENT, subsequent_indent=INDENT),
         ]
     )
+
+
+def _default(value: object) -> str:
+    if value is REQUIRED:
+        return "required"
+    if dataclasses.is_dataclass(value):
+        return "left out by default"
+    return f"default {json.dumps(value)}"

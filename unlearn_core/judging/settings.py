@@ -23,11 +23,7 @@ def _check_scorer(field: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How many pictures an evaluation draws of each kind of prompt, and how.
-
-    Attributes:
-        generation: the sampler; its seeds are apart from those that unlearning trained on.
-    """
+    """How many pictures an evaluation draws of each kind of prompt, and how."""
 
     pictures: int = whole(
         64,
@@ -39,7 +35,12 @@ class EvaluationSettings:
         "look.",
     )
     generation: GenerationSettings = field(
-        default_factory=lambda: GenerationSettings(seed=FIRST_SEED)
+        default_factory=lambda: GenerationSettings(seed=FIRST_SEED),
+        metadata=other(
+            "an object",
+            help="How it draws, with the fields of `generation`, which count where one is left "
+            f"out; but its first seed is {FIRST_SEED}, apart from those that unlearning uses.",
+        ),
     )
     scorer: Path | None = field(
         default=None,
