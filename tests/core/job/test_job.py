@@ -456,7 +456,7 @@ def test_prompts_tells_of_words_that_make_too_few(
         ("unlearn", "stepz", 1, "no field 'stepz'"),
         ("concept", "name", " ", "concept must name what to forget"),
         ("prompts", "templates", ["a cat"], "the concept is not in"),
-        ("prompts", "train_count", 0, "train_count must be a whole number, 1 or more, got 0"),
+        ("prompts", "train_count", 0, "train_count must be 1 or more, got 0"),
         ("prompts", "train_count", "240", "train_count must be a whole number"),
         ("prompts", "templates", "a {concept}", "templates must be a list of texts"),
         ("prompts", "dimensions", {"object": "cat, dog"}, "dimensions.object must be a list"),
