@@ -132,7 +132,7 @@ def marked(test: Difference) -> str:
 
 
 def probability(p: float) -> str:
-    """To two digits, and to what is worth telling."""
+    """With two digits; very small values as a bound."""
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 

@@ -21,7 +21,7 @@ from benchmarks.comparisons import (
 )
 from benchmarks.digits import BALANCED, TWO, scored
 from benchmarks.methods import ABLATIONS, CALMED, METHODS
-from benchmarks.quality import slug
+from benchmarks.quality import SEEDS, slug
 from benchmarks.records import (
     COLUMNS,
     CONCEPTS,
@@ -96,7 +96,9 @@ def _means(name: str, found: list[Record]) -> dict[str, str]:
             continue
         values = chance.spread(groups)
         shown[f"{name}/{short}"] = number(figure, values.mean)
-        shown[f"{name}/{short}/seed-0"] = number(figure, statistics.mean(v[0] for v in groups))
+        first = by_concept([r for r in found if r["seed"] == SEEDS[0]], COLUMNS[figure])
+        if first:
+            shown[f"{name}/{short}/seed-{SEEDS[0]}"] = number(figure, chance.spread(first).mean)
         if figure in SIGNED:
             shown[f"{name}/{short}/fine"] = signed(values.mean, 4)
             if values.over_concepts is not None:
