@@ -44,7 +44,6 @@ SHORT = {
     "alignment, train": "train",
     "alignment, test": "test",
     "CMMD": "CMMD",
-    "seconds": "seconds",
 }
 """Figures that the sentences use, and their part of the name."""
 
