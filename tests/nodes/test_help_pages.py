@@ -24,4 +24,7 @@ def test_nodes_with_settings_have_one(node_id: str) -> None:
 
 def test_a_stale_page_is_noticed() -> None:
     page = page_of("UnlearnRestrictedGradient").read_text(encoding="utf-8")
-    assert up_to_date("UnlearnRestrictedGradient", page.replace("**steps**", "**stride**")) == page
+    assert (
+        up_to_date("UnlearnRestrictedGradient", page.replace("- **steps**:", "- **stride**:"))
+        == page
+    )
