@@ -1,5 +1,5 @@
 """Tables and a plot of what ``benchmarks.quality`` has measured so far, as ``benchmarks/README.md``
-and the project's own README show them: ``python -m benchmarks.quality_report``."""
+and ``docs/results.md`` show them: ``python -m benchmarks.quality_report``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unlearn_core.job.console import say
 HERE = Path(__file__).parent
 README, FRONT, PLOT = (
     HERE / "README.md",
-    HERE.parent / "README.md",
+    HERE.parent / "docs" / "results.md",
     HERE / "results" / "quality.png",
 )
 PLOTTED = "Forgetting against keeping: a small mark is one run, a large one a method's mean"
@@ -325,7 +325,7 @@ def rule_table() -> str:
 
 
 def front_table() -> str:
-    """For the README: each concept before and after."""
+    """For ``docs/results.md``: each concept before and after."""
     of_ours = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
     for concept in CONCEPTS:
         found = records(OURS, [concept])
