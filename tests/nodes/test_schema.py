@@ -77,7 +77,7 @@ def of_settings(settings: Any) -> dict[str, Any]:
 def test_unlearn_defaults_are_the_core_s() -> None:
     core = pack_module("unlearn_core.unlearning.settings")
     given = defaults("UnlearnRestrictedGradient")
-    drawing = core.GenerationSettings()
+    drawing = pack_module("unlearn_core.dataset.settings").GenerationSettings()
     assert given.pop("generation_steps") == drawing.steps
     assert given.pop("guidance_scale") == drawing.guidance_scale
     given.pop("preview_every")

@@ -149,7 +149,7 @@ def read_settings(file: str | Path) -> JobSettings:
     _check_fields("evaluation.generation", drawing, GenerationSettings)
     drawing = {
         **content.get("generation", {}),
-        "seed": EvaluationSettings.generation.seed,
+        "seed": EvaluationSettings().generation.seed,
         **drawing,
     }
     evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
