@@ -1,6 +1,6 @@
 """Record the README's animation and the picture of the workflow from a real run of the demo:
 ``python tests/comfyui/record_live_panel.py`` writes ``docs/live_panel.webp`` and
-``docs/workflow.png``. It takes about five minutes and needs what the page tests need."""
+``docs/workflow.png``. It takes a few minutes and needs what the page tests need."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from front_ends import LOOKS, newest
 from live_server import PACK, running_server
 from page_parts import UNLEARN
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 from workflow_files import DEMO, read, with_widgets
 
 DOCS = PACK / "docs"
 MOST_BYTES = 2_000_000
-VIEW = {"width": 1700, "height": 1200}
+VIEW: ViewportSize = {"width": 1700, "height": 1200}
 CLEAR = (100, 120)  # left of this and above it lie the page's own bars
 PREVIEW_EVERY = 5  # the template's 20 would show five pictures
 LOOK_EVERY = 700  # ms
