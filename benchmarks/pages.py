@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 HERE = Path(__file__).parent
-README, APPENDIX, FRONT = HERE / "README.md", HERE / "APPENDIX.md", HERE.parent / "README.md"
+README, APPENDIX = HERE / "README.md", HERE / "APPENDIX.md"
+FRONT = HERE.parent / "docs" / "results.md"
 
 
 def put(file: Path, begin: str, end: str, text: str) -> None:

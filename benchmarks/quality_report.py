@@ -1,6 +1,6 @@
 """Tables and a plot of what ``benchmarks.quality`` has measured so far: ``python -m
 benchmarks.quality_report`` writes them into ``benchmarks/README.md``, ``benchmarks/APPENDIX.md``
-and the project's own README."""
+and ``docs/results.md``."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def rule_table() -> str:
 
 
 def front_table() -> str:
-    """For the README: each concept before and after."""
+    """For ``docs/results.md``: each concept before and after."""
     of_ours = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
     for concept in CONCEPTS:
         found = records(OURS, [concept])

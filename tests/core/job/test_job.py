@@ -627,9 +627,9 @@ def test_neighbours_need_a_clip(
     assert "candidates: none given for neighbours" in capsys.readouterr().err
 
 
-def test_the_readme_s_example_is_one_that_the_demo_model_knows(tmp_path: Path) -> None:
-    readme = (DEMO.parents[2] / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```json\n(.*?)```", readme, re.DOTALL)
+def test_the_page_s_example_is_one_that_the_demo_model_knows(tmp_path: Path) -> None:
+    page = (DEMO.parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     settings = read_settings(write(json.loads(example), tmp_path))
     judge = json.loads((DEMO / "evaluation" / "judge.json").read_text(encoding="utf-8"))
     for name, values in settings.prompts.dimensions.items():
