@@ -1,5 +1,6 @@
-"""Tables and a plot of what ``benchmarks.digits`` has measured so far, as ``benchmarks/README.md``
-shows them: ``python -m benchmarks.digits_report``."""
+"""Tables and a plot of what ``benchmarks.digits`` has measured so far: ``python -m
+benchmarks.digits_report`` writes them into ``benchmarks/README.md`` and
+``benchmarks/APPENDIX.md``."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.chance import gain, verdict
+from benchmarks.chance import gain, spread
+from benchmarks.comparisons import with_p
 from benchmarks.digits import (
     BALANCED,
     METHODS,
@@ -19,7 +21,17 @@ from benchmarks.digits import (
     tuned,
     tuning,
 )
-from benchmarks.quality_report import HERE, README, put
+from benchmarks.digits_comparisons import (
+    FIGURES,
+    OF_PAPER,
+    PAIRS,
+    TESTED,
+    differences,
+    scored_runs,
+)
+from benchmarks.figures import refresh
+from benchmarks.pages import APPENDIX, HERE, README, put
+from benchmarks.records import shown
 from demo.digits import DIGITS
 from demo.jobs import DIGITS_MODEL
 from unlearn_core.dataset.drawing import LatentCache
@@ -31,64 +43,35 @@ PLOT = HERE / "results" / "digits.png"
 PLOTTED = "UA, RA and FID of each method: a small mark is one run, a large one the mean"
 BEGIN, END = "<!-- digits -->", "<!-- end of digits -->"
 KEEPS_ALL = "fine-tune"  # what does not forget is no rival in keeping
-FIGURES = {"ua": 3, "ra": 3, "fid": 2}  # name in a record -> digits shown
-BETTER = {"ua": 1, "ra": 1, "fid": -1}  # which way
-Run = tuple[str, int]  # digit, seed
-Runs = Mapping[Run, Mapping[str, Any]]
-OF_PAPER = {
-    "fine-tune": (0.211, 0.791, 4.25),
-    "SalUn": (0.512, 0.434, 14.40),
-    "GradDiff": (1.000, 0.734, 14.09),
-    "RG": (1.000, 0.752, 9.81),
-    "RGD": (1.000, 0.771, 6.54),
-}
-"""UA, RA and FID of Ko et al., Table 1: CIFAR-10, mean of ten classes."""
 
 
 def table(
-    before: Mapping[str, dict[str, float]], retain: str, digits: Sequence[str] = DIGITS
+    retain: str,
+    digits: Sequence[str] = DIGITS,
+    before: Mapping[str, dict[str, float]] | None = None,
 ) -> str:
-    """Means over the runs; ``before`` has each digit's figures of the model that was loaded."""
+    """``before`` has each digit's figures of the model that was loaded, which no record has."""
     lines = ["| method | runs | UA | RA | FID | raised a loss |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
-    means = {name: statistics.mean(before[digit][name] for digit in digits) for name in FIGURES}
-    figures = " | ".join(f"{means[name]:.{places}f}" for name, places in FIGURES.items())
-    lines.append(f"| *before* | {len(digits)} | {figures} | |")
+    if before is not None:
+        means = {name: statistics.mean(before[digit][name] for digit in digits) for name in FIGURES}
+        figures = " | ".join(f"{means[name]:.{places}f}" for name, places in FIGURES.items())
+        lines.append(f"| *before* | {len(digits)} | {figures} | |")
     for method in METHODS:
         tasks = [t for t in scored(method) if t.retain == retain and t.digit in digits]
-        found = [record for record in (task.read() for task in tasks) if record]
+        found: dict[str, list[dict[str, Any]]] = {}
+        for task in tasks:
+            if (record := task.read()) is not None:
+                found.setdefault(task.digit, []).append(record)
         if not found:
             continue
-        cells = []
-        for name, places in (*FIGURES.items(), ("rise_share", 2)):
-            values = [record[name] for record in found]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.{places}f} ± {spread:.{places}f}")
-        lines.append(f"| {method} | {len(found)} of {len(tasks)} | " + " | ".join(cells) + " |")
+        cells = [
+            shown(spread([[r[name] for r in of_digit] for of_digit in found.values()]), places)
+            for name, places in (*FIGURES.items(), ("rise_share", 2))
+        ]
+        runs = f"{sum(map(len, found.values()))} of {len(tasks)}"
+        lines.append(f"| {method} | {runs} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def scored_runs() -> dict[str, dict[Run, dict[str, Any]]]:
-    """Method -> run -> record, with a retain set of all other classes."""
-    return {
-        method: {
-            (task.digit, task.settings.seed): record
-            for task in scored(method)
-            if task.retain == BALANCED and (record := task.read())
-        }
-        for method in METHODS
-    }
-
-
-def digit_by_digit(winner: Runs, loser: Runs, name: str) -> list[float]:
-    """What a method has more of a figure than another, digit by digit: means over the seeds that
-    both have, because two runs of one digit are not two digits."""
-    both = winner.keys() & loser.keys()
-    gains = {
-        digit: [winner[run][name] - loser[run][name] for run in both if run[0] == digit]
-        for digit in DIGITS
-    }
-    return [statistics.mean(found) for found in gains.values() if found]
 
 
 def order_of_paper() -> str:
@@ -117,25 +100,20 @@ def against_paper() -> str:
     chance, beside what RG and RGD win in the paper."""
     lines = ["| | UA | RA | | FID | | UA, paper | RA, paper | FID, paper |"]
     lines.append("| --- |" + " --- |" * 8)
-    runs = scored_runs()
-    for winner in ("RG", "RGD", "ours"):
-        for method, paper in OF_PAPER.items():
-            if method == winner or (winner, method) == ("RG", "RGD"):
-                continue
-            cells = []
-            for name, places in FIGURES.items():
-                gains = digit_by_digit(runs[winner], runs[method], name)
-                if not gains:
-                    break
-                cells.append(gain(gains, places))
-                if name != "ua":  # where all but the weakest reach 1
-                    cells.append(verdict([BETTER[name] * value for value in gains]))
-            if not cells:
-                continue
-            best_and_theirs = zip(OF_PAPER.get(winner, OF_PAPER["RGD"]), paper, strict=True)
-            for (best, theirs), places in zip(best_and_theirs, FIGURES.values(), strict=True):
-                cells.append(f"{best - theirs:+.{places}f}")
-            lines.append(f"| {winner}, less {method} | " + " | ".join(cells) + " |")
+    tests = differences()
+    for winner, method in PAIRS:
+        if ((winner, method), "ua") not in tests:
+            continue
+        cells = []
+        for name, places in FIGURES.items():
+            test = tests[(winner, method), name]
+            cells.append(gain(test.gains, places))
+            if name in TESTED:
+                cells.append(with_p(test))
+        best = OF_PAPER.get(winner, OF_PAPER["RGD"])
+        for ours, theirs, places in zip(best, OF_PAPER[method], FIGURES.values(), strict=True):
+            cells.append(f"{ours - theirs:+.{places}f}")
+        lines.append(f"| {winner}, less {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -189,11 +167,11 @@ def main() -> None:
         (
             f"![{PLOTTED}]({PLOT.relative_to(HERE).as_posix()})",
             "### Retain set with all other classes",
-            table(before, BALANCED),
+            table(BALANCED, before=before),
             f"### The same without *{TUNED_ON}* and *{SETTLED_ON}*, by which choices were made",
-            table(before, BALANCED, others),
+            table(BALANCED, others, before),
             "### Retain set with two other classes",
-            table(before, TWO),
+            table(TWO, before=before),
             "### Beside the paper's Table 1",
             against_paper(),
             order_of_paper(),
@@ -201,7 +179,9 @@ def main() -> None:
             search_table(),
         )
     )
-    put(README, BEGIN, END, text)
+    put(APPENDIX, BEGIN, END, text)
+    put(README, BEGIN, END, table(BALANCED))
+    refresh(README, APPENDIX)
     say(text)
 
 

@@ -1,122 +1,109 @@
-"""Tables and a plot of what ``benchmarks.quality`` has measured so far, as ``benchmarks/README.md``
-and the project's own README show them: ``python -m benchmarks.quality_report``."""
+"""Tables and a plot of what ``benchmarks.quality`` has measured so far: ``python -m
+benchmarks.quality_report`` writes them into ``benchmarks/README.md``, ``benchmarks/APPENDIX.md``
+and ``docs/results.md``."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from benchmarks.chance import gain, verdict
-from benchmarks.methods import ABLATIONS, BESIDE, METHODS, OURS
+from benchmarks.chance import spread
+from benchmarks.comparisons import BASELINES, Answers, answers, full_table, short_table
+from benchmarks.figures import refresh
+from benchmarks.methods import ABLATIONS, METHODS, OURS
+from benchmarks.pages import APPENDIX, FRONT, HERE, README, put, put_block
 from benchmarks.quality import (
     FORGOTTEN,
     OBJECTS,
     STYLES,
     TIERS,
     TUNED_ON,
-    harmonic_mean,
     read,
-    scored_tasks,
-    seeds_of,
     tuned,
     tuning_tasks,
 )
+from benchmarks.records import (
+    COLUMNS,
+    CONCEPTS,
+    FIELD,
+    PROBED,
+    SHARES,
+    SHOWN,
+    SIDES,
+    UNSEEN,
+    Figure,
+    both_drifts,
+    by_concept,
+    cell,
+    drift,
+    expected,
+    number,
+    over_seeds,
+    records,
+)
 from unlearn_core.job.console import say
 
-HERE = Path(__file__).parent
-README, FRONT, PLOT = (
-    HERE / "README.md",
-    HERE.parent / "README.md",
-    HERE / "results" / "quality.png",
-)
+PLOT = HERE / "results" / "quality.png"
 PLOTTED = "Forgetting against keeping: a small mark is one run, a large one a method's mean"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 FRONT_BEGIN, FRONT_END = "<!-- results -->", "<!-- end of results -->"
-CONCEPTS = TIERS["small"]
-FIELD = tuple(method for method in METHODS if "," not in method)  # the others vary one of these
-Record = dict[str, Any]
-
-
-def drift(side: str) -> Callable[[Record], float]:
-    """How much the alignment of retained pictures has changed."""
-    return lambda r: r["after"]["alignment"][side] - r["before"]["alignment"][side]
-
-
-def both_drifts(record: Record) -> float:
-    """Train and test prompts of one run share its damage: they count as one."""
-    return (drift("retain_train")(record) + drift("retain_test")(record)) / 2
-
-
-def mean_of_shares(record: Record) -> float:
-    """The harmonic mean after unlearning."""
-    return harmonic_mean(record["after"])
-
-
-COLUMNS: dict[str, Callable[[Record], float | None]] = {
-    "UA": lambda r: r["after"]["unlearning_accuracy"],
-    "IRA": lambda r: r["after"]["in_domain_retain"],
-    "CRA": lambda r: r["after"]["cross_domain_retain"],
-    "CRA, forgotten prompts": lambda r: r["after"]["cross_domain_forget"],
-    "harmonic mean": mean_of_shares,
-    "alignment, train": drift("retain_train"),
-    "alignment, test": drift("retain_test"),
-    "CMMD": lambda r: r["retain_distance"],
-    "raised a loss": lambda r: r["rise_share"],
-    "seconds": lambda r: r.get("gpu_seconds", r.get("cpu_seconds")),
-    "GiB": lambda r: r["peak_bytes"] / 2**30,
-}
-SHARES = ("UA", "IRA", "CRA")
-SIDES = ("before", "after")
 OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
 GAP = 0.003  # the paper's RGD lies this far below its base model
-SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
-SIGNED = {"alignment, train", "alignment, test"}
-PROBED = "shown when probed"
-ROUGH = {"seconds": 0, "GiB": 1, PROBED: 2}
+BEFORE = "*before unlearning*"
 
 
-def records(method: str, concepts: Sequence[str]) -> list[Record]:
-    """What is there of a method's scored runs at the settings that the search has chosen."""
-    return [found for task in scored_tasks(method, tuple(concepts)) if (found := read(task))]
-
-
-def cell(name: str, values: list[float]) -> str:
-    """Mean and standard deviation; a dash where nothing is known."""
-    if not values:
-        return "–"
-    digits, sign = ROUGH.get(name, 3), "+" if name in SIGNED else ""
-    if len(values) == 1:
-        return f"{values[0]:{sign}.{digits}f}"
-    mean, spread = statistics.mean(values), statistics.stdev(values)
-    return f"{mean:{sign}.{digits}f} ± {spread:.{digits}f}"
-
-
-def table(concepts: Sequence[str]) -> str:
-    lines = ["| method | runs | " + " | ".join(COLUMNS) + " |"]
-    lines.append("| --- | --- |" + " --- |" * len(COLUMNS))
-    for method in METHODS:
+def table(
+    concepts: Sequence[str], methods: Sequence[str] = tuple(METHODS), figures: Sequence[str] = ()
+) -> str:
+    """A row for each method that has been scored; by default with all figures."""
+    names = figures or tuple(COLUMNS)
+    lines = ["| method | runs | " + " | ".join(names) + " |"]
+    lines.append("| --- | --- |" + " --- |" * len(names))
+    for method in methods:
         found = records(method, concepts)
         if not found:
             continue
-        cells = []
-        for name, figure in COLUMNS.items():
-            values = [value for value in map(figure, found) if value is not None]
-            cells.append(cell(name, values))
+        cells = [cell(name, by_concept(found, COLUMNS[name])) for name in names]
         runs = f"{len(found)} of {expected(method, concepts)}"
         lines.append(f"| {method} | {runs} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def unseen_tier() -> tuple[str, ...]:
-    """Its table, and what ours has over the others there, once a run of it is there."""
-    concepts = TIERS["unseen"]
-    rows = [duel(BESIDE.get(m, OURS), m, concepts) for m in METHODS if m != OURS]
-    if not any(rows):
+def main_table() -> str:
+    """The field's methods below the model before unlearning, the held-out objects first."""
+    parts = []
+    for title, concepts in (
+        ("Held-out objects", UNSEEN),
+        ("The four scored concepts", CONCEPTS),
+    ):
+        head, line, *rows = table(concepts, FIELD, OF_SEARCH).splitlines()
+        if rows:
+            whole = "\n".join((head, line, base_row(concepts), *rows))
+            parts.append(f"**{title}: {', '.join(concepts)}**\n\n{whole}")
+    return "\n\n".join(parts)
+
+
+def base_row(concepts: Sequence[str]) -> str:
+    """The shares of the model as loaded, by the records of ours."""
+    found = records(OURS, concepts)
+    cells = [
+        cell(name, by_concept(found, before(COLUMNS[name]))) for name in (*SHARES, "harmonic mean")
+    ]
+    left = len(OF_SEARCH) - len(cells)
+    return f"| {BEFORE} | | " + " | ".join(cells + ["–"] * left) + " |"
+
+
+def before(figure: Figure) -> Figure:
+    """The same figure of the model that was loaded."""
+    return lambda record: figure({"after": record["before"]})
+
+
+def unseen_tier(found: Answers) -> tuple[str, ...]:
+    """The table of the held-out objects and the tests on them, once two methods have runs."""
+    if not found.runs:
         return ()
-    title = f"### {', '.join(concepts)}: nobody looked at these while choices were made"
-    return title, table(concepts), "\n".join((*DUEL_HEAD, *filter(None, rows)))
+    title = f"### Held-out objects: {', '.join(UNSEEN)}"
+    return title, table(UNSEEN), full_table(found)
 
 
 def full_tier() -> tuple[str, ...]:
@@ -125,11 +112,6 @@ def full_tier() -> tuple[str, ...]:
     if not any(len(records(m, concepts)) == expected(m, concepts) for m in METHODS):
         return ()
     return ("### The full tier: five styles, ten objects", table(concepts))
-
-
-def expected(method: str, concepts: Sequence[str]) -> int:
-    """Runs of a method that is through."""
-    return len(concepts) * len(seeds_of(method))
 
 
 def search_table() -> str:
@@ -146,7 +128,7 @@ def search_table() -> str:
             if record is None:
                 continue
             figures = [
-                cell(name, [value])
+                number(name, value)
                 for name in OF_SEARCH
                 if (value := COLUMNS[name](record)) is not None
             ]
@@ -157,28 +139,33 @@ def search_table() -> str:
     return "\n".join(lines)
 
 
-def probe_table() -> str:
+def probe_table(methods: Sequence[str] = tuple(METHODS)) -> str:
     """Only where the base model shows the concept when it is asked that way: what it never drew
     cannot have been suppressed; in brackets, how many runs are left. All have the same base."""
-    found = {method: records(method, CONCEPTS) for method in METHODS}
-    probes = {m: [r["probes"] for r in of_m if r["probes"]] for m, of_m in found.items()}
-    names = list(next((of_method[0] for of_method in probes.values() if of_method), {}))
+    probes = {
+        method: {r["concept"]["name"]: r["probes"] for r in found if r["probes"]}
+        for method in methods
+        if (found := records(method, CONCEPTS))
+    }
+    names = list(next((run for of_method in probes.values() for run in of_method.values()), {}))
     if not names:
         return "No probe has run yet."
     lines = [
         "| method | runs | " + " | ".join(names) + " |",
         "| --- | --- |" + " --- |" * len(names),
     ]
-    everybody = [run for of_method in probes.values() for run in of_method]
-    for method, side, chosen in [
-        ("*before unlearning*", "before", everybody),
+    base = {concept: run for of_method in probes.values() for concept, run in of_method.items()}
+    for method, side, of_concepts in [
+        (BEFORE, "before", base),
         *((method, "after", of_method) for method, of_method in probes.items() if of_method),
     ]:
+        chosen = list(of_concepts.values())
         shares = [
             [run[name][side] for run in chosen if run[name]["before"] >= SHOWN] for name in names
         ]
         cells = [
-            cell(PROBED, values) + (f" ({len(values)})" if len(values) < len(chosen) else "")
+            cell(PROBED, [[value] for value in values])
+            + (f" [{len(values)}]" if len(values) < len(chosen) else "")
             for values in shares
         ]
         lines.append(f"| {method} | {len(chosen)} | " + " | ".join(cells) + " |")
@@ -211,64 +198,22 @@ def plot() -> None:
     FigureCanvasAgg(figure).print_png(PLOT)
 
 
-COMPARED: dict[str, tuple[Callable[[Record], float], int]] = {  # and which way is better
-    "harmonic mean": (mean_of_shares, 1),
-    "alignment, train": (drift("retain_train"), 1),
-    "alignment, test": (drift("retain_test"), 1),
-    "CMMD": (lambda r: r["retain_distance"], -1),
-}
-DUEL_HEAD = (
-    "| | concepts | runs | " + " | | ".join(COMPARED) + " | |",
-    "| --- | --- | --- |" + " --- | --- |" * len(COMPARED),
-)
-
-
-def duel(method: str, other: str, concepts: Sequence[str] = CONCEPTS) -> str | None:
-    """A row: what one has over the other, concept by concept: means over the seeds that both have,
-    because two runs of one concept are not two concepts."""
-    theirs = {(r["concept"]["name"], r["seed"]): r for r in records(other, concepts)}
-    pairs: dict[str, list[tuple[Record, Record]]] = {}
-    for mine in records(method, concepts):
-        concept = mine["concept"]["name"]
-        if (found := theirs.get((concept, mine["seed"]))) is not None:
-            pairs.setdefault(concept, []).append((mine, found))
-    if not pairs:
-        return None
-    cells = [f"{method}, less {other}", str(len(pairs)), str(sum(map(len, pairs.values())))]
-    for figure, sign in COMPARED.values():
-        gains = [
-            statistics.mean(figure(one) - figure(another) for one, another in both)
-            for both in pairs.values()
-        ]
-        cells += [gain(gains), verdict([sign * value for value in gains])]
-    return f"| {' | '.join(cells)} |"
-
-
-AGAINST_RG = ("GradDiff", "SalUn", "RG, whole retain set", "RG, stop above")
-
-
-def bar() -> str:
-    """What was hoped for, against what came of it: ours above all, and the paper's rule above the
-    plain sum, as in the paper."""
+def bar(found: dict[str, Answers]) -> str:
+    """Ours against the baselines, its parts, and the paper's rule against the plain sum."""
     if not records(OURS, CONCEPTS):
         return "Not scored yet."
-    rows = [duel(BESIDE.get(method, OURS), method) for method in METHODS if method != OURS]
-    rows += [duel("RG (paper)", method) for method in AGAINST_RG]
-    lines = [*DUEL_HEAD, *filter(None, rows)]
-    lines += [
-        "",
-        kept_table(),
-        "",
-        "Steps that raised neither loss of their own batch, to first "
-        "order: "
-        + ", ".join(
-            f"{method} {1 - statistics.mean(r['rise_share'] for r in found):.1%}"
-            for method in (OURS, "ours, step not restricted", "ours, GradDiff", "RG (paper)")
-            if (found := records(method, CONCEPTS))
-        )
-        + ".",
+    parts = [
+        f"#### {found[name].question.title}\n\n{full_table(found[name])}"
+        for name in ("scored", "parts", "rule")
+        if found[name].runs
     ]
-    return "\n".join(lines)
+    restrained = ", ".join(
+        f"{method} {1 - statistics.mean(r['rise_share'] for r in of_method):.1%}"
+        for method in (OURS, "ours, step not restricted", "ours, GradDiff", "RG (paper)")
+        if (of_method := records(method, CONCEPTS))
+    )
+    steps = f"Steps that raised neither loss of their own batch, to first order: {restrained}."
+    return "\n\n".join((*parts, kept_table(), steps))
 
 
 def kept_table() -> str:
@@ -284,13 +229,11 @@ def kept_table() -> str:
         found = records(OURS, concepts)
         if not found:
             continue
-        accuracies = [COLUMNS["UA"](r) or 0.0 for r in found]
-        drifts = [[drift(side)(r) for r in found] for side in ("retain_train", "retain_test")]
-        forgotten = statistics.mean(accuracies) >= FORGOTTEN
-        kept = all(abs(statistics.mean(values)) <= GAP for values in drifts)
-        cells = [cell("UA", accuracies)]
-        cells += [cell(side, values) for side, values in zip(sides, drifts, strict=True)]
-        cells += ["yes" if met else "**no**" for met in (forgotten, kept)]
+        values = {name: by_concept(found, COLUMNS[name]) for name in ("UA", *sides)}
+        means = {name: spread(groups).mean for name, groups in values.items()}
+        within = means["UA"] >= FORGOTTEN, all(abs(means[side]) <= GAP for side in sides)
+        cells = [cell(figure, groups) for figure, groups in values.items()]
+        cells += ["yes" if met else "**no**" for met in within]
         lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -325,33 +268,26 @@ def rule_table() -> str:
 
 
 def front_table() -> str:
-    """For the README: each concept before and after."""
+    """For ``docs/results.md``: each concept before and after."""
     of_ours = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
     for concept in CONCEPTS:
         found = records(OURS, [concept])
         if not found:
             continue
         cells = [
-            f"{statistics.mean(before):.3f} → {cell(name, after)}"
+            f"{statistics.mean(loaded):.3f} → {over_seeds(name, after)}"
             for name in SHARES
-            for before, after in [
+            for loaded, after in [
                 [[COLUMNS[name]({"after": r[side]}) or 0.0 for r in found] for side in SIDES]
             ]
         ]
-        drifts = cell("alignment, test", [drift("retain_test")(r) for r in found])
+        drifts = over_seeds("alignment, test", [drift("retain_test")(r) for r in found])
         of_ours.append(f"| {concept} | {len(found)} | " + " | ".join([*cells, drifts]) + " |")
     return "\n".join(of_ours)
 
 
-def put(file: Path, begin: str, end: str, text: str) -> None:
-    """In place of what stands between the two marks."""
-    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
-    after = rest.partition(end)[2]
-    file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
-
-
-def page() -> str:
-    """All that stands between the marks of the benchmarks' page."""
+def page(found: dict[str, Answers]) -> str:
+    """All that stands between the marks of the appendix."""
     scored = any(records(method, CONCEPTS) for method in METHODS)
     return "\n\n".join(
         (
@@ -362,10 +298,10 @@ def page() -> str:
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
             table(OBJECTS),
-            *unseen_tier(),
+            *unseen_tier(found["unseen"]),
             *full_tier(),
-            "### What was hoped for, run by run",
-            bar(),
+            "### Differences, with p-values before and after Holm's correction",
+            bar(found),
             "### The restricted gradient and the plain sum at the same settings",
             rule_table(),
             "### What comes back",
@@ -376,12 +312,32 @@ def page() -> str:
     )
 
 
+def blocks(found: dict[str, Answers]) -> dict[str, str]:
+    """The tables of the benchmarks' main page, by the names of their marks."""
+    tested = "\n\n".join(
+        f"**{found[name].question.title}**\n\n{short_table(found[name])}"
+        for name in ("unseen", "scored")
+        if found[name].runs
+    )
+    return {
+        "main": main_table(),
+        "differences": tested,
+        "parts": short_table(found["parts"]),
+        "rule": short_table(found["rule"]),
+        "returns": probe_table((OURS, "ours, cold start", *BASELINES)),
+    }
+
+
 def main() -> None:
     if any(records(method, CONCEPTS) for method in METHODS):
         plot()
-    text = page()
-    put(README, BEGIN, END, text)
+    found = answers()
+    text = page(found)
+    put(APPENDIX, BEGIN, END, text)
+    for name, block in blocks(found).items():
+        put_block(README, name, block)
     put(FRONT, FRONT_BEGIN, FRONT_END, front_table())
+    refresh(README, APPENDIX)
     say(text)
 
 

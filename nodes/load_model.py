@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io
 
+from ..unlearn_core.foundation.fields import settings_of
 from ..unlearn_core.models.families import FAMILIES
 from ..unlearn_core.models.load import check_model, load_model
-from ..unlearn_core.models.options import LARGEST_IMAGE, PRECISIONS, PREDICTIONS, LoadOptions
+from ..unlearn_core.models.options import LARGEST_IMAGE, LoadOptions
 from ..unlearn_core.models.protocol import ModelHandle
 from .host.folders import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
 from .host.memory import load, make_room_for
 from .host.progress import Phases
 from .inputs import sockets
+from .inputs.from_settings import input_from
 
-DEFAULT = LoadOptions()
 READING = "reading"
 LABELS = {family.name: family.label for family in FAMILIES}
 
@@ -125,26 +126,12 @@ def _advanced_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "image_size",
-            default=DEFAULT.image_size,
+            default=LoadOptions.image_size,
             min=0,
             max=LARGEST_IMAGE,
             step=64,
-            tooltip="Edge of the pictures in pixels; 0, the default, is what the model was made "
-            "for. Smaller needs less memory and time, and draws worse.",
+            tooltip=f"{settings_of(LoadOptions)['image_size'].help} Default: 0.",
         ),
-        io.Combo.Input(
-            "prediction",
-            options=list(PREDICTIONS),
-            default=DEFAULT.prediction,
-            tooltip="What the model was trained to predict, 'auto' by default, which reads it from "
-            "the file. Set it if previews of a Stable Diffusion 2 model look like noise.",
-        ),
-        io.Combo.Input(
-            "precision",
-            options=list(PRECISIONS),
-            default=DEFAULT.precision,
-            tooltip="How exactly it calculates, 'auto' by default: 'mixed' for SDXL on a GPU, "
-            "where frozen weights keep their 16 bits, else 'fp32'. Mixed takes about a third less "
-            "memory.",
-        ),
+        input_from(LoadOptions, "prediction"),
+        input_from(LoadOptions, "precision"),
     ]

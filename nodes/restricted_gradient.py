@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
@@ -18,7 +20,7 @@ from ..unlearn_core.unlearning.settings import UnlearnSettings
 from .host.images import as_image
 from .host.memory import ALL, load
 from .inputs import sockets
-from .inputs.unlearn import advanced_inputs, main_inputs
+from .inputs.unlearn import inputs
 from .page.followed_run import LiveJob
 
 
@@ -37,8 +39,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             inputs=[
                 sockets.Model.Input("model", tooltip="The model that is to forget."),
                 sockets.Prompts.Input("prompts", tooltip="From Diversify Retain Prompts."),
-                *main_inputs(),
-                *map(sockets.advanced, advanced_inputs()),
+                *inputs(),
                 sockets.Pictures.Input(
                     "forget_pictures",
                     optional=True,
@@ -72,71 +73,23 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         cls,
         model: ModelHandle,
         prompts: PromptPairs,
-        method: str,
-        objective: str,
-        scope: str,
-        steps: int,
-        learning_rate: float,
-        retain_weight: float,
         preview_every: int,
-        seed: int,
-        batch_size: int,
-        retain_batch_factor: int,
-        truncation: float,
-        retain_objective: str,
-        negative_guidance: float,
+        keep_step: int,
         generation_steps: int,
         guidance_scale: float,
-        lora_rank: int,
-        lora_alpha: float,
-        schedule: str,
-        restrict_step: bool,
-        paired: bool,
-        retain_ema: float,
-        npo_beta: float,
-        saliency: float,
-        weight_decay: float,
-        keep_step: int,
-        warm_start: bool,
-        empty_share: float,
-        stratified_timesteps: bool,
-        warm_start_weight: float,
         forget_pictures: OwnPictures | None = None,
         retain_pictures: OwnPictures | None = None,
+        **given: Any,  # the fields of UnlearnSettings
     ) -> io.NodeOutput:
-        settings = UnlearnSettings(
-            method=method,
-            objective=objective,
-            scope=scope,
-            lora_rank=lora_rank,
-            lora_alpha=lora_alpha,
-            steps=steps,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            batch_size=batch_size,
-            retain_batch_factor=retain_batch_factor,
-            paired=paired,
-            stratified_timesteps=stratified_timesteps,
-            retain_ema=retain_ema,
-            restrict_step=restrict_step,
-            weight_decay=weight_decay,
-            saliency=saliency,
-            warm_start=warm_start,
-            warm_start_weight=warm_start_weight,
-            empty_share=empty_share,
-            retain_weight=retain_weight,
-            truncation=truncation,
-            retain_objective=retain_objective,
-            negative_guidance=negative_guidance,
-            npo_beta=npo_beta,
-            seed=seed,
-        )
-        if keep_step > steps:
+        settings = UnlearnSettings(**given)
+        if keep_step > settings.steps:
             raise ValueError(
-                f"keep_step must be {steps}, the steps, or less, got {keep_step}; press "
+                f"keep_step must be {settings.steps}, the steps, or less, got {keep_step}; press "
                 "'Run all steps', or set it to 0"
             )
-        drawing = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
+        drawing = GenerationSettings(
+            generation_steps, guidance_scale, settings.seed, settings.batch_size
+        )
         check(model, prompts, settings, forget_pictures, retain_pictures)
         load(model, ALL)
         with torch.inference_mode(False):  # where nodes run, and where nothing can be trained

@@ -15,9 +15,10 @@ from ...unlearn_core.prompts.files import (
     write_prompts,
 )
 from ...unlearn_core.prompts.pairs import PromptPairs
+from ...unlearn_core.prompts.settings import MOST_NAMES, MOST_PAIRS
 from ..host.folders import prompts_path
 from ..inputs.concept import concept_of
-from ..inputs.prompts import MOST_NAMES, MOST_PAIRS, NO_FILE, OFFERED
+from ..inputs.prompts import NO_FILE, OFFERED
 
 MOST = {
     "train_count": MOST_PAIRS,

@@ -80,7 +80,9 @@ def reached_from(entry: Path) -> set[Path]:
         if file in reached or not file.is_file():
             continue
         reached.add(file)
-        waiting.append(file.parent / "__init__.py")
+        # Python runs the packages around a module first.
+        around = [folder for folder in file.parents if folder.is_relative_to(entry.parent)]
+        waiting += [folder / "__init__.py" for folder in around]
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level:
                 package = file.parents[node.level - 1]

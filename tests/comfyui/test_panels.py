@@ -16,7 +16,6 @@ from live_server import PACK, LiveServer
 from page_parts import (
     DIVERSIFY,
     EVALUATE,
-    OWN_PICTURES,
     UNLEARN,
     a_run,
     button,
@@ -25,23 +24,10 @@ from page_parts import (
     scale,
     send,
 )
-from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 from workflow_files import DEMO, QUICK, read, with_widgets
 
 SEEDS = {view.name: seed for seed, view in enumerate(EVERY_VIEW)}  # each its own run
-SLOW_FIRST_ANSWER = """() => {
-  const { api } = comfyAPI.api;
-  const fetchApi = api.fetchApi.bind(api);
-  let slow = 1000;
-  api.fetchApi = async (...given) => {
-    const wait = slow;
-    slow = 0;
-    const answer = await fetchApi(...given);
-    await new Promise((go) => setTimeout(go, wait));
-    return answer;
-  };
-}"""
 STEPS = "() => Number(document.querySelector('.unlearn .chart').dataset.steps)"
 
 
@@ -52,16 +38,6 @@ def wait_for_steps(page: ComfyPage, count: int) -> int:
 
 def wait_for_new_steps(page: ComfyPage, count: int) -> None:
     page.page.wait_for_function(f"() => window.seen.steps >= {count}")
-
-
-def shown_prompts(page: ComfyPage, view: View) -> Locator:
-    """What asks for the concept in the demo's four pairs of prompts, laid open on the node."""
-    open_demo(page)
-    page.look_at(DIVERSIFY, scale(view))
-    button(page, "Show the prompts").click()
-    asks = page.page.get_by_label("asks for it")
-    expect(asks).to_have_count(4)
-    return asks
 
 
 @pytest.mark.both_front_ends
@@ -241,150 +217,6 @@ def test_compare_before_and_after(page: ComfyPage, view: View) -> None:
     page.screenshot(f"earlier_{view.name}")
     assert page.wait_for_end(180) == "execution_success"
     expect(earlier).to_have_count(0)
-
-
-def test_the_shown_prompts_follow_the_words(page: ComfyPage, view: View) -> None:
-    open_demo(page)
-    page.look_at(DIVERSIFY, scale(view))
-    page.set_widget(DIVERSIFY, "train_count", 5)
-    asks = page.page.get_by_label("asks for it")
-    expect(asks).to_have_count(0)  # nobody has asked for them
-    button(page, "Show the prompts").click()
-    expect(asks).to_have_count(5)
-    page.set_widget(DIVERSIFY, "test_count", 900)
-    counted = re.compile(r"^to test with \(900\), \d+ of them different$")
-    expect(page.page.get_by_role("tab", name=counted)).to_be_visible()
-    page.set_widget("UnlearnForgetConcept", "concept", "pixel")
-    expect(page.page.get_by_text(re.compile("^replacements: 'pixel' is or holds"))).to_be_visible()
-    page.set_widget("UnlearnForgetConcept", "replacements", "noto, ink")
-    expect(page.page.get_by_text(re.compile("^replacements:"))).to_have_count(0)
-    expect(asks.first).to_have_value(re.compile("pixel"))
-
-
-@pytest.mark.both_front_ends
-def test_see_and_edit_the_prompts(page: ComfyPage, view: View) -> None:
-    asks = shown_prompts(page, view)
-    assert page.widget(DIVERSIFY, "edited_prompts") == ""
-
-    asks.first.fill("a whale without the word")
-    asks.first.blur()
-    expect(page.page.get_by_text(re.compile("does not mention 'ink'"))).to_be_visible()
-    expect(asks.first).to_have_value("a whale without the word")
-    page.queue()  # which must not go on without the edit
-    assert page.wait_for_end(60) == "execution_error"
-    expect(asks.first).to_have_value("a whale without the word")
-    page.page.keyboard.press("Escape")  # ComfyUI's own dialog, which tells it too
-
-    asks.first.fill("an ink whale")
-    page.page.keyboard.press("Tab")
-    expect(page.page.get_by_text("Edited: the words above no longer count.")).to_be_visible()
-    expect(page.page.get_by_label("the same without it").first).to_be_focused()  # to write on
-    page.page.get_by_label("Delete this pair").last.click()
-    expect(asks).to_have_count(3)
-    page.screenshot(f"edited_{view.name}")
-
-    # The edits travel with the workflow.
-    saved = page.page.evaluate("() => app.graph.serialize()")
-    page.load_workflow(saved)
-    expect(asks.first).to_have_value("an ink whale")
-    expect(asks).to_have_count(3)
-    page.look_at(DIVERSIFY, scale(view))
-    button(page, "Start over").click()
-    expect(asks).to_have_count(4)
-    assert page.widget(DIVERSIFY, "edited_prompts") == ""
-
-
-def test_an_edit_while_the_words_are_read_is_not_lost(page: ComfyPage, view: View) -> None:
-    """Nor one that is made while a run goes on that was queued before it."""
-    asks = shown_prompts(page, view)
-    page.page.evaluate(SLOW_FIRST_ANSWER)
-    page.set_widget(DIVERSIFY, "train_count", 3)
-    asks.first.fill("an ink whale")
-    asks.first.blur()
-    page.page.wait_for_timeout(2000)
-    expect(asks.first).to_have_value("an ink whale")
-    assert "an ink whale" in page.widget(DIVERSIFY, "edited_prompts")
-
-    before = {"concept": {"kind": "style"}, "train": [], "test": []}
-    page.page.evaluate(
-        """([type, set]) => {
-          const node = String(app.graph.nodes.find((one) => one.type === type).id);
-          app.api.dispatchCustomEvent("executed", { node, output: { unlearn_prompts: [set] } });
-        }""",
-        [DIVERSIFY, before],
-    )
-    expect(asks.first).to_have_value("an ink whale")
-
-
-def test_two_quick_edits_both_count(page: ComfyPage, view: View) -> None:
-    """Though the answer to the first comes last."""
-    asks = shown_prompts(page, view)
-    page.page.evaluate(SLOW_FIRST_ANSWER)
-    for i, words in enumerate(("an ink whale", "an ink gull")):
-        asks.nth(i).fill(words)
-        asks.nth(i).blur()
-    page.page.wait_for_timeout(2000)
-    edited = page.widget(DIVERSIFY, "edited_prompts")
-    assert "an ink whale" in edited
-    assert "an ink gull" in edited
-
-
-def test_the_prompts_of_a_concept_that_comes_a_long_way(page: ComfyPage, view: View) -> None:
-    open_demo(page)
-    link = """([made, type, input]) => {
-      const graph = app.graph;
-      const to = graph.nodes.find((node) => node.type === type);
-      const slot = to.inputs.findIndex(({ name }) => name === input);
-      const from = to.getInputNode(slot);
-      const between = LiteGraph.createNode(made);
-      graph.add(between);
-      if (from) from.connect(0, between, 0);
-      between.connect(0, to, slot);
-    }"""
-    page.page.evaluate(link, ["Reroute", DIVERSIFY, "concept"])
-    page.look_at(DIVERSIFY, scale(view))
-    button(page, "Show the prompts").click()
-    expect(page.page.get_by_label("asks for it")).to_have_count(4)
-    page.page.evaluate(link, ["PrimitiveInt", DIVERSIFY, "train_count"])
-    button(page, "Refresh").click()
-    expect(page.page.get_by_text(re.compile("^train_count comes along a link"))).to_be_visible()
-
-
-def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View) -> None:
-    folder = page.server.base / "input" / "mine"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("boat", "owl"):
-        Image.new("RGB", (64, 64), "white").save(folder / f"{name}.png")
-    (folder / "owl.txt").write_text("an ink owl\n\non a branch\n", encoding="utf-8")
-    page.reload()  # with the new folder in its lists
-    node = {"id": 1, "type": OWN_PICTURES, "pos": [0, 0], "size": [420, 400], "mode": 0}
-    node |= {"order": 0, "flags": {}, "properties": {}}
-    node["widgets_values"] = ["an ink thing", "mine", False]
-    ids = {"last_node_id": 1, "last_link_id": 0}
-    page.load_workflow({"version": 0.4, **ids, "nodes": [node], "links": []})
-    page.look_at(OWN_PICTURES, scale(view))
-    page.queue()
-    assert page.wait_for_end(60) == "execution_success"
-    boat = page.page.get_by_label("Caption of boat.png")
-    owl = page.page.get_by_label("Caption of owl.png")
-    expect(boat).to_have_value("an ink thing")
-    expect(owl).to_have_value("an ink owl on a branch")
-
-    boat.fill("an ink\nboat ")
-    page.page.keyboard.press("Tab")
-    expect(owl).to_be_focused()
-    expect(boat).to_have_value("an ink boat")
-    page.screenshot(f"captions_{view.name}")
-    assert page.widget(OWN_PICTURES, "captions") == "an ink thing\nboat.png: an ink boat"
-    page.queue()
-    assert page.wait_for_end(60) == "execution_success"
-    expect(boat).to_have_value("an ink boat")
-    boat.fill(" ")
-    page.page.keyboard.press("Tab")
-    expect(boat).to_have_value("an ink boat")
-    button(page, "Start over").click()
-    assert page.widget(OWN_PICTURES, "captions") == "an ink thing"
-    expect(page.page.get_by_text(re.compile("^Press Run: what each picture"))).to_be_visible()
 
 
 def test_who_cannot_judge_says_so_and_fetches_nothing_unasked(page: ComfyPage, view: View) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from live_server import LiveServer
-from workflow_files import DEMO, NOTES, WORKFLOWS, overlap, read
+from workflow_files import DEMO, NOTES, WORKFLOWS, overlap, read, widget_slots
 
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
@@ -20,6 +20,17 @@ def test_the_demo_workflow_is_there() -> None:
 def test_every_node_type_is_known(path: Path, server: LiveServer) -> None:
     types = {node["type"] for node in read(path)["nodes"]}
     assert types - set(server.object_info()) <= set(NOTES)
+
+
+@every_workflow
+def test_values_stand_in_the_present_order(path: Path, server: LiveServer) -> None:
+    """``comfy run`` reads them by position alone."""
+    schemas = server.object_info()
+    for node in read(path)["nodes"]:
+        if node["type"].startswith("Unlearn"):
+            names = list(widget_slots(schemas[node["type"]]))
+            assert node["properties"]["unlearn inputs"] == names
+            assert len(node["widgets_values"]) == len(names)
 
 
 @every_workflow

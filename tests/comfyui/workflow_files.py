@@ -43,7 +43,7 @@ def with_widgets(workflow: Json, overrides: Overrides, object_info: Mapping[str,
         nodes = [node for node in changed["nodes"] if node["type"] == node_type]
         if not nodes:
             raise ValueError(f"the workflow has no node {node_type}")
-        slots = list(_widget_slots(object_info[node_type]))
+        slots = list(widget_slots(object_info[node_type]))
         for name, value in values.items():
             if name not in slots:
                 raise ValueError(f"{node_type} has no widget {name!r}, it has {slots}")
@@ -52,7 +52,7 @@ def with_widgets(workflow: Json, overrides: Overrides, object_info: Mapping[str,
     return changed
 
 
-def _widget_slots(schema: Json) -> Iterator[str]:
+def widget_slots(schema: Json) -> Iterator[str]:
     """The names behind `widgets_values`, in the order in which the page saves them."""
     for group in ("required", "optional"):
         for name in schema["input_order"].get(group, []):

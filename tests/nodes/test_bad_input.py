@@ -194,8 +194,8 @@ def test_lora_given_as_a_checkpoint(tmp_path: Path) -> None:
         ({"vae": "../x.safetensors"}, "vae: .* leads outside ComfyUI's models/vae"),
         ({"vae": "gone.safetensors"}, "vae: 'gone.safetensors' is not in ComfyUI's models/vae"),
         ({"image_size": 100}, "image_size must be a multiple of 64 .*got 100"),
-        ({"prediction": "flow"}, "prediction must be one of auto, .*got 'flow'"),
-        ({"precision": "fp8"}, "precision must be one of auto, .*got 'fp8'"),
+        ({"prediction": "flow"}, "prediction must be one of 'auto', .*got 'flow'"),
+        ({"precision": "fp8"}, "precision must be one of 'auto', .*got 'fp8'"),
     ],
 )
 def test_bad_options_of_a_model(widgets: dict[str, Any], message: str) -> None:

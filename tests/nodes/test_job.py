@@ -39,7 +39,7 @@ def test_from_loading_to_the_saved_model(diffusers: Path, page: FakeServer, pair
     unlearned, chart, comparison = output.result
     assert is_image(chart)
     assert is_image(comparison)
-    assert len(shown_by(output)["unlearn_run"][0]["previews"]) == 3  # before, step 2 and step 3
+    assert len(shown_by(output)["unlearn_run"][0]["previews"]) == 2  # of steps 2 and 3
     assert unlearned.model.changed_tensors()
 
     # The given model is as it was, and could still be trained.
@@ -167,7 +167,7 @@ def test_no_number_becomes_null(page: FakeServer) -> None:
     )
     broken = replace(report, forget_loss=math.nan, retain_loss=math.inf)
     live = pack_module("nodes.page.runs")
-    live.LiveRun("7", None, "same", 10, ["a cat"], 1).step(broken)
+    live.LiveRun("7", None, "same", 10, ["a cat"], 1, "page").step(broken)
     (data,) = page.steps
     assert (data["forget_loss"], data["retain_loss"], data["cosine"]) == (None, None, 0.0)
     json.dumps(data, allow_nan=False)

@@ -51,6 +51,7 @@ def test_every_widget_has_a_default_that_the_core_accepts(node_id: str) -> None:
 def test_a_tooltip_that_names_the_default_names_the_right_one(node_id: str) -> None:
     for name, inp in schema_inputs(node_id).items():
         found = re.search(r"(?:, |\s)'?([\w.-]+|[\w ]+)'? by default", inp.tooltip)
+        found = found or re.search(r"Default: (.+)\.$", inp.tooltip)
         if found and isinstance(inp.default, int | float) and not isinstance(inp.default, bool):
             assert float(found[1]) == inp.default, name
 
@@ -77,7 +78,7 @@ def of_settings(settings: Any) -> dict[str, Any]:
 def test_unlearn_defaults_are_the_core_s() -> None:
     core = pack_module("unlearn_core.unlearning.settings")
     given = defaults("UnlearnRestrictedGradient")
-    drawing = core.GenerationSettings()
+    drawing = pack_module("unlearn_core.dataset.settings").GenerationSettings()
     assert given.pop("generation_steps") == drawing.steps
     assert given.pop("guidance_scale") == drawing.guidance_scale
     given.pop("preview_every")
@@ -111,33 +112,50 @@ def test_prompt_defaults_speak_the_demo_model_s_language() -> None:
     assert sorted(words) == sorted(world.STYLES)
 
 
+def test_every_field_of_a_run_is_an_input_as_the_field_says() -> None:
+    """Name, default, choices, place and text come from the field alone: a setting that is added
+    there is on the node, checked and explained."""
+    owner = pack_module("unlearn_core.unlearning.settings").UnlearnSettings
+    settings = pack_module("unlearn_core.foundation.fields").settings_of(owner)
+    assert list(settings) == [f.name for f in fields(owner)]
+    inputs = schema_inputs("UnlearnRestrictedGradient")
+    for name, setting in settings.items():
+        inp = inputs[name]
+        assert inp.tooltip.startswith(setting.help)
+        assert inp.tooltip.endswith(f" Default: {shown(setting.default)}.")
+        assert inp.as_dict().get("advanced", False) == setting.advanced
+        options = getattr(setting.kind, "options", ())
+        assert tuple(getattr(inp, "options", None) or ()) == options
+        assert all(f"'{option}'" in setting.help for option in options), "explain each choice"
+        for end in ("min", "max"):
+            if hasattr(inp, end):  # the ends of the range on the node are allowed
+                owner(**{name: getattr(inp, end)})
+
+
+def shown(value: object) -> str:
+    return pack_module("nodes.inputs.from_settings").shown(value)
+
+
+@every_node
+def test_rare_inputs_stand_below_the_others(node_id: str) -> None:
+    widgets = [inp.as_dict() for inp in schema_inputs(node_id).values() if hasattr(inp, "default")]
+    rare = [bool(one.get("advanced")) for one in widgets]
+    assert rare == sorted(rare)
+
+
 def test_rare_inputs_are_advanced() -> None:
     inputs = schema_inputs("UnlearnRestrictedGradient")
-    rare = {name for name, inp in inputs.items() if inp.as_dict().get("advanced")}
-    assert rare == {
-        "method",
-        "batch_size",
-        "retain_batch_factor",
-        "truncation",
-        "retain_objective",
-        "negative_guidance",
-        "generation_steps",
-        "guidance_scale",
-        "lora_rank",
-        "lora_alpha",
-        "schedule",
-        "restrict_step",
-        "paired",
-        "retain_ema",
-        "npo_beta",
-        "saliency",
-        "weight_decay",
-        "keep_step",
-        "warm_start",
-        "empty_share",
-        "stratified_timesteps",
-        "warm_start_weight",
+    usual = {name for name, i in inputs.items() if hasattr(i, "default") and not is_rare(i)}
+    assert usual == {
+        "objective",
+        "scope",
+        "steps",
+        "learning_rate",
+        "retain_weight",
+        "seed",
+        "preview_every",
     }
-    order = [name for name, inp in inputs.items() if not inp.optional]
-    assert order[2] == "method"  # where workflows have its value
-    assert set(order[1 - len(rare) :]) == rare - {"method"}
+
+
+def is_rare(inp: Any) -> bool:
+    return bool(inp.as_dict().get("advanced"))

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..foundation.checks import LARGEST_SEED, check_positive, check_whole
+from ..foundation.checks import LARGEST_SEED
+from ..foundation.fields import Range, check_fields, number, other, whole
 from ..models.protocol import OnPicture
 from .own_pictures import OwnPictures, read_folder
 
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """A person's own pictures: a folder of them, and captions as ``read_folder`` takes them.
+    """A person's own pictures: a folder of them, and captions as ``read_folder`` takes them."""
 
-    Attributes:
-        alone: whether they take the place of what the model draws, or join it.
-    """
-
-    folder: Path
-    captions: str = ""
-    alone: bool = False
+    folder: Path = field(metadata=other("the path of a folder", help="Folder of the pictures."))
+    captions: str = field(
+        default="",
+        metadata=other(
+            "a text, one caption a line",
+            help="A line 'name: caption' for one picture, a line for each of them, or one line for "
+            "all. A text file beside a picture counts before the one line for all.",
+        ),
+    )
+    alone: bool = field(
+        default=False,
+        metadata=other(
+            "true or false",
+            help="Whether they take the place of what the model draws, or join it.",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.folder, (str, Path)):
@@ -50,22 +60,41 @@ LARGEST_SAMPLING = 1000  # steps: as many timesteps as the models were trained w
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How the model draws pictures.
+    """How the model draws pictures."""
 
-    Attributes:
-        steps: denoising steps of the sampler.
-        guidance_scale: classifier-free guidance; 1 switches it off.
-        seed: first seed; picture i uses ``seed + i``.
-        batch_size: pictures drawn at once.
-    """
-
-    steps: int = 12
-    guidance_scale: float = 4.0
-    seed: int = 0
-    batch_size: int = 16
+    steps: int = whole(
+        12,
+        least=1,
+        most=LARGEST_SAMPLING,
+        help="Sampling steps of every picture drawn here. More draws finer pictures and takes "
+        "longer.",
+        advanced=True,
+    )
+    guidance_scale: float = number(
+        4.0,
+        above=0,
+        offered=Range(0.1, 100.0, 0.1),
+        help="How closely those pictures follow their prompts. Use what you draw with; 1 switches "
+        "guidance off, which is twice as fast. Models of classes without an empty class draw "
+        "without guidance.",
+        advanced=True,
+    )
+    seed: int = whole(
+        0,
+        least=0,
+        most=LARGEST_SEED,
+        offered=2**32 - 1,
+        help="First seed of the pictures; each next one counts up from it. Another seed draws "
+        "other pictures of the same prompts.",
+        advanced=True,
+    )
+    batch_size: int = whole(
+        16,
+        least=1,
+        offered=1024,
+        help="Pictures drawn at once. Fewer need less memory; the pictures stay the same.",
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
-        check_whole("steps", self.steps, 1, LARGEST_SAMPLING)
-        check_whole("batch_size", self.batch_size, 1)
-        check_whole("seed", self.seed, 0, LARGEST_SEED)
-        check_positive("guidance_scale", self.guidance_scale)
+        check_fields(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 
@@ -18,6 +17,7 @@ def require_words(field: str, value: object) -> None:
 
 
 LARGEST_SEED = 2**63  # torch takes seeds below 2**64, and each picture adds one
+LARGEST_WHOLE = 2**31
 
 
 def require(condition: bool, field: str, value: object, rule: str) -> None:
@@ -25,7 +25,7 @@ def require(condition: bool, field: str, value: object, rule: str) -> None:
         raise ValueError(f"{field} must be {rule}, got {value!r}")
 
 
-def check_whole(field: str, value: object, least: int, most: int = 2**31) -> None:
+def check_whole(field: str, value: object, least: int, most: int = LARGEST_WHOLE) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{field} must be a whole number, got {value!r}")
     require(value >= least, field, value, f"{least} or more")
@@ -36,10 +36,6 @@ def check_number(field: str, value: object) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise ValueError(f"{field} must be a number, got {value!r}")
     return value
-
-
-def check_positive(field: str, value: object) -> None:
-    require(0 < check_number(field, value) < math.inf, field, value, "positive")
 
 
 def check_choice(field: str, value: object, known: Collection[str]) -> None:

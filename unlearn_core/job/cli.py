@@ -19,8 +19,10 @@ from ..prompts.pairs import repetition
 from ..reporting.report import report_json, summary, table
 from .console import CACHE, Bars, say
 from .job import SAVE_AS, Job, require_unlearned
+from .reference import reference
 from .settings_file import JobSettings, read_settings
 
+SETTINGS = "settings"  # the stage that only checks
 OUT_OF_MEMORY = (
     "lower batch_size in the section `unlearn`, or in `generation` and `evaluation.generation`; or "
     "choose the scope xattn or lora"
@@ -28,8 +30,19 @@ OUT_OF_MEMORY = (
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m unlearn_core", description=__doc__)
+    top = argparse.ArgumentParser(
+        prog="python -m unlearn_core",
+        description=__doc__,
+        epilog="`python -m unlearn_core settings --help` explains every field of a settings file.",
+    )
     stages = top.add_subparsers(dest="stage", required=True)
+    stages.add_parser(
+        SETTINGS,
+        help="check a settings file; its --help explains every field",
+        description="Checks a settings file. Its sections and their fields:",
+        epilog=reference(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).add_argument("settings", help="settings file, JSON")
     for stage, text in (
         ("prompts", "show the diversified prompt pairs; nothing is drawn"),
         ("propose", "let a language model of yours propose more values for each dimension"),
@@ -90,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     settings = read_settings(options.settings)
+    if options.stage == SETTINGS:
+        say(f"{options.settings}: no mistake found")
+        return
     if "device" in options:
         _check_device(options.device)
     if options.stage == "prompts":

@@ -22,6 +22,16 @@ from ..prompts.settings import PromptSettings
 from ..unlearning.settings import UnlearnSettings
 
 OWN_PICTURES = ("forget_pictures", "retain_pictures")
+SECTIONS: dict[str, type] = {
+    "concept": ForgetConcept,
+    "prompts": PromptSettings,
+    "forget_pictures": PictureSettings,
+    "retain_pictures": PictureSettings,
+    "loading": LoadOptions,
+    "generation": GenerationSettings,
+    "unlearn": UnlearnSettings,
+    "evaluation": EvaluationSettings,
+}
 Protect = Callable[[ForgetConcept, PromptSettings], ForgetConcept]
 
 
@@ -118,23 +128,14 @@ def read_settings(file: str | Path) -> JobSettings:
         raise ValueError(f"settings: {str(file)!r} does not exist") from None
     except ValueError as error:
         raise ValueError(f"settings: {file.name!r} is not JSON ({error})") from None
-    sections = {
-        "concept": ForgetConcept,
-        "prompts": PromptSettings,
-        "forget_pictures": PictureSettings,
-        "retain_pictures": PictureSettings,
-        "loading": LoadOptions,
-        "generation": GenerationSettings,
-        "unlearn": UnlearnSettings,
-    }
     _check_fields("settings", content, JobSettings)
     for name in ("model", "concept"):
         if name not in content:
             raise ValueError(f"settings: {name!r} is missing in {file.name!r}")
     parsed: dict[str, Any] = {
         name: _build(name, kind, content[name])
-        for name, kind in sections.items()
-        if name in content
+        for name, kind in SECTIONS.items()
+        if name in content and name != "evaluation"  # which takes over what it leaves out
     }
     if not isinstance(content["model"], str) or not content["model"].strip():
         raise ValueError(
@@ -149,7 +150,7 @@ def read_settings(file: str | Path) -> JobSettings:
     _check_fields("evaluation.generation", drawing, GenerationSettings)
     drawing = {
         **content.get("generation", {}),
-        "seed": EvaluationSettings.generation.seed,
+        "seed": EvaluationSettings().generation.seed,
         **drawing,
     }
     evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)

@@ -6,35 +6,62 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..dataset.settings import GenerationSettings
-from ..foundation.checks import check_choice, check_whole, require
+from ..foundation.checks import check_whole, require
+from ..foundation.fields import check_fields, choice, other, whole
 
 PROBE_CHOICES: tuple[str, ...] = ("none", "wordings", "all")
 """No probe; other wordings; these and those that train."""
 
 
+FIRST_SEED = 1_000_000  # apart from those that unlearning trained on
+
+
+def _check_scorer(field: str, value: object) -> None:
+    path = value is None or isinstance(value, (str, Path))
+    require(path, field, value, "the path of a folder")
+
+
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How many pictures an evaluation draws of each kind of prompt, and how.
+    """How many pictures an evaluation draws of each kind of prompt, and how."""
 
-    Attributes:
-        pictures: pictures of each of forget, retain train and retain test prompts.
-        generation: the sampler; its seeds are apart from those that unlearning trained on.
-        scorer: folder of an open_clip model; default: what the model's own folder carries.
-        probes: which ways of asking for the concept after all are tried, one of ``PROBE_CHOICES``.
-    """
-
-    pictures: int = 64
-    generation: GenerationSettings = field(
-        default_factory=lambda: GenerationSettings(seed=1_000_000)
+    pictures: int = whole(
+        64,
+        least=1,
+        offered=10_000,
+        help="Pictures of each of three kinds of prompts, drawn by both models: the concept's own "
+        "(with words that were held back), what is kept (as trained), and what is kept (held "
+        "back). More gives figures that you can trust more, and takes longer; 8 are enough for a "
+        "look.",
     )
-    scorer: Path | None = None
-    probes: str = PROBE_CHOICES[0]
+    generation: GenerationSettings = field(
+        default_factory=lambda: GenerationSettings(seed=FIRST_SEED),
+        metadata=other(
+            "an object",
+            help="How it draws, with the fields of `generation`, which count where one is left "
+            f"out; but its first seed is {FIRST_SEED}, apart from those that unlearning uses.",
+        ),
+    )
+    scorer: Path | None = field(
+        default=None,
+        metadata=other(
+            "the path of a folder",
+            _check_scorer,
+            help="Folder of an open_clip model that judges the pictures. Without it, the one that "
+            "the model's own folder brings along.",
+        ),
+    )
+    probes: str = choice(
+        PROBE_CHOICES[0],
+        PROBE_CHOICES,
+        help="Whether the concept comes back when somebody tries. 'none' does not try. "
+        "'wordings': paraphrases, misspellings and long prompts, as much work again. 'all': also "
+        "a new word that is taught to mean the concept (textual inversion), and further training "
+        "on ten of its pictures, which takes several times as long.",
+    )
 
     def __post_init__(self) -> None:
-        check_whole("pictures", self.pictures, 1)
-        path = self.scorer is None or isinstance(self.scorer, (str, Path))
-        require(path, "scorer", self.scorer, "the path of a folder")
-        check_choice("probes", self.probes, PROBE_CHOICES)
+        check_fields(self)
 
 
 @dataclass(frozen=True)

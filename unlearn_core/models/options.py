@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+
+from ..foundation.fields import check_fields, choice, other
 
 PREDICTIONS = ("auto", "epsilon", "v_prediction")
 PRECISIONS = ("auto", "fp32", "mixed")
@@ -14,21 +16,38 @@ LARGEST_IMAGE = 8192
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a person may choose when a model is opened.
+    """What a person may choose when a model is opened."""
 
-    Attributes:
-        vae: another VAE file than the model's own; for single files.
-        image_size: edge of pictures in pixels, a multiple of 64; 0 for the model's own.
-        prediction: what the denoiser predicts; ``auto`` reads it from the file. For single files.
-        precision: ``fp32``; ``mixed``, where weights that are not trained keep their 16 bits and
-            bfloat16 does the arithmetic, for Stable Diffusion; ``auto`` is ``mixed`` for SDXL on a
-            GPU.
-    """
-
-    vae: Path | None = None
-    image_size: int = 0
-    prediction: str = "auto"
-    precision: str = "auto"
+    vae: Path | None = field(
+        default=None,
+        metadata=other(
+            "the path of a file", help="Another VAE than the model's own; for single files."
+        ),
+    )
+    image_size: int = field(
+        default=0,
+        metadata=other(
+            f"a multiple of 64 up to {LARGEST_IMAGE}, or 0",
+            help="Edge of the pictures in pixels; 0 is what the model was made for. Smaller needs "
+            "less memory and time, and draws worse.",
+            advanced=True,
+        ),
+    )
+    prediction: str = choice(
+        "auto",
+        PREDICTIONS,
+        help="What the model was trained to predict; 'auto' reads it from the file. Set it if "
+        "previews of a Stable Diffusion 2 model look like noise.",
+        advanced=True,
+    )
+    precision: str = choice(
+        "auto",
+        PRECISIONS,
+        help="How exactly it calculates. 'mixed': frozen weights keep their 16 bits, and bfloat16 "
+        "does the arithmetic, which takes about a third less memory. 'auto' is 'mixed' for SDXL "
+        "on a GPU, else 'fp32'.",
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
         if self.vae is not None and not isinstance(self.vae, (str, Path)):
@@ -44,10 +63,7 @@ class LoadOptions:
                 f"image_size must be a multiple of 64 up to {LARGEST_IMAGE}, "
                 f"or 0 for the model's own, got {size!r}"
             )
-        for field, known in (("prediction", PREDICTIONS), ("precision", PRECISIONS)):
-            value = getattr(self, field)
-            if not isinstance(value, str) or value not in known:
-                raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}")
+        check_fields(self)
 
     def is_mixed(self, large: bool, device: torch.device) -> bool:
         """Whether to work in mixed precision; ``large``: the model is SDXL's size."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..foundation.checks import require_words
+from ..foundation.fields import other
 from .english import (
     ARTICLE,
     BELONGS,
@@ -22,20 +23,31 @@ KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
 
 @dataclass(frozen=True)
 class ForgetConcept:
-    """A concept and the words by which prompts mention it.
+    """A concept and the words by which prompts mention it. ``kind`` is also the name of the
+    dimension that a judge reads it from."""
 
-    Attributes:
-        name: the word that prompts use, ``"ink"``.
-        kind: one of ``KINDS``; also the name of the dimension that a judge reads it from.
-        synonyms: other words for it; a prompt that uses one mentions the concept too.
-        replacements: what may stand in its place in prompts that must keep working, other styles
-            for a style. Empty: the concept's words are dropped instead.
-    """
-
-    name: str
-    kind: str = "style"
-    synonyms: tuple[str, ...] = ()
-    replacements: tuple[str, ...] = ()
+    name: str = field(
+        metadata=other("a word", help="The word by which prompts ask for the concept, such as ink.")
+    )
+    kind: str = field(
+        default="style",
+        metadata=other(f"one of {', '.join(KINDS)}", help="What sort of thing the concept is."),
+    )
+    synonyms: tuple[str, ...] = field(
+        default=(),
+        metadata=other(
+            "a list of texts",
+            help="Other words for it; a prompt that uses one mentions the concept too.",
+        ),
+    )
+    replacements: tuple[str, ...] = field(
+        default=(),
+        metadata=other(
+            "a list of texts",
+            help="What may stand in its place in prompts that must keep working: other styles for "
+            "a style. Without any, the concept's words are dropped there.",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):

@@ -7,56 +7,119 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..foundation.checks import require_words
+from ..foundation.fields import Range, check_fields, number, other, whole
 from .concept import ForgetConcept
 from .presets import PRESETS
 
-COUNTS = {  # field -> the least it may be
-    "train_count": 1,
-    "test_count": 1,
-    "invented_names": 0,
-    "gibberish_names": 0,
-    "neighbours": 0,
-    "seed": 0,
-}
+MOST_PAIRS, MOST_NAMES = 10_000, 100  # that a form offers
+
+
+def _check_dimensions(name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be an object, got {value!r:.80}")
+    for dimension, values in value.items():
+        require_words(f"{name}.{dimension}", values)
+
+
+def _check_file(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, (str, Path)):
+        raise ValueError(f"{name} must be the name of a file, got {value!r}")
 
 
 @dataclass(frozen=True)
 class PromptSettings:
     """Arguments of ``diversify``; where ``templates`` or ``dimensions`` are left out, those of the
-    preset for the concept's kind. ``file`` is a prompt set to read in place of all others.
+    preset for the concept's kind."""
 
-    Attributes:
-        neighbours: how many of the ``candidates`` join the replacements, those that look most like
-            the concept; see ``with_neighbours``.
-    """
-
-    templates: tuple[str, ...] = ()
-    dimensions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    train_count: int = 240
-    test_count: int = 64
-    test_share: float = 0.25
-    invented_names: int = 0
-    gibberish_names: int = 0
-    neighbours: int = 0
-    candidates: tuple[str, ...] = ()
-    seed: int = 0
-    file: Path | None = None
+    templates: tuple[str, ...] = field(
+        default=(),
+        metadata=other(
+            "a list of texts",
+            require_words,
+            help="Prompts to build on. {concept} stands for what is to be forgotten and must be "
+            "in each; other {words} stand for the dimensions. Without any, the preset for the "
+            "concept's kind.",
+        ),
+    )
+    dimensions: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata=other(
+            "lists of texts by name",
+            _check_dimensions,
+            help="What to vary: two or more values of each dimension. Without any, the preset for "
+            "the concept's kind.",
+        ),
+    )
+    train_count: int = whole(
+        240,
+        least=1,
+        offered=MOST_PAIRS,
+        help="Pairs to unlearn with. Two pictures are drawn for each: more takes longer, and "
+        "keeps the rest safer.",
+    )
+    test_count: int = whole(
+        64,
+        least=1,
+        offered=MOST_PAIRS,
+        help="Pairs to evaluate with. Prompts alone cost nothing; how many pictures are drawn is "
+        "a setting of the evaluation.",
+    )
+    test_share: float = number(
+        0.25,
+        offered=Range(0.05, 0.95, 0.05),
+        help="Share of each dimension's values that only test prompts use. The evaluation then "
+        "shows whether unlearning carries over to words it never saw. More makes the test harder "
+        "and the training poorer.",
+    )
+    seed: int = whole(
+        0,
+        least=0,
+        offered=2**32 - 1,
+        help="Shuffles the prompts and chooses the words that are held back. The same seed gives "
+        "the same prompts.",
+    )
+    invented_names: int = whole(
+        0,
+        least=0,
+        offered=MOST_NAMES,
+        help="How many names of artists who never lived may take the concept's place. With them "
+        "the model learns to let go of one name and not of everything that sounds like a name.",
+        advanced=True,
+    )
+    gibberish_names: int = whole(
+        0,
+        least=0,
+        offered=MOST_NAMES,
+        help="How many meaningless words may take the concept's place.",
+        advanced=True,
+    )
+    neighbours: int = whole(
+        0,
+        least=0,
+        offered=MOST_NAMES,
+        help="How many of the candidates join the replacements: those whose pictures look most "
+        "like the concept's. What looks like the concept suffers first when it is forgotten. A "
+        "few pictures are drawn of each candidate; CLIP compares them.",
+        advanced=True,
+    )
+    candidates: tuple[str, ...] = field(
+        default=(),
+        metadata=other(
+            "a list of texts", require_words, help="Words to choose neighbours from.", advanced=True
+        ),
+    )
+    file: Path | None = field(
+        default=None,
+        metadata=other(
+            "the name of a file",
+            _check_file,
+            help="A file of prompts, which takes the place of all other fields here.",
+            advanced=True,
+        ),
+    )
 
     def __post_init__(self) -> None:
-        require_words("templates", self.templates)
-        require_words("candidates", self.candidates)
-        if not isinstance(self.dimensions, Mapping):
-            raise ValueError(f"dimensions must be an object, got {self.dimensions!r:.80}")
-        for name, values in self.dimensions.items():
-            require_words(f"dimensions.{name}", values)
-        for name, least in COUNTS.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
-        if not isinstance(self.test_share, (int, float)) or isinstance(self.test_share, bool):
-            raise ValueError(f"test_share must be a number, got {self.test_share!r}")
-        if self.file is not None and not isinstance(self.file, (str, Path)):
-            raise ValueError(f"file must be the name of a file, got {self.file!r}")
+        check_fields(self)
         if self.file is not None:
             usual = PromptSettings()
             for name in (other.name for other in fields(self) if other.name != "file"):

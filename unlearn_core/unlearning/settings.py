@@ -1,18 +1,12 @@
-"""Settings, checked at construction: a run that cannot work is refused before any work starts."""
+"""Settings of an unlearning run, checked at construction: a run that cannot work is refused before
+any work starts."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from ..foundation.checks import (
-    LARGEST_SEED,
-    check_choice,
-    check_number,
-    check_positive,
-    check_whole,
-    require,
-)
+from ..foundation.checks import LARGEST_SEED
+from ..foundation.fields import Range, check_fields, choice, flag, number, whole
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
 from .optimizer import SCHEDULES
 from .rules import RULES
@@ -20,114 +14,234 @@ from .scopes import LORA, SCOPES
 
 UCE = "UCE (closed form)"
 METHODS: tuple[str, ...] = (*RULES, UCE)
-"""Ways to unlearn: a step by one of the rules, again and again, or an edit in closed form."""
+"""Ways to unlearn: steps by one of the rules, or one edit in closed form."""
 
 MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
 class UnlearnSettings:
-    """One unlearning run.
+    """One unlearning run. Forms show the fields in this order, the advanced ones last."""
 
-    Attributes:
-        method: how the two gradients are combined, or what is done instead; one of ``METHODS``.
-        objective: what the forget loss asks for, a name in ``OBJECTIVES``.
-        retain_objective: what the retain loss holds on to, a name in ``RETAIN_OBJECTIVES``.
-        scope: which parameters are trained, a name in ``SCOPES``.
-        lora_rank: rank of the layers that scope ``lora`` trains.
-        lora_alpha: their strength; what they add is multiplied by ``lora_alpha / lora_rank``.
-        steps: optimizer steps.
-        learning_rate: of Adam, at its highest.
-        schedule: how it runs over the steps, a name in ``SCHEDULES``.
-        batch_size: pictures of each set per step.
-        retain_batch_factor: the retain batch is this many times as large, for a calmer gradient;
-            0 takes the whole retain set at every step, as the paper's RGD does.
-        paired: the retain batch begins with the parallels of the forget batch, under the same
-            noise and timesteps; not where it is the whole set. Where more than parallels is to be
-            kept, such as pictures of one's own, another batch from all of it comes after them.
-        stratified_timesteps: a batch's timesteps are spread evenly over the schedule, one in each
-            of as many strata, instead of each at random: the same expectation, less variance.
-        retain_ema: decay of a moving average of the retain gradient over the steps, below 1;
-            0 switches it off.
-        restrict_step: whether the optimizer's step is restricted too, after Adam has bent it.
-        weight_decay: of AdamW.
-        empty_share: share of the retain rows whose prompt is left empty, as in the training for
-            classifier-free guidance: what guidance measures from is kept, too. 0 leaves it out.
-        saliency: share of the trained weights that may change, those that matter most to the
-            concept; SalUn takes half.
-        warm_start: whether the run begins from UCE's edit of the keys and values of cross-attention
-            instead of the model as it is; where the scope trains none, or a saliency below 1 says
-            that few weights may change, there is no such edit.
-        warm_start_weight: how much the prompts that are to stay as they are count in that edit;
-            more keeps them nearer to where they were.
-        retain_weight: lambda of Theorem 4.
-        truncation: alpha; squared errors above it no longer count in ``ascent``, and a batch whose
-            mean is above it in ``ascent, stop above``.
-        npo_beta: how fast ``NPO`` fades; near 0 it is plain ascent.
-        negative_guidance: eta; how far ``redirect`` aims beyond the parallel prompt, and
-            ``erase`` beyond the empty one.
-        seed: of batches, noise and timesteps.
-    """
-
-    method: str = "restricted gradient"
-    objective: str = "redirect"
-    retain_objective: str = "distill"
-    scope: str = "xattn"
-    lora_rank: int = 16
-    lora_alpha: float = 16.0
-    steps: int = 100
-    learning_rate: float = 3e-4
-    schedule: str = "linear"
-    batch_size: int = 16
-    retain_batch_factor: int = 1
-    paired: bool = True
-    stratified_timesteps: bool = True
-    retain_ema: float = 0.0
-    restrict_step: bool = True
-    weight_decay: float = 0.0
-    saliency: float = 1.0
-    warm_start: bool = True
-    warm_start_weight: float = 4.0
-    empty_share: float = 0.0
-    retain_weight: float = 1.0
-    truncation: float = 1.0
-    negative_guidance: float = 0.25
-    npo_beta: float = 0.01
-    seed: int = 0
+    objective: str = choice(
+        "redirect",
+        OBJECTIVES,
+        help="What forgetting means. 'redirect': the concept's prompts learn to draw the "
+        "replacement; gentle, with clean pictures. 'ascent' (the paper's), 'ascent, stop above' "
+        "and 'NPO': the concept's pictures become unlikely, and what comes instead is left open, "
+        "often noise; the second pauses while the error is above 'truncation', the third fades "
+        "out. 'relabel': trains on the replacement's pictures. 'random label (SalUn)': answers "
+        "as the model in training answers the replacement's prompt. 'erase (ESD)': moves the "
+        "concept's bare name away from itself, towards the empty prompt.",
+    )
+    scope: str = choice(
+        "xattn",
+        SCOPES,
+        help="Which weights may change. 'xattn': only where words meet picture, which needs less "
+        "memory and touches the rest least. 'noxattn': everything else but the timestep's and the "
+        "last layers, as in ESD. 'full': the whole denoiser, also for models without words. "
+        "'lora': small layers added to the transformer blocks, which need the least memory and "
+        "can be saved as a LoRA without loss.",
+    )
+    steps: int = whole(
+        100,
+        least=1,
+        most=MOST_STEPS,
+        help="Steps of unlearning. More forgets more surely and takes longer, but in the end "
+        "wears the rest of the model down.",
+    )
+    learning_rate: float = number(
+        3e-4,
+        above=0,
+        most=1,
+        offered=Range(1e-8, 1.0, 1e-6, precision=1e-8),
+        help="How far each step goes, at its highest. The default suits the demo model; begin "
+        "with 0.00001 on a full-size model, or 0.0004 with the scope 'lora'. Higher forgets "
+        "faster and is rougher on the rest; too high breaks the model.",
+    )
+    retain_weight: float = number(  # lambda of Theorem 4
+        1.0,
+        least=0,
+        offered=Range(0.0, 100_000.0, 0.1),
+        help="How much keeping counts against forgetting. If the concept still shows, lower it. "
+        "If close relatives suffer, raise it, to 5 or even 50: forgetting is then slower. 0 only "
+        "forgets.",
+    )
+    seed: int = whole(
+        0,
+        least=0,
+        most=LARGEST_SEED,
+        offered=2**32 - 1,
+        help="For everything random here. The same seed and settings give the same model; another "
+        "seed shows how much was luck.",
+    )
+    method: str = choice(
+        "restricted gradient",
+        METHODS,
+        help="How forgetting and keeping are combined in each step. 'restricted gradient' takes "
+        "out of either what works against the other. 'dual cone' and 'Nash (MUNBa)' combine them "
+        "in other ways. 'GradDiff' (their plain sum), 'retain only' and 'forget only' are "
+        "baselines for comparison; the help page lists what else belongs to each. 'UCE (closed "
+        "form)' takes no steps: done in a second, and rougher.",
+        advanced=True,
+    )
+    retain_objective: str = choice(
+        "distill",
+        RETAIN_OBJECTIVES,
+        help="What keeping means. 'distill': draw everything else as the model did before, which "
+        "protects best. 'denoise': go on training on everything else, as in the paper.",
+        advanced=True,
+    )
+    negative_guidance: float = number(  # eta
+        0.25,
+        least=0,
+        offered=Range(0.0, 20.0, 0.05),
+        help="How far 'redirect' aims beyond the replacement, and 'erase (ESD)' beyond the empty "
+        "prompt, away from the concept. Higher forgets in fewer steps and wears the rest down "
+        "more; 0 forgets slowly. Other objectives do not use it.",
+        advanced=True,
+    )
+    truncation: float = number(  # alpha
+        1.0,
+        above=0,
+        offered=Range(0.001, 1000.0, 0.05),
+        help="'ascent' and 'ascent, stop above' push the concept away only up to this error. "
+        "Higher pushes it further away, and the rest with it. Other objectives do not use it.",
+        advanced=True,
+    )
+    npo_beta: float = number(
+        0.01,
+        above=0,
+        offered=Range(0.00001, 100.0, 0.001, precision=0.00001),
+        help="How soon 'NPO' fades out. Higher stops pushing sooner; near 0 it is like 'ascent'. "
+        "Other objectives do not use it.",
+        advanced=True,
+    )
+    warm_start: bool = flag(
+        True,
+        help="Whether the run begins from UCE's closed-form edit of the weights that read the "
+        "words, and not from your model as it is. On forgets sooner and more surely. Off is the "
+        "paper's way; a newly taught word then brings less back, and the demo model needs a "
+        "learning_rate of 0.001. The scopes 'lora' and 'noxattn' have nothing to begin from, and "
+        "'saliency' below 1 switches it off.",
+        advanced=True,
+    )
+    warm_start_weight: float = number(
+        4.0,
+        least=0,
+        offered=Range(0.0, 1000.0, 0.5),
+        help="How much the preserved prompts count in the edit of 'warm_start'. Higher keeps them "
+        "nearer to where they were; too high leaves more of the concept to the steps.",
+        advanced=True,
+    )
+    batch_size: int = whole(
+        16,
+        least=1,
+        offered=1024,
+        help="Pictures of each kind in a step, and drawn at once before the first step. More "
+        "makes calmer steps that need more memory and time.",
+        advanced=True,
+    )
+    retain_batch_factor: int = whole(
+        1,
+        least=0,
+        offered=64,
+        help="How many times as many pictures of what is kept. More protects more precisely and "
+        "makes each step slower; 0 looks at all of them in every step, as the paper does for its "
+        "best figures, and is slowest.",
+        advanced=True,
+    )
+    # Where more than parallels is kept, such as pictures of one's own, a second batch drawn from
+    # the whole retain set follows the parallels.
+    paired: bool = flag(
+        True,
+        help="Whether a step looks at a prompt and at its counterpart without the concept "
+        "together, with the same noise. On compares like with like; off sees more different "
+        "pictures. Without effect where each step looks at the whole retain set "
+        "(retain_batch_factor 0), or at pictures of your own alone.",
+        advanced=True,
+    )
+    stratified_timesteps: bool = flag(
+        True,
+        help="Whether the pictures of a step are spread evenly over all amounts of noise, which "
+        "is calmer. Off draws each amount at random.",
+        advanced=True,
+    )
+    retain_ema: float = number(
+        0.0,
+        least=0,
+        below=1,
+        offered=Range(0.0, 0.999, 0.05),
+        help="How long the gradient of what is kept is averaged over the steps; 0 is not at all. "
+        "0.9 averages over about ten steps: calmer, but it needs as much memory again as the "
+        "trained weights.",
+        advanced=True,
+    )
+    empty_share: float = number(
+        0.0,
+        least=0,
+        below=1,
+        offered=Range(0.0, 0.9, 0.05),
+        help="Share of what is kept that is looked at with an empty prompt. Guidance draws every "
+        "picture by its distance from the empty prompt's. 'ascent' wrecks that unless about 0.1 "
+        "protects it; 'redirect' hardly touches it.",
+        advanced=True,
+    )
+    schedule: str = choice(
+        "linear",
+        SCHEDULES,
+        help="How the learning rate changes over the steps. 'linear': down to zero, so that the "
+        "last steps settle what the first have stirred up. 'constant': level, as in the paper.",
+        advanced=True,
+    )
+    restrict_step: bool = flag(
+        True,
+        help="Whether each finished step is restricted once more. The optimizer's momentum bends "
+        "the direction; on takes out what would harm either goal after that (with retain_ema, "
+        "against the averaged gradient). It costs little.",
+        advanced=True,
+    )
+    weight_decay: float = number(
+        0.0,
+        least=0,
+        offered=Range(0.0, 1.0, 0.001),
+        help="Pulls the trained weights towards zero (AdamW). More is seldom good for a model "
+        "that is trained already.",
+        advanced=True,
+    )
+    saliency: float = number(
+        1.0,
+        above=0,
+        most=1,
+        offered=Range(0.01, 1.0, 0.05),
+        help="Share of the weights that may change; 1 is all. 0.5 trains the half that matters "
+        "most to the concept, as SalUn does. Below 1 there is no warm start.",
+        advanced=True,
+    )
+    lora_rank: int = whole(
+        16,
+        least=1,
+        offered=1024,
+        help="Rank of the layers that the scope 'lora' trains. Higher can change more, in a "
+        "larger file. Other scopes do not use it.",
+        advanced=True,
+    )
+    lora_alpha: float = number(
+        16.0,
+        above=0,
+        offered=Range(0.01, 1024.0, 0.5),
+        help="Strength of those layers: what they add is multiplied by lora_alpha / lora_rank. "
+        "Usually the same as the rank, or half of it.",
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
-        for field, known in (
-            ("method", METHODS),
-            ("objective", OBJECTIVES),
-            ("retain_objective", RETAIN_OBJECTIVES),
-            ("scope", SCOPES),
-            ("schedule", SCHEDULES),
-        ):
-            check_choice(field, getattr(self, field), known)
-        check_whole("steps", self.steps, 1, MOST_STEPS)
-        for field in ("batch_size", "lora_rank"):
-            check_whole(field, getattr(self, field), 1)
-        check_whole("retain_batch_factor", self.retain_batch_factor, 0)
-        check_whole("seed", self.seed, 0, LARGEST_SEED)
-        for field in ("learning_rate", "truncation", "lora_alpha", "npo_beta"):
-            check_positive(field, getattr(self, field))
-        require(self.learning_rate <= 1, "learning_rate", self.learning_rate, "1 or less")
-        for field in ("retain_weight", "warm_start_weight", "negative_guidance", "weight_decay"):
-            value = getattr(self, field)
-            require(0 <= check_number(field, value) < math.inf, field, value, "0 or more")
-        for field in ("retain_ema", "empty_share", "saliency"):
-            check_number(field, getattr(self, field))
-        require(0 <= self.retain_ema < 1, "retain_ema", self.retain_ema, "0 or more, below 1")
-        require(0 <= self.empty_share < 1, "empty_share", self.empty_share, "0 or more, below 1")
-        require(0 < self.saliency <= 1, "saliency", self.saliency, "above 0, at most 1")
+        check_fields(self)
         if self.saliency < 1 and (self.weight_decay or self.scope == LORA):
             raise ValueError(
                 f"saliency must be 1 with weight_decay, which changes every weight, and with scope "
                 f"{LORA!r}, whose layers start at zero, got {self.saliency!r}"
             )
-        for field in ("paired", "stratified_timesteps", "restrict_step", "warm_start"):
-            value = getattr(self, field)
-            require(isinstance(value, bool), field, value, "true or false")
 
     @property
     def strengths(self) -> Strengths:

@@ -111,12 +111,17 @@ export function resizeBy(node, change) {
   redraw(node);
 }
 
+// `listener` gets the node as it stands in the file or on the clipboard.
 export function afterConfigure(node, listener) {
   const before = node.onConfigure;
   node.onConfigure = function (...given) {
     before?.apply(this, given);
-    listener();
+    listener(given[0]);
   };
+}
+
+export function saveWithNode(node, name, value) {
+  node.properties[name] = value;
 }
 
 // What the server has told of a node's input beyond its type.
@@ -128,6 +133,8 @@ export function inputOptions(node, name) {
 // Widgets -----------------------------------------------------------------------------------------
 
 export const widgetsOf = (node) => node?.widgets ?? [];
+
+export const savedWidgets = (node) => widgetsOf(node).filter((widget) => widget.serialize !== false);
 
 export const widgetOf = (node, name) => widgetsOf(node).find((widget) => widget.name === name);
 

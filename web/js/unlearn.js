@@ -12,6 +12,7 @@ import { tellWhenLeftOut } from "./left_out.js";
 import { addLivePanel, followRuns, restoreRuns, showRun } from "./live_panel.js";
 import { followPreset } from "./presets.js";
 import { EDITED, addPromptTable, restorePrompts, showPrompts } from "./prompt_table.js";
+import { restoreByName } from "./saved_inputs.js";
 import { ask } from "./server.js";
 import { addTextPanel, showText } from "./text_panel.js";
 import { followTheme } from "./theme.js";
@@ -92,6 +93,7 @@ register({
   nodeCreated(node) {
     if (!isOurs(node)) return;
     const type = typeOf(node);
+    restoreByName(node);
     foldAdvanced(node, [EDITED]);
     tellWhenLeftOut(node);
     const text = TEXTS[type];

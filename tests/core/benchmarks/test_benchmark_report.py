@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import quality, quality_report
-from benchmarks.chance import verdict
+from benchmarks import comparisons, quality, quality_report
+from benchmarks.comparisons import RG, Question, answer, answers, full_table
+from benchmarks.methods import METHODS
 
 from .benchmark_records import score, tune, write
 
 UCE = "UCE"
+
+
+def against_uce(concepts: tuple[str, ...]) -> str:
+    """The row that holds ours against UCE alone."""
+    question = Question("one", "One pair", (("ours", UCE),), concepts)
+    return full_table(answer(question)).splitlines()[-1]
 
 
 @pytest.fixture(autouse=True)
@@ -94,28 +101,31 @@ def test_an_alignment_that_fell_less_is_better() -> None:
         tune(method)
         for task in quality.scored_tasks(method, concepts):
             write(task, 0.9, 0.1, drifts=drifts)
-    row = quality_report.duel("ours", UCE)
-    assert row is not None
-    train, test = "+0.0200 ± 0.0000 | better", "-0.0500 ± 0.0000 | **worse**"
-    assert f"| {train} | {test} |" in row
+    row = against_uce(concepts)
+    certain = "(< 0.0001; Holm < 0.0001)"
+    train, test = "+0.0200 ± 0.0000 | **better**", "-0.0500 ± 0.0000 | **worse**"
+    assert f"| {train} {certain} | {test} {certain} |" in row
 
 
 def test_the_steps_that_raised_neither_loss_are_told() -> None:
     tune("ours")
     for task in quality.scored_tasks("ours", ("ink",)):
         write(task, 1.0, 0.1, rise=0.25)
-    assert quality_report.bar().endswith("to first order: ours 75.0%.")
+    assert quality_report.bar(answers()).endswith("to first order: ours 75.0%.")
 
 
 def test_ours_is_held_against_the_others_concept_by_concept() -> None:
     for method, share in (("ours", 1.0), (UCE, 0.9), ("RG (paper)", 0.7), ("GradDiff", 0.8)):
         score(method, quality.TIERS["small"], share)
-    written = quality_report.bar()
-    kept = " | ".join(["+0.0000 ± 0.0000 | no difference"] * 3)
-    assert f"| ours, less UCE | 4 | 12 | +0.1000 ± 0.0000 | better | {kept} |" in written
-    assert "| RG (paper), less GradDiff | 4 | 12 | -0.1000 ± 0.0000 | **worse** |" in written
-    assert "| ink | 3 | 0.990 ± 0.010 | +0.000 ± 0.000 | +0.000 ± 0.000 | yes | yes |" in written
-    assert "| *all* | 12 |" in written
+    written = quality_report.bar(answers())
+    kept = " | ".join(["+0.0000 ± 0.0000 | not significant (1; Holm 1)"] * 3)
+    gained = "+0.1000 ± 0.0000 | **better** (< 0.0001; Holm < 0.0001)"
+    assert f"| ours, less UCE | 4 | 12 | {gained} | {kept} |" in written
+    assert "| RG (paper), less GradDiff | 4 | 12 | -0.1000 ± 0.0000 | **worse** (" in written
+    assert "| ink | 3 | 0.990 (0.010) | +0.000 (0.000) | +0.000 (0.000) | yes | yes |" in written
+    assert "| *all* | 12 | 0.990 ± 0.000 (0.010) |" in written
+    short = comparisons.short_table(answers()["scored"])
+    assert "| ours, less UCE | **+0.1000 ± 0.0000, better** | +0.0000 ± 0.0000 |" in short
 
 
 def test_a_lower_distance_is_better() -> None:
@@ -124,18 +134,17 @@ def test_a_lower_distance_is_better() -> None:
         score(method, concepts, 0.9)
         for task in quality.scored_tasks(method, concepts):
             write(task, 0.9, distance)
-    row = quality_report.duel("ours", UCE)
-    assert row is not None
-    assert row.endswith("| -0.1000 ± 0.0000 | better |")
+    row = against_uce(concepts)
+    assert row.endswith("| -0.1000 ± 0.0000 | **better** (< 0.0001; Holm < 0.0001) |")
 
 
 def test_the_tiers_beyond_the_small_one_come_with_their_runs() -> None:
     for method in ("ours", UCE):
         score(method, quality.TIERS["small"], 0.9)
-    assert quality_report.unseen_tier() == quality_report.full_tier() == ()
+    assert quality_report.unseen_tier(answers()["unseen"]) == quality_report.full_tier() == ()
     for method in ("ours", UCE):
         score(method, quality.TIERS["unseen"][:2], 0.9)
-    title, of_methods, of_pairs = quality_report.unseen_tier()
+    title, of_methods, of_pairs = quality_report.unseen_tier(answers()["unseen"])
     assert all(concept in title for concept in quality.TIERS["unseen"])
     assert "| ours | 6 of 21 |" in of_methods
     assert "| ours, less UCE | 2 | 6 | +0.0000 ± 0.0000 | too few |" in of_pairs
@@ -154,8 +163,8 @@ def test_what_the_model_never_drew_is_no_part_of_what_comes_back() -> None:
         record["probes"] = {"misspellings": {"before": 0.5 if i else 0.0, "after": 0.25}}
         task.record.write_text(json.dumps(record))
     lines = quality_report.probe_table().splitlines()
-    assert "| ours | 4 | 0.25 ± 0.00 (3) |" in lines
-    assert "| *before unlearning* | 4 | 0.50 ± 0.00 (3) |" in lines
+    assert "| ours | 4 | 0.25 ± 0.00 [3] |" in lines
+    assert "| *before unlearning* | 4 | 0.50 ± 0.00 [3] |" in lines
 
 
 def test_the_rule_and_the_plain_sum_stand_side_by_side_at_equal_settings() -> None:
@@ -167,17 +176,20 @@ def test_the_rule_and_the_plain_sum_stand_side_by_side_at_equal_settings() -> No
     assert all("| 0.700 | 0.800 | +0.000 | +0.000 | 0.100 | 0.100 |" in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("gains", "said"),
-    [
-        ([0.1, 0.1], "too few"),
-        ([0.1, 0.11, 0.09], "better"),
-        ([-0.1, -0.11, -0.09], "**worse**"),
-        ([0.1, -0.1, 0.05], "no difference"),
-        # Of four concepts even 2.9 standard errors may be chance.
-        ([0.03, 0.1, 0.1, 0.02], "no difference"),
-        ([0.03, 0.1, 0.1, 0.02] * 3, "better"),
-    ],
-)
-def test_a_difference_that_chance_may_make_is_none(gains: list[float], said: str) -> None:
-    assert verdict(gains) == said
+def test_the_questions_ask_of_each_pair_once() -> None:
+    pairs = [(pair, q.concepts) for q in comparisons.QUESTIONS for pair in q.pairs]
+    assert len(pairs) == len(set(pairs))
+    of_ours = {other for q in comparisons.QUESTIONS[1:] for mine, other in q.pairs if mine != RG}
+    assert of_ours == set(METHODS) - {"ours"}, "every method is held against ours or its elder"
+
+
+def test_the_main_table_has_the_held_out_objects_on_top_and_both_spreads() -> None:
+    for method, share in (("ours", 1.0), (UCE, 0.9)):
+        score(method, quality.TIERS["small"], share)
+        score(method, quality.TIERS["unseen"], share)
+    held_out, scored = quality_report.main_table().split("**The four scored concepts")
+    assert held_out.startswith("**Held-out objects: fish, bird")
+    for part, runs in ((held_out, "21 of 21"), (scored, "12 of 12")):
+        lines = part.splitlines()
+        assert any(line.startswith("| *before unlearning* | | 0.500 ± 0.000") for line in lines)
+        assert f"| UCE | {runs} | 0.890 ± 0.000 (0.010) |" in part

@@ -456,7 +456,7 @@ def test_prompts_tells_of_words_that_make_too_few(
         ("unlearn", "stepz", 1, "no field 'stepz'"),
         ("concept", "name", " ", "concept must name what to forget"),
         ("prompts", "templates", ["a cat"], "the concept is not in"),
-        ("prompts", "train_count", 0, "train_count must be a whole number, 1 or more, got 0"),
+        ("prompts", "train_count", 0, "train_count must be 1 or more, got 0"),
         ("prompts", "train_count", "240", "train_count must be a whole number"),
         ("prompts", "templates", "a {concept}", "templates must be a list of texts"),
         ("prompts", "dimensions", {"object": "cat, dog"}, "dimensions.object must be a list"),
@@ -627,9 +627,9 @@ def test_neighbours_need_a_clip(
     assert "candidates: none given for neighbours" in capsys.readouterr().err
 
 
-def test_the_readme_s_example_is_one_that_the_demo_model_knows(tmp_path: Path) -> None:
-    readme = (DEMO.parents[2] / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```json\n(.*?)```", readme, re.DOTALL)
+def test_the_page_s_example_is_one_that_the_demo_model_knows(tmp_path: Path) -> None:
+    page = (DEMO.parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     settings = read_settings(write(json.loads(example), tmp_path))
     judge = json.loads((DEMO / "evaluation" / "judge.json").read_text(encoding="utf-8"))
     for name, values in settings.prompts.dimensions.items():

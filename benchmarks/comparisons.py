@@ -1,0 +1,150 @@
+"""Which methods differ by more than chance: families of tests, each corrected by Holm's method."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from benchmarks.chance import BETTER, WORSE, Difference, family, gain
+from benchmarks.methods import BESIDE, METHODS, OURS, UCE_AS_IN_OURS
+from benchmarks.records import (
+    CONCEPTS,
+    FIELD,
+    UNSEEN,
+    Record,
+    distance,
+    drift,
+    mean_of_shares,
+    records,
+)
+
+COMPARED: dict[str, tuple[Callable[[Record], float], int]] = {  # and which way is better
+    "harmonic mean": (mean_of_shares, 1),
+    "alignment, train": (drift("retain_train"), 1),
+    "alignment, test": (drift("retain_test"), 1),
+    "CMMD": (distance, -1),
+}
+RG = "RG (paper)"
+AGAINST_RG = ("GradDiff", "SalUn", "RG, whole retain set", "RG, stop above")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Pairs of methods whose tests answer one question, and so are corrected together."""
+
+    name: str
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+    concepts: tuple[str, ...]
+
+
+def _ours_against(*methods: str) -> tuple[tuple[str, str], ...]:
+    return tuple((BESIDE.get(method, OURS), method) for method in methods)
+
+
+OF_RG = tuple(method for method in METHODS if method.startswith("RG, "))
+BASELINES = tuple(method for method in FIELD if method != OURS)
+PARTS = tuple(m for m in METHODS if m not in (*FIELD, *OF_RG, UCE_AS_IN_OURS))
+QUESTIONS = (
+    Question("unseen", "Held-out objects", _ours_against(*BASELINES), UNSEEN),
+    Question("scored", "The four scored concepts", _ours_against(*BASELINES), CONCEPTS),
+    Question("parts", "Parts of ours", _ours_against(*PARTS, UCE_AS_IN_OURS), CONCEPTS),
+    Question(
+        "rule",
+        "The paper's rule and its variants",
+        (*_ours_against(*OF_RG), *((RG, method) for method in AGAINST_RG)),
+        CONCEPTS,
+    ),
+)
+Row = tuple[str, str]  # a method, and the one that it is compared with
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The tests of one question, by row and figure, and the runs that went into each row."""
+
+    question: Question
+    tests: dict[tuple[Row, str], Difference]
+    runs: dict[Row, int]
+
+    def of(self, figure: str) -> dict[Row, Difference]:
+        return {row: test for (row, name), test in self.tests.items() if name == figure}
+
+    def with_verdict(self, figure: str, verdict: str) -> list[Row]:
+        return [row for row, test in self.of(figure).items() if test.verdict == verdict]
+
+
+def answer(question: Question) -> Answers:
+    """Gains concept by concept, means over the seeds that both methods have: two runs of one
+    concept are not two concepts."""
+    load = cache(lambda method: records(method, question.concepts))
+    gains: dict[tuple[Row, str], tuple[Sequence[float], int]] = {}
+    runs: dict[Row, int] = {}
+    for method, other in question.pairs:
+        theirs = {(r["concept"]["name"], r["seed"]): r for r in load(other)}
+        pairs: dict[str, list[tuple[Record, Record]]] = {}
+        for mine in load(method):
+            concept = mine["concept"]["name"]
+            if (found := theirs.get((concept, mine["seed"]))) is not None:
+                pairs.setdefault(concept, []).append((mine, found))
+        if not pairs:
+            continue
+        runs[method, other] = sum(map(len, pairs.values()))
+        for name, (figure, sign) in COMPARED.items():
+            values = [
+                statistics.mean(figure(one) - figure(another) for one, another in both)
+                for both in pairs.values()
+            ]
+            gains[(method, other), name] = values, sign
+    return Answers(question, family(gains), runs)
+
+
+def answers() -> dict[str, Answers]:
+    return {question.name: answer(question) for question in QUESTIONS}
+
+
+def full_table(found: Answers) -> str:
+    """Every test with its p-value, before and after the correction."""
+    lines = [
+        "| | concepts | runs | " + " | | ".join(COMPARED) + " | |",
+        "| --- | --- | --- |" + " --- | --- |" * len(COMPARED),
+    ]
+    for row, runs in found.runs.items():
+        tests = [found.tests[row, name] for name in COMPARED]
+        cells = [f"{row[0]}, less {row[1]}", str(len(tests[0].gains)), str(runs)]
+        for test in tests:
+            cells += [gain(test.gains), with_p(test)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def with_p(test: Difference) -> str:
+    """The verdict, with the p-value as it was and as corrected."""
+    if test.p is None or test.adjusted is None:
+        return test.verdict
+    return f"{marked(test)} ({probability(test.p)}; Holm {probability(test.adjusted)})"
+
+
+def marked(test: Difference) -> str:
+    return f"**{test.verdict}**" if test.verdict in (BETTER, WORSE) else test.verdict
+
+
+def probability(p: float) -> str:
+    """With two digits; very small values as a bound."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def short_table(found: Answers, digits: int = 4) -> str:
+    """Differences alone; in bold, with the verdict, those that the correction leaves."""
+    lines = ["| | " + " | ".join(COMPARED) + " |", "| --- |" + " --- |" * len(COMPARED)]
+    for row in found.runs:
+        cells = [short(found.tests[row, name], digits) for name in COMPARED]
+        lines.append(f"| {row[0]}, less {row[1]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def short(test: Difference, digits: int) -> str:
+    text = gain(test.gains, digits)
+    return f"**{text}, {test.verdict}**" if test.verdict in (BETTER, WORSE) else text

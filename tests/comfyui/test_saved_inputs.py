@@ -1,0 +1,59 @@
+"""Workflows of earlier versions open with the meaning they were saved with, wherever their inputs
+stand by now.
+
+The fixtures are the five templates as version 0.2.0 shipped them. The prompt beside each is what
+that version made of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_page import ComfyPage
+from live_server import Json
+from workflow_files import node_of_type, read
+
+SAVED = Path(__file__).with_name("fixtures") / "0.2.0"
+OLD = sorted(file for file in SAVED.glob("*.json") if not file.stem.endswith(".prompt"))
+UNLEARN = "UnlearnRestrictedGradient"
+PROMPT = "async () => (await app.graphToPrompt()).output"
+
+
+def meaning(prompt: Json) -> dict[str, Any]:
+    """Type and inputs of each node; titles and the like do not count."""
+    return {node: (one["class_type"], one["inputs"]) for node, one in prompt.items()}
+
+
+def opened(page: ComfyPage, workflow: Json) -> dict[str, Any]:
+    page.load_workflow(workflow)
+    return meaning(page.page.evaluate(PROMPT))
+
+
+def test_all_five_are_there() -> None:
+    assert len(OLD) == 5
+    assert all(file.with_suffix(".prompt.json").exists() for file in OLD)
+
+
+@pytest.mark.both_front_ends
+def test_workflows_of_0_2_0_open_with_the_same_meaning(page: ComfyPage) -> None:
+    for file in OLD:
+        wanted = meaning(read(file.with_suffix(".prompt.json")))
+        assert opened(page, read(file)) == wanted, file.stem
+        # Saved by this version and opened once more: nothing is moved twice.
+        saved = page.page.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
+        assert opened(page, saved) == wanted, file.stem
+
+
+@pytest.mark.both_front_ends
+def test_an_input_newer_than_the_file_has_its_default(page: ComfyPage) -> None:
+    (demo,) = [file for file in OLD if file.stem == "remove a style (demo)"]
+    older = copy.deepcopy(read(demo))
+    node = node_of_type(older, UNLEARN)
+    node["widgets_values"][0] = "GradDiff"
+    del node["widgets_values"][-1]  # warm_start_weight, the last that was added
+    prompt = opened(page, older)
+    (inputs,) = [given for kind, given in prompt.values() if kind == UNLEARN]
+    assert (inputs["method"], inputs["warm_start_weight"]) == ("GradDiff", 4.0)

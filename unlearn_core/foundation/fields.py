@@ -1,0 +1,251 @@
+"""Settings fields that carry their limits, their help text and whether they are advanced.
+
+    steps: int = whole(100, least=1, most=100_000, help="Optimizer steps.")
+
+``check_fields`` checks an instance against them. ``settings_of`` lists them for whoever shows them:
+a node's inputs, ``--help``, the reference part of a help page.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .checks import LARGEST_WHOLE, check_choice, check_number, check_whole, require
+
+KEY = "setting"  # in a field's metadata
+REQUIRED = dataclasses.MISSING
+
+
+class Kind(Protocol):
+    """The type of a setting, with its limits."""
+
+    def check(self, field: str, value: object) -> None:
+        """Raises ValueError with the field, its value and the rule that it breaks."""
+        ...
+
+    @property
+    def rule(self) -> str:
+        """What a value must be."""
+        ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number.
+
+    Attributes:
+        offered: the largest that a form offers, where that is less than ``most``.
+    """
+
+    least: int
+    most: int
+    offered: int
+
+    def check(self, field: str, value: object) -> None:
+        check_whole(field, value, self.least, self.most)
+
+    @property
+    def rule(self) -> str:
+        if self.most >= LARGEST_WHOLE:
+            return f"a whole number, {self.least} or more"
+        return f"a whole number from {self.least} to {self.most}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a form offers: fewer than are allowed, where those have no end."""
+
+    least: float
+    most: float
+    step: float
+    precision: float | None = None  # that the form rounds to; its own where None
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number within bounds.
+
+    Attributes:
+        least, most: the bounds.
+        above, below: whether a bound is itself excluded.
+        offered: what a form offers.
+    """
+
+    least: float
+    most: float
+    above: bool
+    below: bool
+    offered: Range
+
+    def check(self, field: str, value: object) -> None:
+        number = check_number(field, value)
+        enough = number > self.least if self.above else number >= self.least
+        require(enough and number < math.inf, field, value, self._lower)
+        require(
+            number < self.most if self.below else number <= self.most, field, value, self._upper
+        )
+
+    @property
+    def rule(self) -> str:
+        return self._lower if self.most == math.inf else f"{self._lower}, {self._upper}"
+
+    @property
+    def _lower(self) -> str:
+        if self.least == -math.inf:
+            return "a number"
+        if self.above:
+            return "positive" if self.least == 0 else f"above {self.least:g}"
+        return f"{self.least:g} or more"
+
+    @property
+    def _upper(self) -> str:
+        return f"below {self.most:g}" if self.below else f"{self.most:g} or less"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several names."""
+
+    options: tuple[str, ...]
+
+    def check(self, field: str, value: object) -> None:
+        check_choice(field, value, self.options)
+
+    @property
+    def rule(self) -> str:
+        return f"one of {', '.join(map(repr, self.options))}"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Yes or no."""
+
+    rule: str = "true or false"
+
+    def check(self, field: str, value: object) -> None:
+        require(isinstance(value, bool), field, value, self.rule)
+
+
+@dataclass(frozen=True)
+class Other:
+    """Anything else: a path, a list of words, settings of another class.
+
+    Attributes:
+        passes: its check; None where the settings class itself checks it.
+    """
+
+    rule: str
+    passes: Callable[[str, object], None] | None
+
+    def check(self, field: str, value: object) -> None:
+        if self.passes is not None:
+            self.passes(field, value)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a settings class.
+
+    Attributes:
+        default: its value where none is given; ``REQUIRED`` where one must be.
+        help: what it does and when to change it, for a person who runs the pack.
+        advanced: whether it is rarely needed; forms fold it away.
+    """
+
+    name: str
+    default: Any
+    kind: Kind
+    help: str
+    advanced: bool
+
+
+# Each of these makes a dataclass field; type checkers take it for the field's default.
+
+
+def whole(
+    default: int,
+    *,
+    least: int,
+    most: int = LARGEST_WHOLE,
+    offered: int | None = None,
+    help: str,
+    advanced: bool = False,
+) -> Any:
+    kind = Whole(least, most, most if offered is None else offered)
+    return _field(kind, help, advanced, default)
+
+
+def number(
+    default: float,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    offered: Range,
+    help: str,
+    advanced: bool = False,
+) -> Any:
+    """``least`` and ``most`` are allowed themselves, ``above`` and ``below`` are not."""
+    lower = -math.inf if least is None else least
+    upper = math.inf if most is None else most
+    kind = Number(
+        lower if above is None else above,
+        upper if below is None else below,
+        above is not None,
+        below is not None,
+        offered,
+    )
+    return _field(kind, help, advanced, default)
+
+
+def choice(default: str, options: Collection[str], *, help: str, advanced: bool = False) -> Any:
+    return _field(Choice(tuple(options)), help, advanced, default)
+
+
+def flag(default: bool, *, help: str, advanced: bool = False) -> Any:
+    return _field(Flag(), help, advanced, default)
+
+
+def other(
+    rule: str,
+    passes: Callable[[str, object], None] | None = None,
+    *,
+    help: str,
+    advanced: bool = False,
+) -> dict[str, Any]:
+    """Metadata of a field of any other type, for ``dataclasses.field``."""
+    return {KEY: (Other(rule, passes), help, advanced)}
+
+
+def _field(kind: Kind, help: str, advanced: bool, default: object) -> Any:
+    return dataclasses.field(default=default, metadata={KEY: (kind, help, advanced)})
+
+
+def settings_of(owner: type) -> dict[str, Setting]:
+    """The fields of a settings class by name, in their order."""
+    return {
+        field.name: Setting(field.name, _default(field), *field.metadata[KEY])
+        for field in dataclasses.fields(owner)
+        if KEY in field.metadata
+    }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def check_fields(settings: Any) -> None:
+    """Check every field of an instance.
+
+    Raises:
+        ValueError: names the field, its value and the rule.
+    """
+    for name, setting in settings_of(type(settings)).items():
+        setting.kind.check(name, getattr(settings, name))

@@ -1,0 +1,48 @@
+// Saved values of inputs. A workflow file has them by position, so an input that moves would open with
+// another one's value. Each node therefore saves the names beside the values, and gets the values back
+// by name.
+
+import { afterConfigure, savedWidgets, saveWithNode, typeOf } from "./comfy.js";
+
+const NAMES = "unlearn inputs";
+
+// The order up to version 0.2.0, which saved no names. Never to be changed.
+const UP_TO_0_2_0 = {
+  UnlearnLoadModel: "model vae image_size prediction precision",
+  UnlearnForgetConcept: "concept kind synonyms replacements",
+  UnlearnDiversifyPrompts: [
+    "templates dimensions train_count test_count test_share seed preset invented_names",
+    "gibberish_names neighbours candidates language_model proposals prompts_file save_as",
+    "edited_prompts",
+  ].join(" "),
+  UnlearnRestrictedGradient: [
+    "method objective scope steps learning_rate retain_weight preview_every seed batch_size",
+    "retain_batch_factor truncation retain_objective negative_guidance generation_steps",
+    "guidance_scale lora_rank lora_alpha schedule restrict_step paired retain_ema npo_beta",
+    "saliency weight_decay keep_step warm_start empty_share stratified_timesteps",
+    "warm_start_weight",
+  ].join(" "),
+  UnlearnEvaluateAlignment: "pictures scorer probes report_name seed generation_steps guidance_scale batch_size",
+  UnlearnSaveCheckpoint: "name save_as overwrite lora_rank",
+  UnlearnOwnPictures: "captions folder alone",
+};
+
+// Before anything else reads what a workflow has set.
+export function restoreByName(node) {
+  const widgets = savedWidgets(node);
+  const names = widgets.map(({ name }) => name);
+  const defaults = widgets.map(({ value }) => value);
+
+  afterConfigure(node, (saved) => {
+    const order = saved?.properties?.[NAMES] ?? UP_TO_0_2_0[typeOf(node)]?.split(" ");
+    const values = saved?.widgets_values;
+    if (Array.isArray(order) && Array.isArray(values) && order.join() !== names.join()) {
+      widgets.forEach((widget, i) => {
+        const value = values[order.indexOf(widget.name)]; // none: the input is newer than the file
+        widget.value = value === undefined ? defaults[i] : value;
+      });
+    }
+    saveWithNode(node, NAMES, names);
+  });
+  saveWithNode(node, NAMES, names);
+}
