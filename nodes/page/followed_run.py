@@ -57,6 +57,7 @@ class LiveJob:
         last = RUNS.get((workflow, node))
         wanted = self.last_step
         if last is not None and last.identity == identity and last.has_state(wanted):
+            last.client = PromptServer.instance.client_id  # another tab may ask now
             return last, self._state(last, wanted)
         steps = 0 if self.settings.method == UCE else self.settings.steps
         looks = self.previews

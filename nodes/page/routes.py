@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .history import last_run
+from .history import last_run, workflow_of
 from .post_route import Content, add_post
 from .prompt_table import preview
 from .runs import RUNS, end_now
@@ -35,7 +35,13 @@ def add_routes(routes: web.RouteTableDef) -> None:
     @routes.get("/unlearn/last_run")
     async def last(request: web.Request) -> web.Response:
         """What the nodes of a graph showed in its last finished run; null where there is none."""
-        return web.json_response(last_run(request.query.get("workflow", "")))
+        found = await asyncio.to_thread(last_run, request.query.get("workflow", ""))
+        return web.json_response(found)
+
+    @routes.get("/unlearn/workflow")
+    async def workflow(request: web.Request) -> web.Response:
+        """The id of the graph that a prompt came from; null where it has none."""
+        return web.json_response(workflow_of(request.query.get("prompt", "")))
 
 
 async def end(content: Content) -> dict[str, Any]:

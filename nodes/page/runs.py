@@ -26,6 +26,7 @@ from .saved_steps import room_for, thinned
 Place = tuple[str | None, str]  # the ids of a graph and of a node in it
 
 RUNNING, FINISHED, KEPT, CANCELLED, FAILED = "running", "finished", "kept", "cancelled", "failed"
+OTHER_RUNS = 3  # ended runs of other nodes and graphs that can still be had back
 LAST = -1  # asked for: whichever step the run is in
 
 
@@ -80,10 +81,12 @@ class LiveRun:
         return temp_folder(self.key)
 
     def begin(self) -> None:
-        """Take the place of the node's run before, which cannot be had back any more."""
-        before = RUNS.get(self.place)
-        if before is not None:
-            shutil.rmtree(before.folder, ignore_errors=True)
+        """Replace this node's previous run, and delete its saved steps and those of old runs."""
+        ended = [run for run in RUNS.values() if run.state != RUNNING and run.place != self.place]
+        for run in (RUNS.get(self.place), *ended[:-OTHER_RUNS]):
+            if run is not None:
+                shutil.rmtree(run.folder, ignore_errors=True)
+                del RUNS[run.place]
         self.folder.mkdir(parents=True)
         RUNS[self.place] = self
         self._send("unlearn.run", self.told())

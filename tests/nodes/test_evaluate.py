@@ -139,7 +139,9 @@ def test_a_clip_fetched_since_has_the_pictures_judged_again(open_clip: Path) -> 
 def test_probes_are_told_too(unlearned: Any, open_clip: Path) -> None:
     told = told_by(unlearned=unlearned, scorer="tiny-clip", probes="all")
     probes = told["concepts"][0]["probes"]
-    assert [probe["name"] for probe in probes] == list(pack_module("unlearn_core.judging.probes").PROBES)
+    assert [probe["name"] for probe in probes] == list(
+        pack_module("unlearn_core.judging.probes").PROBES
+    )
     assert told["missing"] == []
     for probe in probes:
         assert 0 <= probe["low"] <= probe["after"] <= probe["high"] <= 1

@@ -19,7 +19,7 @@ export function foldAdvanced(node, hidden = []) {
   const button = addCanvasButton(node, "unlearn more", () =>
     resizeBy(node, () => {
       open = !open;
-      draw();
+      fold(); // something may have been linked since
     }),
   );
 

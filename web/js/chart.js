@@ -1,5 +1,5 @@
 // Forget loss, retain loss and the cosine of the two gradients, step by step, as they come. The same
-// chart as in unlearn_core/evaluation/loss_chart.py, which also has the rule by which a long run is
+// chart as in unlearn_core/reporting/loss_chart.py, which also has the rule by which a long run is
 // thinned. Points are appended in the data's own coordinates and a transform brings them to their
 // place, so that a new step costs the same after 100,000 others.
 
@@ -170,7 +170,8 @@ export class LossChart {
   clear() {
     this.drawn = 0;
     this.stride = 1;
-    this.pointed = null;
+    this.pointed = this.marked = null;
+    this.showMarked = false;
     this.keep([], nothing());
   }
 

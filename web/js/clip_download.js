@@ -65,7 +65,10 @@ export function downloadButton() {
   const fail = ({ message }) => say(message);
   function send(path) {
     listen(true);
-    tell(path).then(show, fail);
+    tell(path).then(show, (error) => {
+      listen(BUSY.includes(shown.state));
+      fail(error);
+    });
   }
   // The panel may have been drawn anew, or the page reloaded, during a download.
   ask("scorer").then(show, fail);

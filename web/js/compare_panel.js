@@ -62,6 +62,7 @@ class ComparePanel {
   }
 
   show(report) {
+    this.dialog?.close(); // its pictures are those of the report before
     Object.assign(this, { report, concept: 0, group: 0, pair: 0 });
     this.draw();
   }
@@ -120,6 +121,7 @@ class ComparePanel {
   showConcept(concept) {
     Object.assign(this, { concept, group: 0, pair: 0 });
     this.draw();
+    this.element.querySelector("select").focus(); // drawn anew under the person's hands
   }
 
   showGroup(group) {
@@ -183,7 +185,7 @@ class ComparePanel {
     };
     this.dialog = h(
       "dialog",
-      { className: "unlearn-large", onclose: () => this.closeLarge() },
+      { className: "unlearn-large", "aria-label": t("compare.full"), onclose: () => this.closeLarge() },
       place,
       h(
         "div",

@@ -3,7 +3,7 @@
 
 import { LossChart } from "./chart.js";
 import {
-  addPanel, clientId, findNode, graphId, onEvent, queue, setWidget, viewUrl, widgetOf,
+  addPanel, clientId, findNode, graphId, onEvent, queue, setWidget, someNode, viewUrl, widgetOf,
 } from "./comfy.js";
 import { h, setText } from "./dom.js";
 import { markEarlier } from "./earlier.js";
@@ -238,10 +238,10 @@ export function addLivePanel(node) {
 }
 
 // Node ids are unique only within a graph, and the page may show another one than runs.
-const isOfThisGraph = ({ workflow }) => workflow === graphId();
+const isOfThisGraph = ({ workflow }) => workflow === (graphId() ?? null);
 
 export function showRun(node, run) {
-  if (isOfThisGraph(run)) panels.get(node)?.show(run);
+  panels.get(node)?.show(run);
 }
 
 export function followRuns() {
@@ -257,6 +257,7 @@ export function followRuns() {
     // The workflow is to say what was kept, so that somebody else comes to the same.
     if (run.state === "kept") setWidget(node, "keep_step", run.result);
   });
+  onEvent("reconnected", () => restoreRuns(false)); // steps may have passed meanwhile
   on("unlearn.phase", (run, { phase, done, of, seconds_left }) => {
     Object.assign(run, { phase, done, of, seconds_left });
   });
@@ -274,16 +275,42 @@ export function followRuns() {
   });
 }
 
-// After a reload: the runs of this graph that the server still knows.
+let polling = null;
+
+// The runs of this graph that the server still knows, after a reload or a broken connection.
 // `ended`: also those that have ended.
 export async function restoreRuns(ended) {
-  const workflow = graphId();
-  const query = new URLSearchParams({ workflow, client: clientId() });
-  const runs = await ask(`runs?${query}`);
-  if (workflow !== graphId()) return; // another graph was opened meanwhile
-  for (const run of runs)
-    if (ended || run.state === "running") showRun(findNode(run.node), run);
-  // Events go to the tab that queued the run. Another tab, or one opened anew, has to ask.
-  const unfollowed = runs.some(({ state, followed }) => state === "running" && !followed);
-  if (unfollowed) setTimeout(() => workflow === graphId() && restoreRuns(true), POLL);
+  clearTimeout(polling);
+  const workflow = graphId() ?? "";
+  let again = true; // the server may only be busy
+  try {
+    const runs = await ask(`runs?${new URLSearchParams({ workflow, client: clientId() })}`);
+    if (workflow !== (graphId() ?? "")) return; // another graph was opened meanwhile
+    for (const run of runs) restoreRun(run, ended);
+    markLost(runs.map(({ key }) => key));
+    // Events go to the tab that queued the run. Another tab, or one opened anew, has to ask.
+    again = runs.some(({ state, followed }) => state === "running" && !followed);
+  } catch (error) {
+    console.warn(`Unlearn: the runs could not be read: ${error.message}`);
+  }
+  if (again) polling = setTimeout(() => restoreRuns(false), POLL);
+}
+
+function restoreRun(run, ended) {
+  const node = findNode(run.node);
+  const shown = panels.get(node)?.run;
+  const watched = shown?.key === run.key && shown.state === "running";
+  if (!ended && !watched && run.state !== "running") return;
+  showRun(node, run);
+  if (watched && run.state === "kept") setWidget(node, "keep_step", run.result);
+}
+
+// A run that the server no longer knows went down with it.
+function markLost(known) {
+  someNode((node) => {
+    const panel = panels.get(node);
+    if (panel?.run?.state === "running" && !known.includes(panel.run.key))
+      panel.show({ ...panel.run, state: "failed", note: t("live.lost") });
+    return false; // look at every node
+  });
 }

@@ -3,9 +3,9 @@
 import { fetchApi } from "./comfy.js";
 
 async function answer(response) {
-  const content = await response.json();
-  if (!response.ok) throw new Error(content.error ?? response.statusText);
-  return content;
+  if (response.ok) return response.json();
+  const refusal = await response.json().catch(() => ({})); // ComfyUI's own pages are not JSON
+  throw new Error(refusal.error ?? `${response.status} ${response.statusText}`);
 }
 
 export const ask = async (path) => answer(await fetchApi(`/unlearn/${path}`));

@@ -40,16 +40,25 @@ function showOutput(node, output) {
   if (output.text) showText(node, output.text.join("\n"));
 }
 
-function onExecuted({ node: id, display_node: displayed, output }) {
+const workflows = new Map(); // prompt's id -> promise of its graph's id
+
+// Node ids are unique only within a graph, and the page may show another one than runs.
+function isOfThisGraph(prompt) {
+  if (!workflows.has(prompt))
+    workflows.set(prompt, ask(`workflow?${new URLSearchParams({ prompt })}`));
+  return workflows.get(prompt).then((workflow) => workflow === (graphId() ?? null));
+}
+
+async function onExecuted({ node: id, display_node: displayed, output, prompt_id: prompt }) {
   const node = ourNode(displayed ?? id);
-  if (!node || !output) return;
+  if (!node || !output || (prompt && !(await isOfThisGraph(prompt)))) return;
   showOutput(node, output);
   // Not after a reload: the table is to show what the words above it make now.
   if (output.unlearn_prompts) showPrompts(node, output.unlearn_prompts[0]);
 }
 
 // Of nodes that have shown nothing yet: what they showed in the last run of this graph. The page
-// forgets it on a reload, and a result from the server's cache is never sent.
+// forgets it on a reload, and the server sends nothing of a node whose result nobody had to look up.
 // Returns whether the graph still stands as it was run.
 async function restoreOutputs() {
   const workflow = graphId();
@@ -112,7 +121,11 @@ register({
   },
   async afterConfigureGraph() {
     if (!someNode(isOurs)) return;
-    const same = await restoreOutputs();
-    await restoreRuns(same); // last: a run that goes on is newer than any result
+    let same = false;
+    try {
+      same = await restoreOutputs();
+    } finally {
+      await restoreRuns(same); // last: a run that goes on is newer than any result
+    }
   },
 });
