@@ -95,7 +95,9 @@ register({
     addToHead(h("link", { rel: "stylesheet", href, onload: () => followTheme(paint) }));
     onEvent("executed", onExecuted);
     onEvent("executing", (id) => {
-      if (id === null && someNode(shouldShow)) restoreOutputs(); // the run has ended
+      if (id !== null) return;
+      workflows.clear(); // the run has ended
+      if (someNode(shouldShow)) restoreOutputs();
     });
     followRuns();
   },

@@ -409,3 +409,30 @@ def test_the_step_that_is_told_is_never_behind_the_picture_of_it(
             done = data["done"]
         if event == "unlearn.preview":
             assert data["step"] == done
+
+
+def test_steps_of_old_runs_are_deleted(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each graph that is saved under another name would leave its own for as long as ComfyUI runs."""
+    graphs = [f"graph {i}" for i in range(6)]
+    names = iter(graphs)
+    monkeypatch.setattr(
+        pack_module("nodes.restricted_gradient"), "workflow_id", lambda _: next(names)
+    )
+    for _ in graphs:
+        run_node(UNLEARN, model=loaded, prompts=pairs, **QUICK)
+    kept = [graph for graph in graphs if live_runs(graph.replace(" ", "%20"))]
+    assert kept == graphs[-4:], "the newest and three others"
+    folders = [path for path in (tmp_path / "temp" / "unlearn").iterdir() if path.is_dir()]
+    assert len(folders) == 4
+
+
+def test_a_run_that_is_given_again_tells_the_tab_that_asked(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    page.client_id = "another"
+    page.receivers.clear()
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=2)
+    assert set(page.receivers) == {"another"}

@@ -84,3 +84,28 @@ def test_a_run_that_a_script_has_queued_has_no_graph(history: History) -> None:
     assert taken is not None
     history.queue.task_done(taken[1], {"outputs": {}, "meta": {}}, status=None)
     assert last("mine") is None
+
+
+def test_nodes_that_are_linked_twice_cost_no_more_than_others(history: History) -> None:
+    """Forty loaders in a row, model and clip: as many ways through them as 2 to the 40."""
+    graph: dict[str, Any] = {"0": {"class_type": LOAD, "inputs": {"model": "demo"}}}
+    for i in range(1, 41):
+        links = {"model": [str(i - 1), 0], "clip": [str(i - 1), 1]}
+        graph[str(i)] = {"class_type": "LoraLoader", "inputs": links}
+    graph["41"] = {"class_type": UNLEARN, "inputs": {"model": ["40", 0], "sizes": [[1, 2], [3]]}}
+    history.add("mine", graph, {"0": "loaded", "41": "done"})
+    assert texts(last("mine")) == {"0": "loaded", "41": "done"}
+
+
+def test_a_prompt_is_known_by_its_graph_while_it_runs_and_afterwards(history: History) -> None:
+    def workflow() -> Any:
+        return call("GET", "/unlearn/workflow?prompt=run")[1]
+
+    assert workflow() is None
+    extra = {"extra_pnginfo": {"workflow": {"id": "mine"}}}
+    history.queue.put((0, "run", prompt(), extra, ["4"]))
+    taken = history.queue.get()
+    assert taken is not None
+    assert workflow() == "mine"
+    history.queue.task_done(taken[1], {"outputs": {}, "meta": {}}, status=None)
+    assert workflow() == "mine"
