@@ -414,7 +414,7 @@ def test_the_step_that_is_told_is_never_behind_the_picture_of_it(
 def test_steps_of_old_runs_are_deleted(
     loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Each graph that is saved under another name would leave its own for as long as ComfyUI runs."""
+    """Each graph saved under another name would leave its own until ComfyUI restarts."""
     graphs = [f"graph {i}" for i in range(6)]
     names = iter(graphs)
     monkeypatch.setattr(
