@@ -86,8 +86,6 @@ class Signatures:
             self.found[node] = hashlib.sha256(content.encode()).hexdigest()
         return self.found[node]
 
-    def _resolved(self, value: object) -> object:
+    def _resolved(self, value: Any) -> object:
         linked = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
-        if linked and value[0] in self.prompt:
-            return [self.of(value[0]), value[1]]
-        return value
+        return [self.of(value[0]), value[1]] if linked and value[0] in self.prompt else value

@@ -18,7 +18,7 @@ from comfy_command import ComfyCli
 from live_server import PACK, PACK_FOLDER, LiveServer, running_server
 from workflow_files import DEMO, QUICK, WORKFLOWS, as_prompt, read, with_widgets
 
-MAY_DOWNLOAD = {"nodes/hub.py"}
+MAY_DOWNLOAD = {"nodes/page/hub.py"}
 LARGE = 500_000  # bytes
 NAME = re.compile(r"[\w.-]+")
 

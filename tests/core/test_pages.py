@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import quality_report
+from benchmarks import records
 from benchmarks.quality import TIERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,22 +60,20 @@ def test_the_animation_is_light() -> None:
 
 def test_the_figures_in_the_sentences_are_those_of_the_records() -> None:
     page = (DOCS / "results.md").read_text(encoding="utf-8")
-    ours, uce = (quality_report.records(name, quality_report.CONCEPTS) for name in ("ours", "UCE"))
-    held_out = quality_report.records("ours", TIERS["unseen"])
+    ours, uce = (records.records(name, records.CONCEPTS) for name in ("ours", "UCE"))
+    held_out = records.records("ours", TIERS["unseen"])
 
-    def mean(
-        found: list[quality_report.Record], of: Callable[[quality_report.Record], float]
-    ) -> float:
+    def mean(found: list[records.Record], of: Callable[[records.Record], float]) -> float:
         return statistics.mean(of(record) for record in found)
 
-    both = [mean(found, quality_report.mean_of_shares) for found in (uce, ours)]
+    both = [mean(found, records.mean_of_shares) for found in (uce, ours)]
     assert "{:.3f} against {:.3f}".format(*both) in page
-    lost = -mean(ours, quality_report.drift("retain_test"))
+    lost = -mean(ours, records.drift("retain_test"))
     assert f"lose {lost:.3f} in alignment" in page
     assert f"UA was {mean(held_out, lambda r: r['after']['unlearning_accuracy']):.3f}" in page
-    assert mean(held_out, quality_report.drift("retain_test")) >= 0
+    assert mean(held_out, records.drift("retain_test")) >= 0
     for attack in ("textual inversion", "relearning from ten pictures"):
         for name in ("ours", "ours, cold start"):
-            found = quality_report.records(name, quality_report.CONCEPTS)
+            found = records.records(name, records.CONCEPTS)
             back = [r["probes"][attack]["after"] for r in found if r["probes"]]
             assert f" {statistics.mean(back):.2f} " in page, (attack, name)

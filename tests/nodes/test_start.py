@@ -30,7 +30,7 @@ HEAVY = {
 MOST = 10  # modules of other packages; diffusers alone is hundreds
 SCRIPT = """
 import json
-from .pack import OF_COMFYUI, WITH_PACK, WITH_SCHEMAS
+from tests.nodes.pack import OF_COMFYUI, WITH_PACK, WITH_SCHEMAS
 print(json.dumps([sorted(WITH_PACK - OF_COMFYUI), sorted(WITH_SCHEMAS - WITH_PACK)]))
 """
 

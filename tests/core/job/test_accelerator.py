@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = ROOT / "demo" / "models" / "emoji-canvas"
-RUNNER = Path(__file__).with_name("pretended_accelerator.py")
+RUNNER = Path(__file__).parents[1] / "pretended_accelerator.py"
 DEVICES = ("cpu", "pretended")
 
 # What each job adds to ``content``; "run" also evaluates and saves.

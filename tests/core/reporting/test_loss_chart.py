@@ -356,8 +356,8 @@ def test_neither_drawing_loads_matplotlib() -> None:
     script = (
         "import sys\n"
         "from unlearn_core.reporting import html_report\n"
-        "from unlearn_core.evaluation.loss_picture import loss_picture\n"
-        "from unlearn_core.evaluation.svg import loss_svg\n"
+        "from unlearn_core.reporting.loss_picture import loss_picture\n"
+        "from unlearn_core.reporting.svg import loss_svg\n"
         "from unlearn_core.unlearning.results import StepReport\n"
         "steps = [StepReport(i, 1 / i, 0.1, 0.2, False, 1, 1, 0, 0, 0) for i in range(1, 9)]\n"
         "assert loss_svg(steps) and loss_picture(steps)\n"
