@@ -17,6 +17,7 @@ import torch
 
 from unlearn_core.dataset.rows import PairedRows, Rows, TrainingSets
 from unlearn_core.job.console import say
+from unlearn_core.models.layers import SCOPES
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import ModelHandle
@@ -26,7 +27,6 @@ from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.saving.single_file import save_single_file
 from unlearn_core.unlearning.methods import begin
 from unlearn_core.unlearning.results import UnlearnedModel
-from unlearn_core.unlearning.scopes import SCOPES
 from unlearn_core.unlearning.settings import UnlearnSettings
 
 GIB = 2**30

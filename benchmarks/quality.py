@@ -52,7 +52,13 @@ TIERS = {
     "full": (*world.STYLES, *OBJECTS, *world.OBJECTS[1:9]),
 }
 SEEDS = (0, 1, 2)
-BEFORE = {"empty_share": 0.0, "stratified_timesteps": True, "warm_start_weight": 1.0}
+BEFORE = {
+    "empty_share": 0.0,
+    "stratified_timesteps": True,
+    "warm_start_weight": 1.0,
+    "uce_tokens": "to the end",
+    "diversified": True,
+}
 """Settings newer than some records, with the values in effect before they existed."""
 OF_REPORT = ("concept", "before", "after", "retain_distance", "model", "settings", "seconds")
 
@@ -204,11 +210,12 @@ def perform(task: Task, device: str) -> None:
     settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
     cache = LatentCache(CACHE)
     job = Job(settings, ROOM / task.name, cache=cache, device=device)
-    whole = job.pairs
+    whole = job.task.pairs
     if not task.diversified:
-        job.pairs = replace(whole, train=whole.train[:1] * len(whole.train))
-    # All learn from the same pictures, kept on disk: who is first must not pay for them alone.
-    make_training_sets(job.base, job.pairs, settings.generation, cache=cache)
+        few = replace(whole, train=whole.train[:1] * len(whole.train))
+        job.task = replace(job.task, pairs=few)
+    # All learn from the same pictures, kept on disk: the first method must not pay for them alone.
+    make_training_sets(job.base, job.task.pairs, settings.generation, cache=cache)
     unlearned, cost = measured(job)
     unlearned = replace(unlearned, pairs=whole)  # all are judged by the same prompts
     job.evaluate(unlearned)

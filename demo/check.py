@@ -29,12 +29,8 @@ def main() -> None:
     subjects = [random_subject(rng) for _ in range(options.count)]
     prompts = [filled(rng.choice(FULL_CAPTIONS), subject) for subject in subjects]
     bars = Bars()
-    latents = draw_latents(
-        model,
-        prompts,
-        GenerationSettings(seed=5_000_000),
-        on_picture=lambda done, total: bars("drawing", done, total, None),
-    )
+    with bars.phase("drawing", len(prompts)):
+        latents = draw_latents(model, prompts, GenerationSettings(seed=5_000_000), progress=bars)
     bars.close()
     images = model.decode_latents(latents)
     seen = judge.classify(images)

@@ -27,7 +27,7 @@ def main() -> int:
     try:
         unlearn = replace(defaults, steps=options.steps, seed=options.seed)
         settings = job_settings(options.concept, unlearn)
-        job = Job(settings, options.out, cache=LatentCache(CACHE), on_progress=bars)
+        job = Job(settings, options.out, cache=LatentCache(CACHE), progress=bars)
         unlearned = job.unlearn()
         report = job.evaluate(unlearned)
         job.save(unlearned)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,18 +12,19 @@ from comfy_api.latest import io
 
 from ..unlearn_core.dataset.drawing import LatentCache
 from ..unlearn_core.dataset.settings import GenerationSettings
+from ..unlearn_core.foundation.progress import COMPARING, PROPOSING
 from ..unlearn_core.judging.evaluators import find_scorer
 from ..unlearn_core.judging.neighbours import with_neighbours
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.prompts.concept import ForgetConcept
 from ..unlearn_core.prompts.diversify import diversify
 from ..unlearn_core.prompts.files import read_prompt_file, write_prompts
-from ..unlearn_core.prompts.language_model import ATTEMPTS, Proposer, extended
+from ..unlearn_core.prompts.language_model import Proposer, extended
 from ..unlearn_core.prompts.pairs import PromptPair, PromptPairs, repetition, together
 from .host.folders import cache_folder, language_model_path, prompts_path, save_prompts, scorer_for
 from .host.memory import DRAWING, load, make_room_for
 from .host.plain_names import check_name
-from .host.progress import Phases, obey_cancel
+from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.concept import words_of
 from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
@@ -163,15 +163,10 @@ def _proposed(
     seed: int,
 ) -> dict[str, tuple[str, ...]]:
     """The dimensions, with further values by a language model."""
-    bar = Phases({"proposing": 1})
-    asked = itertools.count(1)
-    most = ATTEMPTS * len(words)
     folder = language_model_path(language_model)
     proposer = Proposer(folder, make_room_for(folder))
-    return extended(
-        proposer, words, count, concept, seed=seed,
-        on_step=lambda: bar.update("proposing", next(asked), most),
-    )  # fmt: skip
+    progress = NodeProgress({PROPOSING: 1})
+    return extended(proposer, words, count, concept, seed=seed, progress=progress)
 
 
 def _protected(
@@ -186,7 +181,6 @@ def _protected(
     """The concept with the candidates that look most like it among its replacements."""
     if model is None:
         raise ValueError("neighbours: link a model, which draws the candidates, or set it to 0")
-    bar = Phases({"comparing": 1})
     load(model, DRAWING)
     with torch.inference_mode(False), torch.no_grad():
         return with_neighbours(
@@ -200,8 +194,7 @@ def _protected(
             drawing=GenerationSettings(batch_size=AT_ONCE),
             seed=seed,
             cache=LatentCache(cache_folder()),
-            on_picture=bar.of("comparing"),
-            on_step=obey_cancel,
+            progress=NodeProgress({COMPARING: 1}),
         )
 
 

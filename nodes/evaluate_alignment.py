@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..unlearn_core.dataset.drawing import LatentCache
 from ..unlearn_core.dataset.settings import GenerationSettings
 from ..unlearn_core.evaluation.evaluate import PROBED, evaluate
+from ..unlearn_core.foundation.progress import EVALUATING, PROBING
 from ..unlearn_core.judging.settings import EvaluationSettings
 from ..unlearn_core.reporting.grids import comparison_grid
 from ..unlearn_core.reporting.report import summary, table
@@ -19,12 +20,12 @@ from .host.folders import OWN_SCORER, PAPER_SCORER, cache_folder, scorer_for, sc
 from .host.images import as_image
 from .host.memory import ALL, load
 from .host.plain_names import check_name
-from .host.progress import Phases, obey_cancel
+from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.evaluation import inputs
 from .page.report_files import for_page, save_report
 
-DRAWING, PROBING, REPORTING = "drawing", "probing", "reporting"
+REPORTING = "reporting"
 
 
 class EvaluateAlignment(io.ComfyNode):
@@ -91,23 +92,19 @@ class EvaluateAlignment(io.ComfyNode):
             pictures, generation, scorer_for(unlearned.base, scorer), probes
         )
         # In pictures: three kinds of prompts and each probe, drawn by two models.
-        costs = {DRAWING: 6.0, PROBING: 2.0 * len(PROBED[probes]), REPORTING: 0.3}
-        bar = Phases(costs)
+        costs = {EVALUATING: 6.0, PROBING: 2.0 * len(PROBED[probes]), REPORTING: 0.3}
+        progress = NodeProgress(costs)
         load(unlearned, ALL)  # some probes train
         # Tensors made in inference mode, as ComfyUI runs nodes, could not be trained on later.
         with torch.inference_mode(False), torch.no_grad():
             report = evaluate(
-                unlearned,
-                settings,
-                cache=LatentCache(cache_folder()),
-                on_picture=bar.of(DRAWING),
-                on_probe=bar.of(PROBING),
-                on_step=obey_cancel,
+                unlearned, settings, cache=LatentCache(cache_folder()), progress=progress
             )
-            grid = as_image(comparison_grid(report))
-            files = save_report(unlearned, report, report_name)
-            told = for_page(report, files)
-            bar.update(REPORTING, 1, 1)
+            with progress.phase(REPORTING, 1):
+                grid = as_image(comparison_grid(report))
+                files = save_report(unlearned, report, report_name)
+                told = for_page(report, files)
+                progress.tick()
         figures = f"{summary(report)}\n\n{table(report)}"
         ui = {"text": [figures], "unlearn_report": [told]}
         return io.NodeOutput(report, grid, figures, ui=ui)

@@ -11,17 +11,17 @@ import torch
 from comfy_api.latest import io
 
 from ..unlearn_core.foundation.fields import settings_of
+from ..unlearn_core.foundation.progress import LOADING
 from ..unlearn_core.models.families import FAMILIES
 from ..unlearn_core.models.load import check_model, load_model
 from ..unlearn_core.models.options import LARGEST_IMAGE, LoadOptions
 from ..unlearn_core.models.protocol import ModelHandle
 from .host.folders import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
 from .host.memory import load, make_room_for
-from .host.progress import Phases
+from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.from_settings import input_from
 
-READING = "reading"
 LABELS = {family.name: family.label for family in FAMILIES}
 
 
@@ -91,7 +91,7 @@ class LoadModel(io.ComfyNode):
         # ComfyUI runs nodes in inference mode, and weights made there can never be trained.
         with torch.inference_mode(False):
             device = make_room_for(path)
-            handle = load_model(path, device, options, Phases({READING: 1}).of(READING))
+            handle = load_model(path, device, options, NodeProgress({LOADING: 1}))
         load(handle)
         info = describe(handle)
         return io.NodeOutput(handle, info, ui={"text": [info]})

@@ -13,11 +13,10 @@ from torch import Tensor
 from ..unlearn_core.dataset.own_pictures import OwnPictures as Pictures
 from ..unlearn_core.dataset.own_pictures import read_folder, with_captions
 from ..unlearn_core.foundation.pixels import as_bytes
+from ..unlearn_core.foundation.progress import READING_PICTURES
 from .host.folders import NO_FILE, picture_folders, pictures_path
-from .host.progress import Phases
+from .host.progress import NodeProgress
 from .inputs import sockets
-
-READING = "reading"
 
 
 class OwnPictures(io.ComfyNode):
@@ -105,8 +104,8 @@ class OwnPictures(io.ComfyNode):
             names = [f"{i + 1}" for i in range(len(linked))]
             pictures = Pictures(linked, with_captions(names, captions), alone)
         elif images is None:
-            bar = Phases({READING: 1})
-            pictures = read_folder(pictures_path(folder), captions, alone, bar.of(READING))
+            progress = NodeProgress({READING_PICTURES: 1})
+            pictures = read_folder(pictures_path(folder), captions, alone, progress)
             names = [file.name for file in pictures.images if isinstance(file, Path)]
         else:
             raise ValueError(f"folder: choose {NO_FILE!r} where images are linked, or unlink them")

@@ -12,16 +12,18 @@ from comfy_api.latest import io
 
 from ..unlearn_core.dataset.own_pictures import OwnPictures
 from ..unlearn_core.dataset.settings import GenerationSettings
+from ..unlearn_core.job.engine import Task
 from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.prompts.pairs import PromptPairs
 from ..unlearn_core.reporting.loss_picture import loss_picture
-from ..unlearn_core.unlearning.methods import check
-from ..unlearn_core.unlearning.settings import UnlearnSettings
+from ..unlearn_core.unlearning.recipes import OURS, from_recipe
 from .host.images import as_image
 from .host.memory import ALL, load
 from .inputs import sockets
-from .inputs.unlearn import inputs
-from .page.followed_run import LiveJob
+from .inputs.unlearn import AS_SAVED, PREVIEW_EVERY, inputs
+from .page.followed_run import FollowedRun
+
+DRAWING = GenerationSettings()
 
 
 class RestrictedGradientUnlearn(io.ComfyNode):
@@ -73,40 +75,38 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         cls,
         model: ModelHandle,
         prompts: PromptPairs,
-        preview_every: int,
-        keep_step: int,
-        generation_steps: int,
-        guidance_scale: float,
+        recipe: str = AS_SAVED,
+        preview_every: int = PREVIEW_EVERY,
+        keep_step: int = 0,
+        generation_steps: int = DRAWING.steps,
+        guidance_scale: float = DRAWING.guidance_scale,
+        generation_seed: int | None = None,
         forget_pictures: OwnPictures | None = None,
         retain_pictures: OwnPictures | None = None,
         **given: Any,  # the fields of UnlearnSettings
     ) -> io.NodeOutput:
-        settings = UnlearnSettings(**given)
+        settings = from_recipe(OURS if recipe == AS_SAVED else recipe, **given)
         if keep_step > settings.steps:
             raise ValueError(
                 f"keep_step must be {settings.steps}, the steps, or less, got {keep_step}; press "
                 "'Run all steps', or set it to 0"
             )
         drawing = GenerationSettings(
-            generation_steps, guidance_scale, settings.seed, settings.batch_size
+            generation_steps,
+            guidance_scale,
+            # Before it had an input of its own, the run's seed was that of the images too.
+            settings.seed if generation_seed is None else generation_seed,
+            settings.batch_size,
         )
-        check(model, prompts, settings, forget_pictures, retain_pictures)
+        task = Task(model, prompts, settings, drawing, forget_pictures, retain_pictures)
+        task.check()
         load(model, ALL)
         with torch.inference_mode(False):  # where nodes run, and where nothing can be trained
-            job = LiveJob(
-                model,
-                prompts,
-                settings,
-                drawing,
-                preview_every,
-                keep_step,
-                forget_pictures,
-                retain_pictures,
-            )
-            run, unlearned = job.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
+            followed = FollowedRun(task, preview_every, keep_step)
+            run, unlearned = followed.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
             load(unlearned)  # registers the trained weights with ComfyUI
             chart = as_image(loss_picture(unlearned.reports))
-            comparison = as_image(job.comparison(unlearned))
+            comparison = as_image(followed.comparison(unlearned))
         told = {"text": [run.note], "unlearn_run": [run.told()]}
         return io.NodeOutput(unlearned, chart, comparison, ui=told)
 

@@ -15,6 +15,7 @@ from comfy.cli_args import args
 from comfy_api.latest import io
 
 from ..unlearn_core.evaluation.results import AlignmentReport
+from ..unlearn_core.foundation.progress import EXTRACTING, SAVING
 from ..unlearn_core.reporting.report import report_json
 from ..unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from ..unlearn_core.saving.lora import save_lora
@@ -22,11 +23,11 @@ from ..unlearn_core.saving.single_file import save_single_file
 from ..unlearn_core.unlearning.results import UnlearnedModel
 from .host.folders import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
 from .host.memory import load
-from .host.progress import Phases
+from .host.progress import NodeProgress
 from .inputs import sockets
 
 LORA_RANK = 32
-EXTRACTING, WRITING = "extracting", "writing"
+EXTRACTION = 9  # times the cost of writing the file
 
 
 class SaveCheckpoint(io.ComfyNode):
@@ -149,19 +150,15 @@ class SaveCheckpoint(io.ComfyNode):
         report: Mapping[str, Any],
     ) -> tuple[Path, str]:
         options: dict[str, Any] = {"overwrite": overwrite, "report": report}
-        on_bytes = Phases({WRITING: 1}).of(WRITING)
+        options["progress"] = NodeProgress({EXTRACTING: EXTRACTION, SAVING: 1})
+        if kind != LORA:
+            options["progress"] = NodeProgress({SAVING: 1})
         if kind == FOLDER:
-            return save_diffusers_folder(unlearned, path, on_bytes=on_bytes, **options), ""
+            return save_diffusers_folder(unlearned, path, **options), ""
         options["metadata"] = cls._workflow()
         if kind == CHECKPOINT:
-            return save_single_file(unlearned, path, on_bytes=on_bytes, **options), ""
-        saved = save_lora(
-            unlearned,
-            path,
-            rank=lora_rank,
-            **options,
-            on_tensor=Phases({EXTRACTING: 1}).of(EXTRACTING),
-        )
+            return save_single_file(unlearned, path, **options), ""
+        saved = save_lora(unlearned, path, rank=lora_rank, **options)
         note = f"\nrank {saved.rank}, holds {100 * saved.captured:.1f} % of the change"
         return saved.path, note
 

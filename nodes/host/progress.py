@@ -3,61 +3,52 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import comfy.utils
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-BAR = 1000  # the bar's length; phases take their share of it
-SURE_AFTER = 0.5  # seconds of a phase before its pace says anything
+from ...unlearn_core.foundation.progress import Progress
 
-OnUpdate = Callable[[str, int, int, "float | None"], None]
+BAR = 1000  # the bar's length; each phase has a share of it
+RELIABLE_AFTER = 0.5  # seconds of a phase, before its pace predicts the rest
 
 
-class Phases:
-    """A bar that several phases fill one after the other, each by the share of its cost.
+class NodeProgress(Progress):
+    """A node's progress bar, which its phases fill one after the other.
 
-    Every update raises ComfyUI's ``InterruptProcessingException`` once Cancel was pressed. It is
-    an ``Exception``: whoever catches broadly swallows it.
+    ``check`` raises ComfyUI's ``InterruptProcessingException`` after Cancel. It is an
+    ``Exception``: a broad ``except`` would swallow it.
 
     Args:
-        costs: of each phase, in their order and in any unit.
-        on_update: told (phase, done, total, seconds left), the last None while nobody knows.
+        costs: the cost of each phase, in any unit and in the order of the phases.
     """
 
-    def __init__(self, costs: Mapping[str, float], on_update: OnUpdate | None = None) -> None:
-        self.costs, self.on_update = dict(costs), on_update
-        self.bar = comfy.utils.ProgressBar(BAR)
-        self.phase, self.began, self.updated = "", 0.0, time.monotonic()
+    def __init__(self, costs: Mapping[str, float]) -> None:
+        super().__init__()
+        self.costs, self.bar, self.filled = dict(costs), comfy.utils.ProgressBar(BAR), -1
 
-    def update(self, phase: str, done: int, total: int) -> None:
-        """``done`` of ``total`` in ``phase``; every phase named before it counts as complete."""
-        if phase != self.phase:  # began with the work that this first update tells of
-            self.phase, self.began = phase, self.updated
-        self.updated = time.monotonic()
+    def show(self) -> None:
         names = list(self.costs)
-        before = sum(self.costs[name] for name in names[: names.index(phase)])
-        share = (before + self.costs[phase] * done / total) / sum(self.costs.values())
-        obey_cancel()
-        self.bar.update_absolute(round(share * BAR), BAR)
-        if self.on_update is not None:
-            self.on_update(phase, done, total, self._seconds_left(phase, done, total))
+        before = sum(self.costs[name] for name in names[: names.index(self.name)])
+        share = before + self.costs[self.name] * self._share()
+        filled = round(share / sum(self.costs.values()) * BAR)
+        if filled != self.filled:  # bytes tick far more often than the bar moves
+            self.filled = filled
+            self.bar.update_absolute(filled, BAR)
 
-    def _seconds_left(self, phase: str, done: int, total: int) -> float | None:
-        """By the pace of this phase, which is also that of those to come as their costs have it."""
-        passed = self.updated - self.began
-        if passed < SURE_AFTER or done == 0:
+    def check(self) -> None:
+        throw_exception_if_processing_interrupted()
+
+    def seconds_left(self) -> float | None:
+        """By the pace of this phase, and the costs of the later ones; None while unknown."""
+        passed = time.perf_counter() - self.began
+        if passed < RELIABLE_AFTER or self.done == 0:
             return None
         names = list(self.costs)
-        later = sum(self.costs[name] for name in names[names.index(phase) + 1 :])
-        whole = passed * total / done
-        return whole - passed + whole * later / self.costs[phase]
+        later = sum(self.costs[name] for name in names[names.index(self.name) + 1 :])
+        phase = passed / self._share()
+        return phase - passed + phase * later / self.costs[self.name]
 
-    def of(self, phase: str) -> Callable[[int, int], None]:
-        """The phase's own ``(done, total)`` callback."""
-        return lambda done, total: self.update(phase, done, total)
-
-
-def obey_cancel() -> None:
-    """Raise where Cancel was pressed; for places without progress to tell, between two steps."""
-    throw_exception_if_processing_interrupted()
+    def _share(self) -> float:
+        return self.done / self.total if self.total else 1.0

@@ -1,38 +1,51 @@
-"""The inputs of Restricted Gradient Unlearn: the few that most people need, then the others."""
+"""The inputs of Restricted Gradient Unlearn: the few that most people need, then the others.
+
+All are optional, so that prompts saved by an earlier version stay valid when an input is added.
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 from comfy_api.latest import io
 
 from ...unlearn_core.dataset.settings import GenerationSettings
+from ...unlearn_core.foundation.fields import Choice, settings_of
+from ...unlearn_core.unlearning.recipes import RECIPES, RecipeChoice
 from ...unlearn_core.unlearning.settings import MOST_STEPS, UnlearnSettings
 from . import sockets
-from .from_settings import input_from, inputs_from
+from .from_settings import input_from, input_of, inputs_from
 
 PREVIEW_EVERY = 20
+AS_SAVED = "as saved"
+"""In place of a recipe: the inputs as they are. Graphs of versions without recipes open with it."""
 
 
 def inputs() -> list[io.Input]:
     return [
-        *inputs_from(UnlearnSettings, advanced=False),
+        _recipe(),
+        *inputs_from(UnlearnSettings, advanced=False, optional=True),
         io.Int.Input(
             "preview_every",
             default=PREVIEW_EVERY,
             min=0,
             max=MOST_STEPS,
+            optional=True,
             tooltip="Draws the same few prompts every so many steps, so that you see the model "
             "forget. Each preview takes a little time; 0 draws none on the way. "
             f"Default: {PREVIEW_EVERY}.",
         ),
-        *inputs_from(UnlearnSettings, advanced=True),
-        input_from(GenerationSettings, "steps", called="generation_steps"),
-        input_from(GenerationSettings, "guidance_scale"),
+        *inputs_from(UnlearnSettings, advanced=True, optional=True),
+        input_from(GenerationSettings, "steps", called="generation_steps", optional=True),
+        input_from(GenerationSettings, "guidance_scale", optional=True),
+        input_from(GenerationSettings, "seed", called="generation_seed", optional=True),
         sockets.advanced(
             io.Int.Input(
                 "keep_step",
                 default=0,
                 min=0,
                 max=MOST_STEPS,
+                optional=True,
                 tooltip="Gives the model as it was after this step; 0 for the last one. The panel "
                 "sets it when you stop a run or go back to an earlier picture, so that the "
                 "workflow records what you kept. It ends later runs at that step, too, until you "
@@ -40,3 +53,13 @@ def inputs() -> list[io.Input]:
             )
         ),
     ]
+
+
+def _recipe() -> io.Input:
+    setting = settings_of(RecipeChoice)["recipe"]
+    options = Choice((*RECIPES, AS_SAVED))
+    help_text = f"{setting.help} {AS_SAVED!r}: the inputs as they are."
+    recipes = {name: dict(values) for name, values in RECIPES.items()}
+    made = input_of(dataclasses.replace(setting, kind=options, help=help_text), optional=True)
+    made.extra_dict = {"recipes": recipes}  # for the page, which fills the inputs
+    return made

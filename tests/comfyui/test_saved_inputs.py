@@ -27,6 +27,16 @@ def meaning(prompt: Json) -> dict[str, Any]:
     return {node: (one["class_type"], one["inputs"]) for node, one in prompt.items()}
 
 
+def by_now(prompt: Json) -> dict[str, Any]:
+    """The meaning of a prompt of 0.2.0, with the inputs that came later as they were in effect."""
+    for one in prompt.values():
+        if one["class_type"] == UNLEARN:
+            inputs = one["inputs"]
+            later = {"generation_seed": inputs["seed"], "uce_tokens": "to the end"}
+            inputs.update(later, recipe="as saved", diversified=True)
+    return meaning(prompt)
+
+
 def opened(page: ComfyPage, workflow: Json) -> dict[str, Any]:
     page.load_workflow(workflow)
     return meaning(page.page.evaluate(PROMPT))
@@ -40,7 +50,7 @@ def test_all_five_are_there() -> None:
 @pytest.mark.both_front_ends
 def test_workflows_of_0_2_0_open_with_the_same_meaning(page: ComfyPage) -> None:
     for file in OLD:
-        wanted = meaning(read(file.with_suffix(".prompt.json")))
+        wanted = by_now(read(file.with_suffix(".prompt.json")))
         assert opened(page, read(file)) == wanted, file.stem
         # Saved by this version and opened once more: nothing is moved twice.
         saved = page.page.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
@@ -57,3 +67,13 @@ def test_an_input_newer_than_the_file_has_its_default(page: ComfyPage) -> None:
     prompt = opened(page, older)
     (inputs,) = [given for kind, given in prompt.values() if kind == UNLEARN]
     assert (inputs["method"], inputs["warm_start_weight"]) == ("GradDiff", 4.0)
+
+
+@pytest.mark.both_front_ends
+def test_an_old_edit_in_closed_form_opens_as_that_recipe(page: ComfyPage) -> None:
+    (demo,) = [file for file in OLD if file.stem == "remove a style (demo)"]
+    older = copy.deepcopy(read(demo))
+    node_of_type(older, UNLEARN)["widgets_values"][0] = "UCE (closed form)"
+    prompt = opened(page, older)
+    (inputs,) = [given for kind, given in prompt.values() if kind == UNLEARN]
+    assert (inputs["method"], inputs["recipe"]) == ("UCE (closed form)", "UCE")

@@ -127,7 +127,7 @@ def test_bad_settings(loaded: Any, pairs: Any, widgets: dict[str, Any], said: st
 
 def test_scope_that_the_model_has_nothing_of(pairs: Any, tmp_path: Path) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="tiny-class")
-    with pytest.raises(ValueError, match="scope 'xattn' holds no parameter .* choose 'full'"):
+    with pytest.raises(ValueError, match="scope must be 'full' for .*, got 'xattn'"):
         run_node("UnlearnRestrictedGradient", model=model, prompts=pairs, scope="xattn")
     assert not (tmp_path / "user").exists(), "pictures were drawn before the refusal"
 

@@ -118,15 +118,15 @@ def test_cancel_between_two_steps(
 def test_cancel_between_two_pictures_keeps_what_is_drawn(
     loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress = pack_module("nodes.host.progress")
-    update = progress.Phases.update
+    progress = pack_module("nodes.host.progress").NodeProgress
+    show = progress.show
 
-    def press_cancel(self: Any, phase: str, done: int, *rest: Any) -> None:
-        if phase == "making images" and done:
+    def press_cancel(self: Any) -> None:
+        if self.name == "making images" and self.done:
             comfy.model_management.interrupt_current_processing(True)
-        update(self, phase, done, *rest)
+        show(self)
 
-    monkeypatch.setattr(progress.Phases, "update", press_cancel)
+    monkeypatch.setattr(progress, "show", press_cancel)
     with pytest.raises(Interrupted):
         run_node(UNLEARN, model=loaded, prompts=pairs, **QUICK)
     assert page.steps == []

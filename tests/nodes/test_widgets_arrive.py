@@ -72,7 +72,7 @@ def changed_widgets(node: str, *without: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("apart", ["weight_decay", "saliency"])  # which exclude each other
 def test_unlearning(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, apart: str) -> None:
-    spy(monkeypatch, "nodes.restricted_gradient", "LiveJob")
+    spy(monkeypatch, "nodes.restricted_gradient", "FollowedRun")
     widgets = changed_widgets(UNLEARN, apart)
     widgets["method"] = "dual cone"
     widgets["scope"] = "full"
@@ -82,9 +82,10 @@ def test_unlearning(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, ap
     ]
     pictures = {"forget_pictures": own[0], "retain_pictures": own[1]}
     found = reached(UNLEARN, model=loaded, prompts=pairs, **widgets, **pictures)
-    model, prompts, settings, drawing, preview_every, keep_step, *given_own = found.given
-    assert model is loaded
-    assert prompts is pairs
+    task, preview_every, keep_step = found.given
+    settings, drawing = task.settings, task.drawing
+    assert task.model is loaded
+    assert task.pairs is pairs
     usual = type(settings)()
     for field in dataclasses.fields(settings):
         if field.name != apart:
@@ -96,7 +97,7 @@ def test_unlearning(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, ap
         widgets["batch_size"],
     )  # fmt: skip
     assert (preview_every, keep_step) == (widgets["preview_every"], widgets["keep_step"])
-    assert given_own == own
+    assert [task.forget_pictures, task.retain_pictures] == own
 
 
 def test_evaluating(unlearned: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..foundation.pixels import as_bytes
+from ..foundation.progress import Progress
 from ..models.denoiser import SAMPLER_VERSION
-from ..models.protocol import Conditioning, ModelHandle, OnPicture, OnStep
+from ..models.protocol import Conditioning, ModelHandle
 from .settings import GenerationSettings
 
 DECODED_AT_ONCE = 16  # pictures
@@ -75,8 +76,7 @@ def draw_latents(
     *,
     latent_shape: tuple[int, int, int] | None = None,
     cache: LatentCache | None = None,
-    on_picture: OnPicture | None = None,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """One latent for each prompt, picture i from ``settings.seed + i``, [N, C, h, w] on the CPU.
 
@@ -84,10 +84,9 @@ def draw_latents(
         latent_shape: of another size than the model's own.
         cache: read first and filled batch by batch, so that a cancelled run loses little. Only
             for a model as loaded: its fingerprint says nothing of what unlearning changed.
-        on_picture: progress in pictures, called after each batch.
-        on_step: called after each denoising step.
+        progress: ticks once for each picture; checked after each denoising step.
     """
-    total = len(prompts)
+    total, progress = len(prompts), progress or Progress()
     seeds = [settings.seed + i for i in range(total)]
     keys = [
         picture_key(model, p, s, settings, latent_shape)
@@ -96,8 +95,8 @@ def draw_latents(
     found = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
     drawn = {i: latent for i, latent in found.items() if latent is not None}
     missing = [i for i in range(total) if i not in drawn]
-    if on_picture is not None:
-        on_picture(len(drawn), total)
+    if drawn:
+        progress.tick(len(drawn))
     for start in range(0, len(missing), settings.batch_size):
         batch = missing[start : start + settings.batch_size]
         latents = model.sample(
@@ -106,25 +105,23 @@ def draw_latents(
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             latent_shape=latent_shape,
-            on_step=on_step,
+            progress=progress,
         ).float().cpu()  # fmt: skip
         for i, latent in zip(batch, latents, strict=True):
             drawn[i] = latent
             if cache is not None and latent.isfinite().all():  # or it would be read for ever
                 cache.put(keys[i], latent)
-        if on_picture is not None:
-            on_picture(len(drawn), total)
+        progress.tick(len(batch))
     return torch.stack([drawn[i] for i in range(total)])
 
 
-def encode_all(model: ModelHandle, prompts: Sequence[str], on_step: OnStep | None) -> Conditioning:
+def encode_all(model: ModelHandle, prompts: Sequence[str], progress: Progress) -> Conditioning:
     """On the CPU: those of hundreds of prompts would crowd a device."""
     parts = []
     for start in range(0, len(prompts), ENCODED_AT_ONCE):
         part = model.encode_prompts(prompts[start : start + ENCODED_AT_ONCE])
         parts.append(part.to("cpu"))
-        if on_step is not None:
-            on_step()
+        progress.check()
     return Conditioning.cat(parts)
 
 
@@ -134,17 +131,14 @@ def draw_pictures(
     settings: GenerationSettings,
     *,
     cache: LatentCache | None = None,
-    on_picture: OnPicture | None = None,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """The pictures of ``draw_latents``, uint8 [N, 3, H, W] on the CPU: a quarter of the memory
     that floats need, of which hundreds of large ones would fill it."""
-    latents = draw_latents(
-        model, prompts, settings, cache=cache, on_picture=on_picture, on_step=on_step
-    )
+    progress = progress or Progress()
+    latents = draw_latents(model, prompts, settings, cache=cache, progress=progress)
     pictures = []
     for part in latents.split(DECODED_AT_ONCE):
         pictures.append(as_bytes(model.decode_latents(part.to(model.device))))
-        if on_step is not None:
-            on_step()
+        progress.check()
     return torch.cat(pictures)

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..foundation.pixels import as_floats
-from ..models.protocol import ModelHandle, OnPicture, OnStep
+from ..foundation.progress import READING_PICTURES, Progress
+from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPair, PromptPairs
 
 RATIOS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)  # width to height
@@ -129,13 +130,13 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def read_folder(
-    folder: Path, text: str, alone: bool, on_picture: OnPicture | None = None
+    folder: Path, text: str, alone: bool, progress: Progress | None = None
 ) -> OwnPictures:
     """The pictures of a folder in the order of their names, each looked at.
 
     Args:
         text: captions, see ``with_captions``.
-        on_picture: progress, called after each picture.
+        progress: ticks once for each picture.
 
     Raises:
         ValueError: no picture or too many, one that cannot be read, or one without a caption.
@@ -143,10 +144,9 @@ def read_folder(
     files = picture_files(folder)
     beside = [file.with_suffix(".txt") for file in files]
     captions = with_captions([file.name for file in files], text, beside)
-    for done, file in enumerate(files, 1):
-        _read_picture(file)
-        if on_picture is not None:
-            on_picture(done, len(files))
+    with (progress or Progress()).phase(READING_PICTURES, len(files)) as phase:
+        for file in phase.ticking(files):
+            _read_picture(file)
     return OwnPictures(tuple(files), captions, alone)
 
 
@@ -237,28 +237,26 @@ def check_retained(pictures: OwnPictures, pairs: PromptPairs) -> None:
 
 
 def encoded(
-    model: ModelHandle, pictures: OwnPictures, on_step: OnStep | None = None
+    model: ModelHandle, pictures: OwnPictures, progress: Progress | None = None
 ) -> Iterator[tuple[Tensor, list[int]]]:
     """The pictures as latents [N, C, h, w] on the CPU, one part for each size that they were
     brought to, and which of them are in it. Sizes have about as many pixels as the model's own:
     shapes stay, nothing is drawn out.
 
     Args:
-        on_step: called after each picture.
+        progress: ticks once for each picture.
 
     Raises:
         ValueError: a file that cannot be read.
     """
-    sizes = bucket_sizes(model)
+    sizes, progress = bucket_sizes(model), progress or Progress()
     buckets: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
-    for i in range(len(pictures.images)):
+    for i in progress.ticking(range(len(pictures.images))):
         image = pictures.image(i)
         ratio = math.log(image.shape[2] / image.shape[1])
         size = min(sizes, key=lambda s: abs(math.log(s[1] / s[0]) - ratio))
         latent = model.encode_images(filled(as_floats(image), size)[None])
         buckets[size][i] = latent.float().cpu()
-        if on_step is not None:
-            on_step()
     for _, latents in sorted(buckets.items()):
         yield torch.cat(list(latents.values())), list(latents)
 

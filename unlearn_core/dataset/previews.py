@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..models.protocol import ModelHandle, OnPicture, OnStep
+from ..foundation.progress import Progress
+from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .drawing import draw_latents
 from .settings import GenerationSettings
@@ -32,14 +33,7 @@ class PreviewPrompts:
         prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
         return PreviewPrompts(tuple(prompts), len(chosen), settings)
 
-    def draw(
-        self,
-        model: ModelHandle,
-        on_step: OnStep | None = None,
-        on_picture: OnPicture | None = None,
-    ) -> Tensor:
-        """Pictures [N, 3, H, W] in 0..1, one a prompt."""
-        latents = draw_latents(
-            model, self.prompts, self.settings, on_step=on_step, on_picture=on_picture
-        )
+    def draw(self, model: ModelHandle, progress: Progress | None = None) -> Tensor:
+        """Images [N, 3, H, W] in 0..1, one a prompt; ``progress`` ticks once for each."""
+        latents = draw_latents(model, self.prompts, self.settings, progress=progress)
         return model.decode_latents(latents.to(model.device))

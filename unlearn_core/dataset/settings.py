@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..foundation.checks import LARGEST_SEED
 from ..foundation.fields import Range, check_fields, number, other, whole
-from ..models.protocol import OnPicture
+from ..foundation.progress import Progress
 from .own_pictures import OwnPictures, read_folder
 
 
@@ -40,11 +40,11 @@ class PictureSettings:
         if not isinstance(self.alone, bool):
             raise ValueError(f"alone must be true or false, got {self.alone!r}")
 
-    def read(self, on_picture: OnPicture | None = None) -> OwnPictures:
+    def read(self, progress: Progress | None = None) -> OwnPictures:
         """The pictures.
 
         Args:
-            on_picture: progress: (pictures read, pictures in all).
+            progress: ticks once for each picture.
 
         Raises:
             ValueError: no such folder, no picture in it, or one without a caption.
@@ -52,7 +52,7 @@ class PictureSettings:
         folder = Path(self.folder)
         if not folder.is_dir():
             raise ValueError(f"folder: {str(folder)!r} does not exist")
-        return read_folder(folder, self.captions, self.alone, on_picture)
+        return read_folder(folder, self.captions, self.alone, progress)
 
 
 LARGEST_SAMPLING = 1000  # steps: as many timesteps as the models were trained with

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..models.protocol import ModelHandle, OnPicture, OnStep
-from ..prompts.pairs import PromptPairs
+from ..foundation.progress import MAKING_IMAGES, Progress
+from ..models.protocol import ModelHandle
+from ..prompts.pairs import PromptPair, PromptPairs
 from .drawing import LatentCache, draw_latents, encode_all
 from .own_pictures import OwnPictures, captioned, check_retained, encoded
 from .rows import PairedRows, Rows, TrainingSets
@@ -22,8 +23,7 @@ def make_training_sets(
     forget_pictures: OwnPictures | None = None,
     retain_pictures: OwnPictures | None = None,
     cache: LatentCache | None = None,
-    on_picture: OnPicture | None = None,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> TrainingSets:
     """Draw the pictures of every train prompt of every concept; both halves of a pair start from
     the same seed.
@@ -32,7 +32,7 @@ def make_training_sets(
         forget_pictures: a person's own pictures of the concept, which join the drawn ones or take
             their place; their parallels are drawn, in the same sizes.
         retain_pictures: pictures of what is to be kept, likewise.
-        on_picture: progress in pictures drawn or read.
+        progress: ticks once for each picture that is drawn or read.
 
     Raises:
         ValueError: a caption that does not go with its set.
@@ -45,8 +45,23 @@ def make_training_sets(
         drawn = []
     owned = [own for own in (forget_pictures, retain_pictures) if own is not None]
     total = 2 * len(drawn) + len(own_pairs) + sum(len(own.images) for own in owned)
-    maker = _RowMaker(model, settings, cache, on_picture or (lambda *_: None), on_step, total)
+    progress = progress or Progress()
+    maker = _RowMaker(model, settings, cache, progress)
+    with progress.phase(MAKING_IMAGES, total):
+        return _training_sets(maker, pairs, drawn, own_pairs, forget_pictures, retain_pictures)
 
+
+def _training_sets(
+    maker: _RowMaker,
+    pairs: PromptPairs,
+    drawn: list[tuple[PromptPair, int]],
+    own_pairs: list[tuple[PromptPair, int]],
+    forget_pictures: OwnPictures | None,
+    retain_pictures: OwnPictures | None,
+) -> TrainingSets:
+    """The sets of ``drawn`` pairs and of a person's own pictures; each pair with the index of its
+    concept."""
+    model = maker.model
     # Own ones first: what is wrong with them should be known before hundreds of others are drawn.
     forget_own, retain_own = maker.own(forget_pictures), maker.own(retain_pictures)
     paired = []
@@ -68,42 +83,30 @@ def make_training_sets(
 
 @dataclass
 class _RowMaker:
-    """Makes the rows of a set, and tells how many of all pictures are there."""
+    """Draws or reads the pictures of a set, and encodes their prompts."""
 
     model: ModelHandle
     settings: GenerationSettings
     cache: LatentCache | None
-    on_picture: OnPicture
-    on_step: OnStep | None
-    total: int
-    done: int = 0
+    progress: Progress
 
     def drawn(self, prompts: list[str], shape: tuple[int, int, int]) -> Rows:
-        before = self.done
         latents = draw_latents(
             self.model,
             prompts,
             self.settings,
             latent_shape=shape,
             cache=self.cache,
-            on_picture=lambda done, _: self.on_picture(before + done, self.total),
-            on_step=self.on_step,
+            progress=self.progress,
         )
-        self.done += len(prompts)
-        return Rows(latents, encode_all(self.model, prompts, self.on_step))
+        return Rows(latents, encode_all(self.model, prompts, self.progress))
 
     def own(self, pictures: OwnPictures | None) -> list[tuple[Rows, list[int]]]:
         """A person's pictures, a part for each size, and which of them are in it."""
         if pictures is None:
             return []
         found = []
-        for latents, chosen in encoded(self.model, pictures, self._read):
+        for latents, chosen in encoded(self.model, pictures, self.progress):
             captions = [pictures.captions[i] for i in chosen]
-            found.append((Rows(latents, encode_all(self.model, captions, self.on_step)), chosen))
+            found.append((Rows(latents, encode_all(self.model, captions, self.progress)), chosen))
         return found
-
-    def _read(self) -> None:
-        self.done += 1
-        self.on_picture(self.done, self.total)
-        if self.on_step is not None:
-            self.on_step()

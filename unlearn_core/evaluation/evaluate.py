@@ -9,11 +9,11 @@ from dataclasses import replace
 import torch
 
 from ..dataset.drawing import LatentCache, draw_pictures
+from ..foundation.progress import EVALUATING, PROBING, Progress
 from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
 from ..judging.probes import PROBES, WORDED, ProbeResult, run_probe
 from ..judging.settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings
 from ..models.errors import UnsupportedError
-from ..models.protocol import OnPicture, OnStep
 from ..prompts.pairs import PromptPair
 from ..unlearning.results import UnlearnedModel
 from .comparing import Side, build_report
@@ -29,9 +29,7 @@ def evaluate(
     *,
     evaluators: Evaluators | None = None,
     cache: LatentCache | None = None,
-    on_picture: OnPicture | None = None,
-    on_probe: OnPicture | None = None,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> AlignmentReport:
     """Compare the unlearned model with its base on forget prompts and retain prompts, and probe
     what comes back, for each concept by itself.
@@ -39,43 +37,40 @@ def evaluate(
     Args:
         evaluators: default: what ``find_evaluators`` finds for each concept.
         cache: for the base model's pictures.
-        on_picture: progress over the pictures of both models.
-        on_probe: progress over the probes.
-        on_step: called after each denoising step, and while pictures are judged.
+        progress: ticks once for each picture of both models, then once for each probe.
 
     Raises:
         ValueError: ``settings.scorer`` holds no CLIP.
     """
     each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
     judges = [evaluators] * len(each) if evaluators else _found(unlearned, settings)
-    names = PROBED[settings.probes]
-
-    def compare(i: int) -> AlignmentReport:
-        def drawn(done: int, total: int) -> None:
-            if on_picture is not None:
-                on_picture(i * total + done, len(each) * total)
-
-        return _compare(each[i], settings, judges[i], cache, drawn, on_step)
+    progress, names = progress or Progress(), PROBED[settings.probes]
 
     def probed(i: int, report: AlignmentReport) -> AlignmentReport:
         results: list[ProbeResult] = []
         missing = list(report.missing)
-        for done, name in enumerate(names, i * len(names) + 1):
+        for name in progress.ticking(names):
             try:
-                results.append(_probe(name, each[i], settings, judges[i], cache, on_step))
+                results.append(_probe(name, each[i], settings, judges[i], cache, progress))
             except UnsupportedError as error:
                 missing.append(f"The probe {name!r} was not possible: {error}")
-            except torch.OutOfMemoryError:  # what was found so far is worth keeping
+            except torch.OutOfMemoryError:  # the results so far are worth keeping
                 missing.append(
                     f"The probe {name!r} ran out of memory: choose a smaller batch_size for the "
                     "evaluation"
                 )
-            if on_probe is not None:
-                on_probe(done, len(each) * len(names))
         return replace(report, probes=tuple(results), missing=tuple(missing))
 
-    reports = list(map(compare, range(len(each))))
-    first, *others = itertools.starmap(probed, enumerate(reports))
+    images = len(each) * len(GROUPS) * settings.pictures
+    with progress.phase(EVALUATING, 2 * images):  # of the model before and after
+        reports = [
+            _compare(part, settings, judge, cache, progress)
+            for part, judge in zip(each, judges, strict=True)
+        ]
+    if names:
+        with progress.phase(PROBING, len(each) * len(names)):
+            reports = list(itertools.starmap(probed, enumerate(reports)))
+    first, *others = reports
     return replace(first, also=tuple(others))
 
 
@@ -90,15 +85,13 @@ def _probe(
     settings: EvaluationSettings,
     evaluators: Evaluators,
     cache: LatentCache | None,
-    on_step: OnStep | None,
+    progress: Progress,
 ) -> ProbeResult:
     """As many pictures, drawn the same way, but from seeds of their own."""
     usual = ProbeSettings()
     drawing = replace(settings.generation, seed=usual.generation.seed)
     trying = replace(usual, pictures=settings.pictures, generation=drawing)
-    return run_probe(
-        name, unlearned, evaluators, trying, cache=cache, on_step=on_step or (lambda: None)
-    )
+    return run_probe(name, unlearned, evaluators, trying, cache=cache, progress=progress)
 
 
 def _compare(
@@ -106,8 +99,7 @@ def _compare(
     settings: EvaluationSettings,
     evaluators: Evaluators,
     cache: LatentCache | None,
-    on_picture: OnPicture,
-    on_step: OnStep | None,
+    progress: Progress,
 ) -> AlignmentReport:
     """One concept's report, without probes."""
     concept, count = unlearned.pairs.concept, settings.pictures
@@ -120,16 +112,11 @@ def _compare(
         pair.forget if name == "forget" else pair.retain for name in GROUPS for pair in pairs[name]
     ]
     sides: list[Side] = []
-    for i, (model, its_cache) in enumerate(((unlearned.base, cache), (unlearned.model, None))):
-
-        def progress(done: int, total: int, before: int = i * len(prompts)) -> None:
-            on_picture(before + done, 2 * total)
-
+    for model, its_cache in ((unlearned.base, cache), (unlearned.model, None)):
         pictures = draw_pictures(
-            model, prompts, settings.generation,
-            cache=its_cache, on_picture=progress, on_step=on_step,
-        )  # fmt: skip
-        sides.append(Side(pictures, evaluators.look(concept, pictures, prompts, on_step)))
+            model, prompts, settings.generation, cache=its_cache, progress=progress
+        )
+        sides.append(Side(pictures, evaluators.look(concept, pictures, prompts, progress)))
     return build_report(concept, pairs, prompts, sides[0], sides[1], evaluators)
 
 

@@ -20,6 +20,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from .progress import SAVING, Progress
+
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -29,10 +31,6 @@ DTYPES: dict[str, torch.dtype] = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 BLOCK = 1 << 22
 ALIGNMENT = 8  # readers map the file, and a tensor's bytes must lie where its dtype may
-
-
-OnBytes = Callable[[int, int], None]
-"""Called with (done, total); whoever wants to cancel raises from it."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,12 @@ def _stored_as(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
 
 
-def file_hash(file: Path, on_bytes: OnBytes | None = None) -> str:
-    """SHA-256 of the whole file, hex."""
-    digest = hashlib.sha256()
-    for block in told(blocks(file), 0, file.stat().st_size, on_bytes):
+def file_hash(file: Path, progress: Progress | None = None) -> str:
+    """SHA-256 of the whole file, hex; ``progress`` ticks in bytes."""
+    digest, progress = hashlib.sha256(), progress or Progress()
+    for block in blocks(file):
         digest.update(block)
+        progress.tick(len(block))
     return digest.hexdigest()
 
 
@@ -103,24 +102,12 @@ def blocks(file: Path) -> Iterator[bytes]:
             yield block
 
 
-def told(
-    parts: Iterable[bytes], done: int, total: int, on_bytes: OnBytes | None
-) -> Iterator[bytes]:
-    """The same parts; after each hundredth of ``total`` bytes, ``on_bytes`` is called. ``done`` of
-    them have gone before."""
-    for part in parts:
-        yield part
-        before, done = done, done + len(part)
-        if on_bytes is not None and 100 * before < 100 * done // total * total:
-            on_bytes(done, total)
-
-
 def copy_replacing(
     source: Path,
     destination: Path,
     replacement: Callable[[str], Tensor | None],
     metadata: Callable[[str], Mapping[str, str]],
-    on_bytes: OnBytes | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Copy a file byte for byte, with some tensors' values and the metadata replaced.
 
@@ -128,7 +115,7 @@ def copy_replacing(
         replacement: a tensor's new value of the same shape (its dtype becomes the file's), or None
             to keep it.
         metadata: the new metadata, given the SHA-256 of the new tensors' bytes.
-        on_bytes: progress, called a hundred times.
+        progress: ticks in bytes.
     """
     header = read_header(source)
 
@@ -149,17 +136,17 @@ def copy_replacing(
                     yield _converted(name, value, entry)
                     del value  # or it would stay while the next one is computed
 
-    write(destination, header.tensors, chunks, metadata, on_bytes)
+    write(destination, header.tensors, chunks, metadata, progress)
 
 
 def write_tensors(
     destination: Path,
     tensors: Mapping[str, Tensor],
     metadata: Callable[[str], Mapping[str, str]],
-    on_bytes: OnBytes | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write a new file; ``metadata`` is given the SHA-256 of the tensors' bytes."""
-    write_converted(destination, tensors, None, metadata, on_bytes)
+    write_converted(destination, tensors, None, metadata, progress)
 
 
 def write_converted(
@@ -167,7 +154,7 @@ def write_converted(
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype | None,
     metadata: Callable[[str], Mapping[str, str]],
-    on_bytes: OnBytes | None = None,
+    progress: Progress | None = None,
     replacement: Callable[[str], Tensor | None] = lambda _: None,
 ) -> None:
     """Write a new file, with each tensor converted just before it is written: the peak of memory
@@ -197,7 +184,7 @@ def write_converted(
     def chunks() -> Iterator[bytes]:
         return map(content, entries)
 
-    write(destination, entries, chunks, metadata, on_bytes)
+    write(destination, entries, chunks, metadata, progress)
 
 
 def write(
@@ -205,14 +192,27 @@ def write(
     entries: Mapping[str, Entry],
     chunks: Callable[[], Iterator[bytes]],
     metadata: Callable[[str], Mapping[str, str]],
-    on_bytes: OnBytes | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write header and bytes. The bytes are made twice, since their hash stands before them."""
     size = sum(entry.end - entry.start for entry in entries.values())
     digest = hashlib.sha256()
-    for chunk in told(chunks(), 0, 2 * size, on_bytes):
-        digest.update(chunk)
-    said: dict[str, object] = {"__metadata__": dict(metadata(digest.hexdigest()))}
+    progress = progress or Progress()
+    with progress.phase(SAVING, 2 * size):
+        for chunk in chunks():
+            digest.update(chunk)
+            progress.tick(len(chunk))
+        _write(destination, entries, chunks(), metadata(digest.hexdigest()), progress)
+
+
+def _write(
+    destination: Path,
+    entries: Mapping[str, Entry],
+    chunks: Iterable[bytes],
+    metadata: Mapping[str, str],
+    progress: Progress,
+) -> None:
+    said: dict[str, object] = {"__metadata__": dict(metadata)}
     for name, entry in entries.items():
         said[name] = {
             "dtype": entry.dtype,
@@ -224,8 +224,9 @@ def write(
     with destination.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)))
         stream.write(text)
-        for chunk in told(chunks(), size, 2 * size, on_bytes):
+        for chunk in chunks:
             stream.write(chunk)
+            progress.tick(len(chunk))
 
 
 def _converted(name: str, value: Tensor, entry: Entry) -> bytes:

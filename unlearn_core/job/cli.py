@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ..dataset.drawing import LatentCache
 from ..prompts.files import write_prompts
@@ -141,7 +140,7 @@ def run(options: argparse.Namespace) -> None:
         options.out,
         cache=LatentCache(options.cache),
         device=options.device,
-        on_progress=bars,
+        progress=bars,
     )
     try:
         if options.stage in ("save", "run"):
@@ -192,14 +191,13 @@ def propose(settings: JobSettings, options: argparse.Namespace) -> None:
         raise ValueError(f"count must be 1 or more, got {options.count}")
     _, dimensions = prompts.grid(concept)
     proposer = Proposer(options.language_model, options.device)
-    with tqdm(desc="proposing", file=sys.stderr) as bar:
-
-        def tick() -> None:
-            bar.update()
-
+    bars = Bars()
+    try:
         found = extended(
-            proposer, dimensions, options.count, concept, seed=prompts.seed, on_step=tick
+            proposer, dimensions, options.count, concept, seed=prompts.seed, progress=bars
         )
+    finally:
+        bars.close()
     if options.json:
         say(json.dumps(found, ensure_ascii=False))
         return

@@ -7,30 +7,29 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..unlearning.results import StepReport
+from ..foundation.progress import Progress
 
 CACHE = Path.home() / ".cache" / "unlearn"
+LABEL = 16  # characters
 
 
-class Bars:
-    """One progress bar a phase, on stderr, so that stdout stays free for ``--json``."""
+class Bars(Progress):
+    """One progress bar for each phase, on stderr: stdout is for ``--json``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.bar: tqdm | None = None
-        self.phase = ""
+        self.shown = (0.0, "")
 
-    def __call__(self, phase: str, done: int, total: int, report: StepReport | None) -> None:
-        if phase != self.phase or self.bar is None:
+    def show(self) -> None:
+        phase = self.began, self.name
+        if self.bar is None or phase != self.shown:
             self.close()
-            self.phase, self.bar = phase, tqdm(total=total, desc=f"{phase:<14}", file=sys.stderr)
-        if report is not None:
-            self.bar.set_postfix(
-                forget=f"{report.forget_loss:.2g}",
-                retain=f"{report.retain_loss:.2g}",
-                cosine=f"{report.cosine:+.2f}",
-                refresh=False,
-            )
-        self.bar.update(done - self.bar.n)
+            self.shown = phase
+            self.bar = tqdm(total=self.total, desc=f"{self.name:<{LABEL}}", file=sys.stderr)
+        if self.note:
+            self.bar.set_postfix_str(self.note, refresh=False)
+        self.bar.update(self.done - self.bar.n)
 
     def close(self) -> None:
         if self.bar is not None:

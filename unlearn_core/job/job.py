@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..dataset.drawing import LatentCache
-from ..dataset.own_pictures import OwnPictures
-from ..dataset.rows import TrainingSets
-from ..dataset.training_sets import make_training_sets
 from ..evaluation.evaluate import evaluate
 from ..evaluation.results import AlignmentReport
 from ..foundation.atomic import appearing
+from ..foundation.progress import Progress
 from ..judging.clip_scorer import check_scorer
 from ..judging.evaluators import find_scorer
 from ..judging.neighbours import with_neighbours
 from ..models.load import load_model
 from ..prompts.concept import ForgetConcept
 from ..prompts.files import write_prompts
+from ..prompts.pairs import PromptPairs
 from ..prompts.settings import PromptSettings
 from ..reporting.grids import comparison_grid
 from ..reporting.html_report import html_report
@@ -29,23 +27,18 @@ from ..reporting.loss_picture import loss_picture
 from ..reporting.report import report_json
 from ..saving.diffusers_folder import save_diffusers_folder
 from ..saving.lora import SUITABLE, save_lora
-from ..saving.run_state import made_from, read_said, read_unlearned, write_unlearned
+from ..saving.run_state import read_said, read_unlearned, write_unlearned
 from ..saving.single_file import save_single_file
-from ..unlearning.methods import begin, check
-from ..unlearning.results import StepReport, UnlearnedModel
-from ..unlearning.settings import UCE
+from ..unlearning.methods import Run
+from ..unlearning.results import UnlearnedModel
+from .engine import Observer, Task, unlearn
 from .settings_file import OWN_PICTURES, JobSettings
-
-OnProgress = Callable[[str, int, int, StepReport | None], None]
-"""Called with (phase, done, total, the step's report while unlearning)."""
 
 SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
 TENSORS = "unlearned.safetensors"
 LOSSES = "loss.png"
 REPORT = "report.json"
 OF_EVALUATION = ("report.html", REPORT, "before_after.png")
-
-Result = TypeVar("Result")
 
 
 def require_unlearned(folder: Path) -> None:
@@ -58,7 +51,7 @@ def require_unlearned(folder: Path) -> None:
         raise ValueError(f"out: no unlearned model in {str(folder)!r}; run `unlearn` first")
 
 
-class Job:
+class Job(Observer):
     """A job and its folder. Each stage leaves its result there, for the next one or another day."""
 
     def __init__(
@@ -68,39 +61,34 @@ class Job:
         *,
         cache: LatentCache | None = None,
         device: str = "cpu",
-        on_progress: OnProgress = lambda *_: None,
+        progress: Progress | None = None,
     ) -> None:
         self.settings, self.folder, self.cache = settings, folder, cache
-        self.on_progress = on_progress
-        self.seconds: dict[str, float] = {}
+        self.progress = progress or Progress()
         self.captured = 1.0  # share of the change that what was saved holds; a LoRA may hold less
         # Before the model: what is wrong here is refused at once.
         _check_folder("out", folder)
         if cache is not None:
             _check_folder("cache", cache.folder)
-        self.pairs = settings.pairs()
-        self.forget_pictures, self.retain_pictures = map(self._own_pictures, OWN_PICTURES)
+        pairs = settings.pairs()
+        self.own = [settings.own_pictures(name, self.progress) for name in OWN_PICTURES]
         if settings.evaluation.scorer is not None:
             check_scorer(settings.evaluation.scorer)
-        self.base = self._timed(
-            "loading",
-            lambda: load_model(
-                settings.model,
-                device,
-                settings.loading,
-                lambda done, total: self.on_progress("loading", done, total, None),
-            ),
-        )
-        own = self.forget_pictures, self.retain_pictures
-        check(self.base, self.pairs, settings.unlearn, *own)
+        self.base = load_model(settings.model, device, settings.loading, self.progress)
+        self.task = self._task(pairs)
         if settings.wants_neighbours:
-            self.pairs = self._timed("comparing", lambda: settings.pairs(self._protect))
-            check(self.base, self.pairs, settings.unlearn, *own)
+            self.task = self._task(settings.pairs(self._protect))
 
-    def _own_pictures(self, name: str) -> OwnPictures | None:
-        return self.settings.own_pictures(
-            name, lambda done, total: self.on_progress(name, done, total, None)
-        )
+    def _task(self, pairs: PromptPairs) -> Task:
+        settings = self.settings
+        task = Task(self.base, pairs, settings.unlearn, settings.generation, *self.own)
+        task.check()
+        return task
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The duration of each phase."""
+        return self.progress.seconds
 
     def _protect(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
         return with_neighbours(
@@ -113,71 +101,31 @@ class Job:
             seed=prompts.seed,
             drawing=self.settings.generation,
             cache=self.cache,
-            on_picture=lambda done, total: self.on_progress("comparing", done, total, None),
+            progress=self.progress,
         )
 
     def unlearn(self) -> UnlearnedModel:
         """Draw the sets, unlearn, and leave the changed tensors in the folder."""
-        settings = self.settings
-        sets = TrainingSets(self.pairs, (), ())
-        if settings.unlearn.method != UCE:  # which looks at words alone
-            sets = self._timed("making images", self._make_sets)
-        run = self._timed(
-            "first edit",
-            lambda: begin(
-                self.base,
-                sets,
-                settings.unlearn,
-                lambda done, total: self.on_progress("first edit", done, total, None),
-            ),
-        )
+        return unlearn(self.task, self, cache=self.cache, progress=self.progress)
 
-        def train() -> None:
-            for report in run:
-                self.on_progress("unlearning", report.step, len(run), report)
-
-        try:
-            self._timed("unlearning", train)
-        finally:  # broken off, the steps made so far are kept, but none is no result
-            unlearned = run.result()
-            if unlearned.reports or not len(run):
-                for name in OF_EVALUATION:  # an earlier one was of other weights
-                    (self.folder / name).unlink(missing_ok=True)
-                self._store(unlearned)
-                if unlearned.reports:
-                    loss_picture(unlearned.reports).save(self.folder / LOSSES)
-        return unlearned
-
-    def _make_sets(self) -> TrainingSets:
-        return make_training_sets(
-            self.base,
-            self.pairs,
-            self.settings.generation,
-            forget_pictures=self.forget_pictures,
-            retain_pictures=self.retain_pictures,
-            cache=self.cache,
-            on_picture=lambda done, total: self.on_progress("making images", done, total, None),
-        )
+    def ended(self, run: Run) -> None:
+        """Keep the steps of a run that failed or was stopped, too; no step is no result."""
+        unlearned = run.result()
+        if unlearned.reports or not len(run):
+            for name in OF_EVALUATION:  # an earlier one was of other weights
+                (self.folder / name).unlink(missing_ok=True)
+            self._store(unlearned)
+            if unlearned.reports:
+                loss_picture(unlearned.reports).save(self.folder / LOSSES)
 
     def _store(self, unlearned: UnlearnedModel) -> None:
-        said = {"of": self._identity(), "seconds": self.seconds}
+        said = {"of": self.task.identity(), "seconds": self.seconds}
         write_unlearned(unlearned, self.folder / TENSORS, said)
         for file in (*self.folder.glob("prompts-*.json"), self.folder / LOSSES):
             file.unlink(missing_ok=True)  # of another run
-        for i, part in enumerate(self.pairs.each):  # with the neighbours that were found
+        for i, part in enumerate(self.task.pairs.each):  # with the neighbours that were found
             name = f"prompts-{i + 1}.json" if i else "prompts.json"
             self._write(name, write_prompts(part))
-
-    def _identity(self) -> dict[str, Any]:
-        """What weights left in the folder must have been made from."""
-        return made_from(
-            self.base,
-            self.pairs,
-            self.settings.unlearn,
-            self.settings.generation,
-            self.forget_pictures,
-            self.retain_pictures,
-        )
 
     def unlearned(self) -> UnlearnedModel:
         """What ``unlearn`` left in the folder.
@@ -192,27 +140,21 @@ class Job:
             of, seconds = said["of"], said["seconds"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
-        for section, wanted in self._identity().items():
+        for section, wanted in self.task.identity().items():
             if of.get(section) != wanted:
                 raise ValueError(
                     f"{section}: what `unlearn` left in {str(self.folder)!r} was made with another "
                     f"{section} than the settings name{_difference(of.get(section), wanted)}; "
                     "unlearn again, or choose another folder"
                 )
-        self.seconds = {**seconds, **self.seconds}
-        return read_unlearned(file, self.base, self.pairs, self.settings.unlearn)
+        for phase, taken in seconds.items():
+            self.seconds.setdefault(phase, taken)
+        return read_unlearned(file, self.base, self.task.pairs, self.settings.unlearn)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
         """Judge the model; leaves ``report.html``, ``report.json`` and ``before_after.png``."""
-        report = self._timed(
-            "evaluating",
-            lambda: evaluate(
-                unlearned,
-                self.settings.evaluation,
-                cache=self.cache,
-                on_picture=lambda done, total: self.on_progress("evaluating", done, total, None),
-                on_probe=lambda done, total: self.on_progress("probing", done, total, None),
-            ),
+        report = evaluate(
+            unlearned, self.settings.evaluation, cache=self.cache, progress=self.progress
         )
         comparison_grid(report).save(self.folder / "before_after.png")
         self._write("report.html", html_report(unlearned, report))
@@ -234,22 +176,20 @@ class Job:
         """
         destination = self.folder / "model"
         figures = self.figures()
-        options: dict[str, Any] = {"overwrite": True, "report": figures}
+        options: dict[str, Any] = {
+            "overwrite": True,
+            "report": figures,
+            "progress": self.progress,
+        }
         file = destination.with_suffix(".safetensors")
-
-        def told(done: int, total: int) -> None:
-            self.on_progress("saving", done, total, None)
-
         if save_as == "as-loaded":
             save_as = "checkpoint" if self.settings.model.is_file() else "folder"
         savers: dict[str, Callable[[], Path]] = {
-            "checkpoint": lambda: save_single_file(unlearned, file, on_bytes=told, **options),
+            "checkpoint": lambda: save_single_file(unlearned, file, **options),
             "lora": lambda: self._save_lora(unlearned, file, rank, options),
-            "folder": lambda: save_diffusers_folder(
-                unlearned, destination, on_bytes=told, **options
-            ),
+            "folder": lambda: save_diffusers_folder(unlearned, destination, **options),
         }
-        saved = self._timed("saving", savers[save_as])
+        saved = savers[save_as]()
         if figures is not None:
             seconds = {phase: round(taken, 2) for phase, taken in self.seconds.items()}
             self._write_report({**figures, "seconds": {**figures.get("seconds", {}), **seconds}})
@@ -258,13 +198,7 @@ class Job:
     def _save_lora(
         self, unlearned: UnlearnedModel, file: Path, rank: int, options: dict[str, Any]
     ) -> Path:
-        saved = save_lora(
-            unlearned,
-            file,
-            rank=rank,
-            on_tensor=lambda done, total: self.on_progress("extracting", done, total, None),
-            **options,
-        )
+        saved = save_lora(unlearned, file, rank=rank, **options)
         self.captured = saved.captured
         return saved.path
 
@@ -315,12 +249,6 @@ class Job:
     def _write(self, name: str, text: str) -> None:
         with appearing(self.folder / name) as part:
             part.write_text(text, encoding="utf-8")
-
-    def _timed(self, phase: str, work: Callable[[], Result]) -> Result:
-        started = time.perf_counter()
-        result = work()
-        self.seconds[phase] = time.perf_counter() - started
-        return result
 
 
 def _difference(there: object, wanted: object) -> str:

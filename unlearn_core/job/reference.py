@@ -7,6 +7,7 @@ import json
 import textwrap
 
 from ..foundation.fields import REQUIRED, Setting, settings_of
+from ..unlearning.recipes import RecipeChoice
 from .settings_file import SECTIONS
 
 INDENT = " " * 4
@@ -14,9 +15,14 @@ INDENT = " " * 4
 
 def reference() -> str:
     return "\n\n".join(
-        "\n".join([f"{name}:", *map(_entry, settings_of(owner).values())])
+        "\n".join([f"{name}:", *map(_entry, _settings(name, owner))])
         for name, owner in SECTIONS.items()
     )
+
+
+def _settings(section: str, owner: type) -> list[Setting]:
+    recipe = settings_of(RecipeChoice).values() if section == "unlearn" else ()
+    return [*recipe, *settings_of(owner).values()]
 
 
 def _entry(setting: Setting) -> str:

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings, PictureSettings
+from ..foundation.progress import Progress
 from ..judging.settings import EvaluationSettings
 from ..models.options import LoadOptions
-from ..models.protocol import OnPicture
 from ..prompts.concept import ForgetConcept
 from ..prompts.diversify import diversify
 from ..prompts.files import read_prompt_file
 from ..prompts.pairs import PromptPairs, together
 from ..prompts.settings import PromptSettings
+from ..unlearning.recipes import OURS, RecipeChoice, from_recipe
 from ..unlearning.settings import UnlearnSettings
 
 OWN_PICTURES = ("forget_pictures", "retain_pictures")
@@ -71,19 +72,19 @@ class JobSettings:
         of_each += [(further.concept, further.prompts) for further in self.also]
         return functools.reduce(together, (_prompts(*part, protect) for part in of_each))
 
-    def own_pictures(self, name: str, on_picture: OnPicture | None = None) -> OwnPictures | None:
+    def own_pictures(self, name: str, progress: Progress | None = None) -> OwnPictures | None:
         """A person's own pictures, if any.
 
         Args:
             name: one of ``OWN_PICTURES``.
-            on_picture: progress: (pictures read, pictures in all).
+            progress: ticks once for each picture.
 
         Raises:
             ValueError: naming the field.
         """
         settings: PictureSettings | None = getattr(self, name)
         try:
-            return None if settings is None else settings.read(on_picture)
+            return None if settings is None else settings.read(progress)
         except ValueError as error:
             raise ValueError(f"{name}.{error}") from None
 
@@ -135,8 +136,10 @@ def read_settings(file: str | Path) -> JobSettings:
     parsed: dict[str, Any] = {
         name: _build(name, kind, content[name])
         for name, kind in SECTIONS.items()
-        if name in content and name != "evaluation"  # which takes over what it leaves out
+        if name in content and name not in ("unlearn", "evaluation")  # built in their own ways
     }
+    if "unlearn" in content:
+        parsed["unlearn"] = _unlearn(content["unlearn"])
     if not isinstance(content["model"], str) or not content["model"].strip():
         raise ValueError(
             f"model must be the path of a model, from the settings file's folder or whole, got "
@@ -175,6 +178,17 @@ def read_settings(file: str | Path) -> JobSettings:
     return JobSettings(model=file.parent / content["model"], **parsed)
 
 
+def _unlearn(content: object) -> UnlearnSettings:
+    """The recipe's settings, with those changed that the section names."""
+    _check_fields("unlearn", content, RecipeChoice, UnlearnSettings)
+    assert isinstance(content, dict)
+    changes = dict(content)
+    try:
+        return from_recipe(changes.pop("recipe", OURS), **changes)
+    except ValueError as error:
+        raise ValueError(f"unlearn: {error}") from None
+
+
 def _further(i: int, content: object, folder: Path) -> Also:
     where = f"also[{i}]"
     _check_fields(where, content, Also)
@@ -190,10 +204,10 @@ def _beside(prompts: PromptSettings, folder: Path) -> PromptSettings:
     return prompts if prompts.file is None else replace(prompts, file=folder / prompts.file)
 
 
-def _check_fields(section: str, content: object, kind: type) -> None:
+def _check_fields(section: str, content: object, *kinds: type) -> None:
     if not isinstance(content, dict):
         raise ValueError(f"{section}: wanted an object, got {type(content).__name__}")
-    known = {f.name for f in fields(kind)}
+    known = {f.name for kind in kinds for f in fields(kind)}
     unknown = sorted(content.keys() - known)
     if unknown:
         raise ValueError(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..foundation.pixels import as_floats
-from ..models.protocol import ModelHandle, OnStep
+from ..foundation.progress import Progress
+from ..models.protocol import ModelHandle
 from ..prompts.concept import ForgetConcept
 from ..prompts.pairs import PromptPairs
 from .clip_scorer import ClipScorer, is_scorer
@@ -99,12 +100,12 @@ class Evaluators:
         concept: ForgetConcept,
         pictures: Tensor,
         prompts: Sequence[str],
-        on_step: OnStep | None = None,
+        progress: Progress | None = None,
     ) -> Seen:
         """Judge pictures, uint8 [N, 3, H, W], each drawn for its own prompt.
 
         Args:
-            on_step: called after every few pictures.
+            progress: checked after every few pictures.
         """
         values: dict[str, list[str | None]] = {}
         embedded: list[Tensor] = []
@@ -119,8 +120,8 @@ class Evaluators:
                 found[NUDITY] = [concept.name if count else None for count in counts]
             for name, its_values in found.items():
                 values.setdefault(name, []).extend(its_values)
-            if on_step is not None:
-                on_step()
+            if progress is not None:
+                progress.check()
         embeddings = alignment = None
         if self.scorer is not None:
             embeddings = torch.cat(embedded)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..dataset.drawing import LatentCache, draw_latents
 from ..dataset.settings import GenerationSettings
-from ..models.protocol import ModelHandle, OnPicture, OnStep
+from ..foundation.progress import COMPARING, Progress
+from ..models.protocol import ModelHandle
 from ..prompts.concept import ForgetConcept
 from ..prompts.diversify import diversify
 from ..prompts.pairs import PromptPair
@@ -33,8 +34,7 @@ def nearest_neighbours(
     settings: GenerationSettings,
     *,
     cache: LatentCache | None = None,
-    on_picture: OnPicture | None = None,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> list[Neighbour]:
     """The candidates, nearest first.
 
@@ -43,6 +43,7 @@ def nearest_neighbours(
 
     Args:
         pairs: whose forget prompts are drawn.
+        progress: ticks once for each picture.
 
     Raises:
         ValueError: no candidate, or one that is the concept itself.
@@ -53,19 +54,12 @@ def nearest_neighbours(
         if not word.strip() or concept.is_mentioned_in(word):
             raise ValueError(f"candidates: {word!r} is no other word than {concept.name!r}")
     words = (concept.name, *dict.fromkeys(candidates))
-    total = len(words) * len(pairs)
-    embedded = []
-    for i, word in enumerate(words):
-
-        def report(done: int, _: int, before: int = i * len(pairs)) -> None:
-            if on_picture is not None:
-                on_picture(before + done, total)
-
-        prompts = [concept.replaced_in(pair.forget, word) for pair in pairs]
-        latents = draw_latents(
-            model, prompts, settings, cache=cache, on_picture=report, on_step=on_step
-        )
-        embedded.append(scorer.embed_images(model.decode_latents(latents.to(model.device))))
+    progress, embedded = progress or Progress(), []
+    with progress.phase(COMPARING, len(words) * len(pairs)):
+        for word in words:
+            prompts = [concept.replaced_in(pair.forget, word) for pair in pairs]
+            latents = draw_latents(model, prompts, settings, cache=cache, progress=progress)
+            embedded.append(scorer.embed_images(model.decode_latents(latents.to(model.device))))
     own, *others = embedded
     found = [
         Neighbour(word, (other * own).sum(1).mean().item())
@@ -86,8 +80,7 @@ def with_neighbours(
     drawing: GenerationSettings,
     seed: int = 0,
     cache: LatentCache | None = None,
-    on_picture: OnPicture | None = None,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> ForgetConcept:
     """The concept with the ``count`` candidates that look most like it among its replacements.
 
@@ -124,8 +117,7 @@ def with_neighbours(
         scorer,
         replace(drawing, seed=seed),
         cache=cache,
-        on_picture=on_picture,
-        on_step=on_step,
+        progress=progress,
     )
     nearest = tuple(neighbour.word for neighbour in found[:count])
     return replace(concept, replacements=concept.replacements + nearest)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..dataset.drawing import LatentCache, draw_latents, draw_pictures
-from ..models.protocol import ModelHandle, OnStep
+from ..foundation.progress import Progress
+from ..models.protocol import ModelHandle
 from ..prompts.concept import ForgetConcept
 from ..prompts.pairs import PromptPair
 from ..unlearning.results import UnlearnedModel
@@ -61,7 +62,7 @@ class Try:
     prompts: Sequence[str]
 
 
-Probe = Callable[[UnlearnedModel, ProbeSettings, "LatentCache | None", OnStep], Try]
+Probe = Callable[[UnlearnedModel, ProbeSettings, "LatentCache | None", Progress], Try]
 
 
 def run_probe(
@@ -71,7 +72,7 @@ def run_probe(
     settings: ProbeSettings,
     *,
     cache: LatentCache | None = None,
-    on_step: OnStep = lambda: None,
+    progress: Progress | None = None,
 ) -> ProbeResult:
     """Probe the unlearned model, and its base for comparison, for the first of its concepts:
     ``unlearned`` with the ``pairs`` of another one asks for that.
@@ -79,6 +80,7 @@ def run_probe(
     Args:
         name: one of ``PROBES``.
         cache: for the base model's pictures.
+        progress: checked often; it does not tick.
 
     Raises:
         UnsupportedError: the model has no means for this probe.
@@ -86,20 +88,21 @@ def run_probe(
     """
     if name not in PROBES:
         raise ValueError(f"probe must be one of {', '.join(PROBES)}, got {name!r}")
+    inner = (progress or Progress()).silent()
     counts: list[int | None] = []
     tried, pictures = None, None
     original = UnlearnedModel(
         unlearned.base, unlearned.base, unlearned.pairs, unlearned.settings, ()
     )
     for subject in (original, unlearned):
-        tried = PROBES[name](subject, settings, cache, on_step)
+        tried = PROBES[name](subject, settings, cache, inner)
         # A model that a probe has changed shares its base's fingerprint, but draws other pictures.
         plain = cache if tried.model is unlearned.base else None
         pictures = draw_pictures(
-            tried.model, tried.prompts, settings.generation, cache=plain, on_step=on_step
+            tried.model, tried.prompts, settings.generation, cache=plain, progress=inner
         )
         concept = unlearned.pairs.concept
-        shows = evaluators.look(concept, pictures, tried.prompts, on_step).shows(concept)
+        shows = evaluators.look(concept, pictures, tried.prompts, inner).shows(concept)
         counts.append(None if shows is None else sum(shows))
     assert tried is not None
     assert pictures is not None
@@ -115,7 +118,7 @@ def _worded(words: Callable[[ForgetConcept, Sequence[PromptPair]], list[str]]) -
         unlearned: UnlearnedModel,
         settings: ProbeSettings,
         cache: LatentCache | None,
-        on_step: OnStep,
+        progress: Progress,
     ) -> Try:
         pairs = _test_pairs(unlearned, settings)
         return Try(unlearned.model, words(unlearned.pairs.concept, pairs))
@@ -127,14 +130,14 @@ def _examples(
     unlearned: UnlearnedModel,
     settings: ProbeSettings,
     cache: LatentCache | None,
-    on_step: OnStep,
+    progress: Progress,
 ) -> tuple[list[PromptPair], Tensor]:
     """Pictures of the concept, as the model before unlearning draws them: where there are fewer
     prompts, several of one from seeds of their own."""
     pairs = list(itertools.islice(itertools.cycle(unlearned.pairs.train), settings.examples))
     prompts = [pair.forget for pair in pairs]
     return pairs, draw_latents(
-        unlearned.base, prompts, settings.generation, cache=cache, on_step=on_step
+        unlearned.base, prompts, settings.generation, cache=cache, progress=progress
     )
 
 
@@ -142,9 +145,9 @@ def _relearning(
     unlearned: UnlearnedModel,
     settings: ProbeSettings,
     cache: LatentCache | None,
-    on_step: OnStep,
+    progress: Progress,
 ) -> Try:
-    pairs, latents = _examples(unlearned, settings, cache, on_step)
+    pairs, latents = _examples(unlearned, settings, cache, progress)
     taught = relearn(
         unlearned,
         latents,
@@ -152,7 +155,7 @@ def _relearning(
         steps=settings.steps,
         seed=settings.generation.seed,
         at_once=settings.generation.batch_size,
-        on_step=on_step,
+        progress=progress,
     )
     return Try(taught, [pair.forget for pair in _test_pairs(unlearned, settings)])
 
@@ -161,10 +164,10 @@ def _inversion(
     unlearned: UnlearnedModel,
     settings: ProbeSettings,
     cache: LatentCache | None,
-    on_step: OnStep,
+    progress: Progress,
 ) -> Try:
     concept = unlearned.pairs.concept
-    pairs, latents = _examples(unlearned, settings, cache, on_step)
+    pairs, latents = _examples(unlearned, settings, cache, progress)
     found = invert(
         unlearned.model,
         latents,
@@ -173,7 +176,7 @@ def _inversion(
         steps=settings.steps,
         seed=settings.generation.seed,
         at_once=settings.generation.batch_size,
-        on_step=on_step,
+        progress=progress,
     )
     asked = [
         concept.replaced_in(pair.forget, PLACEHOLDER) for pair in _test_pairs(unlearned, settings)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..models.protocol import ModelHandle, OnStep
+from ..foundation.progress import Progress
+from ..models.layers import LORA
+from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
 from ..unlearning.results import UnlearnedModel
-from ..unlearning.scopes import LORA, parameter_names
+from ..unlearning.scopes import parameter_names
 
 RANK = 4
 BATCH = 8  # pictures of a step
@@ -26,7 +28,7 @@ def relearn(
     steps: int,
     seed: int,
     at_once: int = BATCH,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> ModelHandle:
     """The model after a small LoRA was trained on pictures of the concept.
 
@@ -49,7 +51,7 @@ def relearn(
         part = latents[rows].to(model.device)
         return taught.denoise_error(part, conditioning[rows], noise, t).mean()
 
-    _train(model, loss, parameters, len(latents), LORA_RATE, steps, seed, at_once, on_step)
+    _train(model, loss, parameters, len(latents), LORA_RATE, steps, seed, at_once, progress)
     for parameter in parameters:
         parameter.requires_grad_(False)
     return taught
@@ -64,7 +66,7 @@ def invert(
     steps: int,
     seed: int,
     at_once: int = BATCH,
-    on_step: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> ModelHandle:
     """Textual inversion (Gal et al. 2023): a model for which ``PLACEHOLDER`` means whatever draws
     the pictures best.
@@ -87,7 +89,7 @@ def invert(
         part = latents[rows].to(model.device)
         return learner.denoise_error(part, conditioning, noise, t).mean()
 
-    _train(model, loss, [embedding], len(latents), WORD_RATE, steps, seed, at_once, on_step)
+    _train(model, loss, [embedding], len(latents), WORD_RATE, steps, seed, at_once, progress)
     return model.with_word(PLACEHOLDER, embedding.detach())
 
 
@@ -100,7 +102,7 @@ def _train(
     steps: int,
     seed: int,
     at_once: int,
-    on_step: OnStep | None,
+    progress: Progress | None,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(parameters, learning_rate)
@@ -108,7 +110,7 @@ def _train(
     for _ in range(steps):
         rows = torch.randperm(total, generator=generator)[:batch]
         noise = torch.randn(batch, *model.latent_shape, generator=generator)
-        t = torch.randint(model.timesteps, (batch,), generator=generator)
+        t = model.times(torch.rand(batch, generator=generator))
         for part in torch.arange(batch).split(at_once):
             chosen = noise[part].to(model.device), t[part].to(model.device)
             with torch.enable_grad():
@@ -116,5 +118,5 @@ def _train(
                 torch.autograd.backward(found, inputs=list(parameters))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if on_step is not None:
-            on_step()
+        if progress is not None:
+            progress.check()

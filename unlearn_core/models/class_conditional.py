@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
 from .errors import UnsupportedError
-from .protocol import Conditioning, OnStep
+from .protocol import Conditioning
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ class ClassConditionalHandle(_ClassHandle):
         steps: int,
         guidance_scale: float,
         latent_shape: tuple[int, int, int] | None = None,
-        on_step: OnStep | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         classes = self.encode_prompts(prompts)
@@ -112,7 +113,7 @@ class ClassConditionalHandle(_ClassHandle):
             return self.predict(latents_t, classes, t)
 
         return sample_dpm_solver(
-            self.scheduler_config, noise, predict, steps, on_step, in_pixel_space=True
+            self.scheduler_config, noise, predict, steps, progress, in_pixel_space=True
         )
 
 
@@ -143,10 +144,10 @@ class DiTHandle(_ClassHandle):
         steps: int,
         guidance_scale: float,
         latent_shape: tuple[int, int, int] | None = None,
-        on_step: OnStep | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         classes = self.encode_prompts(prompts)
         nothing = self.encode_prompts([""] * len(prompts))
         predict = self.guided(classes, nothing, guidance_scale)
-        return sample_dpm_solver(self.scheduler_config, noise, predict, steps, on_step)
+        return sample_dpm_solver(self.scheduler_config, noise, predict, steps, progress)

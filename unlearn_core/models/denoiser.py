@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..foundation.progress import Progress
 from . import weights
-from .protocol import Conditioning, LoraLayer, ModelInfo, OnStep
+from .layers import in_scope, text_projections
+from .protocol import Conditioning, LoraLayer, ModelInfo
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, h, w], t [B]) -> output [B, C, h, w]
 
@@ -65,7 +67,7 @@ def sample_dpm_solver(
     noise: Tensor,
     predict: Predict,
     steps: int,
-    on_step: OnStep | None,
+    progress: Progress | None,
     *,
     in_pixel_space: bool = False,
 ) -> Tensor:
@@ -106,8 +108,8 @@ def sample_dpm_solver(
     for t in scheduler.timesteps:
         output = predict(latents, t.expand(len(latents)))
         latents = scheduler.step(output, t, latents).prev_sample
-        if on_step is not None:
-            on_step()
+        if progress is not None:
+            progress.check()
     return latents
 
 
@@ -128,9 +130,10 @@ class DenoiserHandle(ABC):
     def device(self) -> torch.device:
         return self.base.device
 
-    @property
-    def timesteps(self) -> int:
-        return len(self.schedule.alphas_cumprod)
+    def times(self, levels: Tensor) -> Tensor:
+        """Timesteps int64 [B], 0 to the last that the model was trained on."""
+        count = len(self.schedule.alphas_cumprod)
+        return (levels * count).long().clamp(max=count - 1)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return self.schedule.add_noise(latents, noise, t)
@@ -158,6 +161,15 @@ class DenoiserHandle(ABC):
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.denoiser.named_parameters()
+
+    def parameters_in(self, scope: str) -> list[str]:
+        return in_scope(self._names(), scope)
+
+    def text_projections(self) -> list[str]:
+        return text_projections(self._names())
+
+    def _names(self) -> list[str]:
+        return [name for name, _ in self.named_parameters()]
 
     def trainable_copy(self, names: Sequence[str]) -> Self:
         return replace(self, denoiser=_frugal(weights.copy_with_own(self.denoiser, names)))

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..foundation.safetensors_file import OnBytes, blocks, told
+from ..foundation.progress import LOADING, Progress
+from ..foundation.safetensors_file import blocks
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
 from .folder_parts import read_component, read_denoiser, read_scheduler, read_vae, read_weights
@@ -29,7 +30,7 @@ PIXEL_CHANNELS = (1, 3)
 
 
 def load_folder(
-    folder: Path, device: torch.device, options: LoadOptions, on_bytes: OnBytes | None = None
+    folder: Path, device: torch.device, options: LoadOptions, progress: Progress
 ) -> ModelHandle:
     """Open a diffusers folder, ready for unlearning."""
     index = read_index(folder)
@@ -49,7 +50,8 @@ def load_folder(
             f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is a model of classes, "
             "choose 'auto'"
         )
-    return build(folder, index, weights_fingerprint(folder, on_bytes), device, options)
+    with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder))):
+        return build(folder, index, weights_fingerprint(folder, progress), device, options)
 
 
 def recognise(folder: Path, index: dict[str, Any]) -> str:
@@ -88,14 +90,19 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def weights_fingerprint(folder: Path, on_bytes: OnBytes | None = None) -> str:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of all components, in the order of their names."""
+    return sorted(f for f in folder.glob("*/*.safetensors") if f.parent.name != "evaluation")
+
+
+def weights_fingerprint(folder: Path, progress: Progress | None = None) -> str:
     """SHA-256 over every weight file and the scheduler's settings, which decide what weights mean;
     on the way, checks that each weight file can be read to its end.
 
     Raises:
         ModelError: a truncated or damaged safetensors file, or none of a denoiser.
     """
-    files = sorted(f for f in folder.glob("*/*.safetensors") if f.parent.name != "evaluation")
+    files, progress = weight_files(folder), progress or Progress()
     denoisers = ("unet", "transformer")
     if not any(f.parent.name in denoisers for f in files):
         inside = [f for name in denoisers for f in folder.glob(f"{name}/*")]
@@ -106,7 +113,6 @@ def weights_fingerprint(folder: Path, on_bytes: OnBytes | None = None) -> str:
             f"model: {folder.name!r} has {found} in its {where} folder, wanted a .safetensors file"
         )
     digest = hashlib.sha256()
-    done, total = 0, sum(file.stat().st_size for file in files)
     for file in files:
         try:
             with safe_open(file, framework="pt"):
@@ -117,9 +123,9 @@ def weights_fingerprint(folder: Path, on_bytes: OnBytes | None = None) -> str:
                 f"({error}); copy or download it again"
             ) from None
         digest.update(f"{file.parent.name}/{file.name}".encode())
-        for block in told(blocks(file), done, total, on_bytes):
+        for block in blocks(file):
             digest.update(block)
-        done += file.stat().st_size
+            progress.tick(len(block))
     for settings in sorted(folder.glob("scheduler/*.json")):
         digest.update(settings.read_bytes())
     return digest.hexdigest()

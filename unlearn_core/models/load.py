@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..foundation.safetensors_file import OnBytes
+from ..foundation.progress import Progress
 from . import folder as diffusers_folder
 from . import single_file
 from .errors import PICKLES, ModelError
@@ -21,21 +21,22 @@ def load_model(
     path: str | Path,
     device: str | torch.device = "cpu",
     options: LoadOptions | None = None,
-    on_bytes: OnBytes | None = None,
+    progress: Progress | None = None,
 ) -> ModelHandle:
     """Open a model, ready for unlearning. The file itself is never changed.
 
     Args:
-        on_bytes: progress of reading it once for its fingerprint.
+        progress: ticks in bytes while the file is read once for its fingerprint.
 
     Raises:
         ModelError: a missing or truncated file, a pickle, something that is no diffusion model.
     """
     path, device, options = Path(path), torch.device(device), options or LoadOptions()
     check_model(path)
+    progress = progress or Progress()
     if path.is_file():
-        return single_file.load_single_file(path, device, options, on_bytes)
-    return diffusers_folder.load_folder(path, device, options, on_bytes)
+        return single_file.load_single_file(path, device, options, progress)
+    return diffusers_folder.load_folder(path, device, options, progress)
 
 
 def check_model(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-OnStep = Callable[[], None]
-"""Called between two pieces of work; whoever wants to cancel raises from it."""
-OnPicture = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all); whoever wants to cancel raises from it."""
+from ..foundation.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -105,9 +102,8 @@ class ModelHandle(Protocol):
         """(C, h, w) of one latent."""
         ...
 
-    @property
-    def timesteps(self) -> int:
-        """How many noise levels the model was trained on; t is in 0..timesteps-1."""
+    def times(self, levels: Tensor) -> Tensor:
+        """Noise levels [B] in 0..1, from none to all, as this family's own times t [B]."""
         ...
 
     @property
@@ -149,7 +145,7 @@ class ModelHandle(Protocol):
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, C, h, w] for timesteps t int64 [B]."""
+        """x_t [B, C, h, w] for times t [B], as ``times`` gives them."""
         ...
 
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
@@ -170,17 +166,28 @@ class ModelHandle(Protocol):
         steps: int,
         guidance_scale: float,
         latent_shape: tuple[int, int, int] | None = None,
-        on_step: OnStep | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Latents [B, C, h, w] drawn for each prompt; a seed gives the same one in any batch.
 
         Args:
             latent_shape: of another size than the model's own, where ``size_step`` allows it.
+            progress: checked after each denoising step.
         """
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """The denoiser's alone."""
+        ...
+
+    def parameters_in(self, scope: str) -> list[str]:
+        """Names of the parameters in one of ``SCOPES``, in the model's own order; none where the
+        model has no such layers."""
+        ...
+
+    def text_projections(self) -> list[str]:
+        """Names of the weights that turn the encoded prompt into the keys and values of
+        cross-attention; none without cross-attention."""
         ...
 
     def trainable_copy(self, names: Sequence[str]) -> Self:

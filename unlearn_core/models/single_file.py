@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..foundation.progress import LOADING, Progress
 from ..foundation.safetensors_file import (
     DTYPES,
     Header,
-    OnBytes,
     file_hash,
     read_header,
     read_tensors,
@@ -105,18 +105,30 @@ def recognise(name: str, header: Header) -> Family:
 
 
 def load_single_file(
-    file: Path, device: torch.device, options: LoadOptions, on_bytes: OnBytes | None = None
+    file: Path, device: torch.device, options: LoadOptions, progress: Progress
 ) -> ModelHandle:
     """Open a checkpoint as ComfyUI and other UIs do, ready for unlearning.
 
     Memory: one model in the dtype it is kept in, and one component in its file's.
     """
+    header, family = read_checkpoint(file)
+    with progress.phase(LOADING, file.stat().st_size):
+        fingerprint = file_hash(file, progress)
+        return _build(file, header, family, fingerprint, device, options)
+
+
+def _build(
+    file: Path,
+    header: Header,
+    family: Family,
+    fingerprint: str,
+    device: torch.device,
+    options: LoadOptions,
+) -> ModelHandle:
     from diffusers import DDPMScheduler
 
     from .stable_diffusion import StableDiffusionHandle
 
-    header, family = read_checkpoint(file)
-    fingerprint = file_hash(file, on_bytes)
     mixed = options.is_mixed(family.name == "sdxl", device)
     unet = _unet(file, header, family, None if mixed else torch.float32).to(device)
     text = _text(file, header, family, None if mixed else torch.float32, device)

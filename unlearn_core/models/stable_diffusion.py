@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
-from .protocol import Conditioning, OnStep
+from .protocol import Conditioning
 from .text import TextEncoder
 
 
@@ -87,10 +88,10 @@ class StableDiffusionHandle(DenoiserHandle):
         steps: int,
         guidance_scale: float,
         latent_shape: tuple[int, int, int] | None = None,
-        on_step: OnStep | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         prompt = self.encode_prompts(prompts)
         empty = self.encode_prompts([""])[[0] * len(prompts)]
         predict = self.guided(prompt, empty, guidance_scale)
-        return sample_dpm_solver(self.scheduler_config, noise, predict, steps, on_step)
+        return sample_dpm_solver(self.scheduler_config, noise, predict, steps, progress)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..models.protocol import OnStep
+from ..foundation.progress import PROPOSING, Progress
 from ..models.versions import dtype_argument
 from ..models.weights import fork_rng
 from .concept import ForgetConcept
@@ -56,15 +56,16 @@ class Proposer:
         concept: ForgetConcept,
         *,
         seed: int = 0,
-        on_step: OnStep = lambda: None,
+        progress: Progress | None = None,
     ) -> tuple[str, ...]:
         """Up to ``count`` further values: those of the list that the model would write on.
 
         Args:
             values: what is there, as the beginning of that list.
             concept: values that mention it are left out.
-            on_step: called after each attempt.
+            progress: ticks once for each attempt.
         """
+        progress = progress or Progress()
         found: dict[str, None] = {}
         known = {folded(value) for value in values}
         with fork_rng(self.model.device):
@@ -81,7 +82,7 @@ class Proposer:
                     max_new_tokens=TOKENS_A_VALUE * (count - len(found)),
                     pad_token_id=self.tokenizer.eos_token_id,
                 )
-                on_step()
+                progress.tick()
                 told = self.tokenizer.decode(
                     written[0, given["input_ids"].shape[1] :], skip_special_tokens=True
                 )
@@ -115,13 +116,19 @@ def extended(
     concept: ForgetConcept,
     *,
     seed: int = 0,
-    on_step: OnStep = lambda: None,
+    progress: Progress | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Every dimension with up to ``count`` proposed values behind its own."""
-    return {
-        name: (
-            *values,
-            *proposer.propose(name, values, count, concept, seed=seed, on_step=on_step),
-        )
-        for name, values in dimensions.items()
-    }
+    """Every dimension with up to ``count`` proposed values behind its own.
+
+    Args:
+        progress: ticks once for each of at most ``ATTEMPTS`` attempts for each dimension.
+    """
+    progress = progress or Progress()
+    with progress.phase(PROPOSING, ATTEMPTS * len(dimensions)):
+        return {
+            name: (
+                *values,
+                *proposer.propose(name, values, count, concept, seed=seed, progress=progress),
+            )
+            for name, values in dimensions.items()
+        }

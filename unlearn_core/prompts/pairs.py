@@ -89,3 +89,9 @@ def distinct(values: Iterable[str]) -> tuple[str, ...]:
     for value in values:
         found.setdefault(folded(value), value)
     return tuple(found.values())
+
+
+def without_diversity(pairs: PromptPairs) -> PromptPairs:
+    """As many train pairs, all equal to the first, for each concept."""
+    also = tuple(without_diversity(part) for part in pairs.also)
+    return replace(pairs, train=pairs.train[:1] * len(pairs.train), also=also)

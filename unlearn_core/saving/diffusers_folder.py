@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..foundation.atomic import MODEL_INDEX, appearing, refuse_existing
+from ..foundation.progress import Progress
 from ..foundation.safetensors_file import (
     DTYPES,
-    OnBytes,
     copy_replacing,
     read_header,
     write_converted,
@@ -36,7 +36,7 @@ def save_diffusers_folder(
     *,
     overwrite: bool = False,
     report: Mapping[str, Any] | None = None,
-    on_bytes: OnBytes | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the model to ``destination``; either the whole folder appears there, or nothing.
 
@@ -45,7 +45,7 @@ def save_diffusers_folder(
 
     Args:
         report: of its evaluation, as ``report_json`` gives it.
-        on_bytes: progress over the denoiser, the largest part.
+        progress: ticks in bytes of the denoiser, the largest part.
 
     Raises:
         FileExistsError: ``destination`` exists and ``overwrite`` is false, or is no model.
@@ -56,15 +56,15 @@ def save_diffusers_folder(
     with appearing(destination) as part:
         part.mkdir()
         if source.is_dir():
-            _copy(unlearned, part, on_bytes)
+            _copy(unlearned, part, progress)
         else:
-            _take_apart(unlearned, part, on_bytes)
+            _take_apart(unlearned, part, progress)
         content = report or report_json(unlearned, None, {})
         (part / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return destination
 
 
-def _copy(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> None:
+def _copy(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) -> None:
     info, changed = unlearned.base.info, unlearned.model.changed_tensors()
     for file in sorted(info.source.rglob("*")):
         relative = file.relative_to(info.source)
@@ -78,12 +78,12 @@ def _copy(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> 
         is_denoiser = relative.parent == Path(info.denoiser_folder)
         if is_denoiser and file.suffix == ".safetensors":
             metadata = read_header(file).metadata
-            copy_replacing(file, copy, changed.get, lambda _, kept=metadata: kept, on_bytes)
+            copy_replacing(file, copy, changed.get, lambda _, kept=metadata: kept, progress)
         else:
             shutil.copyfile(file, copy)
 
 
-def _take_apart(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | None) -> None:
+def _take_apart(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) -> None:
     """The components of a single file in diffusers' layout, in the file's dtype. Memory beyond the
     model: one tensor."""
     from diffusers import DDIMScheduler
@@ -95,7 +95,7 @@ def _take_apart(unlearned: UnlearnedModel, folder: Path, on_bytes: OnBytes | Non
     dtype = DTYPES[header.tensors[key].dtype]
 
     changed = unlearned.model.changed_tensors()
-    _write_diffusers(model.base, folder / "unet", dtype, changed.get, on_bytes)
+    _write_diffusers(model.base, folder / "unet", dtype, changed.get, progress)
     _write_diffusers(model.vae, folder / "vae", dtype)
     scheduler: Any = DDIMScheduler.from_config(model.scheduler_config)
     scheduler.save_pretrained(folder / "scheduler")
@@ -133,10 +133,10 @@ def _write_diffusers(
     folder: Path,
     dtype: torch.dtype,
     replacement: Callable[[str], Tensor | None] = lambda _: None,
-    on_bytes: OnBytes | None = None,
+    progress: Progress | None = None,
 ) -> None:
     module.save_config(folder)
     metadata = {"format": "pt"}
     write_converted(
-        folder / WEIGHTS, module.state_dict(), dtype, lambda _: metadata, on_bytes, replacement
+        folder / WEIGHTS, module.state_dict(), dtype, lambda _: metadata, progress, replacement
     )

@@ -5,7 +5,7 @@ Whoever loads it adds it to the original model, at any strength.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..foundation.atomic import appearing, refuse_existing
+from ..foundation.progress import EXTRACTING, Progress
 from ..foundation.safetensors_file import DTYPES, write_tensors
 from ..models.families import UNET
 from ..models.protocol import LoraLayer
@@ -25,9 +26,6 @@ from .metadata import lora_metadata
 PREFIX = "lora_unet_"
 OVERSAMPLING, ITERATIONS = 8, 4  # of the randomised SVD (Halko et al. 2011)
 SUITABLE = ("sd1", "sd2", "sdxl", "stable-diffusion")
-
-OnTensor = Callable[[int, int], None]
-"""Called with (tensors done, tensors in all); whoever wants to cancel raises from it."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,13 @@ def save_lora(
     overwrite: bool = False,
     report: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
-    on_tensor: OnTensor = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> SavedLora:
     """Write the change as a LoRA: that of a LoRA run as it is, any other's cut down to ``rank``.
 
     Args:
         report: of its evaluation, as ``report_json`` gives it.
+        progress: ticks once for each tensor that is taken apart, then in bytes.
 
     Raises:
         ValueError: no Stable Diffusion model, nothing has changed, a rank below 1.
@@ -64,6 +63,7 @@ def save_lora(
         OSError: the disk is full or not writable; nothing is left behind.
     """
     destination, info = Path(destination), unlearned.base.info
+    progress = progress or Progress()
     if info.family not in SUITABLE:
         raise ValueError(
             f"save_as: {info.name!r} is {info.family}, for which no program loads LoRA files; "
@@ -77,7 +77,7 @@ def save_lora(
         tensors, captured = _native(layers), 1.0
         rank, alpha = unlearned.settings.lora_rank, unlearned.settings.lora_alpha
     else:
-        tensors, captured = _extracted(unlearned, rank, on_tensor)
+        tensors, captured = _extracted(unlearned, rank, progress)
         alpha = float(rank)
     if not tensors:
         raise ValueError("unlearned: nothing has changed, so there is nothing to save as a LoRA")
@@ -85,7 +85,7 @@ def save_lora(
     renamed = {_key(name, names): value.to(dtype) for name, value in tensors.items()}
     said = lora_metadata(unlearned, report, destination.stem, rank, alpha, metadata or {})
     with appearing(destination) as part:
-        write_tensors(part, renamed, said)
+        write_tensors(part, renamed, said, progress)
     return SavedLora(destination, rank, captured)
 
 
@@ -99,27 +99,27 @@ def _native(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
 
 
 def _extracted(
-    unlearned: UnlearnedModel, rank: int, on_tensor: OnTensor
+    unlearned: UnlearnedModel, rank: int, progress: Progress
 ) -> tuple[dict[str, Tensor], float]:
     """Every matrix and kernel as its best approximation of that rank, vectors in full."""
     base = dict(unlearned.base.named_parameters())
     changed = unlearned.model.changed_tensors()
     tensors: dict[str, Tensor] = {}
     whole = lost = 0.0
-    for done, (name, value) in enumerate(changed.items(), start=1):
-        delta = value.detach().float() - base[name].detach().float()
-        module, _, kind = name.rpartition(".")
-        if delta.ndim < 2:
-            tensors[f"{module}.diff_b" if kind == "bias" else f"{module}.diff"] = delta
-        else:
-            down, up = low_rank(delta, rank)
-            tensors[f"{module}.lora_down.weight"] = down
-            tensors[f"{module}.lora_up.weight"] = up
-            tensors[f"{module}.alpha"] = torch.tensor(float(len(down)))
-            rest = delta.flatten(1) - up.flatten(1) @ down.flatten(1)
-            lost += rest.square().sum().item()
-        whole += delta.square().sum().item()
-        on_tensor(done, len(changed))
+    with progress.phase(EXTRACTING, len(changed)):
+        for name, value in progress.ticking(changed.items()):
+            delta = value.detach().float() - base[name].detach().float()
+            module, _, kind = name.rpartition(".")
+            if delta.ndim < 2:
+                tensors[f"{module}.diff_b" if kind == "bias" else f"{module}.diff"] = delta
+            else:
+                down, up = low_rank(delta, rank)
+                tensors[f"{module}.lora_down.weight"] = down
+                tensors[f"{module}.lora_up.weight"] = up
+                tensors[f"{module}.alpha"] = torch.tensor(float(len(down)))
+                rest = delta.flatten(1) - up.flatten(1) @ down.flatten(1)
+                lost += rest.square().sum().item()
+            whole += delta.square().sum().item()
     return tensors, 1 - lost / whole if whole else 1.0
 
 

@@ -20,11 +20,15 @@ from ..foundation.atomic import appearing
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
 from ..prompts.pairs import PromptPairs
+from ..unlearning.methods import method_of
 from ..unlearning.results import StepReport, UnlearnedModel
-from ..unlearning.scopes import LORA, trainable
-from ..unlearning.settings import UCE, UnlearnSettings
+from ..unlearning.scopes import trainable
+from ..unlearning.settings import TO_THE_END, UnlearnSettings
 
 FACTORS = ("down", "up")  # of a ``LoraLayer``
+LATER_SETTINGS = {"uce_tokens": TO_THE_END, "diversified": True}
+"""Settings that earlier versions did not have, with the value that they worked by: results of those
+versions do not name them."""
 
 
 def made_from(
@@ -45,7 +49,11 @@ def made_from(
         "loading": [info.prediction, info.mixed, info.image_size, info.vae],
         "concept": [asdict(part.concept) for part in pairs.each],
         "prompts": [_digest(json.dumps([asdict(p) for p in part.train])) for part in pairs.each],
-        "unlearn": asdict(settings),
+        "unlearn": {
+            name: value
+            for name, value in asdict(settings).items()
+            if LATER_SETTINGS.get(name) != value
+        },
         "generation": pictures,
         "forget_pictures": _pictures(forget_pictures),
         "retain_pictures": _pictures(retain_pictures),
@@ -128,7 +136,7 @@ def state(model: ModelHandle) -> Mapping[str, Tensor]:
 def _with_state(
     base: ModelHandle, settings: UnlearnSettings, found: Mapping[str, Tensor]
 ) -> ModelHandle:
-    if settings.scope != LORA or settings.method == UCE:
+    if not method_of(settings).adds_layers(settings):
         return with_tensors(base, found)
     model, _ = trainable(
         base,

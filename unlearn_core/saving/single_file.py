@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..foundation.atomic import appearing, refuse_existing
-from ..foundation.safetensors_file import OnBytes, copy_replacing
+from ..foundation.progress import Progress
+from ..foundation.safetensors_file import copy_replacing
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..unlearning.results import UnlearnedModel
 from .metadata import checkpoint_metadata
@@ -25,7 +26,7 @@ def save_single_file(
     overwrite: bool = False,
     report: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
-    on_bytes: OnBytes | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the checkpoint that the model came from to ``destination``, as it was, keys, dtypes and
     metadata included, except for what unlearning changed. Memory: one tensor.
@@ -36,7 +37,7 @@ def save_single_file(
     Args:
         report: of its evaluation, as ``report_json`` gives it.
         metadata: to add, such as ComfyUI's workflow.
-        on_bytes: progress.
+        progress: ticks in bytes.
 
     Raises:
         ValueError: the model did not come from a single file.
@@ -60,5 +61,5 @@ def save_single_file(
 
     said = checkpoint_metadata(unlearned, report, destination.stem, header.metadata, metadata or {})
     with appearing(destination) as part:
-        copy_replacing(source, part, replacement, said, on_bytes)
+        copy_replacing(source, part, replacement, said, progress)
     return destination

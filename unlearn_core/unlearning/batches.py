@@ -139,6 +139,6 @@ class Batches:
         spread = torch.rand(count, generator=self.generator)
         if self.settings.stratified_timesteps:
             spread = (strata + spread) / count
-        t = (spread * self.base.timesteps).long().clamp(max=self.base.timesteps - 1)
+        t = self.base.times(spread)
         noise = torch.randn(latents.shape, generator=self.generator)
         return noise.to(latents.device), t.to(latents.device)

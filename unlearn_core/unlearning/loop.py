@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
-from ..models.protocol import ModelHandle, OnStep
+from ..foundation.progress import Progress
+from ..models.protocol import ModelHandle
 from .batches import Batches
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import SCHEDULES, RestrictedAdam
@@ -18,7 +19,7 @@ from .rules import RULES, gram
 from .saliency import saliency_mask
 from .scopes import trainable
 from .settings import UnlearnSettings
-from .uce import OnPair, warm_up
+from .uce import warm_up
 
 Gradient = tuple[Tensor, ...]
 
@@ -35,8 +36,7 @@ class Unlearning:
         base: ModelHandle,
         sets: TrainingSets,
         settings: UnlearnSettings,
-        on_pair: OnPair | None = None,
-        on_batch: OnStep | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(
@@ -48,10 +48,12 @@ class Unlearning:
         )
         if settings.warm_start and settings.saliency == 1:
             weight = settings.warm_start_weight
-            warm_up(self.model, self.parameters, base, sets.pairs, weight, on_pair)
+            warm_up(
+                self.model, self.parameters, base, sets.pairs, weight, settings.uce_tokens, progress
+            )
         self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
         self.batches = Batches(base, sets, settings)
-        self.on_batch: OnStep = on_batch or (lambda: None)
+        self.progress = progress or Progress()
         self.mask: list[Tensor] = []
         self.smooth_retain: list[Tensor] = []
         self.reports: list[StepReport] = []
@@ -81,7 +83,7 @@ class Unlearning:
 
         if settings.saliency < 1 and not self.mask:
             self.mask = saliency_mask(
-                self.model, self.parameters, self.batches, settings.saliency, self.on_batch
+                self.model, self.parameters, self.batches, settings.saliency, self.progress
             )
 
         # Two gradients over one explicit list of parameters.
@@ -134,7 +136,7 @@ class Unlearning:
             found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             losses.append(loss.detach())  # read at the step's end: a device is not waited for
             count += len(part[0])
-            self.on_batch()
+            self.progress.check()
             if gradients is None:
                 gradients = found
             else:

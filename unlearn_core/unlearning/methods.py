@@ -1,4 +1,4 @@
-"""A run by its settings' method."""
+"""The two ways to unlearn, each with its own description: steps, and one edit in closed form."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Protocol
 
 from ..dataset.own_pictures import OwnPictures, captioned, check_retained
 from ..dataset.rows import TrainingSets
-from ..models.protocol import ModelHandle, OnStep
+from ..foundation.progress import Progress
+from ..models.layers import LORA
+from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .batches import empty_prompt
 from .loop import Unlearning
 from .results import StepReport, UnlearnedModel
 from .scopes import parameter_names
 from .settings import UCE, UnlearnSettings
-from .uce import ClosedForm, OnPair, edited_names
+from .uce import ClosedForm, edited_names
 
-OF_CLASSES = ("class-conditional", "dit")  # families whose prompts name a class
+CLASS_FAMILIES = ("class-conditional", "dit")  # their prompts must name a class
 
 
 class Run(Protocol):
@@ -29,6 +31,133 @@ class Run(Protocol):
     def result(self) -> UnlearnedModel: ...
 
 
+class Method(Protocol):
+    """What the rest of the program must know about a way to unlearn."""
+
+    @property
+    def needs_pictures(self) -> bool:
+        """Whether it looks at pictures; otherwise the prompts are enough."""
+        ...
+
+    def steps(self, settings: UnlearnSettings) -> int:
+        """How many steps it takes."""
+        ...
+
+    def adds_layers(self, settings: UnlearnSettings) -> bool:
+        """Whether the result has low-rank layers beside unchanged weights."""
+        ...
+
+    def check(
+        self,
+        base: ModelHandle,
+        pairs: PromptPairs,
+        settings: UnlearnSettings,
+        forget_pictures: OwnPictures | None,
+        retain_pictures: OwnPictures | None,
+    ) -> None:
+        """Raise ValueError for a run that cannot succeed."""
+        ...
+
+    def begin(
+        self,
+        base: ModelHandle,
+        sets: TrainingSets,
+        settings: UnlearnSettings,
+        progress: Progress | None,
+    ) -> Run:
+        """A run before its first step."""
+        ...
+
+
+class Steps:
+    """Gradient steps on pictures of both sets, by one of the rules."""
+
+    needs_pictures = True
+
+    def steps(self, settings: UnlearnSettings) -> int:
+        return settings.steps
+
+    def adds_layers(self, settings: UnlearnSettings) -> bool:
+        return settings.scope == LORA
+
+    def check(
+        self,
+        base: ModelHandle,
+        pairs: PromptPairs,
+        settings: UnlearnSettings,
+        forget_pictures: OwnPictures | None,
+        retain_pictures: OwnPictures | None,
+    ) -> None:
+        parameter_names(base, settings.scope)
+        empty_prompt(base, settings)
+        if base.info.family in CLASS_FAMILIES:  # others accept any prompt
+            for part in pairs.each:
+                for pair in (*part.train, *part.test):
+                    base.encode_prompts([pair.forget, pair.retain])
+        if retain_pictures is not None:
+            check_retained(retain_pictures, pairs)
+        if forget_pictures is not None and forget_pictures.alone:
+            pictured = {k for _, k in captioned(forget_pictures, pairs)}
+            for k, part in enumerate(pairs.each):
+                if k not in pictured:
+                    raise ValueError(
+                        f"forget_pictures.alone: no picture shows {part.concept.name!r}, so the "
+                        "run could not forget it; add pictures of it, or switch 'alone' off"
+                    )
+        elif forget_pictures is not None:
+            captioned(forget_pictures, pairs)
+
+    def begin(
+        self,
+        base: ModelHandle,
+        sets: TrainingSets,
+        settings: UnlearnSettings,
+        progress: Progress | None,
+    ) -> Run:
+        return Unlearning(base, sets, settings, progress)
+
+
+class Edit:
+    """One edit of cross-attention in closed form, from the prompts alone."""
+
+    needs_pictures = False
+
+    def steps(self, settings: UnlearnSettings) -> int:
+        return 0
+
+    def adds_layers(self, settings: UnlearnSettings) -> bool:
+        return False
+
+    def check(
+        self,
+        base: ModelHandle,
+        pairs: PromptPairs,
+        settings: UnlearnSettings,
+        forget_pictures: OwnPictures | None,
+        retain_pictures: OwnPictures | None,
+    ) -> None:
+        edited_names(base)
+        if forget_pictures is not None or retain_pictures is not None:
+            raise ValueError(
+                f"method: {settings.method!r} uses prompts alone; unlink your own pictures, or "
+                "choose another method"
+            )
+
+    def begin(
+        self,
+        base: ModelHandle,
+        sets: TrainingSets,
+        settings: UnlearnSettings,
+        progress: Progress | None,
+    ) -> Run:
+        return ClosedForm(base, sets, settings, progress)
+
+
+def method_of(settings: UnlearnSettings) -> Method:
+    """The way to unlearn that the settings name."""
+    return Edit() if settings.method == UCE else Steps()
+
+
 def check(
     base: ModelHandle,
     pairs: PromptPairs,
@@ -36,54 +165,28 @@ def check(
     forget_pictures: OwnPictures | None = None,
     retain_pictures: OwnPictures | None = None,
 ) -> None:
-    """Refuse what could not begin or end, before pictures are drawn for it.
+    """Refuse a run that cannot begin or end, before pictures are drawn for it.
 
     Raises:
-        ValueError: a scope, objective or method that the model has nothing of, a prompt that it
+        ValueError: a scope, objective or method that the model does not support, a prompt that it
             cannot express, or pictures from which a concept would learn nothing.
     """
-    if settings.method == UCE:
-        edited_names(base)
-        if forget_pictures is not None or retain_pictures is not None:
-            raise ValueError(
-                f"method: {UCE!r} looks at words alone; leave your own pictures out, or choose "
-                "another method"
-            )
-        return
-    parameter_names(base, settings.scope)
-    empty_prompt(base, settings)
-    if base.info.family in OF_CLASSES:  # others express any prompt
-        for part in pairs.each:
-            for pair in (*part.train, *part.test):
-                base.encode_prompts([pair.forget, pair.retain])
-    if retain_pictures is not None:
-        check_retained(retain_pictures, pairs)
-    if forget_pictures is not None:
-        shown = {k for _, k in captioned(forget_pictures, pairs)}
-        for k, part in enumerate(pairs.each):
-            if forget_pictures.alone and k not in shown:
-                raise ValueError(
-                    f"forget_pictures.alone: no picture shows {part.concept.name!r}, of which "
-                    "nothing would be learned then; add some, or switch it off"
-                )
+    method_of(settings).check(base, pairs, settings, forget_pictures, retain_pictures)
 
 
 def begin(
     base: ModelHandle,
     sets: TrainingSets,
     settings: UnlearnSettings,
-    on_pair: OnPair | None = None,
-    on_batch: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> Run:
-    """A run that has not made its first step.
+    """A run before its first step.
 
     Args:
-        on_pair: progress of the edit in closed form, where the run is one or begins from one.
-        on_batch: called after each batch of a step that looks at many; may raise to cancel.
+        progress: shows the closed-form edit, if there is one, and is checked between the batches
+            of a step.
 
     Raises:
-        ValueError: a scope, objective or method that the model has nothing of.
+        ValueError: a scope, objective or method that the model does not support.
     """
-    if settings.method == UCE:
-        return ClosedForm(base, sets, settings, on_pair)
-    return Unlearning(base, sets, settings, on_pair, on_batch)
+    return method_of(settings).begin(base, sets, settings, progress)

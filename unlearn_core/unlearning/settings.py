@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 from ..foundation.checks import LARGEST_SEED
 from ..foundation.fields import Range, check_fields, choice, flag, number, whole
+from ..models.layers import LORA, SCOPES
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
 from .optimizer import SCHEDULES
 from .rules import RULES
-from .scopes import LORA, SCOPES
 
 UCE = "UCE (closed form)"
 METHODS: tuple[str, ...] = (*RULES, UCE)
 """Ways to unlearn: steps by one of the rules, or one edit in closed form."""
+
+TO_THE_END, LAST_TOKEN = UCE_TOKENS = ("to the end", "last token")
+"""The tokens that the edit in closed form looks at."""
 
 MOST_STEPS = 100_000
 
@@ -39,9 +42,10 @@ class UnlearnSettings:
         SCOPES,
         help="Which weights may change. 'xattn': only where words meet picture, which needs less "
         "memory and touches the rest least. 'noxattn': everything else but the timestep's and the "
-        "last layers, as in ESD. 'full': the whole denoiser, also for models without words. "
-        "'lora': small layers added to the transformer blocks, which need the least memory and "
-        "can be saved as a LoRA without loss.",
+        "last layers, as in ESD's first code; 'noxattn-2025': all linear layers and convolutions "
+        "outside cross-attention, as in its code since 2025. 'full': the whole denoiser, also for "
+        "models without words. 'lora': small layers added to the transformer blocks, which need "
+        "the least memory and can be saved as a LoRA without loss.",
     )
     steps: int = whole(
         100,
@@ -78,11 +82,11 @@ class UnlearnSettings:
     method: str = choice(
         "restricted gradient",
         METHODS,
-        help="How forgetting and keeping are combined in each step. 'restricted gradient' takes "
-        "out of either what works against the other. 'dual cone' and 'Nash (MUNBa)' combine them "
-        "in other ways. 'GradDiff' (their plain sum), 'retain only' and 'forget only' are "
-        "baselines for comparison; the help page lists what else belongs to each. 'UCE (closed "
-        "form)' takes no steps: done in a second, and rougher.",
+        help="How each step combines forgetting with keeping; 'recipe' chooses a whole method. "
+        "'restricted gradient' removes from each gradient the part that works against the other. "
+        "'dual cone' and 'Nash (MUNBa)' combine them in other ways. 'GradDiff' (the plain sum), "
+        "'retain only' and 'forget only' are for comparison. 'UCE (closed form)' takes no steps: "
+        "done in a second, and rougher.",
         advanced=True,
     )
     retain_objective: str = choice(
@@ -134,6 +138,14 @@ class UnlearnSettings:
         "nearer to where they were; too high leaves more of the concept to the steps.",
         advanced=True,
     )
+    uce_tokens: str = choice(
+        TO_THE_END,
+        UCE_TOKENS,
+        help="Which words the closed-form edit changes, in 'UCE' and in 'warm_start'. 'to the end':"
+        " the concept's last word and everything after it in the prompt, as in UCE's first code. "
+        "'last token': the concept's last word alone, as in its code since 2025.",
+        advanced=True,
+    )
     batch_size: int = whole(
         16,
         least=1,
@@ -159,6 +171,13 @@ class UnlearnSettings:
         "together, with the same noise. On compares like with like; off sees more different "
         "pictures. Without effect where each step looks at the whole retain set "
         "(retain_batch_factor 0), or at pictures of your own alone.",
+        advanced=True,
+    )
+    diversified: bool = flag(
+        True,
+        help="Whether the run learns from the pictures of all prompts. Off learns from as many "
+        "pictures of the first pair of prompts alone, as the paper's 'RG' does for comparison: the "
+        "rest of the model then suffers more.",
         advanced=True,
     )
     stratified_timesteps: bool = flag(

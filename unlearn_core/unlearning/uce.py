@@ -5,40 +5,44 @@ It takes no steps and looks at no picture: a method of its own, and a good place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
+from ..foundation.progress import FIRST_EDIT, Progress
 from ..models.protocol import ModelHandle
-from ..prompts.pairs import PromptPairs
+from ..prompts.pairs import PromptPair, PromptPairs
 from .results import StepReport, UnlearnedModel
-from .settings import UCE, UnlearnSettings
+from .settings import LAST_TOKEN, UCE, UnlearnSettings
 
 ENCODED_AT_ONCE = 64  # prompts
 RIDGE = 0.5  # how much the weights want to stay as they are, as in the authors' code
 PUNCTUATION = ".,;:!?"
-OnPair = Callable[[int, int], None]  # (done, total) of the pairs of prompts
-KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 
 def edits(
-    base: ModelHandle, pairs: PromptPairs, retain_weight: float, on_pair: OnPair | None = None
+    base: ModelHandle,
+    pairs: PromptPairs,
+    retain_weight: float,
+    tokens: str,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
-    """By name, the keys' and values' weights of every cross-attention after the edit.
+    """The keys' and values' weights of every cross-attention after the edit, by name.
 
     Args:
-        retain_weight: how much the prompts that are to stay as they are count.
-        on_pair: progress in pairs of prompts, called after each batch.
+        retain_weight: the weight of the preserved prompts.
+        tokens: one of ``UCE_TOKENS``, the tokens that the edit looks at.
+        progress: ticks once for each pair of prompts.
 
     Raises:
         ValueError: a model without cross-attention.
     """
     names = edited_names(base)
-    moved_moved, moved_wanted, kept_kept = _products(base, pairs, on_pair)
-    keeping = retain_weight * kept_kept + RIDGE * torch.eye(len(kept_kept), dtype=torch.float64)
-    inputs, outputs = moved_moved + keeping, moved_wanted + keeping  # [D, D]
+    moved, targets, preserved = _products(base, pairs, tokens, progress or Progress())
+    fixed = retain_weight * preserved + RIDGE * torch.eye(len(preserved), dtype=torch.float64)
+    inputs, outputs = moved + fixed, targets + fixed  # [D, D]
     # W' = (sum_i W v_i c_i^T + sum_j W c_j c_j^T) (sum_i c_i c_i^T + sum_j c_j c_j^T)^-1
     change = torch.linalg.solve(inputs, outputs)
     weights = dict(base.named_parameters())
@@ -52,71 +56,77 @@ def warm_up(
     base: ModelHandle,
     pairs: PromptPairs,
     retain_weight: float,
-    on_pair: OnPair | None = None,
+    tokens: str,
+    progress: Progress | None = None,
 ) -> None:
-    """Let ``model``, a trainable copy of ``base``, begin from the edit, as far as the weights that
-    it concerns are among those ``trained``."""
-    mine = {id(parameter) for parameter in trained}
+    """Copy the edit into ``model``, a trainable copy of ``base``: those of the edited weights that
+    are ``trained``."""
+    trained_ids = {id(parameter) for parameter in trained}
     weights = dict(model.named_parameters())
-    names = [name for name in keys_and_values(model) if id(weights[name]) in mine]
+    names = [name for name in model.text_projections() if id(weights[name]) in trained_ids]
     if not names:
         return
-    edited = edits(base, pairs, retain_weight, on_pair)
+    edited = edits(base, pairs, retain_weight, tokens, progress)
     for name in names:
         weights[name].copy_(edited[name])
 
 
-def keys_and_values(model: ModelHandle) -> list[str]:
-    """Names of the keys' and values' weights of every cross-attention; none where there is none."""
-    return [name for name, _ in model.named_parameters() if name.endswith(KEYS_AND_VALUES)]
-
-
 def edited_names(model: ModelHandle) -> list[str]:
-    """What ``edits`` changes.
+    """Names of the weights that ``edits`` changes.
 
     Raises:
-        ValueError: there is nothing.
+        ValueError: the model has no cross-attention.
     """
-    names = keys_and_values(model)
+    names = model.text_projections()
     if not names:
         raise ValueError(
-            f"method {UCE!r} edits cross-attention, which {model.info.name!r} has none of: "
-            "choose another"
+            f"method: {UCE!r} edits cross-attention, and {model.info.name!r} has none; choose "
+            "another method"
         )
     return names
 
 
 def _products(
-    base: ModelHandle, pairs: PromptPairs, on_pair: OnPair | None
+    base: ModelHandle, pairs: PromptPairs, tokens: str, progress: Progress
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of token embeddings to edit, what each should act like, and those to keep: ``m^T m``,
-    ``m^T w`` and ``k^T k``, [D, D] each.
+    """``m^T m``, ``m^T w`` and ``k^T k``, [D, D] each, of the token embeddings to edit ``m``, of
+    those that they should act like ``w``, and of those to preserve ``k``.
 
-    The last token of the concept should act like the last token of what stands in its place, and
-    so on to the end of the prompt, as in the authors' code.
+    ``to the end`` (the authors' code of 2023): the concept's last token should act like the last
+    token of its replacement, and each later token like its counterpart, to the end of the prompt.
+    All tokens of the retain prompts are preserved. ``last token`` (their code since April 2025):
+    only the concept's last token is edited, and only the last token of each retain prompt is
+    preserved.
     """
     train = [pair for part in pairs.each for pair in part.train]
     sums: list[Tensor] = []
-    for start in range(0, len(train), ENCODED_AT_ONCE):
-        chunk = train[start : start + ENCODED_AT_ONCE]
-        prefixes = [_before_shared_end(pair.forget, pair.retain) for pair in chunk]
-        forget, retain = (
-            base.encode_prompts(prompts).values.cpu().double()  # [N, L, D]
-            for prompts in ([pair.forget for pair in chunk], [pair.retain for pair in chunk])
-        )
-        last_forget, last_retain = (_last_token(base, side) for side in zip(*prefixes, strict=True))
-        moved, wanted = [], []
-        for f, r, i, j in zip(forget, retain, last_forget, last_retain, strict=True):
-            length = len(f) - max(i, j)
-            moved.append(f[i : i + length])
-            wanted.append(r[j : j + length])
-        m, w, k = torch.cat(moved), torch.cat(wanted), retain.flatten(0, 1)
-        found = [m.T @ m, m.T @ w, k.T @ k]
-        sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
-        if on_pair is not None:
-            on_pair(start + len(chunk), len(train))
-    moved_moved, moved_wanted, kept_kept = sums
-    return moved_moved, moved_wanted, kept_kept
+    with progress.phase(FIRST_EDIT, len(train)):
+        for start in range(0, len(train), ENCODED_AT_ONCE):
+            chunk = train[start : start + ENCODED_AT_ONCE]
+            products = _products_of(base, chunk, tokens)
+            sums = [a + b for a, b in zip(sums, products, strict=True)] if sums else products
+            progress.tick(len(chunk))
+    moved, targets, preserved = sums
+    return moved, targets, preserved
+
+
+def _products_of(base: ModelHandle, pairs: Sequence[PromptPair], tokens: str) -> list[Tensor]:
+    prefixes = [_before_shared_end(pair.forget, pair.retain) for pair in pairs]
+    forget, retain = (
+        base.encode_prompts(prompts).values.cpu().double()  # [N, L, D]
+        for prompts in ([pair.forget for pair in pairs], [pair.retain for pair in pairs])
+    )
+    last_forget, last_retain = (_last_token(base, side) for side in zip(*prefixes, strict=True))
+    moved, targets = [], []
+    for f, r, i, j in zip(forget, retain, last_forget, last_retain, strict=True):
+        length = 1 if tokens == LAST_TOKEN else len(f) - max(i, j)
+        moved.append(f[i : i + length])
+        targets.append(r[j : j + length])
+    m, w, k = torch.cat(moved), torch.cat(targets), retain.flatten(0, 1)
+    if tokens == LAST_TOKEN:
+        ends = _last_token(base, [pair.retain for pair in pairs])
+        k = torch.stack([r[end] for r, end in zip(retain, ends, strict=True)])
+    return [m.T @ m, m.T @ w, k.T @ k]
 
 
 def _before_shared_end(forget: str, retain: str) -> tuple[str, str]:
@@ -154,12 +164,13 @@ class ClosedForm:
         base: ModelHandle,
         sets: TrainingSets,
         settings: UnlearnSettings,
-        on_pair: OnPair | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.model = base.trainable_copy(edited_names(base))
         weights = dict(self.model.named_parameters())
-        for name, weight in edits(base, sets.pairs, settings.retain_weight, on_pair).items():
+        edited = edits(base, sets.pairs, settings.retain_weight, settings.uce_tokens, progress)
+        for name, weight in edited.items():
             weights[name].requires_grad_(False).copy_(weight)
 
     def __len__(self) -> int:

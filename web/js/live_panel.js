@@ -15,7 +15,7 @@ const POLL = 5000; // ms between two looks at a run whose events reach another t
 const panels = new WeakMap(); // node -> LivePanel
 
 class LivePanel {
-  constructor(node) {
+  constructor(node, header) {
     this.node = node;
     this.run = null;
     this.chosen = null; // the preview that the scrubber stands at; null follows the newest
@@ -58,7 +58,7 @@ class LivePanel {
       h("div", { className: "scroll" }, this.strip),
       this.buttons,
     ];
-    this.element = h("div", {}, this.spoken, this.empty, ...this.body);
+    this.element = h("div", {}, this.spoken, header, this.empty, ...this.body);
     this.clock = null;
     addPanel(node, NAME, this.element, { min: 470, removed: () => this.stopClock() });
     this.draw();
@@ -233,8 +233,8 @@ function setSource(image, source) {
   if (image.getAttribute("src") !== source) image.src = source;
 }
 
-export function addLivePanel(node) {
-  panels.set(node, new LivePanel(node));
+export function addLivePanel(node, header) {
+  panels.set(node, new LivePanel(node, header));
 }
 
 // Node ids are unique only within a graph, and the page may show another one than runs.

@@ -27,6 +27,15 @@ const UP_TO_0_2_0 = {
   UnlearnOwnPictures: "captions folder alone",
 };
 
+// What an input that is newer than the file was in effect then, by the file's values. Others get
+// their default.
+const BEFORE = {
+  UnlearnRestrictedGradient: {
+    recipe: ({ method }) => (method === "UCE (closed form)" ? "UCE" : "as saved"),
+    generation_seed: ({ seed }) => seed,
+  },
+};
+
 // Before anything else reads what a workflow has set.
 export function restoreByName(node) {
   const widgets = savedWidgets(node);
@@ -37,8 +46,9 @@ export function restoreByName(node) {
     const order = saved?.properties?.[NAMES] ?? UP_TO_0_2_0[typeOf(node)]?.split(" ");
     const values = saved?.widgets_values;
     if (Array.isArray(order) && Array.isArray(values) && order.join() !== names.join()) {
+      const given = Object.fromEntries(order.map((name, i) => [name, values[i]]));
       widgets.forEach((widget, i) => {
-        const value = values[order.indexOf(widget.name)]; // none: the input is newer than the file
+        const value = given[widget.name] ?? BEFORE[typeOf(node)]?.[widget.name]?.(given);
         widget.value = value === undefined ? defaults[i] : value;
       });
     }

@@ -12,6 +12,7 @@ import { tellWhenLeftOut } from "./left_out.js";
 import { addLivePanel, followRuns, restoreRuns, showRun } from "./live_panel.js";
 import { followPreset } from "./presets.js";
 import { EDITED, addPromptTable, restorePrompts, showPrompts } from "./prompt_table.js";
+import { followRecipe } from "./recipes.js";
 import { restoreByName } from "./saved_inputs.js";
 import { ask } from "./server.js";
 import { addTextPanel, showText } from "./text_panel.js";
@@ -109,7 +110,7 @@ register({
     tellWhenLeftOut(node);
     const text = TEXTS[type];
     if (text) addTextPanel(node, { ...text, placeholder: t(`text.${type}`) });
-    if (type === "UnlearnRestrictedGradient") addLivePanel(node);
+    if (type === "UnlearnRestrictedGradient") addLivePanel(node, followRecipe(node));
     if (type === "UnlearnEvaluateAlignment") addComparePanel(node);
     if (type === "UnlearnOwnPictures") addCaptionTable(node);
     if (type === "UnlearnDiversifyPrompts") {

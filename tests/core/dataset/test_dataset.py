@@ -19,6 +19,8 @@ from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
 
+from ..watching import Recorder, StopError, Stopping
+
 SETTINGS = GenerationSettings(steps=2, batch_size=2, seed=5)
 PROMPTS = ["a cat", "a dog", "a house", "a cat", "a tree"]
 
@@ -171,36 +173,23 @@ def test_a_failed_write_leaves_nothing_behind(
 
 
 def test_progress_counts_every_picture_once(counted: Any, cache: LatentCache) -> None:
-    seen: list[tuple[int, int]] = []
-
-    def on_picture(done: int, total: int) -> None:
-        seen.append((done, total))
-
-    draw_latents(counted, PROMPTS, SETTINGS, cache=cache, on_picture=on_picture)
-    assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
-    seen.clear()
-    draw_latents(counted, PROMPTS, SETTINGS, cache=cache, on_picture=on_picture)
-    assert seen == [(5, 5)]
-
-
-class CancelledError(Exception):
-    """What a cancel button raises."""
+    for expected in ([0, 2, 4, 5], [0, 5]):  # the second time all come from the cache
+        progress = Recorder()
+        with progress.phase("drawing", len(PROMPTS)):
+            draw_latents(counted, PROMPTS, SETTINGS, cache=cache, progress=progress)
+        assert progress.counts("drawing") == expected
 
 
 @pytest.mark.parametrize("cancel_at", [1, 2, 4, 5])
 def test_cancelling_keeps_the_finished_batches(
     counted: Any, cache: LatentCache, cancel_at: int
 ) -> None:
-    calls = 0
+    class StopsInSampling(Stopping):
+        def tick(self, count: int = 1, note: str = "") -> None:
+            """Not counted here."""
 
-    def on_step() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == cancel_at:
-            raise CancelledError
-
-    with pytest.raises(CancelledError):
-        draw_latents(counted, PROMPTS, SETTINGS, cache=cache, on_step=on_step)
+    with pytest.raises(StopError):
+        draw_latents(counted, PROMPTS, SETTINGS, cache=cache, progress=StopsInSampling(cancel_at))
     finished = (cancel_at - 1) // SETTINGS.steps * SETTINGS.batch_size
     assert len(list(files(cache))) == finished
     counted.drawn.clear()
@@ -209,22 +198,17 @@ def test_cancelling_keeps_the_finished_batches(
 
 
 def test_cancelling_between_pictures_keeps_them_too(counted: Any, cache: LatentCache) -> None:
-    def on_picture(done: int, _: int) -> None:
-        if done == 2:
-            raise CancelledError
-
-    with pytest.raises(CancelledError):
-        draw_latents(counted, PROMPTS, SETTINGS, cache=cache, on_picture=on_picture)
+    at = SETTINGS.steps + 1  # after the first batch
+    with pytest.raises(StopError):
+        draw_latents(counted, PROMPTS, SETTINGS, cache=cache, progress=Stopping(at))
     assert len(list(files(cache))) == 2
 
 
 def test_training_sets_are_paired_row_by_row(
     counted: Any, pairs: PromptPairs, cache: LatentCache
 ) -> None:
-    seen: list[tuple[int, int]] = []
-    sets = make_training_sets(
-        counted, pairs, SETTINGS, cache=cache, on_picture=lambda *counts: seen.append(counts)
-    )
+    progress = Recorder()
+    sets = make_training_sets(counted, pairs, SETTINGS, cache=cache, progress=progress)
     forget, retain = ([getattr(p, side) for p in pairs.train] for side in ("forget", "retain"))
     seeds = list(range(5, 11))
     # Both halves of a pair start from one seed: they differ by the concept alone.
@@ -237,8 +221,8 @@ def test_training_sets_are_paired_row_by_row(
     assert torch.equal(part.retain.latents, draw_latents(counted, retain, SETTINGS, cache=cache))
     assert sets.pairs is pairs
     # Progress never goes back, and ends at the end.
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert {total for _, total in seen} == {12}
-    assert seen[0] == (0, 12)
-    assert seen[-1] == (12, 12)
+    counts = progress.counts("making images")
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 12)
+    assert {total for _, _, total in progress.updates} == {12}
     assert len(counted.drawn) == 12

@@ -35,6 +35,8 @@ from unlearn_core.saving.run_state import made_from
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.settings import UnlearnSettings
 
+from ..watching import Recorder, StopError, Stopping
+
 DRAWING = GenerationSettings(steps=2)
 
 
@@ -67,18 +69,23 @@ KEPT = OwnPictures((picture(50, 50, 3), picture(60, 30, 4)), ("a boat", "a red o
 
 def test_own_pictures_join_both_sets(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
     plain = make_training_sets(sd_model, ink_pairs, DRAWING)
-    seen: list[tuple[int, int]] = []
+    progress = Recorder()
     sets = make_training_sets(
         sd_model,
         ink_pairs,
         DRAWING,
         forget_pictures=MINE,
         retain_pictures=KEPT,
-        on_picture=lambda done, total: seen.append((done, total)),
+        progress=progress,
     )
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[:5] == [(i, 16) for i in range(1, 6)]  # own ones first, one by one
-    assert seen[-1] == (16, 16)  # 4 pairs, 3 pictures and their parallels, 2 to be kept
+    counts = progress.counts("making images")
+    assert counts == sorted(counts)
+    assert counts[:6] == list(range(6))  # own ones first, one by one
+    assert progress.updates[-1] == (
+        "making images",
+        16,
+        16,
+    )  # 4 pairs, 3 pictures and their parallels, 2 to be kept
     drawn, *own = sets.paired
     assert torch.equal(drawn.forget.latents, plain.paired[0].forget.latents)
     assert sum(len(part.forget) for part in own) == 3
@@ -286,9 +293,9 @@ def test_a_folders_pictures_are_read_when_they_are_needed(
     """No memory holds a thousand photographs."""
     Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
     Image.new("RGB", (64, 64), "blue").save(tmp_path / "b.png")
-    told: list[tuple[int, int]] = []
-    own = read_folder(tmp_path, "ink cat\nink dog", True, lambda *now: told.append(now))
-    assert told == [(1, 2), (2, 2)]
+    progress = Recorder()
+    own = read_folder(tmp_path, "ink cat\nink dog", True, progress)
+    assert progress.updates == [("reading pictures", done, 2) for done in (0, 1, 2)]
     assert own.images == (tmp_path / "a.png", tmp_path / "b.png")
     held = OwnPictures((own.image(0), own.image(1)), own.captions, alone=True)
     found, expected = (
@@ -319,22 +326,18 @@ def test_encoding_can_be_broken_off_between_two_pictures(
     retain: OwnPictures | None,
 ) -> None:
     encode, asked = type(sd_model).encode_images, []
-
-    def cancel() -> None:
-        raise InterruptedError
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             type(sd_model), "encode_images", lambda *given: asked.append(1) or encode(*given)
         )
-        with pytest.raises(InterruptedError):
+        with pytest.raises(StopError):
             make_training_sets(
                 sd_model,
                 ink_pairs,
                 DRAWING,
                 forget_pictures=forget,
                 retain_pictures=retain,
-                on_step=cancel,
+                progress=Stopping(2),  # the first check is that of the phase
             )
     assert len(asked) == 1
 

@@ -40,6 +40,8 @@ from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import UnlearnedModel
 from unlearn_core.unlearning.settings import UnlearnSettings
 
+from ..watching import Recorder
+
 DEMO = Path(__file__).resolve().parents[3] / "demo" / "models" / "emoji-canvas"
 INK = ForgetConcept("ink", "style", (), ("noto", "pixel"))
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -147,11 +149,12 @@ def test_an_unchanged_model_scores_the_same_after(
         unlearned.base, unlearned.base, unlearned.pairs, unlearned.settings, unlearned.reports
     )
     settings = EvaluationSettings(pictures=2, generation=GenerationSettings(steps=2))
-    totals: list[tuple[int, int]] = []
-    report = evaluate(same, settings, on_picture=lambda *progress: totals.append(progress))
+    progress = Recorder()
+    report = evaluate(same, settings, progress=progress)
     assert report.before == report.after
-    assert totals[-1] == (12, 12)
-    assert [done for done, _ in totals] == sorted(done for done, _ in totals)
+    assert progress.updates[-1] == ("evaluating", 12, 12)
+    counts = progress.counts("evaluating")
+    assert counts == sorted(counts)
     comparison = report.comparisons["forget"]
     assert torch.equal(comparison.before, comparison.after)
 
@@ -459,10 +462,11 @@ def test_groups_show_the_worst_first_and_every_pair_once(scorer: ClipScorer) -> 
 
 def test_probes_are_run_where_asked(unlearned: UnlearnedModel) -> None:
     settings = EvaluationSettings(2, GenerationSettings(steps=2), DEMO / "evaluation", "wordings")
-    told: list[tuple[int, int]] = []
-    report = evaluate(unlearned, settings, on_probe=lambda *progress: told.append(progress))
+    progress = Recorder()
+    report = evaluate(unlearned, settings, progress=progress)
     assert [probe.name for probe in report.probes] == list(WORDED)
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert progress.counts("probing") == [0, 1, 2, 3]
+    assert progress.updates[-1] == ("probing", 3, 3)
     assert all(len(probe.prompts) == 2 and probe.after is not None for probe in report.probes)
     drawing = replace(settings.generation, seed=ProbeSettings().generation.seed)
     assert drawing != settings.generation, "else the probes draw the evaluation's pictures again"

@@ -22,6 +22,8 @@ from unlearn_core.foundation.safetensors_file import (
     write_tensors,
 )
 
+from ..watching import Recorder, StopError, Stopping
+
 SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 TENSORS = st.dictionaries(
     st.text("abc.é", min_size=1, max_size=8),
@@ -83,18 +85,15 @@ def test_nothing_replaced_is_the_same_file(tmp_path: Path) -> None:
 def test_progress_is_told_and_may_be_broken_off(tmp_path: Path) -> None:
     source = tmp_path / "a.safetensors"
     save_file({**{str(i): torch.randn(40, 5) for i in range(20)}, "none": torch.ones(0)}, source)
-    told: list[tuple[int, int]] = []
+    progress = Recorder()
     written = tmp_path / "b.safetensors"
-    copy_replacing(source, written, lambda _: None, lambda _: {}, lambda *now: told.append(now))
-    assert told == sorted(set(told))
-    assert told[-1] == (32_000, 32_000)
-    assert len(told) == 40
+    copy_replacing(source, written, lambda _: None, lambda _: {}, progress)
+    counts = progress.counts("saving")
+    assert counts == sorted(counts)
+    assert progress.updates[-1] == ("saving", 32_000, 32_000)
 
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), appearing(tmp_path / "c.safetensors") as part:
-        copy_replacing(source, part, lambda _: None, lambda _: {}, stop)
+    with pytest.raises(StopError), appearing(tmp_path / "c.safetensors") as part:
+        copy_replacing(source, part, lambda _: None, lambda _: {}, Stopping(9))
     assert sorted(file.name for file in tmp_path.iterdir()) == [source.name, written.name]
 
 

@@ -609,7 +609,7 @@ def test_neighbours_are_compared_as_the_settings_say(
 
     monkeypatch.setattr(job, "with_neighbours", spy)
     settings = read_settings(write(content, tmp_path))
-    found = job.Job(settings, tmp_path / "out").pairs.concept.replacements
+    found = job.Job(settings, tmp_path / "out").task.pairs.concept.replacements
     assert found[:2] == ("noto", "pixel")
     assert set(found[2:]) == {"fluent", "twemoji"}
     assert [options["seed"] for options in asked] == [5]

@@ -16,6 +16,8 @@ from unlearn_core.models.load import load_model
 from unlearn_core.prompts.concept import ForgetConcept
 from unlearn_core.prompts.diversify import diversify
 
+from ..watching import Recorder
+
 DEMO = Path(__file__).parents[3] / "demo" / "models" / "emoji-canvas"
 STEPS = GenerationSettings(steps=6)
 
@@ -37,17 +39,9 @@ def scorer() -> ClipScorer:
 
 def test_nearest_is_what_clip_finds_most_alike_picture_by_picture(scorer: ClipScorer) -> None:
     model, words = load_model(DEMO), ["key", "crown", "pizza"]
-    seen: list[tuple[int, int]] = []
-    found = nearest_neighbours(
-        model,
-        CAT,
-        words,
-        PAIRS,
-        scorer,
-        STEPS,
-        on_picture=lambda done, total: seen.append((done, total)),
-    )
-    assert seen[-1] == (16, 16)
+    progress = Recorder()
+    found = nearest_neighbours(model, CAT, words, PAIRS, scorer, STEPS, progress=progress)
+    assert progress.updates[-1] == ("comparing", 16, 16)
     latents = {
         word: draw_latents(model, [p.forget.replace("cat", word) for p in PAIRS], STEPS)
         for word in ("cat", *words)

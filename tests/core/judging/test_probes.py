@@ -34,6 +34,8 @@ from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import UnlearnedModel
 from unlearn_core.unlearning.settings import UnlearnSettings
 
+from ..watching import Recorder
+
 SETTINGS = ProbeSettings(pictures=2, examples=2, steps=2, generation=GenerationSettings(steps=2))
 
 
@@ -72,13 +74,12 @@ def unlearned(
 
 @pytest.mark.parametrize("name", PROBES)
 def test_every_probe_says_what_came_back(unlearned: UnlearnedModel, name: str) -> None:
-    steps = []
-    result = run_probe(
-        name, unlearned, Evaluators(None, SeesInk()), SETTINGS, on_step=lambda: steps.append(1)
-    )
+    progress = Recorder()
+    result = run_probe(name, unlearned, Evaluators(None, SeesInk()), SETTINGS, progress=progress)
     assert (result.before, result.after) == (0.5, 0.5)
     assert len(result.prompts) == len(result.pictures) == 2
-    assert steps
+    assert progress.checks
+    assert not progress.updates, "the caller counts whole probes"
     nobody = run_probe(name, unlearned, Evaluators(None, None), SETTINGS)
     assert (nobody.before, nobody.after) == (None, None)
     torch.testing.assert_close(nobody.pictures, result.pictures)
@@ -224,7 +225,7 @@ def error(model: ModelHandle, latents: Tensor, prompts: list[str]) -> float:
     total = 0.0
     for _ in range(8):
         noise = torch.randn(latents.shape, generator=generator)
-        t = torch.randint(model.timesteps, (len(latents),), generator=generator)
+        t = model.times(torch.rand(len(latents), generator=generator))
         with torch.no_grad():
             found = model.denoise_error(latents, model.encode_prompts(prompts), noise, t)
         total += found.mean().item()

@@ -26,6 +26,7 @@ from unlearn_core.models.weights import move, tensors_of
 from unlearn_core.unlearning.scopes import parameter_names
 
 from ..tiny_models import write_stable_diffusion
+from ..watching import StopError, Stopping
 
 PROMPTS = ("a cat indoors", "the dog", "house by the sea")
 
@@ -59,7 +60,7 @@ def random_batch(model: ModelHandle, size: int = 4) -> tuple[Tensor, Tensor, Ten
     """Latents, noise, and timesteps that include both ends of the schedule."""
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, size, *model.latent_shape, generator=generator)
-    return latents, noise, torch.linspace(0, model.timesteps - 1, size).long()
+    return latents, noise, model.times(torch.linspace(0, 1, size))
 
 
 def draw(model: ModelHandle, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
@@ -78,7 +79,7 @@ def test_what_it_says_of_itself(model: ModelHandle) -> None:
     assert info.image_size == (8 if info.family == "class-conditional" else 16)
     assert len(info.fingerprint) == 64
     assert model.device == torch.device("cpu")
-    assert model.timesteps == 1000
+    assert model.times(torch.tensor([0.0, 0.5, 0.9999, 1.0])).tolist() == [0, 500, 999, 999]
     names = [name for name, _ in model.named_parameters()]
     assert len(names) == len(set(names)) > 20
 
@@ -190,24 +191,16 @@ def test_sampling_leaves_the_global_generator_alone(model: ModelHandle) -> None:
 
 
 def test_cancelling_is_asked_for_after_every_step(model: ModelHandle) -> None:
-    class CancelledError(Exception):
-        pass
-
-    calls: list[None] = []
-
-    def on_step() -> None:
-        calls.append(None)
-        if len(calls) == 7:
-            raise CancelledError
+    progress = Stopping(7)
 
     def sample() -> Tensor:
-        return model.sample(PROMPTS[:1], [0], steps=5, guidance_scale=1.0, on_step=on_step)
+        return model.sample(PROMPTS[:1], [0], steps=5, guidance_scale=1.0, progress=progress)
 
     sample()
-    assert len(calls) == 5
-    with pytest.raises(CancelledError):
+    assert progress.checks == 5
+    with pytest.raises(StopError):
         sample()
-    assert len(calls) == 7
+    assert progress.checks == 7
 
 
 def test_a_copy_owns_the_named_parameters_and_shares_the_rest(model: ModelHandle) -> None:

@@ -11,6 +11,7 @@ from unlearn_core.prompts.concept import ForgetConcept
 from unlearn_core.prompts.language_model import Proposer, extended, usable
 
 from ..tiny_models import write_language_model
+from ..watching import Recorder
 
 CAT = ForgetConcept("cat", "object", ("kitten",))
 FRUITS = ("apple", "pear", "plum", "fig", "kiwi", "lemon", "cat")
@@ -49,10 +50,10 @@ def test_a_value_that_was_cut_off_is_none(tmp_path: Path) -> None:
 
 
 def test_every_dimension_is_extended(folder: Path) -> None:
-    steps: list[int] = []
+    progress = Recorder()
     given = {"fruit": ("apple", "pear"), "other": ("plum", "fig")}
-    found = extended(Proposer(folder), given, 2, CAT, on_step=lambda: steps.append(1))
-    assert steps
+    found = extended(Proposer(folder), given, 2, CAT, progress=progress)
+    assert progress.counts("proposing")[-1] >= len(given)
     for name, values in given.items():
         assert found[name][:2] == values
         assert 2 <= len(found[name]) <= 4

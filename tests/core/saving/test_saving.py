@@ -20,13 +20,14 @@ from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.foundation.atomic import appearing, refuse_existing
 from unlearn_core.models import weights
+from unlearn_core.models.layers import LORA
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import UnlearnedModel
-from unlearn_core.unlearning.scopes import LORA, parameter_names
+from unlearn_core.unlearning.scopes import parameter_names
 from unlearn_core.unlearning.settings import UnlearnSettings
 
 

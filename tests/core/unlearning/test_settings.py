@@ -9,10 +9,10 @@ import pytest
 
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.judging.settings import EvaluationSettings
+from unlearn_core.models.layers import SCOPES
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.unlearning.objectives import OBJECTIVES
 from unlearn_core.unlearning.rules import RULES
-from unlearn_core.unlearning.scopes import SCOPES
 from unlearn_core.unlearning.settings import UnlearnSettings
 
 NAN, INF = float("nan"), float("inf")

@@ -27,6 +27,8 @@ from unlearn_core.unlearning.methods import begin
 from unlearn_core.unlearning.objectives import ERASE
 from unlearn_core.unlearning.settings import UCE, UnlearnSettings
 
+from ..watching import Recorder
+
 DRAWING = GenerationSettings(steps=2)
 
 
@@ -72,14 +74,12 @@ def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: Prompt
     assert len(list(run)) == 1
     result = run.result()
 
-    seen: list[tuple[int, int]] = []
-    report = evaluate(
-        result,
-        EvaluationSettings(2, DRAWING, probes="wordings"),
-        on_picture=lambda done, total: seen.append((done, total)),
-    )
-    assert seen[-1] == (24, 24)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    progress = Recorder()
+    report = evaluate(result, EvaluationSettings(2, DRAWING, probes="wordings"), progress=progress)
+    counts = progress.counts("evaluating")
+    assert counts == sorted(counts)
+    assert counts[-1] == 24
+    assert progress.updates[-1] == ("probing", 6, 6)
     assert [part.concept.name for part in report.each] == ["cat", "dog"]
     assert "cat" in report.comparisons["forget"].prompts[0]
     assert "dog" in report.also[0].comparisons["forget"].prompts[0]

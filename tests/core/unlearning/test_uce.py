@@ -19,8 +19,10 @@ from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.unlearning import uce as closed_form
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.methods import begin
-from unlearn_core.unlearning.settings import UCE, UnlearnSettings
+from unlearn_core.unlearning.settings import LAST_TOKEN, UCE, UCE_TOKENS, UnlearnSettings
 from unlearn_core.unlearning.uce import RIDGE, ClosedForm, _before_shared_end, _last_token
+
+from ..watching import Recorder
 
 SETTINGS = UnlearnSettings(method=UCE, retain_weight=2.0)
 
@@ -30,9 +32,9 @@ def outputs(model: ModelHandle, name: str, tokens: torch.Tensor) -> torch.Tensor
 
 
 def test_it_changes_keys_and_values_alone(sd_model: ModelHandle, sets: TrainingSets) -> None:
-    told: list[tuple[int, int]] = []
-    run = begin(sd_model, sets, SETTINGS, lambda *progress: told.append(progress))
-    assert told[-1] == (len(sets.pairs.train), len(sets.pairs.train))
+    progress, pairs = Recorder(), len(sets.pairs.train)
+    run = begin(sd_model, sets, SETTINGS, progress)
+    assert progress.updates[-1] == ("first edit", pairs, pairs)
     assert isinstance(run, ClosedForm)
     assert list(run) == []
     result = run.result()
@@ -43,11 +45,13 @@ def test_it_changes_keys_and_values_alone(sd_model: ModelHandle, sets: TrainingS
     assert sd_model.changed_tensors() == {}
 
 
+@pytest.mark.parametrize("tokens", UCE_TOKENS)
 def test_no_small_change_of_the_weights_serves_the_sum_better(
-    sd_model: ModelHandle, sets: TrainingSets
+    sd_model: ModelHandle, sd_folder: Path, sets: TrainingSets, tokens: str
 ) -> None:
-    """The edit is the minimum of what the paper minimises, written out token by token."""
-    result = begin(sd_model, sets, SETTINGS).result()
+    """The edit is the minimum of what the paper minimises, written out token by token: to the end
+    of the prompt, or the concept's last token alone."""
+    result = begin(sd_model, sets, replace(SETTINGS, uce_tokens=tokens)).result()
     name = next(iter(result.model.changed_tensors()))
     before = dict(sd_model.named_parameters())[name].detach().double()
     after = dict(result.model.named_parameters())[name].detach().double()
@@ -55,11 +59,18 @@ def test_no_small_change_of_the_weights_serves_the_sum_better(
     forget = part.forget.conditioning.values.double()
     retain = part.retain.conditioning.values.double()
 
+    tokenizer = CLIPTokenizer.from_pretrained(sd_folder / "tokenizer")
+    ends = [len(tokenizer(pair.retain)["input_ids"]) - 2 for pair in sets.pairs.train]
+
     def cost(weight: torch.Tensor) -> torch.Tensor:
         total = RIDGE * (weight - before).square().sum()
-        for f, r in zip(forget, retain, strict=True):
+        for f, r, end in zip(forget, retain, ends, strict=True):
             differs = [bool((a - b).abs().max() > 1e-4) for a, b in zip(f, r, strict=True)]
             first = differs.index(True)
+            if tokens == LAST_TOKEN:  # the concept is one token here, and so is its replacement
+                total = total + (f[first] @ weight.T - r[first] @ before.T).square().sum()
+                total = total + 2.0 * (r[end] @ weight.T - r[end] @ before.T).square().sum()
+                continue
             total = total + (f[first:] @ weight.T - r[first:] @ before.T).square().sum()
             total = total + 2.0 * (r @ weight.T - r @ before.T).square().sum()
         return total
@@ -84,13 +95,14 @@ def test_the_concepts_prompts_come_to_act_like_their_parallels(
         assert (outputs(result.model, name, forget) - wanted).norm() < 0.5 * was
 
 
+@pytest.mark.parametrize("tokens", UCE_TOKENS)
 def test_many_pairs_are_summed_up_part_by_part(
-    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch, tokens: str
 ) -> None:
-    whole = closed_form.edits(sd_model, sets.pairs, 2.0)
+    whole = closed_form.edits(sd_model, sets.pairs, 2.0, tokens)
     monkeypatch.setattr(closed_form, "ENCODED_AT_ONCE", 2)
-    parts = closed_form.edits(sd_model, sets.pairs, 2.0)
-    heavier = closed_form.edits(sd_model, sets.pairs, 20.0)
+    parts = closed_form.edits(sd_model, sets.pairs, 2.0, tokens)
+    heavier = closed_form.edits(sd_model, sets.pairs, 20.0, tokens)
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, rtol=1e-5, atol=1e-7)
         assert not torch.allclose(heavier[name], weight, rtol=1e-3, atol=1e-5)

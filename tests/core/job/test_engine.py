@@ -1,0 +1,137 @@
+"""The one run behind the command line and the node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.job.engine import Observer, Task, unlearn
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.unlearning.loop import Unlearning
+from unlearn_core.unlearning.methods import Run
+from unlearn_core.unlearning.results import StepReport, UnlearnedModel
+from unlearn_core.unlearning.settings import UCE, UnlearnSettings
+
+from ..watching import Recorder, StopError, Stopping
+
+SETTINGS = UnlearnSettings(steps=4, batch_size=2)
+DRAWING = GenerationSettings(steps=2, batch_size=4)
+
+
+class Watcher(Observer):
+    """Remembers what it saw; ends the run after a step, if told to."""
+
+    def __init__(self, end_after: int = 0) -> None:
+        self.end_after = end_after
+        self.steps: list[int] = []
+        self.last: list[UnlearnedModel] = []
+
+    def stepped(self, report: StepReport) -> None:
+        self.steps.append(report.step)
+
+    def ends(self, run: Run) -> bool:
+        return len(self.steps) == self.end_after
+
+    def ended(self, run: Run) -> None:
+        self.last.append(run.result())
+
+
+def task(model: ModelHandle, pairs: PromptPairs, **changed: object) -> Task:
+    return Task(model, pairs, replace(SETTINGS, **changed), DRAWING)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_phases_follow_one_another(sd_model: ModelHandle, pairs: PromptPairs) -> None:
+    progress, watcher = Recorder(), Watcher()
+    result = unlearn(task(sd_model, pairs), watcher, progress=progress)
+    assert list(progress.seconds) == ["making images", "first edit", "unlearning"]
+    assert progress.counts("unlearning") == [0, 1, 2, 3, 4]
+    assert watcher.steps == [1, 2, 3, 4]
+    assert len(watcher.last) == 1
+    assert len(result.reports) == 4
+    assert result.pairs is pairs
+
+
+def test_an_edit_needs_neither_pictures_nor_steps(
+    sd_model: ModelHandle, pairs: PromptPairs
+) -> None:
+    progress, watcher = Recorder(), Watcher()
+    result = unlearn(task(sd_model, pairs, method=UCE), watcher, progress=progress)
+    assert list(progress.seconds) == ["first edit"]
+    assert (watcher.steps, len(watcher.last), result.reports) == ([], 1, ())
+    assert result.model.changed_tensors()
+
+
+@pytest.mark.parametrize(("end_after", "last_step"), [(2, None), (0, 2), (3, 2)])
+def test_a_run_ends_at_the_step_that_is_asked_for(
+    sd_model: ModelHandle, pairs: PromptPairs, end_after: int, last_step: int | None
+) -> None:
+    progress, watcher = Recorder(), Watcher(end_after)
+    result = unlearn(task(sd_model, pairs), watcher, last_step=last_step, progress=progress)
+    assert watcher.steps == [1, 2]
+    assert len(result.reports) == 2
+    assert progress.updates[-1] == ("unlearning", 2, 4 if last_step is None else last_step)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("full"), ValueError("not finite"), KeyboardInterrupt()]
+)
+def test_the_last_good_state_of_a_failed_run_is_not_lost(
+    sd_model: ModelHandle,
+    pairs: PromptPairs,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    step = Unlearning._step
+
+    def third_fails(self: Unlearning) -> StepReport:
+        if len(self.reports) == 2:
+            raise error
+        return step(self)
+
+    monkeypatch.setattr(Unlearning, "_step", third_fails)
+    watcher = Watcher()
+    with pytest.raises(type(error)):
+        unlearn(task(sd_model, pairs), watcher)
+    monkeypatch.undo()
+    (last,) = watcher.last
+    assert len(last.reports) == 2
+    expected = unlearn(task(sd_model, pairs), Observer(), last_step=2).model.changed_tensors()
+    left = last.model.changed_tensors()
+    assert left.keys() == expected.keys()
+    assert all(torch.equal(left[name], value) for name, value in expected.items())
+
+
+def test_a_stop_between_two_steps_keeps_them(sd_model: ModelHandle, pairs: PromptPairs) -> None:
+    class StopsAfterTwo(Stopping):
+        def check(self) -> None:
+            if (self.name, self.done) == ("unlearning", 2):
+                raise StopError
+
+    watcher = Watcher()
+    with pytest.raises(StopError):
+        unlearn(task(sd_model, pairs), watcher, progress=StopsAfterTwo())
+    assert watcher.steps == [1, 2]
+    assert [len(last.reports) for last in watcher.last] == [2]
+
+
+def test_without_diversity_all_pictures_are_of_the_first_pair(
+    sd_model: ModelHandle, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[set[str]] = []
+    encode = type(sd_model).encode_prompts
+    first, *others = pairs.train
+
+    def spy(self: ModelHandle, texts: list[str]) -> object:
+        prompts.append(set(texts))
+        return encode(self, texts)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(type(sd_model), "encode_prompts", spy)
+    result = unlearn(task(sd_model, pairs, diversified=False, steps=1), Observer())
+    seen = set().union(*prompts)
+    assert {first.forget, first.retain} <= seen
+    assert not {pair.forget for pair in others} & seen
+    assert result.pairs is pairs, "the evaluation uses all prompts"

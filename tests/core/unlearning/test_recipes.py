@@ -1,0 +1,80 @@
+"""Whole methods by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from unlearn_core.unlearning.recipes import (
+    FREE,
+    OF_EDIT,
+    OURS,
+    RECIPES,
+    changes,
+    described,
+    from_recipe,
+    nearest,
+)
+from unlearn_core.unlearning.settings import UCE, UnlearnSettings
+
+NAMES = {field.name for field in fields(UnlearnSettings)}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_whole_and_known_by_its_settings(recipe: str) -> None:
+    settings = from_recipe(recipe, steps=7, seed=3)
+    filled = set(RECIPES[recipe])
+    assert filled == (set(OF_EDIT) if settings.method == UCE else NAMES - set(FREE))
+    assert (settings.steps, settings.seed) == (7, 3)
+    assert changes(settings, recipe) == {}
+    assert nearest(settings) == recipe
+    assert described(settings) == recipe
+
+
+def test_recipes_differ() -> None:
+    settings = [from_recipe(recipe) for recipe in RECIPES]
+    assert len(set(settings)) == len(RECIPES)
+
+
+def test_ours_is_the_default() -> None:
+    assert from_recipe(OURS) == UnlearnSettings()
+
+
+def test_a_change_is_described_as_a_change_of_the_recipe() -> None:
+    settings = from_recipe("GradDiff", scope="full", retain_weight=1.5)
+    assert changes(settings, "GradDiff") == {"scope": "xattn", "retain_weight": 5.0}
+    assert described(settings) == "GradDiff, with scope full, retain_weight 1.5"
+    assert described(settings, "SalUn").startswith("SalUn, with scope full")
+    ours = described(replace(UnlearnSettings(), warm_start=False))
+    assert ours == "ours, with warm_start False"
+
+
+def test_settings_without_effect_on_an_edit_are_no_change_of_it() -> None:
+    edit = UnlearnSettings(method=UCE, schedule="constant", saliency=0.5)
+    assert described(edit) == "UCE"
+
+
+def test_the_baselines_are_what_their_papers_say() -> None:
+    """What sets each apart from plain gradient difference."""
+    base = from_recipe("GradDiff")
+    apart = {
+        name: {key for key in changes(base, name) if key != "retain_weight"}
+        for name in ("RGD (paper)", "RG (paper)", "NPO", "SalUn", "MUNBa", "ESD-x", "ESD-u")
+    }
+    assert apart == {
+        "RGD (paper)": {"method"},
+        "RG (paper)": {"method", "diversified"},
+        "NPO": {"objective"},
+        "SalUn": {"objective", "saliency"},
+        "MUNBa": {"objective", "method"},
+        "ESD-x": {"objective", "method", "negative_guidance"},
+        "ESD-u": {"objective", "method", "negative_guidance", "scope"},
+    }
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(ValueError, match="recipe must be one of 'ours', .*, got 'best'"):
+        from_recipe("best")
+    with pytest.raises(ValueError, match="truncation must be positive, got 0"):
+        from_recipe("RG (paper)", truncation=0)

@@ -1,0 +1,136 @@
+"""Whole methods by name, for the node, the command line and the benchmark.
+
+A recipe fills every setting that is part of a method. Settings that depend on the model or on the
+machine stay free: ``FREE``. A retain weight is the one that the benchmark's search chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from ..foundation.fields import check_fields, choice
+from .objectives import ERASE, RANDOM_LABEL
+from .settings import LAST_TOKEN, UCE, UnlearnSettings
+
+OURS = "ours"
+FREE = ("steps", "learning_rate", "seed", "batch_size", "lora_rank", "lora_alpha")
+"""Settings that no recipe fills."""
+OF_EDIT = ("method", "retain_weight", "uce_tokens", "diversified")
+"""The settings of an edit in closed form; the others have no effect on it."""
+
+_PAPER: dict[str, Any] = {
+    "objective": "ascent",
+    "retain_objective": "denoise",
+    "retain_weight": 5.0,
+    "paired": False,
+    "schedule": "constant",
+    "restrict_step": False,
+    "warm_start": False,
+}
+_ESD: dict[str, Any] = {
+    **_PAPER,
+    "objective": ERASE,
+    "method": "forget only",
+    "negative_guidance": 1.0,
+    "retain_weight": 0.0,
+}
+_UCE: dict[str, Any] = {"method": UCE}
+
+_CHANGES: dict[str, dict[str, Any]] = {
+    OURS: {},
+    "RGD (paper)": _PAPER,
+    "RG (paper)": {**_PAPER, "diversified": False},
+    "GradDiff": {**_PAPER, "method": "GradDiff"},
+    "MUNBa": {**_PAPER, "objective": RANDOM_LABEL, "method": "Nash (MUNBa)"},
+    "NPO": {**_PAPER, "objective": "NPO", "method": "GradDiff"},
+    "SalUn": {
+        **_PAPER,
+        "objective": RANDOM_LABEL,
+        "method": "GradDiff",
+        "saliency": 0.5,
+        "retain_weight": 0.1,
+    },
+    "ESD-x": _ESD,
+    "ESD-u": {**_ESD, "scope": "noxattn"},
+    "ESD-u (2025)": {**_ESD, "scope": "noxattn-2025"},
+    "UCE": _UCE,
+    "UCE (2025)": {**_UCE, "uce_tokens": LAST_TOKEN},
+    "gradient ascent": {**_PAPER, "method": "forget only", "retain_weight": 0.0},
+    "fine-tune": {**_PAPER, "method": "retain only", "retain_weight": 0.0},
+}
+"""Recipe -> its differences from the defaults. All train cross-attention but ESD-u, which is
+defined by training everything else. Sources: RG and RGD, Ko et al. 2024; GradDiff, Liu et al. 2022;
+MUNBa, Wu and Harandi 2024; NPO, Zhang et al. 2024; SalUn, Fan et al. 2024; ESD, Gandikota et al.
+2023, and the authors' code since April 2025; UCE, Gandikota et al. 2024, their code of 2023 and
+since April 2025. The stratified timesteps and the rising rate of the first steps are this
+package's own, for all."""
+
+
+def _filled(changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings = UnlearnSettings(**changes)
+    names = [field.name for field in fields(settings) if field.name not in FREE]
+    if settings.method == UCE:
+        names = list(OF_EDIT)
+    return MappingProxyType({name: getattr(settings, name) for name in names})
+
+
+RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {name: _filled(changes) for name, changes in _CHANGES.items()}
+)
+"""Recipe -> the value of every setting that it fills."""
+
+
+@dataclass(frozen=True)
+class RecipeChoice:
+    """The recipe that a form or a settings file names."""
+
+    recipe: str = choice(
+        OURS,
+        tuple(RECIPES),
+        help="A whole method: it sets all inputs that belong to the method, and each may be changed"
+        " afterwards. 'ours' is the best one here. The others are for comparison: 'RG' and 'RGD' "
+        "(the paper's method without and with diversified prompts), 'GradDiff', 'MUNBa', 'NPO', "
+        "'SalUn', 'ESD', 'UCE' (takes a second, and needs no pictures), plain gradient ascent and "
+        "fine-tuning. '2025' marks the authors' later version. Those that start from the unedited "
+        "model need about three times the learning rate of 'ours'.",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def from_recipe(recipe: str, **changes: Any) -> UnlearnSettings:
+    """The settings of a recipe, with some of them changed.
+
+    Raises:
+        ValueError: no such recipe, or a value out of range.
+    """
+    return UnlearnSettings(**{**RECIPES[RecipeChoice(recipe).recipe], **changes})
+
+
+def changes(settings: UnlearnSettings, recipe: str) -> dict[str, Any]:
+    """The settings that differ from the recipe, with the recipe's values."""
+    values = RECIPES[recipe]
+    return {name: value for name, value in values.items() if getattr(settings, name) != value}
+
+
+def nearest(settings: UnlearnSettings) -> str:
+    """The recipe of the same kind, edit or steps, from which the fewest settings differ; the first
+    of several."""
+    is_edit = settings.method == UCE
+    alike = [name for name, values in RECIPES.items() if (values["method"] == UCE) == is_edit]
+    return min(alike, key=lambda recipe: len(changes(settings, recipe)))
+
+
+def described(settings: UnlearnSettings, recipe: str | None = None) -> str:
+    """The recipe in words, with the settings that differ from it: ``GradDiff, with scope full``.
+
+    Args:
+        recipe: the one that was chosen; None for the nearest.
+    """
+    recipe = recipe or nearest(settings)
+    differences = [f"{name} {getattr(settings, name)}" for name in changes(settings, recipe)]
+    return f"{recipe}, with {', '.join(differences)}" if differences else recipe
