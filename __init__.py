@@ -1,4 +1,4 @@
-"""ComfyUI's entry to the pack: the nodes and the folder of web files. Nothing else."""
+"""Entry point for ComfyUI: the nodes and the folder of web files."""
 
 WEB_DIRECTORY = "./web"
 

@@ -12,7 +12,7 @@ True
 >>> combine(grad_forget, grad_retain, coefficients)  # no negative product with either gradient
 tensor([0.5000, 1.5000])
 
-A whole run, from a model folder to a saved one, is ``unlearn_core.job.job.Job``.
+``unlearn_core.job.job.Job`` does a complete run, from a model folder to a saved model.
 """
 
 from .dataset.settings import GenerationSettings

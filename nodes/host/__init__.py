@@ -1,1 +1,1 @@
-"""What the nodes ask of ComfyUI: folders, memory, progress, images."""
+"""Access to ComfyUI's folders, memory, progress and images."""

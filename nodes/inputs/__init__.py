@@ -1,1 +1,1 @@
-"""The inputs and sockets of the nodes."""
+"""The inputs of the nodes and their link types."""

@@ -1,1 +1,1 @@
-"""The pictures that a model learns from, drawn by itself or a person's own."""
+"""Training pictures, drawn by the model or supplied by the user."""

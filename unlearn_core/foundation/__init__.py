@@ -1,1 +1,1 @@
-"""Reading, checking and writing anything: checks, files that appear whole, safetensors, pixels."""
+"""Checks, settings fields, atomic writes, safetensors files and pixels."""

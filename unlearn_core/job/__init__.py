@@ -1,1 +1,1 @@
-"""A whole job from one settings file, and the command line."""
+"""A complete job from one settings file, and the command line."""

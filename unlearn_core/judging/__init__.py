@@ -1,1 +1,1 @@
-"""What looks at pictures, and how the concept is asked for again."""
+"""Classifiers, CLIP and NudeNet, and probes that try to bring the concept back."""

@@ -1,1 +1,1 @@
-"""Model families behind one protocol; ``load.load_model`` opens them."""
+"""Model families behind one protocol; ``load.load_model`` opens a model."""

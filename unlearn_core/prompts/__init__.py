@@ -1,1 +1,1 @@
-"""What is asked for, with and without the concept."""
+"""Concepts, and pairs of prompts with and without them."""

@@ -1,1 +1,1 @@
-"""The files that come out of a run, and those that it resumes from."""
+"""The output files of a run, and the saved state to resume it from."""

@@ -1,1 +1,1 @@
-"""How a model forgets: rules, objectives, optimizer, scopes, and the loop."""
+"""The unlearning methods: rules, objectives, optimizer, scopes and the loop."""
