@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from benchmarks.chance import BETTER, WORSE, Difference, family, gain
-from benchmarks.methods import BESIDE, METHODS, OURS, UCE_AS_IN_OURS
+from benchmarks.methods import BESIDE, ESD_LATER, METHODS, OURS, UCE_AS_IN_OURS, UCE_LATER
 from benchmarks.records import (
     CONCEPTS,
     FIELD,
@@ -26,8 +26,8 @@ COMPARED: dict[str, tuple[Callable[[Record], float], int]] = {  # and which way 
     "alignment, test": (drift("retain_test"), 1),
     "CMMD": (distance, -1),
 }
-RG = "RG (paper)"
-AGAINST_RG = ("GradDiff", "SalUn", "RG, whole retain set", "RG, stop above")
+RG = "RGD (paper)"
+AGAINST_RG = ("GradDiff", "SalUn", "RGD, whole retain set", "RGD, stop above")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ def _ours_against(*methods: str) -> tuple[tuple[str, str], ...]:
     return tuple((BESIDE.get(method, OURS), method) for method in methods)
 
 
-OF_RG = tuple(method for method in METHODS if method.startswith("RG, "))
+OF_RG = tuple(method for method in METHODS if method.startswith("RGD, "))
 BASELINES = tuple(method for method in FIELD if method != OURS)
-PARTS = tuple(m for m in METHODS if m not in (*FIELD, *OF_RG, UCE_AS_IN_OURS))
+VARIANTS = (UCE_AS_IN_OURS, UCE_LATER, ESD_LATER)  # of baselines
+PARTS = tuple(m for m in METHODS if m not in (*FIELD, *OF_RG, *VARIANTS))
 QUESTIONS = (
     Question("unseen", "Held-out objects", _ours_against(*BASELINES), UNSEEN),
     Question("scored", "The four scored concepts", _ours_against(*BASELINES), CONCEPTS),

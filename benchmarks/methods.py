@@ -4,33 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from unlearn_core.unlearning.objectives import ERASE, RANDOM_LABEL
-from unlearn_core.unlearning.settings import UCE
+from unlearn_core.unlearning.recipes import RECIPES
+from unlearn_core.unlearning.settings import LAST_TOKEN, UCE
 
-NASH = "Nash (MUNBa)"
-PAPER = {
-    "objective": "ascent",
-    "retain_objective": "denoise",
-    "paired": False,
-    "schedule": "constant",
-    "restrict_step": False,
-    "warm_start": False,
-}
-"""Of Ko et al. and of the methods that they compare. Of what is added here they have the stratified
-timesteps and the first steps' rising rate, which the loop has for all."""
-ESD = {
-    **PAPER,
-    "objective": ERASE,
-    "method": "forget only",
-    "negative_guidance": 1.0,
-}
-
+ESD_LATER, UCE_LATER = "ESD-u, 2025", "UCE, 2025"
+"""The authors' code as of April 2025; without the year it is that of 2023."""
 WEIGHT_1 = {"warm_start_weight": 1.0}
 """The default while most variants were compared; they are told apart from what ours was then."""
 
 UCE_AS_IN_OURS = "UCE, weight 4"
 """The edit that ours begins from, by itself."""
-CLOSED_FORM = {"method": UCE, "warm_start": False}
+CLOSED_FORM = {**RECIPES["UCE"], "warm_start": False}
 
 METHODS: dict[str, dict[str, Any]] = {
     "ours": {},
@@ -41,29 +25,29 @@ METHODS: dict[str, dict[str, Any]] = {
     "weight 1, step not restricted": {**WEIGHT_1, "restrict_step": False},
     "weight 1, dual cone": {**WEIGHT_1, "method": "dual cone"},
     "weight 1, GradDiff": {**WEIGHT_1, "method": "GradDiff", "restrict_step": False},
-    "weight 1, not diversified": WEIGHT_1,
+    "weight 1, not diversified": {**WEIGHT_1, "diversified": False},
     "weight 1, 4 retain batches": {**WEIGHT_1, "retain_batch_factor": 4},
     "weight 1, retain average": {**WEIGHT_1, "retain_ema": 0.9},
     "weight 1, not paired": {**WEIGHT_1, "paired": False},
     "weight 1, timesteps at random": {**WEIGHT_1, "stratified_timesteps": False},
-    "RG (paper)": PAPER,
-    "RG, not diversified": PAPER,
-    "RG, empty prompt kept": {**PAPER, "empty_share": 0.1},
-    "RG, whole retain set": {**PAPER, "retain_batch_factor": 0},
-    "RG, stop above": {**PAPER, "objective": "ascent, stop above", "truncation": 1.3},
-    "GradDiff": {**PAPER, "method": "GradDiff"},
-    "MUNBa": {**PAPER, "objective": RANDOM_LABEL, "method": NASH},
-    "NPO": {**PAPER, "objective": "NPO", "method": "GradDiff"},
-    "SalUn": {**PAPER, "objective": RANDOM_LABEL, "method": "GradDiff", "saliency": 0.5},
-    "ESD-x": ESD,
-    "ESD-u": {**ESD, "scope": "noxattn"},
+    "RGD (paper)": dict(RECIPES["RGD (paper)"]),
+    "RGD, not diversified": {"diversified": False},  # the recipe `RG (paper)`
+    "RGD, empty prompt kept": {"empty_share": 0.1},
+    "RGD, whole retain set": {"retain_batch_factor": 0},
+    "RGD, stop above": {"objective": "ascent, stop above", "truncation": 1.3},
+    **{
+        name: dict(RECIPES[name])
+        for name in ("GradDiff", "MUNBa", "NPO", "SalUn", "ESD-x", "ESD-u")
+    },
+    ESD_LATER: {"scope": RECIPES["ESD-u (2025)"]["scope"]},
     "UCE": CLOSED_FORM,
-    UCE_AS_IN_OURS: {**CLOSED_FORM, "retain_weight": 4.0},
-    "gradient ascent": {**PAPER, "method": "forget only"},
-    "fine-tune": {**PAPER, "method": "retain only"},
+    UCE_LATER: {"uce_tokens": LAST_TOKEN},
+    UCE_AS_IN_OURS: {"retain_weight": 4.0},
+    "gradient ascent": dict(RECIPES["gradient ascent"]),
+    "fine-tune": dict(RECIPES["fine-tune"]),
 }
-"""Name -> what differs from the defaults. All train the cross-attention but ESD-u, which is
-defined by training everything else."""
+"""Name -> the settings of a method that differ from the defaults, most of them a recipe of the
+package; of an ablation, those that differ from the method that it is compared with."""
 
 OURS, OURS_BEFORE = "ours", "ours, weight 1"
 CALMED = (
@@ -77,9 +61,11 @@ UNPROBED = (
     *CALMED,
     "ours, step not restricted",
     "ours, GradDiff",
-    "RG, whole retain set",
-    "RG, stop above",
+    "RGD, whole retain set",
+    "RGD, stop above",
     UCE_AS_IN_OURS,
+    ESD_LATER,
+    UCE_LATER,
 )
 ABLATIONS = {
     "ours, step not restricted": OURS,
@@ -88,11 +74,13 @@ ABLATIONS = {
     "weight 1, dual cone": OURS_BEFORE,
     "weight 1, not diversified": OURS_BEFORE,
     **dict.fromkeys(CALMED, OURS_BEFORE),
-    "RG, not diversified": "RG (paper)",
-    "RG, empty prompt kept": "RG (paper)",
-    "RG, whole retain set": "RG (paper)",
-    "RG, stop above": "RG (paper)",
+    "RGD, not diversified": "RGD (paper)",
+    "RGD, empty prompt kept": "RGD (paper)",
+    "RGD, whole retain set": "RGD (paper)",
+    "RGD, stop above": "RGD (paper)",
     UCE_AS_IN_OURS: "UCE",
+    UCE_LATER: "UCE",
+    ESD_LATER: "ESD-u",
 }
 """Each takes over what the search has chosen for another, to show what a part of that one does."""
 OF_ONE_SEED = (*ABLATIONS, "weight 1, GradDiff")
@@ -100,9 +88,6 @@ OF_ONE_SEED = (*ABLATIONS, "weight 1, GradDiff")
 seeds differ by."""
 BESIDE = {method: OURS_BEFORE for method in METHODS if method.startswith("weight 1, ")}
 """What is compared with something else than ours."""
-UNDIVERSIFIED = ("weight 1, not diversified", "RG, not diversified")
-"""These learn from as many pictures, all of one pair of prompts."""
-
 LEARNING_RATES, RETAIN_WEIGHTS = (3e-4, 1e-3, 3e-3), (1.0, 5.0, 50.0)
 OWN_WEIGHTS = {
     "MUNBa": (0.2, 1.0, 5.0),  # looks at angles alone: lengths are no part of its weight

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.methods import ABLATIONS, METHODS, OF_ONE_SEED, UNDIVERSIFIED, UNPROBED, candidates
+from benchmarks.methods import ABLATIONS, METHODS, OF_ONE_SEED, UNPROBED, candidates
 from demo import world
 from demo.jobs import job_settings
 from unlearn_core.dataset.drawing import LatentCache
@@ -72,7 +72,6 @@ class Task:
     seed: int
     settings: UnlearnSettings
     pictures: int
-    diversified: bool = True
     probed: bool = False
 
     @property
@@ -182,7 +181,6 @@ def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
             seed,
             replace(settings, seed=seed),
             PICTURES,
-            method not in UNDIVERSIFIED,
             # They take as long as the run itself.
             probed=concept in TIERS["small"] and seed == SEEDS[0] and method not in UNPROBED,
         )
@@ -210,14 +208,9 @@ def perform(task: Task, device: str) -> None:
     settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
     cache = LatentCache(CACHE)
     job = Job(settings, ROOM / task.name, cache=cache, device=device)
-    whole = job.task.pairs
-    if not task.diversified:
-        few = replace(whole, train=whole.train[:1] * len(whole.train))
-        job.task = replace(job.task, pairs=few)
     # All learn from the same pictures, kept on disk: the first method must not pay for them alone.
-    make_training_sets(job.base, job.task.pairs, settings.generation, cache=cache)
+    make_training_sets(job.base, job.task.training_pairs, settings.generation, cache=cache)
     unlearned, cost = measured(job)
-    unlearned = replace(unlearned, pairs=whole)  # all are judged by the same prompts
     job.evaluate(unlearned)
     report = json.loads((job.folder / "report.json").read_text(encoding="utf-8"))
     steps = report["steps"]

@@ -209,7 +209,7 @@ def bar(found: dict[str, Answers]) -> str:
     ]
     restrained = ", ".join(
         f"{method} {1 - statistics.mean(r['rise_share'] for r in of_method):.1%}"
-        for method in (OURS, "ours, step not restricted", "ours, GradDiff", "RG (paper)")
+        for method in (OURS, "ours, step not restricted", "ours, GradDiff", "RGD (paper)")
         if (of_method := records(method, CONCEPTS))
     )
     steps = f"Steps that raised neither loss of their own batch, to first order: {restrained}."
@@ -241,7 +241,7 @@ def kept_table() -> str:
 def rule_table() -> str:
     """The paper's rule beside the plain sum with all else equal, the weight too: the search has
     chosen settings for each by itself."""
-    pair = ("RG (paper)", "GradDiff")
+    pair = ("RGD (paper)", "GradDiff")
     heads = [f"{figure}: {method}" for figure in ("UA", "alignment", "CMMD") for method in pair]
     lines = [
         "| concept | learning rate | retain weight | " + " | ".join(heads) + " |",

@@ -42,6 +42,11 @@ class Task:
         """
         check(self.model, self.pairs, self.settings, self.forget_pictures, self.retain_pictures)
 
+    @property
+    def training_pairs(self) -> PromptPairs:
+        """The prompts that the run learns from."""
+        return self.pairs if self.settings.diversified else without_diversity(self.pairs)
+
     def identity(self) -> dict[str, Any]:
         """Equal for two tasks with the same result; see ``made_from``."""
         return made_from(
@@ -87,9 +92,7 @@ def unlearn(
     Raises:
         ValueError: a task that cannot succeed, or a gradient that is not finite.
     """
-    progress, pairs = progress or Progress(), task.pairs
-    if not task.settings.diversified:
-        pairs = without_diversity(pairs)
+    progress, pairs = progress or Progress(), task.training_pairs
     sets = TrainingSets(pairs, (), ())
     if method_of(task.settings).needs_pictures:
         sets = make_training_sets(

@@ -200,7 +200,8 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
     wrecked = UnlearnSettings(steps=1, learning_rate=1.0, batch_size=2)
     for diversified in (True, False):
         name = f"ink-{diversified}"
-        task = quality.Task(name, "ink", 0, wrecked, 2, diversified, probed=diversified)
+        settings = replace(wrecked, diversified=diversified)
+        task = quality.Task(name, "ink", 0, settings, 2, probed=diversified)
         quality.perform(task, "cpu")
         record = quality.read(task)
         assert record is not None

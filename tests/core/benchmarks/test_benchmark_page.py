@@ -22,7 +22,7 @@ STALE = "run python -m benchmarks.quality_report"
 MOST_WORDS = 2500
 HELP = PACK / "web" / "docs"
 RECIPES = (
-    "RG (paper)",
+    "RGD (paper)",
     "GradDiff",
     "MUNBa",
     "SalUn",

@@ -115,13 +115,13 @@ def test_the_steps_that_raised_neither_loss_are_told() -> None:
 
 
 def test_ours_is_held_against_the_others_concept_by_concept() -> None:
-    for method, share in (("ours", 1.0), (UCE, 0.9), ("RG (paper)", 0.7), ("GradDiff", 0.8)):
+    for method, share in (("ours", 1.0), (UCE, 0.9), ("RGD (paper)", 0.7), ("GradDiff", 0.8)):
         score(method, quality.TIERS["small"], share)
     written = quality_report.bar(answers())
     kept = " | ".join(["+0.0000 ± 0.0000 | not significant (1; Holm 1)"] * 3)
     gained = "+0.1000 ± 0.0000 | **better** (< 0.0001; Holm < 0.0001)"
     assert f"| ours, less UCE | 4 | 12 | {gained} | {kept} |" in written
-    assert "| RG (paper), less GradDiff | 4 | 12 | -0.1000 ± 0.0000 | **worse** (" in written
+    assert "| RGD (paper), less GradDiff | 4 | 12 | -0.1000 ± 0.0000 | **worse** (" in written
     assert "| ink | 3 | 0.990 (0.010) | +0.000 (0.000) | +0.000 (0.000) | yes | yes |" in written
     assert "| *all* | 12 | 0.990 ± 0.000 (0.010) |" in written
     short = comparisons.short_table(answers()["scored"])
@@ -168,7 +168,7 @@ def test_what_the_model_never_drew_is_no_part_of_what_comes_back() -> None:
 
 
 def test_the_rule_and_the_plain_sum_stand_side_by_side_at_equal_settings() -> None:
-    for method, share in (("RG (paper)", 0.7), ("GradDiff", 0.8)):
+    for method, share in (("RGD (paper)", 0.7), ("GradDiff", 0.8)):
         score(method, (), share)
     lines = quality_report.rule_table().splitlines()[2:]
     shared = {task.settings.learning_rate for task in quality.tuning_tasks("GradDiff")}
