@@ -83,6 +83,8 @@ def test_unlearn_defaults_are_the_core_s() -> None:
     assert given.pop("guidance_scale") == drawing.guidance_scale
     given.pop("preview_every")
     assert given.pop("keep_step") == 0
+    assert given.pop("recipe") == pack_module("unlearn_core.unlearning.recipes").OURS
+    assert given.pop("generation_seed") == drawing.seed
     assert given == of_settings(core.UnlearnSettings())
 
 
@@ -147,6 +149,7 @@ def test_rare_inputs_are_advanced() -> None:
     inputs = schema_inputs("UnlearnRestrictedGradient")
     usual = {name for name, i in inputs.items() if hasattr(i, "default") and not is_rare(i)}
     assert usual == {
+        "recipe",
         "objective",
         "scope",
         "steps",

@@ -124,7 +124,8 @@ def test_every_method_has_the_same_budget(method: str) -> None:
     budget = UnlearnSettings()
     assert {task.settings.steps for task in tasks} == {budget.steps}
     assert {task.settings.batch_size for task in tasks} == {budget.batch_size}
-    assert {task.settings.scope for task in tasks} == {"noxattn" if method == "ESD-u" else "xattn"}
+    scopes = {"ESD-u": "noxattn", "ESD-u, 2025": "noxattn-2025"}
+    assert {task.settings.scope for task in tasks} == {scopes.get(method, "xattn")}
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *given: str, fails: str = "") -> list[str]:

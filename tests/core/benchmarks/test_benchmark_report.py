@@ -180,7 +180,8 @@ def test_the_questions_ask_of_each_pair_once() -> None:
     pairs = [(pair, q.concepts) for q in comparisons.QUESTIONS for pair in q.pairs]
     assert len(pairs) == len(set(pairs))
     of_ours = {other for q in comparisons.QUESTIONS[1:] for mine, other in q.pairs if mine != RG}
-    assert of_ours == set(METHODS) - {"ours"}, "every method is held against ours or its elder"
+    later = {"ESD-u, 2025", "UCE, 2025"}  # beside the versions that they follow, without a test
+    assert of_ours == set(METHODS) - {"ours"} - later
 
 
 def test_the_main_table_has_the_held_out_objects_on_top_and_both_spreads() -> None:

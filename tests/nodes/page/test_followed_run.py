@@ -337,7 +337,7 @@ def test_a_failure_is_told(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPa
     def fail(*_: object, **__: object) -> None:
         raise ValueError("out of paint")
 
-    monkeypatch.setattr(pack_module("nodes.page.followed_run"), "begin", fail)
+    monkeypatch.setattr(pack_module("unlearn_core.job.engine"), "begin", fail)
     with pytest.raises(ValueError, match="out of paint"):
         run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     assert [(run["state"], run["note"]) for run in live_runs()] == [("failed", "out of paint")]
