@@ -302,7 +302,7 @@ def test_name_that_is_taken(diffusers: Path, unlearned: Any) -> None:
 def test_overwriting_spares_what_is_no_model(diffusers: Path, unlearned: Any) -> None:
     (diffusers / "holiday").mkdir()
     (diffusers / "holiday" / "picture.png").write_bytes(b"dear")
-    with pytest.raises(FileExistsError, match="exists and is no model"):
+    with pytest.raises(FileExistsError, match="exists and is not a model"):
         run_node(SAVE, unlearned=unlearned, name="holiday", overwrite=True)
     assert (diffusers / "holiday" / "picture.png").read_bytes() == b"dear"
 

@@ -1,1 +1,1 @@
-"""Reading, checking and writing anything: checks, files that appear whole, safetensors, pixels."""
+"""Shared basics: settings fields and checks, atomic writes, safetensors files, pixels."""
