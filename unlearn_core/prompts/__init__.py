@@ -1,1 +1,1 @@
-"""What is asked for, with and without the concept."""
+"""Prompts with and without the concept."""
