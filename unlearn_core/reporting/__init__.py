@@ -1,1 +1,1 @@
-"""How results are shown: sentences, charts, grids and the HTML report."""
+"""Presentation of results: sentences, charts, picture grids and the HTML report."""
