@@ -10,7 +10,7 @@ from front_ends import View
 from page_parts import UNLEARN, a_run, open_demo, scale, send
 from playwright.sync_api import expect
 
-from unlearn_core.reporting.loss_chart import shown_steps
+from unlearn_core.reporting.loss_chart import charted_steps
 
 MANY = 100_000
 POINTS = """name =>
@@ -41,7 +41,7 @@ def test_a_long_run_is_thinned_as_in_the_report_and_appended_to(
     run = a_run(page, total=MANY + 8, steps=[step(n) for n in range(1, MANY + 1)])
     send(page, "unlearn.run", run)
     points = page.page.evaluate(POINTS, "forget")
-    *kept, last = [index + 1 for index in shown_steps(MANY)]
+    *kept, last = [index + 1 for index in charted_steps(MANY)]
     drawn = [x for x, _ in points]
     assert drawn == (kept if last not in drawn else [*kept, last])
     for x, y in points:

@@ -47,7 +47,9 @@ def test_the_shown_prompts_follow_the_words(page: ComfyPage, view: View) -> None
     counted = re.compile(r"^to test with \(900\), \d+ of them different$")
     expect(page.page.get_by_role("tab", name=counted)).to_be_visible()
     page.set_widget("UnlearnForgetConcept", "concept", "pixel")
-    expect(page.page.get_by_text(re.compile("^replacements: 'pixel' is or holds"))).to_be_visible()
+    expect(
+        page.page.get_by_text(re.compile("^replacements: 'pixel' is or contains"))
+    ).to_be_visible()
     page.set_widget("UnlearnForgetConcept", "replacements", "noto, ink")
     expect(page.page.get_by_text(re.compile("^replacements:"))).to_have_count(0)
     expect(asks.first).to_have_value(re.compile("pixel"))

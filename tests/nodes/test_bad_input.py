@@ -28,7 +28,7 @@ def test_empty_concept(concept: str) -> None:
 
 
 def test_concept_among_its_replacements() -> None:
-    with pytest.raises(ValueError, match="replacements: 'ink' is or holds one of"):
+    with pytest.raises(ValueError, match="replacements: 'ink' is or contains one of"):
         run_node("UnlearnForgetConcept", replacements="noto, ink")
 
 
@@ -46,12 +46,12 @@ def test_words_are_read_without_gaps_and_doubles() -> None:
     ("widgets", "said"),
     [
         ({"templates": "a {object} on paper"}, "put {concept} where it belongs"),
-        ({"templates": "a cat in ink style"}, "the concept is not in 'a cat in ink style'"),
-        ({"dimensions": "object: cat, dog", "templates": " \n"}, "which is no dimension"),
-        ({"templates": "{concept} {smell}"}, "'smell', which is no dimension"),
+        ({"templates": "a cat in ink style"}, "'a cat in ink style' does not contain the concept"),
+        ({"dimensions": "object: cat, dog", "templates": " \n"}, "which is not a dimension"),
+        ({"templates": "{concept} {smell}"}, "'smell', which is not a dimension"),
         ({"templates": "{concept} {"}, "unpaired brace"),
         ({"templates": "{concept} {object:>999999999}"}, "nothing may follow the name"),
-        ({"templates": "{concept} {object.__class__}"}, "which is no dimension"),
+        ({"templates": "{concept} {object.__class__}"}, "which is not a dimension"),
         ({"templates": "{concept}ish {object}"}, "put spaces around {concept}"),
         ({"dimensions": "cat, dog"}, "cannot read 'cat, dog'"),
         ({"dimensions": "object: cat\nbackground: white, pink"}, "needs 2 or more"),
@@ -302,7 +302,7 @@ def test_name_that_is_taken(diffusers: Path, unlearned: Any) -> None:
 def test_overwriting_spares_what_is_no_model(diffusers: Path, unlearned: Any) -> None:
     (diffusers / "holiday").mkdir()
     (diffusers / "holiday" / "picture.png").write_bytes(b"dear")
-    with pytest.raises(FileExistsError, match="exists and is no model"):
+    with pytest.raises(FileExistsError, match="exists and is not a model"):
         run_node(SAVE, unlearned=unlearned, name="holiday", overwrite=True)
     assert (diffusers / "holiday" / "picture.png").read_bytes() == b"dear"
 

@@ -49,7 +49,7 @@ def test_the_page_is_told_everything_it_draws(
     assert told["missing"] == []
     (concept,) = told["concepts"]
     assert (concept["name"], concept["kind"]) == ("ink", "style")
-    assert "'ink' shows in" in concept["summary"][0]
+    assert "'ink' is in" in concept["summary"][0]
     figures = {figure["key"]: figure for figure in concept["figures"]}
     shown = figures["unlearning_accuracy"]
     assert 0 <= shown["low"] <= shown["after"] <= shown["high"] <= 1

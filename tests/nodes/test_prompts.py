@@ -92,7 +92,7 @@ def test_an_edited_file_is_another_input(folders: Path) -> None:
 
 def test_a_file_that_is_no_prompt_set_is_refused(folders: Path) -> None:
     (folders / "input" / "shared.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match="prompts: wanted a file"):
+    with pytest.raises(ValueError, match="prompts: the file must contain"):
         run_node(NODE, concept=concept(), prompts_file="shared.json")
 
 
@@ -140,7 +140,7 @@ def test_prompts_with_neighbours_are_kept_edited_and_read_again(folders: Path) -
             NODE, concept=concept(replacements=replacements), prompts_file="shared.json"
         )
         assert again == found
-    lacking = r"was made without 'chalk' among its replacements; .* concept's replacements"
+    lacking = r"was created without 'chalk' among its replacements; .* concept's replacements"
     with pytest.raises(ValueError, match=lacking):
         run_node(NODE, concept=concept(replacements="noto, chalk"), prompts_file="shared.json")
 
@@ -160,7 +160,7 @@ def test_another_seed_may_cure_a_split(folders: Path) -> None:
         "templates": "a {object} beside a {beside} in {concept}",
         "dimensions": "object: cat, dog, fish, bird\nbeside: cat, dog",
     }
-    with pytest.raises(ValueError, match="or another seed"):
+    with pytest.raises(ValueError, match="or change the seed"):
         run_node(NODE, concept=concept(), seed=0, **widgets)
     run_node(NODE, concept=concept(), seed=1, **widgets)
 

@@ -1,1 +1,1 @@
-"""Checks, settings fields, atomic writes, safetensors files and pixels."""
+"""Basics for all packages: progress, settings fields and checks, atomic writes, safetensors files."""

@@ -1,4 +1,4 @@
-"""Checks of settings: each error names the field, its value and the rule."""
+"""Checks of settings; each error names the field, its value and the rule."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Collection
 
 
 def require_words(field: str, value: object) -> None:
-    """Refuse what is no list of texts; one text alone would pass for a list of its letters.
+    """Require a list of strings. A single string is refused too: Python would read it as a list of
+    its letters.
 
     Raises:
-        ValueError: naming the field.
+        ValueError: names the field.
     """
     if not isinstance(value, (tuple, list)) or not all(isinstance(word, str) for word in value):
         example = '["cat", "dog"]'

@@ -1,9 +1,9 @@
-"""Settings fields that carry their limits, their help text and whether they are advanced.
+"""Settings fields with limits, a help text and an "advanced" flag.
 
     steps: int = whole(100, least=1, most=100_000, help="Optimizer steps.")
 
-``check_fields`` checks an instance against them. ``settings_of`` lists them for whoever shows them:
-a node's inputs, ``--help``, the reference part of a help page.
+``check_fields`` checks an instance against its fields. ``settings_of`` lists the fields; node
+inputs, ``--help`` and the reference part of a help page are built from that list.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ class Kind(Protocol):
     """The type of a setting, with its limits."""
 
     def check(self, field: str, value: object) -> None:
-        """Raises ValueError with the field, its value and the rule that it breaks."""
+        """Check a value.
+
+        Raises:
+            ValueError: names the field, its value and the violated rule.
+        """
         ...
 
     @property
     def rule(self) -> str:
-        """What a value must be."""
+        """The requirement in words, to follow "must be"."""
         ...
 
 
@@ -38,7 +42,7 @@ class Whole:
     """A whole number.
 
     Attributes:
-        offered: the largest that a form offers, where that is less than ``most``.
+        offered: the largest value that a form offers; may be less than ``most``.
     """
 
     least: int
@@ -57,12 +61,12 @@ class Whole:
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a form offers: fewer than are allowed, where those have no end."""
+    """The numbers that a form offers: a finite range, even where the allowed one has no bound."""
 
     least: float
     most: float
     step: float
-    precision: float | None = None  # that the form rounds to; its own where None
+    precision: float | None = None  # to which the form rounds; None for the form's default
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Number:
 
     Attributes:
         least, most: the bounds.
-        above, below: whether a bound is itself excluded.
-        offered: what a form offers.
+        above, below: whether the lower or upper bound itself is excluded.
+        offered: the range that a form offers.
     """
 
     least: float
@@ -83,8 +87,8 @@ class Number:
 
     def check(self, field: str, value: object) -> None:
         number = check_number(field, value)
-        enough = number > self.least if self.above else number >= self.least
-        require(enough and number < math.inf, field, value, self._lower)
+        large_enough = number > self.least if self.above else number >= self.least
+        require(large_enough and number < math.inf, field, value, self._lower)
         require(
             number < self.most if self.below else number <= self.most, field, value, self._upper
         )
@@ -122,7 +126,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Flag:
-    """Yes or no."""
+    """A boolean."""
 
     rule: str = "true or false"
 
@@ -132,18 +136,18 @@ class Flag:
 
 @dataclass(frozen=True)
 class Other:
-    """Anything else: a path, a list of words, settings of another class.
+    """Any other type: a path, a list of words, settings of another class.
 
     Attributes:
-        passes: its check; None where the settings class itself checks it.
+        validate: its check; None if the settings class itself checks the field.
     """
 
     rule: str
-    passes: Callable[[str, object], None] | None
+    validate: Callable[[str, object], None] | None
 
     def check(self, field: str, value: object) -> None:
-        if self.passes is not None:
-            self.passes(field, value)
+        if self.validate is not None:
+            self.validate(field, value)
 
 
 @dataclass(frozen=True)
@@ -151,9 +155,9 @@ class Setting:
     """One field of a settings class.
 
     Attributes:
-        default: its value where none is given; ``REQUIRED`` where one must be.
-        help: what it does and when to change it, for a person who runs the pack.
-        advanced: whether it is rarely needed; forms fold it away.
+        default: the default value; ``REQUIRED`` if there is none.
+        help: what the setting does and when to change it, for a user of the pack.
+        advanced: whether it is rarely needed; forms hide it by default.
     """
 
     name: str
@@ -163,7 +167,8 @@ class Setting:
     advanced: bool
 
 
-# Each of these makes a dataclass field; type checkers take it for the field's default.
+# Each of these functions creates a dataclass field. They return Any, so that type checkers accept
+# the result as the field's default.
 
 
 def whole(
@@ -190,7 +195,8 @@ def number(
     help: str,
     advanced: bool = False,
 ) -> Any:
-    """``least`` and ``most`` are allowed themselves, ``above`` and ``below`` are not."""
+    """A number field; ``least`` and ``most`` are inclusive bounds, ``above`` and ``below``
+    exclusive ones."""
     lower = -math.inf if least is None else least
     upper = math.inf if most is None else most
     kind = Number(
@@ -213,13 +219,13 @@ def flag(default: bool, *, help: str, advanced: bool = False) -> Any:
 
 def other(
     rule: str,
-    passes: Callable[[str, object], None] | None = None,
+    validate: Callable[[str, object], None] | None = None,
     *,
     help: str,
     advanced: bool = False,
 ) -> dict[str, Any]:
-    """Metadata of a field of any other type, for ``dataclasses.field``."""
-    return {KEY: (Other(rule, passes), help, advanced)}
+    """Metadata for a ``dataclasses.field`` of any other type."""
+    return {KEY: (Other(rule, validate), help, advanced)}
 
 
 def _field(kind: Kind, help: str, advanced: bool, default: object) -> Any:
@@ -227,7 +233,7 @@ def _field(kind: Kind, help: str, advanced: bool, default: object) -> Any:
 
 
 def settings_of(owner: type) -> dict[str, Setting]:
-    """The fields of a settings class by name, in their order."""
+    """The fields of a settings class by name, in order of definition."""
     return {
         field.name: Setting(field.name, _default(field), *field.metadata[KEY])
         for field in dataclasses.fields(owner)

@@ -1,4 +1,4 @@
-"""Pictures as bytes and as numbers."""
+"""Conversion of images between floats and bytes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """Images in 0..1 -> uint8 on the CPU, what a picture file would hold. What lies beyond, as a
-    picture that was enlarged may have it, becomes the nearest colour there is."""
+    """Images in 0..1 -> uint8 on the CPU, as in an image file. Values out of range, which resizing
+    can produce, are clamped."""
     return images.clamp(0, 1).mul(255).round().byte().cpu()
 
 

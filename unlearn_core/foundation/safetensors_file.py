@@ -1,8 +1,8 @@
-"""Reads the header of a safetensors file and rewrites such a file in a stream.
+"""Read the header of a safetensors file, and write or rewrite such a file as a stream.
 
-The format: 8 bytes of header length, a JSON header with the dtype, shape and place of every tensor,
-then the tensors' bytes. Writing it ourselves keeps the peak of memory at one tensor where the
-library would hold them all.
+The format: 8 bytes of header length, a JSON header with the dtype, shape and offsets of every
+tensor, then the tensors' bytes. The library would hold all tensors in memory; writing the file
+ourselves limits the peak to one tensor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DTYPES: dict[str, torch.dtype] = {
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 BLOCK = 1 << 22
-ALIGNMENT = 8  # readers map the file, and a tensor's bytes must lie where its dtype may
+ALIGNMENT = 8  # readers map the file into memory, so tensors must be aligned for their dtype
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors, in their order on disk."""
+    """The content of a file's header, with the tensors in their order on disk."""
 
     tensors: Mapping[str, Entry]
     metadata: Mapping[str, str]
@@ -56,7 +56,7 @@ def read_header(file: Path) -> Header:
     """The header of a complete, undamaged file.
 
     Raises:
-        SafetensorError: truncated, damaged, or no safetensors file.
+        SafetensorError: truncated, damaged, or not a safetensors file.
     """
     with safe_open(file, framework="pt"):
         pass  # the library checks every length and offset against the file
@@ -65,24 +65,25 @@ def read_header(file: Path) -> Header:
         content: dict[str, Any] = json.loads(stream.read(length))
     metadata = content.pop("__metadata__", None) or {}
     entries = {
-        name: Entry(said["dtype"], tuple(said["shape"]), *said["data_offsets"])
-        for name, said in content.items()
+        name: Entry(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+        for name, entry in content.items()
     }
     ordered = dict(sorted(entries.items(), key=lambda item: item[1].start))
     return Header(ordered, metadata, 8 + length)
 
 
 def read_tensors(file: Path, names: Iterable[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The named tensors, floating ones in ``dtype`` if one is given; owns its memory."""
+    """The named tensors as copies with memory of their own, the floating-point ones in ``dtype``
+    unless it is None."""
     with safe_open(file, framework="pt") as opened:
-        return {name: _own(opened.get_tensor(name), dtype) for name in names}
+        return {name: _copy(opened.get_tensor(name), dtype) for name in names}
 
 
-def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor.to(_stored_as(tensor, dtype), copy=True)
+def _copy(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(_stored_dtype(tensor, dtype), copy=True)
 
 
-def _stored_as(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+def _stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
 
 
@@ -96,7 +97,7 @@ def file_hash(file: Path, progress: Progress | None = None) -> str:
 
 
 def blocks(file: Path) -> Iterator[bytes]:
-    """A file's content, piece by piece."""
+    """A file's content in blocks of ``BLOCK`` bytes."""
     with file.open("rb") as stream:
         while block := stream.read(BLOCK):
             yield block
@@ -112,9 +113,9 @@ def copy_replacing(
     """Copy a file byte for byte, with some tensors' values and the metadata replaced.
 
     Args:
-        replacement: a tensor's new value of the same shape (its dtype becomes the file's), or None
-            to keep it.
-        metadata: the new metadata, given the SHA-256 of the new tensors' bytes.
+        replacement: returns a tensor's new value of the same shape (converted to the dtype in the
+            file), or None to copy the old one.
+        metadata: returns the new metadata; called with the SHA-256 of the new tensors' bytes.
         progress: ticks in bytes.
     """
     header = read_header(source)
@@ -125,16 +126,16 @@ def copy_replacing(
                 value = replacement(name)
                 if value is None:
                     stream.seek(header.data_start + entry.start)
-                    left = entry.end - entry.start
-                    while left:
-                        block = stream.read(min(BLOCK, left))
+                    remaining = entry.end - entry.start
+                    while remaining:
+                        block = stream.read(min(BLOCK, remaining))
                         if not block:
-                            raise OSError(f"{source.name!r} is shorter than when it was opened")
-                        left -= len(block)
+                            raise OSError(f"{source.name!r} became shorter while it was read")
+                        remaining -= len(block)
                         yield block
                 else:
-                    yield _converted(name, value, entry)
-                    del value  # or it would stay while the next one is computed
+                    yield _to_bytes(name, value, entry)
+                    del value  # frees its memory before the next one is computed
 
     write(destination, header.tensors, chunks, metadata, progress)
 
@@ -145,7 +146,7 @@ def write_tensors(
     metadata: Callable[[str], Mapping[str, str]],
     progress: Progress | None = None,
 ) -> None:
-    """Write a new file; ``metadata`` is given the SHA-256 of the tensors' bytes."""
+    """Write a new file; ``metadata`` is called with the SHA-256 of the tensors' bytes."""
     write_converted(destination, tensors, None, metadata, progress)
 
 
@@ -157,29 +158,30 @@ def write_converted(
     progress: Progress | None = None,
     replacement: Callable[[str], Tensor | None] = lambda _: None,
 ) -> None:
-    """Write a new file, with each tensor converted just before it is written: the peak of memory
+    """Write a new file. Each tensor is converted just before it is written, so the peak of memory
     beyond ``tensors`` is one tensor.
 
     Args:
-        dtype: of the floating-point tensors in the file; None for their own.
-        metadata: given the SHA-256 of the tensors' bytes.
-        replacement: a tensor's new value of the same shape, or None to write the given one.
+        dtype: of the floating-point tensors in the file; None keeps each tensor's own.
+        metadata: called with the SHA-256 of the tensors' bytes.
+        replacement: returns a tensor's new value of the same shape, or None to write the one in
+            ``tensors``.
 
     Raises:
-        ValueError: a replacement of another shape.
+        ValueError: a replacement has another shape.
     """
-    entries, at = {}, 0
-    dtypes = {name: _stored_as(tensor, dtype) for name, tensor in tensors.items()}
-    # Wide dtypes first, as the library orders them: every tensor is then aligned.
+    entries, offset = {}, 0
+    dtypes = {name: _stored_dtype(tensor, dtype) for name, tensor in tensors.items()}
+    # Widest dtypes first, the library's own order: then every tensor is aligned.
     for name in sorted(tensors, key=lambda name: (-dtypes[name].itemsize, name)):
         shape = tuple(tensors[name].shape)
         size = math.prod(shape) * dtypes[name].itemsize
-        entries[name] = Entry(CODES[dtypes[name]], shape, at, at + size)
-        at += size
+        entries[name] = Entry(CODES[dtypes[name]], shape, offset, offset + size)
+        offset += size
 
     def content(name: str) -> bytes:
         value = replacement(name)
-        return _converted(name, tensors[name] if value is None else value, entries[name])
+        return _to_bytes(name, tensors[name] if value is None else value, entries[name])
 
     def chunks() -> Iterator[bytes]:
         return map(content, entries)
@@ -194,7 +196,8 @@ def write(
     metadata: Callable[[str], Mapping[str, str]],
     progress: Progress | None = None,
 ) -> None:
-    """Write header and bytes. The bytes are made twice, since their hash stands before them."""
+    """Write header and tensors. ``chunks`` runs twice: the header, which comes first in the file,
+    contains the hash of the tensors' bytes."""
     size = sum(entry.end - entry.start for entry in entries.values())
     digest = hashlib.sha256()
     progress = progress or Progress()
@@ -212,14 +215,14 @@ def _write(
     metadata: Mapping[str, str],
     progress: Progress,
 ) -> None:
-    said: dict[str, object] = {"__metadata__": dict(metadata)}
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     for name, entry in entries.items():
-        said[name] = {
+        header[name] = {
             "dtype": entry.dtype,
             "shape": list(entry.shape),
             "data_offsets": [entry.start, entry.end],
         }
-    text = json.dumps(said, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     with destination.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)))
@@ -229,7 +232,7 @@ def _write(
             progress.tick(len(chunk))
 
 
-def _converted(name: str, value: Tensor, entry: Entry) -> bytes:
+def _to_bytes(name: str, value: Tensor, entry: Entry) -> bytes:
     if tuple(value.shape) != entry.shape:
         raise ValueError(
             f"tensor {name!r} has shape {list(entry.shape)} in the file, got {list(value.shape)}"
@@ -238,6 +241,6 @@ def _converted(name: str, value: Tensor, entry: Entry) -> bytes:
 
 
 def raw_bytes(tensor: Tensor) -> bytes:
-    """A tensor's bytes in the order of the format (little-endian, C-contiguous)."""
+    """A tensor's bytes as the format stores them (little-endian, C-contiguous)."""
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

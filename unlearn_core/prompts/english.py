@@ -1,22 +1,22 @@
-"""The little English that prompts need: articles, and the words around a concept."""
+"""English grammar for prompts: articles, and the words around a concept."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-MADE = "drawn|painted|sketched|rendered|made"
-LEADS = rf"(?:(?:{MADE})\s+)?(?:in the style of|in the manner of|in|by|of|with|as|like|and)"
-"""What stands before a noun for its sake."""
+CREATED = "drawn|painted|sketched|rendered|made"
+LEADS = rf"(?:(?:{CREATED})\s+)?(?:in the style of|in the manner of|in|by|of|with|as|like|and)"
+"""Words that introduce a noun ("in the style of", "by")."""
 ARTICLE = r"(?:an?|the|one)\s+"
 
 
-GO_ON = rf"in|on|at|by|near|under|with|of|from|and|as|like|inspired by|{MADE}|wearing|\w+ing"
-"""What may follow a noun, and shows that the concept was none of its adjectives."""
-BELONGS = r"(?:['’]s(?!\w)|(?<=s)['’](?!\w))?(?:\s+style(?!\w)|-\w+)?"
-"""What a name carries along: "Van Gogh's style", "Degas' dancers", "ink-wash", "cat-like"."""
+FOLLOWERS = rf"in|on|at|by|near|under|with|of|from|and|as|like|inspired by|{CREATED}|wearing|\w+ing"
+"""Words that follow a noun: before one of them, the concept is a noun and not an adjective."""
+SUFFIX = r"(?:['’]s(?!\w)|(?<=s)['’](?!\w))?(?:\s+style(?!\w)|-\w+)?"
+"""Endings of a name: "Van Gogh's style", "Degas' dancers", "ink-wash", "cat-like"."""
 WEIGHT = r"(?::\s*[\d.]+\s*)?"
-"""That ComfyUI reads in brackets: "(ink:1.2)"."""
+"""The weight in ComfyUI's brackets: "(ink:1.2)"."""
 LOOSE_ENDS = (
     (r"^\s*and\s+", ""),
     (rf"[(\[][\s,;]*{WEIGHT}[)\]]", ""),
@@ -24,35 +24,34 @@ LOOSE_ENDS = (
     (r"[,;]\s*(?=[,;])", ""),
     (r"\s+(?=[\s,.;:)\]]|$)", ""),
 )
-"""An *and* with nothing before it, brackets with nothing in them, commas and spaces with nothing
-between."""
+"""Patterns and their replacements: a leading *and*, empty brackets, doubled commas and spaces."""
 VOWEL = re.compile(
     r"(?!uni[^nm]|us[eu]|uk|ut[eio]|ufo|eu|one\b|un[aeo]?\b)[aeiou]|hour|hones|hono|heir", re.I
 )
-"""How words begin that have *an*, by ear; *un* and *una* are articles of other languages, in which
-*a* is none."""
+"""Beginnings of words that take *an*, by sound. *un* and *una* are excluded: they are articles of
+languages in which *a* is not an article."""
 
 
 def with_articles(text: str, words: Iterable[str]) -> str:
-    """``a apple`` -> ``an apple`` where the article stands before one of the words, which have been
-    filled in there. All others are left to whoever wrote them: *a* is no article everywhere.
-    """
-    listed = "|".join(re.escape(word) for word in words if word)
-    if not listed:
+    """Correct the article before each of the words, which were filled in: ``a apple`` becomes ``an
+    apple``. Other articles stay as they were written, since *a* is not an article in every
+    language."""
+    pattern = "|".join(re.escape(word) for word in words if word)
+    if not pattern:
         return text
 
-    def fitting(match: re.Match[str]) -> str:
+    def corrected(match: re.Match[str]) -> str:
         return f"{'an' if VOWEL.match(match[3]) else 'a'}{match[2]}{match[3]}"
 
-    return re.sub(rf"(?<![\w'])(an?)(\s+)((?:{listed})(?!\w))", fitting, text)
+    return re.sub(rf"(?<![\w'])(an?)(\s+)((?:{pattern})(?!\w))", corrected, text)
 
 
-def stands_in(words: str, prompt: str) -> bool:
-    """Whether a prompt holds these words, as whole words, in any case."""
+def occurs_in(words: str, prompt: str) -> bool:
+    """Whether a prompt contains these words as whole words, in upper or lower case."""
     return re.search(rf"(?<!\w){spaced_pattern(words)}(?!\w)", prompt, re.IGNORECASE) is not None
 
 
 def spaced_pattern(words: str) -> str:
-    """A pattern of the words, however far apart, with either apostrophe."""
+    """A pattern for the words with any white space between them and with either apostrophe."""
     spaced = r"\s+".join(map(re.escape, words.split()))
     return re.sub("['’]", "['’]", spaced)

@@ -1,4 +1,4 @@
-"""Prompt sets as JSON, to keep, edit and share."""
+"""Prompt sets as JSON files, to store, edit and share."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from .concept import ForgetConcept
-from .english import stands_in
+from .english import occurs_in
 from .pairs import PromptPair, PromptPairs
 
 FORMAT = "unlearn prompts 1"
-LARGEST = 20_000_000  # bytes of a file, characters of a text; either may be a stranger's
+LARGEST = 20_000_000  # bytes of a file or characters of a text, which may come from a stranger
 
 
 def write_prompts(pairs: PromptPairs) -> str:
-    """The text of a file that ``read_prompts`` reads: the first concept's prompts."""
+    """The prompts of the first concept, as text for ``read_prompts``."""
     content = {
         "format": FORMAT,
         "concept": asdict(pairs.concept),
@@ -28,15 +28,15 @@ def write_prompts(pairs: PromptPairs) -> str:
 
 
 def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
-    """The prompt set of a file that was made for ``concept``.
+    """Read the prompt set of ``concept`` from a file.
 
     Raises:
-        ValueError: the file cannot be read, is none that ``read_prompts`` takes, or is for another
+        ValueError: the file cannot be read, does not contain a prompt set, or is for another
             concept.
     """
     try:
         if file.stat().st_size > LARGEST:
-            raise ValueError(f"prompts: {file.name!r} is larger than any prompt set")
+            raise ValueError(f"prompts: {file.name!r} is too large for a prompt set")
         pairs = read_prompts(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"prompts: cannot read {file.name!r} ({error})") from None
@@ -47,52 +47,55 @@ def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
 def require_concept(
     pairs: PromptPairs, concept: ForgetConcept, where: str, cure: str = "choose other prompts"
 ) -> None:
-    """Refuse prompts that were made for another concept. They may know more synonyms and
-    replacements than ``concept``: neighbours that were found when they were made, or what somebody
-    has found out who shares them.
+    """Require that the prompts were created for ``concept``.
+
+    They may have more synonyms and replacements than ``concept``: neighbours chosen during
+    diversification, or words added by the person who shared them.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: names the difference.
     """
     for name in ("name", "kind"):
-        given, wanted = getattr(pairs.concept, name), getattr(concept, name)
-        if given != wanted:
+        actual, expected = getattr(pairs.concept, name), getattr(concept, name)
+        if actual != expected:
             raise ValueError(
-                f"prompts: {where} was made for another concept: its {name} is {given!r} "
-                f"and not {wanted!r}; {cure}, or change the concept back"
+                f"prompts: {where} is for another concept: its {name} is {actual!r} "
+                f"and not {expected!r}; {cure}, or change the concept back"
             )
     for name in ("synonyms", "replacements"):
-        known = getattr(pairs.concept, name)
-        lacking = [word for word in getattr(concept, name) if word not in known]
-        if lacking:
+        present = getattr(pairs.concept, name)
+        absent = [word for word in getattr(concept, name) if word not in present]
+        if absent:
             raise ValueError(
-                f"prompts: {where} was made without {', '.join(map(repr, lacking))} among its "
-                f"{name}; make the prompts again, or take that out of the concept's {name}"
+                f"prompts: {where} was created without {', '.join(map(repr, absent))} among its "
+                f"{name}; create the prompts again, or remove that from the concept's {name}"
             )
 
 
 def read_prompts(text: str) -> PromptPairs:
-    """The prompt set that ``write_prompts`` wrote, or somebody else. A value or replacement that
-    its prompt does not hold any more is left out.
+    """Parse a prompt set in the format of ``write_prompts``, which may have been edited. A value or
+    replacement that no longer occurs in its prompt is omitted.
 
     Raises:
         ValueError: not JSON, not a prompt set, a forget prompt without the concept or a retain
             prompt with it; names the field.
     """
     if len(text) > LARGEST:
-        raise ValueError(f"prompts: {len(text)} characters are more than any prompt set has")
+        raise ValueError(
+            f"prompts: {len(text)} characters are too many for a prompt set; the limit is {LARGEST}"
+        )
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"prompts: not JSON ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"prompts: wanted a file with 'format': {FORMAT!r}")
-    given = _object(content, "concept")
+        raise ValueError(f"prompts: the file must contain 'format': {FORMAT!r}")
+    fields = _object(content, "concept")
     concept = ForgetConcept(
-        _text(given, "concept.name", "name"),
-        _text(given, "concept.kind", "kind"),
-        _texts(given, "concept.synonyms", "synonyms"),
-        _texts(given, "concept.replacements", "replacements"),
+        _text(fields, "concept.name", "name"),
+        _text(fields, "concept.kind", "kind"),
+        _texts(fields, "concept.synonyms", "synonyms"),
+        _texts(fields, "concept.replacements", "replacements"),
     )
     dimensions = {
         name: _texts(_object(content, "dimensions"), f"dimensions.{name}", name)
@@ -105,37 +108,37 @@ def read_prompts(text: str) -> PromptPairs:
 def _pairs(content: dict[str, Any], name: str, concept: ForgetConcept) -> tuple[PromptPair, ...]:
     rows = content.get(name)
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"prompts: {name!r} must list one pair or more")
+        raise ValueError(f"prompts: {name!r} must be a list of one pair or more")
     pairs = []
     for i, row in enumerate(rows):
         where = f"{name}[{i}]"
         if not isinstance(row, dict):
             raise ValueError(f"prompts: {where} must be an object, got {row!r:.80}")
-        found = _object(row, "values", where)
-        values = {key: _text(found, f"{where}.values.{key}", key) for key in found}
+        stored = _object(row, "values", where)
+        values = {key: _text(stored, f"{where}.values.{key}", key) for key in stored}
         forget, retain, replacement = (
             _text(row, f"{where}.{key}", key) for key in ("forget", "retain", "replacement")
         )
-        # Somebody may have rewritten them, and their pictures must be judged by what they ask for.
+        # The prompts may have been edited, and pictures must be judged by what the prompts now say.
         pair = PromptPair(
             forget=forget,
             retain=retain,
-            replacement=replacement if stands_in(replacement, retain) else "",
+            replacement=replacement if occurs_in(replacement, retain) else "",
             values={
                 key: value
                 for key, value in values.items()
-                if stands_in(value, forget) and stands_in(value, retain)
+                if occurs_in(value, forget) and occurs_in(value, retain)
             },
         )
         if not concept.is_mentioned_in(pair.forget):
             raise ValueError(
-                f"prompts: {where}.forget does not mention {concept.name!r}, got {forget!r:.200}: "
-                "put it in, or take the pair out"
+                f"prompts: {where}.forget does not mention {concept.name!r}, got {forget!r:.200}; "
+                "add it, or remove the pair"
             )
         if concept.is_mentioned_in(pair.retain):
             raise ValueError(
-                f"prompts: {where}.retain is to be kept but has {concept.name!r}, "
-                f"got {retain!r:.200}: take it out, or the pair"
+                f"prompts: {where}.retain must not mention {concept.name!r}, "
+                f"got {retain!r:.200}; remove the word, or the pair"
             )
         pairs.append(pair)
     return tuple(pairs)

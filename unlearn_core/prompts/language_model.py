@@ -1,4 +1,4 @@
-"""More values for a dimension, proposed by a language model on the person's own disk."""
+"""Further values for a dimension, proposed by a local language model."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .concept import ForgetConcept
 from .pairs import folded
 
 ATTEMPTS = 6
-TOKENS_A_VALUE = 8
-LONGEST = 6  # words; what is longer is prose and no value
+TOKENS_PER_VALUE = 8
+MOST_WORDS = 6  # of a value; a longer line is prose
 BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])?\s*")
 
 
 class Proposer:
-    """A causal language model in transformers' layout, read from a folder.
+    """A causal language model, loaded from a folder in transformers' layout.
 
     Raises:
-        ValueError: a folder that holds none, or only a pickle.
+        ValueError: the folder contains no model, or only a pickle.
     """
 
     def __init__(self, folder: str | Path, device: str | torch.device = "cpu") -> None:
@@ -34,14 +34,14 @@ class Proposer:
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise ValueError(
-                f"language_model: {folder.name!r} has no config.json, so it is no model in "
-                "transformers' layout"
+                f"language_model: {folder.name!r} has no config.json, so it is not a model in "
+                "transformers' layout; choose a model folder"
             )
         try:
-            only_here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **only_here)
+            local_only: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local_only)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, **{dtype_argument(): "auto"}, **only_here
+                folder, use_safetensors=True, **{dtype_argument(): "auto"}, **local_only
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"language_model: cannot open {folder.name!r} ({error})") from None
@@ -58,51 +58,51 @@ class Proposer:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> tuple[str, ...]:
-        """Up to ``count`` further values: those of the list that the model would write on.
+        """Up to ``count`` further values, from the model's continuation of the list of ``values``.
 
         Args:
-            values: what is there, as the beginning of that list.
-            concept: values that mention it are left out.
+            values: present values, as the beginning of the list.
+            concept: values that mention it are omitted.
             progress: ticks once for each attempt.
         """
         progress = progress or Progress()
-        found: dict[str, None] = {}
-        known = {folded(value) for value in values}
+        proposals: dict[str, None] = {}
+        seen = {folded(value) for value in values}
         with fork_rng(self.model.device):
             for attempt in range(ATTEMPTS):
                 torch.manual_seed(seed + attempt)
-                listed = "\n".join(f"- {value}" for value in (*values, *found))
+                listed = "\n".join(f"- {value}" for value in (*values, *proposals))
                 text = f"A list of different things for {dimension!r}, one a line:\n{listed}\n-"
-                given = self.tokenizer(text, return_tensors="pt").to(self.model.device)
-                written = self.model.generate(
-                    **given,
+                prompt = self.tokenizer(text, return_tensors="pt").to(self.model.device)
+                tokens = self.model.generate(
+                    **prompt,
                     do_sample=True,
                     temperature=0.9,
                     top_p=0.95,
-                    max_new_tokens=TOKENS_A_VALUE * (count - len(found)),
+                    max_new_tokens=TOKENS_PER_VALUE * (count - len(proposals)),
                     pad_token_id=self.tokenizer.eos_token_id,
                 )
                 progress.tick()
-                told = self.tokenizer.decode(
-                    written[0, given["input_ids"].shape[1] :], skip_special_tokens=True
+                continuation = self.tokenizer.decode(
+                    tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True
                 )
-                # The last line may have been cut off.
-                for line in told.split("\n")[:-1]:
+                # The last line may be incomplete.
+                for line in continuation.split("\n")[:-1]:
                     value = BULLET.sub("", line).strip(" .,;:\"'")
-                    if usable(value, concept) and folded(value) not in known:
-                        known.add(folded(value))
-                        found[value] = None
-                if len(found) >= count:
+                    if usable(value, concept) and folded(value) not in seen:
+                        seen.add(folded(value))
+                        proposals[value] = None
+                if len(proposals) >= count:
                     break
-        return tuple(found)[:count]
+        return tuple(proposals)[:count]
 
 
 def usable(value: str, concept: ForgetConcept) -> bool:
-    """Whether a line can be a value: a few words, nothing that the two text fields would read as
-    more than a word, and not the concept."""
+    """Whether a line can be a value: a few words, without the separators and braces of the node's
+    two text fields, and without the concept."""
     words = value.split()
     return (
-        0 < len(words) <= LONGEST
+        0 < len(words) <= MOST_WORDS
         and value.isprintable()
         and not any(mark in value for mark in ",:{}")
         and not concept.is_mentioned_in(value)
@@ -118,7 +118,7 @@ def extended(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Every dimension with up to ``count`` proposed values behind its own.
+    """Every dimension with up to ``count`` proposed values after its own.
 
     Args:
         progress: ticks once for each of at most ``ATTEMPTS`` attempts for each dimension.

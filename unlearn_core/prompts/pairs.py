@@ -1,4 +1,4 @@
-"""Pairs of prompts, with the concept and without it."""
+"""Pairs of prompts with and without the concept."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .concept import ForgetConcept
 
 @dataclass(frozen=True)
 class PromptPair:
-    """A prompt that asks for the concept and its parallel that does not.
+    """A prompt with the concept, and its parallel prompt without it.
 
     Attributes:
-        forget: mentions the concept.
+        forget: the prompt that mentions the concept.
         retain: the same prompt with ``replacement`` in the concept's place.
-        replacement: empty where the concept was dropped, see ``ForgetConcept.replaced_in``.
-        values: dimension -> the value that both prompts hold.
+        replacement: empty if the concept was removed, see ``ForgetConcept.replaced_in``.
+        values: dimension -> its value, which both prompts contain.
     """
 
     forget: str
@@ -28,10 +28,10 @@ class PromptPair:
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """The diversified prompts of one concept, train and test built from disjoint values.
+    """The diversified prompts of one concept; train and test prompts use disjoint values.
 
     Attributes:
-        also: prompts of further concepts that the same run forgets, see ``together``.
+        also: the prompts of further concepts that the same run forgets, see ``together``.
     """
 
     concept: ForgetConcept
@@ -42,53 +42,57 @@ class PromptPairs:
 
     @property
     def each(self) -> tuple[PromptPairs, ...]:
-        """One prompt set a concept; the first is this one."""
+        """One prompt set per concept; the first is this one."""
         return (self, *self.also)
 
 
 def repetition(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> str:
-    """What to tell of pairs that are there more than once; empty where all differ, and for a class,
-    whose model reads no prompt."""
-    different = len({(pair.forget, pair.retain) for pair in pairs})
-    if different == len(pairs) or concept.kind == "class":
+    """A message about repeated pairs; empty if all differ, and for a class, whose model reads no
+    prompts."""
+    unique = len({(pair.forget, pair.retain) for pair in pairs})
+    if unique == len(pairs) or concept.kind == "class":
         return ""
     return (
-        f"only {different} of the {len(pairs)} pairs differ, the others repeat them; further "
-        "wordings or values make more"
+        f"only {unique} of the {len(pairs)} pairs differ, the others repeat them; add templates or "
+        "values to get more"
     )
 
 
 def together(first: PromptPairs, second: PromptPairs) -> PromptPairs:
-    """The prompts of a run that forgets the concepts of both.
+    """The prompts of a run that forgets the concepts of both sets.
 
     Raises:
-        ValueError: a concept that is in both, or that the other's retain prompts hold on to.
+        ValueError: both contain the same concept, or a retain prompt of one mentions a concept of
+            the other.
     """
     everything = (*first.each, *second.each)
     for one, other in itertools.permutations(everything, 2):
         if one.concept.is_mentioned_in(other.concept.name):
-            raise ValueError(f"concept: {other.concept.name!r} is to be forgotten twice")
+            raise ValueError(
+                f"concept: {other.concept.name!r} mentions {one.concept.name!r}, which is also to "
+                "be forgotten; remove one of them"
+            )
         for pair in (*other.train, *other.test):
             if one.concept.is_mentioned_in(pair.retain):
                 raise ValueError(
-                    f"prompts: {pair.retain!r} is to be kept, but {one.concept.name!r} is to be "
-                    f"forgotten too; take it out of the replacements or dimensions of "
-                    f"{other.concept.name!r}"
+                    f"prompts: the retain prompt {pair.retain!r} mentions {one.concept.name!r}, "
+                    "which is also to be forgotten; remove it from the replacements or dimensions "
+                    f"of {other.concept.name!r}"
                 )
     return replace(first, also=tuple(replace(part, also=()) for part in everything[1:]))
 
 
 def folded(value: str) -> str:
-    """A value as text encoders read it, to whom "Cat" is "cat"."""
+    """A value in lower case with single spaces: text encoders read "Cat" as "cat"."""
     return " ".join(value.split()).casefold()
 
 
 def distinct(values: Iterable[str]) -> tuple[str, ...]:
-    """The first of those that are read as the same."""
-    found: dict[str, str] = {}
+    """The values without repetitions, compared by ``folded``; the first of equal values stays."""
+    first: dict[str, str] = {}
     for value in values:
-        found.setdefault(folded(value), value)
-    return tuple(found.values())
+        first.setdefault(folded(value), value)
+    return tuple(first.values())
 
 
 def without_diversity(pairs: PromptPairs) -> PromptPairs:

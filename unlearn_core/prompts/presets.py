@@ -1,7 +1,7 @@
-"""Dimension grids to start from, in the manner of the appendix of Ko et al. 2024.
+"""Preset templates and dimension grids, modelled on the appendix of Ko et al. 2024.
 
-Every dimension has enough values that a quarter can be held back for testing. They are words that
-any text-to-image model knows; a person edits them into what they care about.
+Every dimension has enough values to hold out a quarter for testing. They are words that every
+text-to-image model knows, meant as a starting point for the user's own.
 """
 
 from __future__ import annotations
@@ -92,4 +92,4 @@ PRESETS: dict[str, Preset] = {
         {"wording": ("a photo of", "a picture of", "an image of", "a drawing of")},
     ),
 }
-"""A preset for each kind of concept."""
+"""One preset per kind of concept."""

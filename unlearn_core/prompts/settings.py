@@ -28,17 +28,16 @@ def _check_file(name: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """Arguments of ``diversify``; where ``templates`` or ``dimensions`` are left out, those of the
-    preset for the concept's kind."""
+    """Arguments of ``diversify``. Empty ``templates`` or ``dimensions`` are taken from the preset
+    for the concept's kind."""
 
     templates: tuple[str, ...] = field(
         default=(),
         metadata=other(
             "a list of texts",
             require_words,
-            help="Prompts to build on. {concept} stands for what is to be forgotten and must be "
-            "in each; other {words} stand for the dimensions. Without any, the preset for the "
-            "concept's kind.",
+            help="Templates for the prompts. Each must contain {concept}; other {words} are the "
+            "names of dimensions. If empty, the preset for the concept's kind is used.",
         ),
     )
     dimensions: Mapping[str, tuple[str, ...]] = field(
@@ -46,66 +45,69 @@ class PromptSettings:
         metadata=other(
             "lists of texts by name",
             _check_dimensions,
-            help="What to vary: two or more values of each dimension. Without any, the preset for "
-            "the concept's kind.",
+            help="The parts of the prompts to vary, each with two or more values. If empty, the "
+            "preset for the concept's kind is used.",
         ),
     )
     train_count: int = whole(
         240,
         least=1,
         offered=MOST_PAIRS,
-        help="Pairs to unlearn with. Two pictures are drawn for each: more takes longer, and "
-        "keeps the rest safer.",
+        help="Number of prompt pairs for unlearning. Two pictures are generated for each pair: "
+        "more pairs take longer and preserve everything else better.",
     )
     test_count: int = whole(
         64,
         least=1,
         offered=MOST_PAIRS,
-        help="Pairs to evaluate with. Prompts alone cost nothing; how many pictures are drawn is "
-        "a setting of the evaluation.",
+        help="Number of prompt pairs for the evaluation. Prompts alone cost no time; the number of "
+        "pictures is a setting of the evaluation.",
     )
     test_share: float = number(
         0.25,
         offered=Range(0.05, 0.95, 0.05),
-        help="Share of each dimension's values that only test prompts use. The evaluation then "
-        "shows whether unlearning carries over to words it never saw. More makes the test harder "
-        "and the training poorer.",
+        help="Share of each dimension's values that only test prompts use. With them the "
+        "evaluation shows whether unlearning carries over to words that were not trained on. A "
+        "larger share makes the test stricter and leaves fewer words for training.",
     )
     seed: int = whole(
         0,
         least=0,
         offered=2**32 - 1,
-        help="Shuffles the prompts and chooses the words that are held back. The same seed gives "
-        "the same prompts.",
+        help="Determines the order of the prompts and the words held out for testing. The same "
+        "seed gives the same prompts.",
     )
     invented_names: int = whole(
         0,
         least=0,
         offered=MOST_NAMES,
-        help="How many names of artists who never lived may take the concept's place. With them "
-        "the model learns to let go of one name and not of everything that sounds like a name.",
+        help="Number of made-up artists' names that are used as further replacements. They teach "
+        "the model to forget this one name and not everything that sounds like a name.",
         advanced=True,
     )
     gibberish_names: int = whole(
         0,
         least=0,
         offered=MOST_NAMES,
-        help="How many meaningless words may take the concept's place.",
+        help="Number of meaningless words that are used as further replacements.",
         advanced=True,
     )
     neighbours: int = whole(
         0,
         least=0,
         offered=MOST_NAMES,
-        help="How many of the candidates join the replacements: those whose pictures look most "
-        "like the concept's. What looks like the concept suffers first when it is forgotten. A "
-        "few pictures are drawn of each candidate; CLIP compares them.",
+        help="Number of candidates to add to the replacements: those whose pictures look most "
+        "like the concept's, which unlearning damages first. To find them, a few pictures of each "
+        "candidate are generated and compared by CLIP.",
         advanced=True,
     )
     candidates: tuple[str, ...] = field(
         default=(),
         metadata=other(
-            "a list of texts", require_words, help="Words to choose neighbours from.", advanced=True
+            "a list of texts",
+            require_words,
+            help="Words from which the neighbours are chosen.",
+            advanced=True,
         ),
     )
     file: Path | None = field(
@@ -113,7 +115,7 @@ class PromptSettings:
         metadata=other(
             "the name of a file",
             _check_file,
-            help="A file of prompts, which takes the place of all other fields here.",
+            help="A file of prompts. It replaces all other fields of this section.",
             advanced=True,
         ),
     )
@@ -121,14 +123,14 @@ class PromptSettings:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.file is not None:
-            usual = PromptSettings()
+            defaults = PromptSettings()
             for name in (other.name for other in fields(self) if other.name != "file"):
-                if getattr(self, name) != getattr(usual, name):
-                    raise ValueError(f"file holds whole prompts already: leave {name} out")
+                if getattr(self, name) != getattr(defaults, name):
+                    raise ValueError(f"file contains complete prompts: leave {name} out")
         if self.neighbours and not self.candidates:
-            raise ValueError("candidates: none given for neighbours to choose from, write some")
+            raise ValueError("candidates: none given to choose neighbours from; add some words")
 
     def grid(self, concept: ForgetConcept) -> tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]:
-        """Templates and dimensions."""
+        """The templates and dimensions, from the preset for the concept's kind if empty."""
         preset = PRESETS[concept.kind]
         return self.templates or preset.templates, self.dimensions or preset.dimensions

@@ -1,4 +1,4 @@
-"""The figures of a report, each under its label and with its interval."""
+"""The figures of a report, with labels and intervals."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DISTANCE_LABEL = "change of the retain pictures as a whole (CMMD)"
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure before and after; what cannot be had is None.
+    """One figure before and after unlearning; None where it is not available.
 
     Attributes:
-        key: its name in ``Metrics`` or ``AlignmentReport``, or the probe's.
-        interval: of the figure after.
+        key: its name in ``Metrics`` or ``AlignmentReport``, or the name of the probe.
+        interval: of the figure after unlearning.
     """
 
     key: str
@@ -39,8 +39,8 @@ class Figure:
 
 
 def figures(report: AlignmentReport) -> list[Figure]:
-    """All figures of one concept but those of its probes."""
-    found = [
+    """All figures of one concept except those of its probes."""
+    result = [
         Figure(
             name,
             label,
@@ -52,18 +52,18 @@ def figures(report: AlignmentReport) -> list[Figure]:
     ]
     change = report.picture_change
     mean, interval = (change.mean, change.interval) if change else (None, None)
-    found.append(Figure(CHANGE, CHANGE_LABEL, None, mean, interval))
-    found.append(Figure(DISTANCE, DISTANCE_LABEL, None, report.retain_distance, None))
-    return found
+    result.append(Figure(CHANGE, CHANGE_LABEL, None, mean, interval))
+    result.append(Figure(DISTANCE, DISTANCE_LABEL, None, report.retain_distance, None))
+    return result
 
 
 def probe_figures(report: AlignmentReport) -> list[Figure]:
-    """Of each probe, the share of pictures that show the concept after all."""
+    """For each probe, the share of pictures that show the concept."""
     return [Figure(p.name, p.name, p.before, p.after, probe_interval(p)) for p in report.probes]
 
 
 def probe_interval(probe: ProbeResult) -> Interval | None:
-    """Of the share after."""
+    """The interval of a probe's share after unlearning."""
     if probe.shown_after is None:
         return None
     return wilson(probe.shown_after, len(probe.prompts))

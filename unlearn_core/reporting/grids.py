@@ -1,4 +1,4 @@
-"""Pictures for people: before and after, and the evaluation's grid."""
+"""Picture grids: before and after, previews, and the evaluation's comparison."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..foundation.pixels import as_bytes
 
 CELL = 128  # px, smallest edge of a picture in a grid
 MARGIN = 8
-PNG_EDGE = 256  # px; larger pictures are kept as JPEG
+PNG_EDGE = 256  # px; pictures of this height or more are saved as JPEG
 CAPTION_LINES = 3
-IN_A_ROW = 8  # prompts of each group
+COLUMNS = 8  # prompts of each group
 INK, PAPER, FAINT = "#1b1b1f", "#ffffff", "#6b6b75"
 TITLES = {
-    "forget": "asked for the concept (held-out prompts)",
+    "forget": "prompts with the concept (held-out prompts)",
     "retain train": "everything else, prompts used in training",
     "retain test": "everything else, held-out prompts",
 }
@@ -32,8 +32,8 @@ def to_pil(pixels: Tensor) -> Image.Image:
 
 
 def picture_file(picture: Image.Image) -> tuple[bytes, str]:
-    """A picture's file and its suffix: small ones exact, large ones as a JPEG that nobody can tell
-    from it."""
+    """A picture's file content and suffix: PNG for small pictures, JPEG of high quality for large
+    ones."""
     buffer = io.BytesIO()
     if picture.height < PNG_EDGE:
         picture.save(buffer, "PNG")
@@ -42,9 +42,9 @@ def picture_file(picture: Image.Image) -> tuple[bytes, str]:
     return buffer.getvalue(), "jpg"
 
 
-def _enlarged(pixels: Tensor) -> Image.Image:
-    """A picture whose edge is at least ``CELL``; small ones are enlarged by whole factors, so that
-    nothing is smoothed over."""
+def _enlarge(pixels: Tensor) -> Image.Image:
+    """A picture at least ``CELL`` wide; small ones are enlarged by whole factors, so that no pixel
+    is blurred."""
     picture = to_pil(pixels)
     factor = max(1, -(-CELL // picture.width))
     return picture.resize(
@@ -53,27 +53,27 @@ def _enlarged(pixels: Tensor) -> Image.Image:
 
 
 def before_after(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image.Image:
-    """Two labelled rows, one column a prompt; pictures [N, 3, H, W] in 0..1."""
+    """Two labelled rows with one column per prompt; pictures [N, 3, H, W] in 0..1."""
     return _stack([_rows(prompts, as_bytes(before), as_bytes(after))])
 
 
 def comparison_grid(report: AlignmentReport) -> Image.Image:
-    """Before and after rows for each group of prompts of each concept, under a title each."""
+    """Before and after rows for each concept and group of prompts, each under a title."""
     blocks = []
     for part, name in itertools.product(report.each, GROUPS):
         comparison = part.comparisons[name]
-        whose = f"{part.concept.name}: " if report.also else ""
-        blocks.append(_title(whose + TITLES[name]))
-        chosen = slice(0, IN_A_ROW)
+        prefix = f"{part.concept.name}: " if report.also else ""
+        blocks.append(_title(prefix + TITLES[name]))
+        first = slice(0, COLUMNS)
         blocks.append(
-            _rows(comparison.prompts[chosen], comparison.before[chosen], comparison.after[chosen])
+            _rows(comparison.prompts[first], comparison.before[first], comparison.after[first])
         )
     return _stack(blocks)
 
 
 def picture_strip(images: Tensor) -> Image.Image:
     """One row of pictures [N, 3, H, W] in 0..1, for previews."""
-    pictures = [_enlarged(pixels) for pixels in as_bytes(images)]
+    pictures = [_enlarge(pixels) for pixels in as_bytes(images)]
     edge = pictures[0].width
     strip = Image.new("RGB", (len(pictures) * (edge + 2) - 2, edge), PAPER)
     for i, picture in enumerate(pictures):
@@ -82,7 +82,7 @@ def picture_strip(images: Tensor) -> Image.Image:
 
 
 def _rows(prompts: Sequence[str], before: Tensor, after: Tensor) -> Image.Image:
-    columns = [[_enlarged(pair[0]), _enlarged(pair[1])] for pair in zip(before, after, strict=True)]
+    columns = [[_enlarge(pair[0]), _enlarge(pair[1])] for pair in zip(before, after, strict=True)]
     edge = columns[0][0].width
     font, label = ImageFont.load_default(12), ImageFont.load_default(15)
     left, line = 64, 15

@@ -1,4 +1,4 @@
-"""The pictures in the order in which a person looks at them: the worst first."""
+"""Groups of picture pairs for the report, the worst pairs first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..evaluation.results import AlignmentReport, PictureFacts
 
-MOST_SHOWN = 24  # pairs of a group in a report
+MOST_PAIRS = 24  # of a group in a report
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One prompt's pictures before and after, uint8 [3, H, W]."""
+    """One prompt's pictures before and after unlearning, uint8 [3, H, W]."""
 
     prompt: str
     before: Tensor
@@ -28,8 +28,8 @@ class Group:
 
     Attributes:
         key: ``"forget"``, ``"neighbours"`` or ``"rest"``.
-        pairs: at most ``MOST_SHOWN``, the worst first.
-        total: how many there are in all.
+        pairs: at most ``MOST_PAIRS``, the worst first.
+        total: number of all pairs of this kind.
     """
 
     key: str
@@ -39,20 +39,21 @@ class Group:
 
 
 def groups(report: AlignmentReport) -> tuple[Group, ...]:
-    """What asks for one concept, for its neighbours, and for everything else."""
+    """The pairs of one concept, of its neighbours, and of everything else; without empty groups."""
     name, near = report.concept.name, report.neighbours
-    asked = _pairs(report, ("forget",))
-    kept = _pairs(report, ("retain train", "retain test"))
-    close = [pair for pair in kept if pair.facts.replacement in near]
-    rest = [pair for pair in kept if pair.facts.replacement not in near]
-    # What still shows comes first, then what changed least: there the concept may be left.
-    asked.sort(key=lambda pair: (not pair.facts.shows_after, pair.facts.change or 0.0))
-    found = [
-        _group("forget", f"Asked for {name!r}", asked),
-        _group("neighbours", f"What looks most like it: {', '.join(near)}", close),
+    forget = _pairs(report, ("forget",))
+    retain = _pairs(report, ("retain train", "retain test"))
+    neighbours = [pair for pair in retain if pair.facts.replacement in near]
+    rest = [pair for pair in retain if pair.facts.replacement not in near]
+    # Pictures that still show the concept come first, then those that changed least: the judge may
+    # have missed the concept there.
+    forget.sort(key=lambda pair: (not pair.facts.shows_after, pair.facts.change or 0.0))
+    all_groups = [
+        _group("forget", f"Prompts with {name!r}", forget),
+        _group("neighbours", f"Most similar to it: {', '.join(near)}", neighbours),
         _group("rest", "Everything else", rest),
     ]
-    return tuple(group for group in found if group.pairs)
+    return tuple(group for group in all_groups if group.pairs)
 
 
 def _pairs(report: AlignmentReport, names: Sequence[str]) -> list[Pair]:
@@ -65,4 +66,4 @@ def _pairs(report: AlignmentReport, names: Sequence[str]) -> list[Pair]:
 
 
 def _group(key: str, title: str, pairs: Sequence[Pair]) -> Group:
-    return Group(key, title, tuple(pairs[:MOST_SHOWN]), len(pairs))
+    return Group(key, title, tuple(pairs[:MOST_PAIRS]), len(pairs))

@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file: pictures and all, without a request to anywhere."""
+"""The evaluation as one HTML file with embedded pictures and without network requests."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MIME = {"png": "image/png", "jpg": "image/jpeg"}
 
 
 def html_report(unlearned: UnlearnedModel, report: AlignmentReport) -> str:
-    """The page. Prompts and names may be a stranger's: all are escaped, and no script but the
-    report's own may run."""
+    """The complete page. Prompts and names may come from a stranger, so all are escaped, and the
+    policy allows the report's own script only."""
     names = " and ".join(repr(part.concept.name) for part in report.each)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = (
@@ -60,7 +60,7 @@ def _concept(report: AlignmentReport, *, titled: bool) -> str:
         head = f"<h2>{escape(report.concept.name)}</h2>{head}"
     tables = _table("Figures", figures(report))
     if report.probes:
-        tables += _table("The concept shows, when it is probed with", probe_figures(report))
+        tables += _table("Share of pictures with the concept, by probe", probe_figures(report))
     if report.detections:
         tables += _detections(report.detections.items())
     return (
@@ -90,7 +90,7 @@ def _detections(counts: Iterable[tuple[str, tuple[int, int]]]) -> str:
         for part, (before, after) in counts
     )
     return (
-        '<div class="scroll"><table><caption>Seen by NudeNet under the forget prompts</caption>'
+        '<div class="scroll"><table><caption>Detected by NudeNet for the forget prompts</caption>'
         "<thead><tr><th></th><th>before</th><th>after</th></tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
@@ -126,7 +126,7 @@ def _pair(key: str, pair: Pair) -> str:
 
 
 def _chips(key: str, facts: PictureFacts) -> list[tuple[str, str]]:
-    """What was seen in a pair, (tone, text) each."""
+    """The labels of a pair as (tone, text)."""
     chips = []
     before, after = facts.shows_before, facts.shows_after
     if key == "forget" and after is not None:
@@ -146,7 +146,7 @@ def _losses(unlearned: UnlearnedModel) -> str:
     if not chart:
         return ""
     return (
-        "<section><h2>The way there</h2>"
+        "<section><h2>Losses</h2>"
         f'<div class="scroll">{chart}</div>'
         '<p class="note">The forget loss should fall while the retain loss stays level. A bar '
         "below the middle line is a step at which the two gradients were in conflict.</p></section>"
@@ -155,14 +155,14 @@ def _losses(unlearned: UnlearnedModel) -> str:
 
 def _settings(unlearned: UnlearnedModel, report: AlignmentReport) -> str:
     info = unlearned.base.info
-    said = {
+    entries = {
         "model": f"{info.name} ({info.family})",
         "fingerprint": info.fingerprint,
-        "judged by": report.scorer or "nobody",
+        "CLIP scorer": report.scorer or "none",
         "pictures of each kind": report.after.pictures,
         **{name.replace("_", " "): value for name, value in asdict(unlearned.settings).items()},
     }
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in said.items())
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in entries.items())
     return f"<details open><summary>Settings</summary><dl>{rows}</dl></details>"
 
 

@@ -1,4 +1,4 @@
-"""How the HTML report looks and moves: its style sheet and its script."""
+"""Style sheet and script of the HTML report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ td { white-space: nowrap; }
 td:last-child, th:last-child { padding-right: 0; }
 .range { width: 8.5rem; height: 1rem; display: block; margin-left: auto; }
 .range .track { stroke: var(--line); stroke-width: 2; }
-.range .sure { stroke: var(--blue); stroke-width: 5; stroke-linecap: round; opacity: 0.4; }
+.range .interval { stroke: var(--blue); stroke-width: 5; stroke-linecap: round; opacity: 0.4; }
 .range .after { fill: var(--blue); }
 .range .before { fill: var(--sheet); stroke: var(--soft); stroke-width: 1.5; }
 .group-head {

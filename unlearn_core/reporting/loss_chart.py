@@ -1,14 +1,14 @@
-"""The loss chart as plain shapes, which the SVG and the PNG are both drawn from.
+"""The loss chart as plain shapes, from which both the SVG and the PNG are drawn.
 
-Three bands share the x axis of steps: forget loss, retain loss (each on its own scale, as one may
-be hundreds of times the other) and the cosine of the two gradients.
+Three bands share the x axis of steps: forget loss, retain loss (each on its own scale, since one
+may be hundreds of times the other) and the cosine of the two gradients.
 
-Long runs are thinned, here and in the live panel by the same rule: the first step, every
-``stride``-th after it and the last are drawn, where ``stride`` is the smallest power of two that
-leaves at most ``POINTS`` steps, the last included. A loss is drawn as it was at those steps. Each
-of them also stands for the steps skipped just before it: its bars reach to the strongest conflict
-and to the strongest agreement among them, so that no conflict is lost. The number of conflicts in
-the legend counts every step.
+Long runs are thinned, by the same rule as in the live panel: the chart contains the first step,
+every ``stride``-th step after it and the last, where ``stride`` is the smallest power of two that
+leaves at most ``POINTS`` steps, including the last. Losses are drawn at those steps only. The
+cosine bars of a step also cover the steps skipped just before it: they reach to the strongest
+conflict and to the strongest agreement among them, so that no conflict is hidden. The legend counts
+the conflicts of all steps.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from dataclasses import dataclass
 
 from ..unlearning.results import StepReport
 
-POINTS = 600  # more than the chart has room for
-WIDTH, HEIGHT = 600, 358  # in units of the chart, as all lengths below
+POINTS = 600  # more than the chart can resolve
+WIDTH, HEIGHT = 600, 358  # in units of the chart, like all lengths below
 TEXT = 13  # font size
 LEFT, RIGHT = 72, 588  # edges of the bands
 STEP_LABELS = 346  # baseline
 STROKE = 2.0
-DASH = 5.0  # and as long a gap, both before the round caps
+DASH = 5.0  # length of a dash and of a gap, without the round caps
 HAIRLINE = 0.5
 DOT = 5.0  # edge of a point between two gaps
-WIDEST_BAR, SHORTEST_BAR = 8.0, 2.0  # a cosine of nearly 0 still shows
-NARROW = 2.0  # bars with less room than this stand without gaps
-DIGITS = range(2, 5)  # of a label; a loss that varies by less than that is drawn level
+WIDEST_BAR, SHORTEST_BAR = 8.0, 2.0  # so that a cosine near 0 remains visible
+NARROW = 2.0  # with less space than this, bars are drawn without gaps
+DIGITS = range(2, 5)  # of a label; a loss whose extremes have equal labels is drawn flat
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Text:
     """One line of text.
 
     Attributes:
-        at: of the baseline, at the anchor.
+        at: position of the anchor on the baseline.
         anchor: "start", "middle" or "end".
     """
 
@@ -72,7 +72,7 @@ Shape = Line | Polyline | Text
 
 @dataclass(frozen=True)
 class Band:
-    """Vertical extent of a band and the baseline of its title."""
+    """The vertical extent of a band and the baseline of its title."""
 
     title: float
     top: float
@@ -83,7 +83,7 @@ class Band:
         return (self.top + self.bottom) / 2
 
     def y(self, share: float) -> float:
-        """0 is the bottom, 1 the top."""
+        """The y coordinate of a share of the height; 0 is the bottom, 1 the top."""
         return self.bottom - share * (self.bottom - self.top)
 
 
@@ -98,44 +98,44 @@ def has_losses(reports: Sequence[StepReport]) -> bool:
 
 
 def loss_chart(reports: Sequence[StepReport]) -> tuple[Shape, ...]:
-    """The chart of a run, from back to front. Values that are not finite leave gaps; without any
-    step, the bands stay empty.
+    """The shapes of a run's chart, from back to front. Values that are not finite leave gaps;
+    without steps, the bands are empty.
 
     The kinds of the shapes are "forget", "retain", "agree", "conflict", "grid" and "label".
     """
-    shown = shown_steps(len(reports))
-    steps = _across([reports[i].step for i in shown])
+    indices = charted_steps(len(reports))
+    steps = _columns([reports[i].step for i in indices])
     losses = {
-        "forget": (FORGET, [reports[i].forget_loss for i in shown]),
-        "retain": (RETAIN, [reports[i].retain_loss for i in shown]),
+        "forget": (FORGET, [reports[i].forget_loss for i in indices]),
+        "retain": (RETAIN, [reports[i].retain_loss for i in indices]),
     }
     shapes: list[Shape] = []
     for kind, (band, values) in losses.items():
         shapes += _losses(kind, band, steps, values)
-    shapes += _cosines(reports, shown, steps)
+    shapes += _cosines(reports, indices, steps)
     if not reports:
         return (*shapes, Text("label", ((LEFT + RIGHT) / 2, STEP_LABELS), "no steps", "middle"))
     ends = {reports[0].step: (LEFT, "start"), reports[-1].step: (RIGHT, "end")}
     if len(ends) == 1:
         ends = {reports[0].step: (steps[0], "middle")}
-    for step, (at, anchor) in ends.items():
-        shapes.append(Text("label", (at, STEP_LABELS), f"step {step}", anchor))
-    if len(shown) < len(reports):
-        note = f"losses: one step in {shown[1]}"
+    for step, (x, anchor) in ends.items():
+        shapes.append(Text("label", (x, STEP_LABELS), f"step {step}", anchor))
+    if len(indices) < len(reports):
+        note = f"losses: one step in {indices[1]}"
         shapes.append(Text("label", ((LEFT + RIGHT) / 2, STEP_LABELS), note, "middle"))
     return tuple(shapes)
 
 
-def shown_steps(count: int) -> list[int]:
-    """Indices of the steps that are drawn, by the rule at the head of this module."""
+def charted_steps(count: int) -> list[int]:
+    """Indices of the steps in the chart, by the rule in this module's docstring."""
     stride = 1
     while (count - 2) // stride + 2 > POINTS:
         stride *= 2
     return [*range(0, count - 1, stride), count - 1] if count else []
 
 
-def _across(steps: Sequence[int]) -> list[float]:
-    """x of each step: the middle of its share of the width, so that its bar has room."""
+def _columns(steps: Sequence[int]) -> list[float]:
+    """The x coordinate of each step, the middle of its share of the width."""
     return [
         LEFT + (RIGHT - LEFT) * (step - steps[0] + 0.5) / (steps[-1] - steps[0] + 1)
         for step in steps
@@ -143,7 +143,7 @@ def _across(steps: Sequence[int]) -> list[float]:
 
 
 def _losses(kind: str, band: Band, steps: Sequence[float], values: Sequence[float]) -> list[Shape]:
-    """One loss: title, rules, labels of the extremes and the curve."""
+    """The shapes of one loss: title, rules, labels of the extremes and the curve."""
     dashed = kind == "retain"
     sample = ((LEFT, band.title - 4.5), (LEFT + 24, band.title - 4.5))
     shapes: list[Shape] = [
@@ -181,7 +181,8 @@ def _curve(kind: str, points: Sequence[tuple[float, float]], dashed: bool) -> li
 
 
 def _labels(low: float, high: float) -> tuple[str, str]:
-    """With as few digits as tell the two apart; equal where even the most do not."""
+    """The labels of two values, with as few digits as distinguish them; equal if ``DIGITS`` do not
+    suffice."""
     labels = [(_short(low, digits), _short(high, digits)) for digits in DIGITS]
     return next((pair for pair in labels if pair[0] != pair[1]), labels[0])
 
@@ -196,10 +197,10 @@ def _short(value: float, digits: int) -> str:
 
 
 def _cosines(
-    reports: Sequence[StepReport], shown: Sequence[int], steps: Sequence[float]
+    reports: Sequence[StepReport], indices: Sequence[int], steps: Sequence[float]
 ) -> list[Shape]:
-    """The cosines: title, legend, rules and, from the middle, a bar up to the strongest agreement
-    and one down to the strongest conflict among the steps that each shown step stands for."""
+    """The shapes of the cosines: title, legend, rules and, for each charted step, a bar up to the
+    strongest agreement and one down to the strongest conflict since the one before it."""
     title, conflicts = COSINE.title, sum(report.conflict for report in reports)
     times = f" at {conflicts} of {len(reports)} steps" if reports else ""
     shapes: list[Shape] = [
@@ -212,11 +213,11 @@ def _cosines(
         _axis_label("label", COSINE.bottom, "-1"),
     ]
     half = COSINE.middle - COSINE.top
-    stride = max(1, shown[1] - shown[0]) if len(shown) > 1 else 1
-    room = (RIGHT - LEFT) * stride / len(reports) if reports else 0.0
-    width = min(WIDEST_BAR, room if room < NARROW else 0.8 * room)
+    stride = max(1, indices[1] - indices[0]) if len(indices) > 1 else 1
+    space = (RIGHT - LEFT) * stride / len(reports) if reports else 0.0
+    width = min(WIDEST_BAR, space if space < NARROW else 0.8 * space)
     begin = 0
-    for i, x in zip(shown, steps, strict=True):
+    for i, x in zip(indices, steps, strict=True):
         part = [report for report in reports[begin : i + 1] if math.isfinite(report.cosine)]
         begin = i + 1
         for kind, up in (("agree", 1), ("conflict", -1)):

@@ -1,4 +1,4 @@
-"""The loss chart as a picture, for the node's output and for loss.png."""
+"""The loss chart as an image, for the node's output and for loss.png."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ..unlearning.results import StepReport
 from .loss_chart import DASH, HEIGHT, STROKE, TEXT, WIDTH, Line, Polyline, Text, loss_chart
 
-SCALE = 2  # pixels of the picture to a unit of the chart
-FINE = 3  # the strokes are drawn this much larger and then reduced, which smooths their edges
+SCALE = 2  # pixels per unit of the chart
+FINE = 3  # strokes are drawn larger by this factor and then reduced, for smooth edges
 PAPER = "#ffffff"
-COLOURS = {  # of the live panel in a light theme
+COLOURS = {  # the live panel's in a light theme
     "forget": "#9c1c33",
     "retain": "#0b5277",
     "agree": "#2a6a3c",
@@ -27,7 +27,7 @@ Point = tuple[float, float]
 
 
 def loss_picture(reports: Sequence[StepReport]) -> Image.Image:
-    """The chart of a run, RGB on white; without steps, its empty bands."""
+    """The chart of a run, RGB on white; without steps, the bands are empty."""
     shapes = loss_chart(reports)
     large = SCALE * FINE
     canvas = Image.new("RGB", (WIDTH * large, HEIGHT * large), PAPER)
@@ -50,7 +50,7 @@ def loss_picture(reports: Sequence[StepReport]) -> Image.Image:
 
 
 def _stroke(draw: ImageDraw.ImageDraw, points: Sequence[Point], colour: str) -> None:
-    """Round at its ends, as SVG's ``stroke-linecap: round``."""
+    """Draw a line with round ends, like SVG's ``stroke-linecap: round``."""
     width = round(STROKE * SCALE * FINE)
     draw.line(points, colour, width, joint="curve")
     for end in (points[0], points[-1]):
@@ -58,19 +58,19 @@ def _stroke(draw: ImageDraw.ImageDraw, points: Sequence[Point], colour: str) -> 
 
 
 def _dashes(points: Sequence[Point]) -> Iterator[list[Point]]:
-    """The pieces of a line that ``stroke-dasharray`` with ``DASH`` leaves."""
-    piece, left, drawn = [points[0]], DASH, True
+    """The dashes of a line, as SVG's ``stroke-dasharray`` with ``DASH`` draws them."""
+    piece, remaining, is_dash = [points[0]], DASH, True
     for (x, y), (to_x, to_y) in itertools.pairwise(points):
         length = math.hypot(to_x - x, to_y - y)
         done = 0.0
-        while length - done > left:
-            done += left
+        while length - done > remaining:
+            done += remaining
             share = done / length
             corner = (x + share * (to_x - x), y + share * (to_y - y))
-            if drawn:
+            if is_dash:
                 yield [*piece, corner]
-            piece, left, drawn = [corner], DASH, not drawn
-        left -= length - done
+            piece, remaining, is_dash = [corner], DASH, not is_dash
+        remaining -= length - done
         piece.append((to_x, to_y))
-    if drawn:
+    if is_dash:
         yield piece

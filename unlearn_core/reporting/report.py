@@ -1,4 +1,4 @@
-"""The evaluation in words, as a table, and as JSON."""
+"""The evaluation as sentences, as a table, and as JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..unlearning.recipes import described
 from ..unlearning.results import UnlearnedModel
 from .figures import Figure, figures, probe_figures
 
-WIDTH = 48  # of a label in the table
+WIDTH = 48  # of the table's label column
 
 
 def table(report: AlignmentReport) -> str:
-    """The figures before and after, one a line; a dash stands for what nobody could judge."""
+    """The figures before and after, one per line; a dash for those that no evaluator can judge."""
     if not report.also:
         return _table(report)
     return "\n\n".join(f"{part.concept.name}\n{_table(part)}" for part in report.each)
@@ -31,7 +31,7 @@ def _table(report: AlignmentReport) -> str:
     for part, (before, after) in (report.detections or {}).items():
         lines.append(f"{'NudeNet: ' + part.lower():<{WIDTH}}{before:>9}{after:>9}")
     if report.probes:
-        lines.append("the concept shows, probed with")
+        lines.append("share of pictures with the concept, by probe")
         lines += [_line(figure, indent="  ") for figure in probe_figures(report)]
     lines.append(f"{'pictures of each kind of prompt':<{WIDTH}}{report.after.pictures:>9}")
     return "\n".join(lines)
@@ -46,31 +46,31 @@ def _line(figure: Figure, indent: str = "") -> str:
 
 
 def summary(report: AlignmentReport) -> str:
-    """What was suppressed, what was kept and what was tested, in a few sentences a concept that
-    claim no more than was seen; then what could not be judged."""
+    """A few sentences per concept about what was suppressed, preserved and tested, which claim no
+    more than was measured; then the figures that could not be measured."""
     paragraphs = [" ".join(sentences(part)) for part in report.each]
     return "\n".join([*paragraphs, *missing(report)])
 
 
 def missing(report: AlignmentReport) -> list[str]:
-    """What could not be judged for any of the concepts, and the cure; each once."""
+    """Messages about figures that could not be measured, each with its cure and only once."""
     return list(dict.fromkeys(line for part in report.each for line in part.missing))
 
 
 def sentences(report: AlignmentReport) -> list[str]:
     """One concept's part of ``summary``."""
-    found = [_forgotten(report), _kept(report), _probed(report), _tested(report)]
-    return [sentence for sentence in found if sentence]
+    parts = [_forgetting(report), _retention(report), _probes(report), _tests(report)]
+    return [sentence for sentence in parts if sentence]
 
 
-def _forgotten(report: AlignmentReport) -> str:
-    name, shown, count = report.concept.name, report.after.concept_shown, report.after.pictures
-    if shown is None:
-        return f"Nobody here can judge whether {name!r} shows: look at the pictures."
+def _forgetting(report: AlignmentReport) -> str:
+    name, after, count = report.concept.name, report.after.concept_shown, report.after.pictures
+    if after is None:
+        return f"No evaluator can judge whether {name!r} is in a picture: look at the pictures."
     return (
-        f"{name!r} shows in {shown} of {count} pictures that ask for it, was "
-        f"{report.before.concept_shown}. From so many pictures, the true share is put at "
-        f"{_range(wilson(shown, count))} (95 % interval)."
+        f"{name!r} is in {after} of {count} pictures prompted for it; before unlearning, in "
+        f"{report.before.concept_shown}. With this number of pictures, the true share is "
+        f"{_range(wilson(after, count))} (95 % interval)."
     )
 
 
@@ -78,39 +78,42 @@ def _range(interval: Interval) -> str:
     return f"{100 * interval.low:.0f} to {100 * interval.high:.0f} %"
 
 
-def _kept(report: AlignmentReport) -> str:
-    kept = []
-    for name, what in (
-        ("in_domain_retain", "its alternatives are right in"),
-        ("cross_domain_retain", "other content in"),
+def _retention(report: AlignmentReport) -> str:
+    parts = []
+    for name, subject in (
+        ("in_domain_retain", "the alternatives are correct in"),
+        ("cross_domain_retain", "other content is correct in"),
     ):
         after, interval = getattr(report.after, name), report.intervals.get(name)
         if after is not None:
-            sure = f" ({_range(interval)})" if interval else ""
+            interval_text = f" ({_range(interval)})" if interval else ""
             before = _percent(getattr(report.before, name))
-            kept.append(f"{what} {_percent(after)}{sure}, was {before}")
-    return f"Of everything else, {', and '.join(kept)}." if kept else ""
+            parts.append(f"{subject} {_percent(after)}{interval_text}, before {before}")
+    if not parts:
+        return ""
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def _probed(report: AlignmentReport) -> str:
+def _probes(report: AlignmentReport) -> str:
     judged = [probe for probe in report.probes if probe.shown_after is not None]
     if not judged:
         return ""
     counts = ", ".join(
-        f"{probe.name} {probe.shown_after} of {len(probe.prompts)} (was {probe.shown_before})"
+        f"{probe.name} {probe.shown_after} of {len(probe.prompts)} (before {probe.shown_before})"
         for probe in judged
     )
-    return f"When it is probed, it shows in: {counts}."
+    return f"Pictures with the concept, by probe: {counts}."
 
 
-def _tested(report: AlignmentReport) -> str:
-    tried = [probe.name for probe in report.probes]
-    untried = [name for name in PROBES if name not in tried]
-    tested = _listed(["prompts in the same wording with held-out words", *tried])
-    return f"Tested: {tested}." + (f" Not tested: {_listed(untried)}." if untried else "")
+def _tests(report: AlignmentReport) -> str:
+    probes = [probe.name for probe in report.probes]
+    others = [name for name in PROBES if name not in probes]
+    tests = _enumeration(["prompts in the same wording with held-out words", *probes])
+    return f"Tested: {tests}." + (f" Not tested: {_enumeration(others)}." if others else "")
 
 
-def _listed(words: Sequence[str]) -> str:
+def _enumeration(words: Sequence[str]) -> str:
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -118,13 +121,13 @@ def _listed(words: Sequence[str]) -> str:
 def report_json(
     unlearned: UnlearnedModel, report: AlignmentReport | None, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The contents of ``report.json``: settings, seconds of each phase, figures, every step.
+    """The content of ``report.json``: settings, seconds of each phase, figures, every step.
 
-    Concept and figures of the first concept; those of further ones are listed under ``also``.
+    The concept and figures at the top are the first concept's; ``also`` lists those of the others.
     """
     each = unlearned.pairs.each
-    judged = report.each if report else [None] * len(each)
-    first, *others = [_concept_json(p.concept, r) for p, r in zip(each, judged, strict=True)]
+    reports = report.each if report else [None] * len(each)
+    first, *others = [_concept_json(p.concept, r) for p, r in zip(each, reports, strict=True)]
     return {
         **first,
         "version": VERSION,
@@ -154,7 +157,7 @@ def _concept_json(concept: ForgetConcept, report: AlignmentReport | None) -> dic
 
 
 def _details(report: AlignmentReport) -> dict[str, Any]:
-    """What is known beside the figures themselves; intervals are of 95 %."""
+    """Summary, intervals (of 95 %), changes, probes and facts about each picture."""
     probes = {
         f.key: {"before": f.before, "after": f.after, "interval": _ends(f.interval)}
         for f in probe_figures(report)
@@ -197,7 +200,7 @@ def _ends(interval: Interval | None) -> list[float] | None:
 
 
 def number(value: float | None) -> str:
-    """As tables show it."""
+    """A figure as text for a table; a dash for None."""
     return "–" if value is None else f"{value:.3f}"
 
 

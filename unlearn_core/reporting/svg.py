@@ -1,4 +1,4 @@
-"""Drawings of the HTML report, as SVG that takes its colours from the style sheet."""
+"""SVG drawings of the HTML report; their colours come from its style sheet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .loss_chart import (
 
 
 def loss_svg(reports: Sequence[StepReport]) -> str:
-    """The loss chart of a run; empty where no loss is finite."""
+    """The loss chart of a run; empty if no loss is finite."""
     if not has_losses(reports):
         return ""
     steps = f"{len(reports)} step{'s' if len(reports) != 1 else ''}"
@@ -52,7 +52,8 @@ def _element(shape: Shape) -> str:
 
 
 def interval_bar(figure: Figure) -> str:
-    """A figure of 0..1 on a line: a ring before, a dot after, a band where it may truly be."""
+    """A figure of 0..1 on a line: a ring for the value before, a dot for the value after, a band
+    for its interval. Empty for other figures."""
     if figure.after is None or figure.interval is None:
         return ""
     ends = (figure.interval.low, figure.interval.high)
@@ -68,6 +69,6 @@ def interval_bar(figure: Figure) -> str:
     return (
         '<svg class="range" viewBox="0 0 136 16" aria-hidden="true">'
         '<line class="track" x1="6" x2="130" y1="8" y2="8"/>'
-        f'<line class="sure" x1="{x(ends[0]):.1f}" x2="{x(ends[1]):.1f}" y1="8" y2="8"/>'
+        f'<line class="interval" x1="{x(ends[0]):.1f}" x2="{x(ends[1]):.1f}" y1="8" y2="8"/>'
         f'{ring}<circle class="after" cx="{x(figure.after):.1f}" cy="8" r="4"/></svg>'
     )

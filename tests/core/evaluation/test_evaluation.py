@@ -172,7 +172,7 @@ def test_report_is_json_and_words_claim_only_what_was_tested(
     assert "look at the pictures" in summary(report)
     judged_by_hand = judged()
     said = summary(judged_by_hand)
-    assert "'ink' shows in 1 of 4 pictures that ask for it, was 4." in said
+    assert "'ink' is in 1 of 4 pictures prompted for it; before unlearning, in 4." in said
     low, high = (round(100 * end) for end in (wilson(1, 4).low, wilson(1, 4).high))
     assert f"{low} to {high} % (95 % interval)" in said
     assert "Not tested: paraphrases, misspellings, long prompts, textual inversion and" in said
@@ -197,9 +197,9 @@ def test_before_and_after_stand_where_they_belong() -> None:
     assert rows["alternatives kept (IRA)"] == ["1.000", "0.625"]
     assert rows["content kept (CRA)"] == ["1.000", "0.750"]
     said = summary(report)
-    assert re.search(r"alternatives are right in 62.5 % \([^)]*\), was 100 %", said)
-    assert re.search(r"other content in 75 % \([^)]*\), was 100 %", said)
-    assert "paraphrases 1 of 4 (was 3)" in said
+    assert re.search(r"alternatives are correct in 62.5 % \([^)]*\), before 100 %", said)
+    assert re.search(r"other content is correct in 75 % \([^)]*\), before 100 %", said)
+    assert "paraphrases 1 of 4 (before 3)" in said
 
 
 def test_the_picture_before_stands_above_the_one_after() -> None:
@@ -474,7 +474,7 @@ def test_probes_are_run_where_asked(unlearned: UnlearnedModel) -> None:
         drawn = draw_pictures(unlearned.model, probe.prompts, drawing)
         assert torch.equal(probe.pictures, drawn)
     said = summary(report)
-    assert "When it is probed, it shows in: paraphrases" in said
+    assert "Pictures with the concept, by probe: paraphrases" in said
     assert "Not tested: textual inversion and relearning from ten pictures." in said
     assert "paraphrases" in table(report)
     assert report_json(unlearned, report, {})["probes"]["paraphrases"]["interval"]

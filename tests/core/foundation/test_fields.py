@@ -1,4 +1,4 @@
-"""Settings fields check themselves, and say in words what they check."""
+"""Settings fields: their checks, and the rules in words."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Settings:
     kind: str = choice("a", ("a", "b, c"), help="Which.", advanced=True)
     fast: bool = flag(False, help="Whether to hurry.")
     folder: Path | None = field(default=None, metadata=other("a path", _check_path, help="Where."))
-    plain: int = 0  # says nothing of itself
+    plain: int = 0  # an ordinary field, not a setting
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -62,18 +62,18 @@ def test_a_bad_value_is_refused_with_field_and_rule(name: str, value: object, ru
         Settings(**{name: value})  # pyright: ignore[reportArgumentType]
 
 
-def test_the_ends_are_allowed_where_the_rule_says_so() -> None:
+def test_inclusive_bounds_are_allowed() -> None:
     Settings(count=1, weight=0, rate=1)
     Settings(count=9)
 
 
-def test_the_fields_are_listed_with_all_that_they_say() -> None:
-    found = settings_of(Settings)
-    assert list(found) == ["count", "share", "weight", "rate", "kind", "fast", "folder"]
-    assert [setting.name for setting in found.values() if setting.advanced] == ["kind"]
-    assert found["count"].default == 3
-    assert found["count"].help == "How many."
-    assert {name: setting.kind.rule for name, setting in found.items()} == {
+def test_settings_are_listed_with_default_help_and_rule() -> None:
+    listed = settings_of(Settings)
+    assert list(listed) == ["count", "share", "weight", "rate", "kind", "fast", "folder"]
+    assert [setting.name for setting in listed.values() if setting.advanced] == ["kind"]
+    assert listed["count"].default == 3
+    assert listed["count"].help == "How many."
+    assert {name: setting.kind.rule for name, setting in listed.items()} == {
         "count": "a whole number from 1 to 9",
         "share": "positive, below 1",
         "weight": "0 or more",

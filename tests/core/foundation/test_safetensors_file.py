@@ -1,4 +1,4 @@
-"""Rewriting a safetensors file in a stream, with the library as the reader."""
+"""Writing and rewriting safetensors files as a stream, read back with the library."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ TENSORS = st.dictionaries(
 )  # fmt: skip
 
 
-def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(
-        found[name].dtype == value.dtype and torch.equal(found[name], value)
+def same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return actual.keys() == expected.keys() and all(
+        actual[name].dtype == value.dtype and torch.equal(actual[name], value)
         for name, value in expected.items()
     )
 
 
 def content_hash(file: Path) -> str:
-    """As kohya's trainer defines it: metadata has no say."""
+    """The hash as kohya's trainer defines it: without the metadata."""
     content = file.read_bytes()
     return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
 
 
 @given(TENSORS)
 @settings(max_examples=40)
-def test_what_is_written_the_library_reads(
+def test_the_library_reads_a_written_file(
     tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor]
 ) -> None:
     file = tmp_path_factory.mktemp("written") / "file.safetensors"
@@ -60,11 +60,11 @@ def test_what_is_written_the_library_reads(
 
 @given(TENSORS, st.randoms(use_true_random=False))
 @settings(max_examples=40)
-def test_a_copy_differs_where_it_was_told_to(
+def test_a_copy_differs_only_in_the_replaced_tensors(
     tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Tensor], random: object
 ) -> None:
-    room = tmp_path_factory.mktemp("copied")
-    source, copy = room / "a.safetensors", room / "b.safetensors"
+    folder = tmp_path_factory.mktemp("copied")
+    source, copy = folder / "a.safetensors", folder / "b.safetensors"
     save_file(tensors, source, metadata={"kept": "yes"})
     new = {name: torch.randn(tensors[name].shape) for name in list(tensors)[::2]}
     copy_replacing(source, copy, new.get, lambda _: {"kept": "yes"})
@@ -74,12 +74,12 @@ def test_a_copy_differs_where_it_was_told_to(
     assert list(before.tensors.items()) == list(after.tensors.items())
 
 
-def test_nothing_replaced_is_the_same_file(tmp_path: Path) -> None:
+def test_a_copy_without_replacements_is_identical(tmp_path: Path) -> None:
     source, copy = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_file({"x": torch.randn(3, 4), "y": torch.arange(3)}, source, metadata={"a": "b"})
     copy_replacing(source, copy, lambda _: None, lambda _: {"a": "b"})
     assert content_hash(copy) == content_hash(source)
-    assert load_file(copy)["y"].tolist() == [0, 1, 2]  # a dtype that is only ever copied
+    assert load_file(copy)["y"].tolist() == [0, 1, 2]  # int64 is supported for copying only
 
 
 def test_progress_is_told_and_may_be_broken_off(tmp_path: Path) -> None:
@@ -97,14 +97,14 @@ def test_progress_is_told_and_may_be_broken_off(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == [source.name, written.name]
 
 
-def test_a_value_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_a_replacement_of_another_shape_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "a.safetensors"
     save_file({"x": torch.zeros(2, 3)}, source)
     with pytest.raises(ValueError, match=r"tensor 'x' has shape \[2, 3\] in the file, got \[3\]"):
         copy_replacing(source, tmp_path / "b", lambda _: torch.zeros(3), lambda _: {})
 
 
-def test_tensors_are_converted_and_replaced_as_they_are_written(tmp_path: Path) -> None:
+def test_tensors_are_converted_and_replaced_while_writing(tmp_path: Path) -> None:
     tensors = {"x": torch.randn(2, 3), "y": torch.randn(4), "z": torch.randn(1).double()}
     new = {"y": torch.arange(4.0)}
     file = tmp_path / "file.safetensors"

@@ -1,4 +1,4 @@
-"""What counts as a mention of the concept."""
+"""Mentions of the concept: recognition, replacement and removal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from unlearn_core.prompts.concept import KINDS, ForgetConcept
 
-# What people type: words of letters, digits and marks, several of them for a person or an artist.
+# Names as people type them: letters, digits and marks, several words for a person or an artist.
 words = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=8)
 names = st.lists(words, min_size=1, max_size=3).map(" ".join)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "mentioned"),
+    ("prompt", "expected"),
     [
         ("a cat in ink style", True),
         ("INK drawing", True),
@@ -29,8 +29,8 @@ names = st.lists(words, min_size=1, max_size=3).map(" ".join)
         ("", False),
     ],
 )
-def test_a_mention_is_a_whole_word_in_any_case(prompt: str, mentioned: bool) -> None:
-    assert ForgetConcept("ink").is_mentioned_in(prompt) is mentioned
+def test_a_mention_is_a_whole_word_in_any_case(prompt: str, expected: bool) -> None:
+    assert ForgetConcept("ink").is_mentioned_in(prompt) is expected
 
 
 def test_a_synonym_is_a_mention() -> None:
@@ -41,7 +41,7 @@ def test_a_synonym_is_a_mention() -> None:
 
 
 @pytest.mark.parametrize("name", ["c++", "a.b", "(ink", "x|y", "[a-z]", "50%", "\\d", "^", "o*"])
-def test_marks_in_a_name_are_no_pattern(name: str) -> None:
+def test_a_name_is_not_read_as_a_regular_expression(name: str) -> None:
     concept = ForgetConcept(name)
     assert concept.is_mentioned_in(f"art in {name} style")
     assert not concept.is_mentioned_in("art in axb oo 5 y style")
@@ -113,8 +113,8 @@ def test_the_longest_word_is_replaced_first() -> None:
         ("nude-wash painting", "painting"),
     ],
 )
-def test_dropping_leaves_no_loose_end(prompt: str, rest: str) -> None:
-    """As an adjective it goes alone; as a noun, with what stands there for its sake."""
+def test_removal_leaves_no_loose_end(prompt: str, rest: str) -> None:
+    """An adjective is removed alone; a noun, together with the words that introduce it."""
     assert ForgetConcept("nude").replaced_in(prompt, "") == rest
 
 
@@ -140,7 +140,7 @@ def test_names_with_an_apostrophe(name: str, prompt: str, rest: str) -> None:
         [("{}", ""), ("a {}", ""), ("{} style", ""), ("a {}, by day", "by day"), ("({})", "")]
     ),
 )
-def test_any_name_is_found_and_can_be_dropped(name: str, case: tuple[str, str]) -> None:
+def test_any_name_is_recognized_and_removed(name: str, case: tuple[str, str]) -> None:
     concept, (template, rest) = ForgetConcept(name), case
     assert concept.is_mentioned_in(template.format(name))
     assert not concept.is_mentioned_in(f"x{name}x") or not name[0].isalnum()
@@ -149,7 +149,7 @@ def test_any_name_is_found_and_can_be_dropped(name: str, case: tuple[str, str]) 
 
 @pytest.mark.parametrize("spacing", ["van  gogh", " van gogh ", "van\ngogh", "van\tgogh"])
 def test_spacing_in_a_name_does_not_matter(spacing: str) -> None:
-    """Prompts hold single spaces, whatever was pasted into the name field."""
+    """Prompts contain single spaces, whatever was pasted into the name field."""
     assert ForgetConcept(spacing).is_mentioned_in("by van gogh")
     assert ForgetConcept("x", synonyms=(spacing,)).is_mentioned_in("by van gogh")
 
@@ -161,9 +161,9 @@ def test_an_empty_name_is_refused(name: str) -> None:
 
 
 def test_an_empty_word_is_refused() -> None:
-    with pytest.raises(ValueError, match="synonyms holds an empty word"):
+    with pytest.raises(ValueError, match="synonyms contains an empty word"):
         ForgetConcept("ink", synonyms=("brush", " "))
-    with pytest.raises(ValueError, match="replacements holds an empty word"):
+    with pytest.raises(ValueError, match="replacements contains an empty word"):
         ForgetConcept("ink", replacements=("brush", ""))
 
 
@@ -176,9 +176,9 @@ def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("replacement", ["ink", "Indian INK", "brush", "a brush drawing"])
 def test_a_replacement_that_mentions_the_concept_is_refused(replacement: str) -> None:
-    with pytest.raises(ValueError, match=rf"replacements: '{replacement}' is or holds .*brush"):
+    with pytest.raises(ValueError, match=rf"replacements: '{replacement}' is or contains .*brush"):
         ForgetConcept("ink", synonyms=("brush",), replacements=("oil", replacement))
 
 
-def test_a_replacement_may_hold_the_concept_inside_a_word() -> None:
+def test_a_replacement_may_contain_the_concept_inside_a_word() -> None:
     assert ForgetConcept("ink", replacements=("pink",)).replacements == ("pink",)

@@ -37,27 +37,27 @@ def test_there_is_a_preset_for_every_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_preset_makes_many_different_prompts(kind: str) -> None:
+def test_a_preset_yields_many_different_prompts(kind: str) -> None:
     preset = PRESETS[kind]
     concept = ForgetConcept("zebra", kind, (), ("horse",))
     pairs = diversify(concept, preset.templates, preset.dimensions, train_count=200, test_count=50)
     least = 100 if kind != "class" else 3
     assert len({pair.forget for pair in pairs.train}) >= least
     assert not {p.forget for p in pairs.train} & {p.forget for p in pairs.test}
-    used = {name for pair in pairs.train for name in pair.values}
-    assert used == set(preset.dimensions)
+    names = {name for pair in pairs.train for name in pair.values}
+    assert names == set(preset.dimensions)
 
 
 @given(st.integers(0, 60), st.integers(0, 1000))
 def test_made_up_names_are_different_and_repeatable(count: int, seed: int) -> None:
-    for make in (gibberish, made_up_names):
-        names = make(count, seed)
+    for generate in (gibberish, made_up_names):
+        names = generate(count, seed)
         assert len(set(names)) == len(names) == count
-        assert make(count, seed) == names
+        assert generate(count, seed) == names
         assert all(name.replace(" ", "").isalpha() for name in names)
 
 
-def test_made_up_names_take_the_concepts_place_as_often_as_real_ones() -> None:
+def test_made_up_names_are_used_as_often_as_real_replacements() -> None:
     pairs = diversify(
         CAT,
         ["a {concept} in {place}"],
@@ -67,19 +67,19 @@ def test_made_up_names_take_the_concepts_place_as_often_as_real_ones() -> None:
         invented_names=2,
         gibberish_names=2,
     )
-    found = [pair.replacement for pair in pairs.train]
+    replacements = [pair.replacement for pair in pairs.train]
     expected = {"dog", "fox", *made_up_names(2, 0), *gibberish(2, 0)}
-    assert set(found) == expected
-    assert {found.count(name) for name in expected} == {10}
-    assert pairs.concept == CAT  # the judge is asked for what is real
+    assert set(replacements) == expected
+    assert {replacements.count(name) for name in expected} == {10}
+    assert pairs.concept == CAT  # a judge knows real replacements only
 
 
-def test_a_file_holds_all_of_a_prompt_set(cats: PromptPairs) -> None:
+def test_a_file_contains_the_complete_prompt_set(cats: PromptPairs) -> None:
     assert read_prompts(write_prompts(cats)) == cats
 
 
-def test_a_rewritten_prompt_is_judged_by_what_it_asks_for() -> None:
-    """Edited in the table, or in the file."""
+def test_an_edited_prompt_keeps_only_the_values_it_contains() -> None:
+    """Prompts are edited in the table or in the file."""
     pairs = diversify(
         ForgetConcept("ink", "style", (), ("oil", "pixel")),
         ["a {object} in {concept} style {place}"],
@@ -104,53 +104,53 @@ def test_a_rewritten_prompt_is_judged_by_what_it_asks_for() -> None:
     assert read(retain=f"{style}: {place}").replacement == style
 
 
-def spoiled(cats: PromptPairs, change: Any) -> str:
+def changed_text(cats: PromptPairs, change: Any) -> str:
     content = json.loads(write_prompts(cats))
     change(content)
     return json.dumps(content)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda c: c.update(format="prompts"), FORMAT),
         (lambda c: c.pop("concept"), "concept must be an object"),
         (lambda c: c["concept"].update(name=""), "concept must name"),
         (lambda c: c["concept"].update(kind="planet"), "kind must be one of"),
         (lambda c: c["concept"].update(synonyms="kitten"), "concept.synonyms must be a list"),
-        (lambda c: c.update(train=[]), "'train' must list one pair"),
+        (lambda c: c.update(train=[]), "'train' must be a list of one pair"),
         (lambda c: c["train"][1].update(forget="a dog"), r"train\[1\].forget does not mention"),
-        (lambda c: c["test"][0].update(retain="a kitten"), r"test\[0\].retain is to be kept"),
+        (lambda c: c["test"][0].update(retain="a kitten"), r"test\[0\].retain must not mention"),
         (lambda c: c["test"][0].update(values=[]), r"test\[0\].values must be an object"),
         (lambda c: c["test"][0].update(replacement=None), r"test\[0\].replacement must be text"),
         (lambda c: c["train"].append("a cat"), r"train\[4\] must be an object"),
         (lambda c: c.update(dimensions={"place": [1]}), "dimensions.place must be a list"),
     ],
 )
-def test_a_bad_file_is_refused_by_field(cats: PromptPairs, change: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        read_prompts(spoiled(cats, change))
+def test_a_bad_file_is_refused_by_field(cats: PromptPairs, change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_prompts(changed_text(cats, change))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 100_000, '{"format": NaN}'])
-def test_what_is_no_prompt_set_is_said_to_be_none(text: str) -> None:
+def test_text_that_is_not_a_prompt_set_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="^prompts: "):
         read_prompts(text)
 
 
 def test_a_file_is_for_its_own_concept(cats: PromptPairs, tmp_path: Path) -> None:
     file = tmp_path / "cats.json"
-    file.write_text("\ufeff" + write_prompts(cats), encoding="utf-8")  # as Windows' editors save
+    file.write_text("\ufeff" + write_prompts(cats), encoding="utf-8")  # Windows editors' mark
     assert read_prompt_file(file, CAT) == cats
-    for other, said in (
+    for other, message in (
         (replace(CAT, name="lion"), "its name is 'cat' and not 'lion'"),
         (replace(CAT, kind="style"), "its kind is 'object' and not 'style'"),
         (replace(CAT, synonyms=("tom",)), "without 'tom' among its synonyms"),
         (replace(CAT, replacements=("fox", "owl")), "without 'owl' among its replacements"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             read_prompt_file(file, other)
-    # Who has it from another need not know all that this one knew.
+    # The recipient of a shared file need not list its author's synonyms and replacements.
     assert read_prompt_file(file, ForgetConcept("cat", "object")) == cats
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="prompts: cannot read 'cats.json'"):

@@ -1,4 +1,4 @@
-"""Proposed values, by a tiny language model that was taught a list by heart."""
+"""Proposed values, from a tiny language model that memorized a list."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ FRUITS = ("apple", "pear", "plum", "fig", "kiwi", "lemon", "cat")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Whatever comes before, it goes on listing fruits, and a cat."""
+    """A model that continues any text with a list of fruits and a cat."""
     text = "".join(f"- {fruit}\n" for fruit in FRUITS) * 9
     return write_language_model(tmp_path_factory.mktemp("llm") / "lists", text)
 
 
-def test_it_goes_on_with_the_list(folder: Path) -> None:
+def test_the_list_is_continued(folder: Path) -> None:
     proposer = Proposer(folder)
-    found = proposer.propose("fruit", ("apple", "pear"), 3, CAT)
-    assert len(set(found)) == len(found) == 3
-    assert set(found) & {"plum", "fig", "kiwi", "lemon"}
-    assert not {"apple", "pear", "cat"} & set(found)
-    assert proposer.propose("fruit", ("apple", "pear"), 3, CAT) == found
+    proposals = proposer.propose("fruit", ("apple", "pear"), 3, CAT)
+    assert len(set(proposals)) == len(proposals) == 3
+    assert set(proposals) & {"plum", "fig", "kiwi", "lemon"}
+    assert not {"apple", "pear", "cat"} & set(proposals)
+    assert proposer.propose("fruit", ("apple", "pear"), 3, CAT) == proposals
     seeds = range(4)
     others = {proposer.propose("fruit", ("apple", "pear"), 3, CAT, seed=seed) for seed in seeds}
     assert len(others) > 1
@@ -39,8 +39,8 @@ def test_it_goes_on_with_the_list(folder: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_value_that_was_cut_off_is_none(tmp_path: Path) -> None:
-    """A letter is a token here, and a word has more of them than there is room for."""
+def test_an_incomplete_value_is_not_proposed(tmp_path: Path) -> None:
+    """Here each letter is a token, and a word has more tokens than the limit."""
     words = ("strawberry", "blackcurrant", "pomegranate", "elderberry")
     folder = write_language_model(tmp_path / "long", "".join(f"- {word}\n" for word in words) * 9)
     proposer = Proposer(folder)
@@ -51,12 +51,12 @@ def test_a_value_that_was_cut_off_is_none(tmp_path: Path) -> None:
 
 def test_every_dimension_is_extended(folder: Path) -> None:
     progress = Recorder()
-    given = {"fruit": ("apple", "pear"), "other": ("plum", "fig")}
-    found = extended(Proposer(folder), given, 2, CAT, progress=progress)
-    assert progress.counts("proposing")[-1] >= len(given)
-    for name, values in given.items():
-        assert found[name][:2] == values
-        assert 2 <= len(found[name]) <= 4
+    dimensions = {"fruit": ("apple", "pear"), "other": ("plum", "fig")}
+    longer = extended(Proposer(folder), dimensions, 2, CAT, progress=progress)
+    assert progress.counts("proposing")[-1] >= len(dimensions)
+    for name, values in dimensions.items():
+        assert longer[name][:2] == values
+        assert 2 <= len(longer[name]) <= 4
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_every_dimension_is_extended(folder: Path) -> None:
         ("bell\a", False),
     ],
 )
-def test_what_can_be_a_value(value: str, expected: bool) -> None:
+def test_usable_values(value: str, expected: bool) -> None:
     assert usable(value, CAT) is expected
 
 
-def test_what_is_no_language_model_is_refused(tmp_path: Path, sd_folder: Path) -> None:
+def test_a_folder_without_a_language_model_is_refused(tmp_path: Path, sd_folder: Path) -> None:
     with pytest.raises(ValueError, match="language_model: .* no config.json"):
         Proposer(tmp_path)
     (tmp_path / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Diversification: what the paper asks of the two prompt sets, for any grid."""
+"""Diversification: the paper's requirements for the two prompt sets, for any grid."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ grids = st.dictionaries(
 ).map(lambda grid: {name: [f"{name[0]}{value}" for value in grid[name]] for name in grid})
 
 
-def test_pairs_that_repeat_are_told() -> None:
-    asked = {"train_count": 4, "test_count": 9, "test_share": 0.01}  # 1 × 1 words to test with
-    pairs = diversify(ForgetConcept("ink"), ["{concept} {object} {place}"], DIMENSIONS, **asked)
+def test_repeated_pairs_are_reported() -> None:
+    counts = {"train_count": 4, "test_count": 9, "test_share": 0.01}  # 1 × 1 test combinations
+    pairs = diversify(ForgetConcept("ink"), ["{concept} {object} {place}"], DIMENSIONS, **counts)
     assert repetition(pairs.concept, pairs.train) == ""
     assert repetition(pairs.concept, pairs.test).startswith("only 1 of the 9 pairs differ")
     assert repetition(ForgetConcept("ink", "class"), pairs.test) == ""
@@ -65,8 +65,8 @@ def prompt_pairs(draw: st.DrawFn) -> PromptPairs:
     )
 
 
-def example(**changed: int) -> PromptPairs:
-    settings = {"train_count": 24, "test_count": 6, "seed": 0, **changed}
+def example(**changes: int) -> PromptPairs:
+    settings = {"train_count": 24, "test_count": 6, "seed": 0, **changes}
     return diversify(CONCEPT, TEMPLATES, DIMENSIONS, **settings)
 
 
@@ -93,7 +93,7 @@ def test_the_split_is_a_partition_with_both_sides_filled(
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("kind", sorted(PRESETS))
-def test_no_preset_tests_with_a_word_that_it_trains_on(kind: str, seed: int) -> None:
+def test_no_preset_tests_with_a_training_word(kind: str, seed: int) -> None:
     preset = PRESETS[kind]
     train, test = split_values(preset.dimensions, 0.25, random.Random(seed))
     assert not {v for of in train.values() for v in of} & {v for of in test.values() for v in of}
@@ -108,19 +108,22 @@ def test_a_value_of_two_dimensions_is_on_the_same_side_in_both(seed: int) -> Non
         assert sorted((*train[name], *test[name])) == sorted(values)
 
 
-def test_a_dimension_whose_values_others_have_placed_is_refused() -> None:
+def test_a_dimension_left_without_a_split_is_refused() -> None:
+    """All its values occur in another dimension, which put them on one side."""
     grid = {"a": ("w", "x", "y"), "b": ("x", "y")}
     splits = [split_values({"a": grid["a"]}, 0.3, random.Random(seed))[1] for seed in range(20)]
     unlucky = next(seed for seed, held_out in enumerate(splits) if held_out["a"] == ("w",))
-    with pytest.raises(ValueError, match="dimensions: all of 'b' stands in other dimensions"):
+    with pytest.raises(
+        ValueError, match="dimensions: all values of 'b' also occur in other dimensions"
+    ):
         split_values(grid, 0.3, random.Random(unlucky))
 
 
-@pytest.mark.parametrize("again", ["cat", "Cat", "CAT"])
-def test_a_value_given_twice_stays_on_one_side(again: str) -> None:
-    """Else it would be trained on and still called held out; text encoders see no capitals."""
+@pytest.mark.parametrize("repeated", ["cat", "Cat", "CAT"])
+def test_a_repeated_value_stays_on_one_side(repeated: str) -> None:
+    """Otherwise it would be trained on and still count as held out; text encoders ignore case."""
     for seed in range(20):
-        grid = {"object": ("cat", again, "dog")}
+        grid = {"object": ("cat", repeated, "dog")}
         pairs = diversify(
             CONCEPT, ["{concept} {object}"], grid, train_count=6, test_count=6, seed=seed
         )
@@ -163,7 +166,7 @@ def test_every_forget_prompt_mentions_the_concept_and_no_retain_prompt_does(
 def test_a_retain_prompt_that_would_mention_the_concept_is_refused(
     template: str, values: tuple[str, ...]
 ) -> None:
-    """Retaining what is to be forgotten would undo the run in silence."""
+    """Retaining the concept would silently undo the run."""
     with pytest.raises(ValueError, match="ink"):
         diversify(CONCEPT, [template], {"object": values}, train_count=2, test_count=2)
 
@@ -175,7 +178,7 @@ def test_a_template_that_glues_the_concept_to_a_word_is_refused() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
-def test_counts_are_those_asked_for(train_count: int, test_count: int) -> None:
+def test_counts_are_as_requested(train_count: int, test_count: int) -> None:
     pairs = example(train_count=train_count, test_count=test_count)
     assert (len(pairs.train), len(pairs.test)) == (train_count, test_count)
 
@@ -191,8 +194,8 @@ def test_combinations_repeat_evenly_when_the_grid_is_smaller() -> None:
 def test_replacements_are_equally_frequent(pairs: PromptPairs) -> None:
     for side in (pairs.train, pairs.test):
         counts = Counter(pair.replacement for pair in side)
-        wanted = pairs.concept.replacements or ("",)
-        frequency = [counts[replacement] for replacement in wanted]
+        replacements = pairs.concept.replacements or ("",)
+        frequency = [counts[replacement] for replacement in replacements]
         assert sum(frequency) == len(side)
         assert max(frequency) - min(frequency) <= 1
 
@@ -203,16 +206,16 @@ def test_synonyms_and_templates_are_equally_frequent() -> None:
     assert sum(pair.forget.startswith(("a ", "an ")) for pair in pairs.train) == 12
 
 
-def test_every_template_meets_every_replacement() -> None:
-    """Else a judge could tell a style by the wording of its prompts."""
+def test_every_template_is_combined_with_every_replacement() -> None:
+    """Otherwise a judge could recognize a style by the wording of its prompts."""
     concept = ForgetConcept("ink", replacements=("oil", "pencil"))
     pairs = diversify(concept, TEMPLATES, DIMENSIONS, train_count=24, test_count=8)
-    met = {(pair.replacement, pair.retain.startswith(("a ", "an "))) for pair in pairs.train}
-    assert len(met) == 4
+    seen = {(pair.replacement, pair.retain.startswith(("a ", "an "))) for pair in pairs.train}
+    assert len(seen) == 4
 
 
-def test_every_word_meets_every_replacement() -> None:
-    """Else a synonym would be taught to mean one replacement alone."""
+def test_every_word_is_combined_with_every_replacement() -> None:
+    """Otherwise the model would learn to read a synonym as one particular replacement."""
     concept = ForgetConcept("ink", synonyms=("sumi",), replacements=("oil", "pencil"))
     pairs = diversify(concept, TEMPLATES, DIMENSIONS, train_count=24, test_count=8)
     for side in (pairs.train, pairs.test):
@@ -234,19 +237,19 @@ def test_the_preset_of_every_kind_reads_well_without_the_concept(kind: str) -> N
 
 
 @pytest.mark.parametrize("field", ["invented_names", "gibberish_names"])
-def test_no_more_names_than_can_be_made_up(field: str) -> None:
+def test_the_number_of_made_up_names_is_limited(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} must be 0 to 10000, got 100000"):
         diversify(CONCEPT, TEMPLATES, DIMENSIONS, train_count=2, test_count=2, **{field: 100_000})
     names = {"invented_names": made_up_names, "gibberish_names": gibberish}[field](10_000, 0)
     assert len(set(names)) == 10_000
 
 
-def test_a_seed_decides_everything() -> None:
+def test_the_seed_determines_the_prompts() -> None:
     assert example(seed=3) == example(seed=3)
     assert example(seed=3).train != example(seed=4).train
 
 
-def test_dropping_the_concept_leaves_a_clean_prompt() -> None:
+def test_removing_the_concept_leaves_a_clean_prompt() -> None:
     nudity = ForgetConcept("nude", "nudity")
     pairs = diversify(
         nudity, ["a {concept} {object}"], {"object": ("owl", "man")}, train_count=1, test_count=1
@@ -258,12 +261,12 @@ def test_dropping_the_concept_leaves_a_clean_prompt() -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("a {object} {concept} {object.__class__}", "no dimension"),
-        ("a {object} {concept} {object.__class__.__init__.__globals__}", "no dimension"),
-        ("a {concept} {object[0]}", "no dimension"),
-        ("a {concept} {}", "no dimension"),
-        ("a {concept} {0}", "no dimension"),
-        ("a {concept} {colour}", "'colour', which is no dimension \\(object, place\\)"),
+        ("a {object} {concept} {object.__class__}", "not a dimension"),
+        ("a {object} {concept} {object.__class__.__init__.__globals__}", "not a dimension"),
+        ("a {concept} {object[0]}", "not a dimension"),
+        ("a {concept} {}", "not a dimension"),
+        ("a {concept} {0}", "not a dimension"),
+        ("a {concept} {colour}", "'colour', which is not a dimension \\(object, place\\)"),
         ("a {concept} {object:>99999999}", "nothing may follow the name"),
         ("a {concept:{object}}", "nothing may follow the name"),
         ("a {concept!r}", "nothing may follow the name"),
@@ -276,10 +279,10 @@ def test_dropping_the_concept_leaves_a_clean_prompt() -> None:
 )
 def test_a_template_that_cannot_be_filled_is_refused(template: str, message: str) -> None:
     started = time.process_time()
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as error:
         diversify(CONCEPT, [TEMPLATES[0], template], DIMENSIONS, train_count=1, test_count=1)
-    assert template in str(caught.value) or repr(template) in str(caught.value)
-    assert time.process_time() - started < 1  # 99,999,999 characters were never made
+    assert template in str(error.value) or repr(template) in str(error.value)
+    assert time.process_time() - started < 1  # 99,999,999 characters were never allocated
 
 
 def test_literal_braces_use_no_value() -> None:
@@ -295,7 +298,7 @@ def test_literal_braces_use_no_value() -> None:
         assert pair.forget.endswith("{object}")
 
 
-def test_values_and_names_are_text_and_no_templates() -> None:
+def test_values_and_names_are_not_read_as_templates() -> None:
     concept = ForgetConcept("{object.__class__}", replacements=("{place!r}",))
     grid = {"object": ("{concept}", "{0}", "%s"), "place": ("x", "y")}
     pairs = diversify(concept, ["{concept} of {object} {place}"], grid, train_count=4, test_count=1)
@@ -305,7 +308,7 @@ def test_values_and_names_are_text_and_no_templates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("changes", "message"),
     [
         ({"templates": []}, "templates: none given"),
         ({"templates": [" "]}, "templates: none given"),
@@ -320,15 +323,15 @@ def test_values_and_names_are_text_and_no_templates() -> None:
         ({"test_share": float("nan")}, "test_share must be between 0 and 1, got nan"),
     ],
 )
-def test_an_impossible_request_is_refused(changed: dict[str, object], message: str) -> None:
+def test_an_impossible_request_is_refused(changes: dict[str, object], message: str) -> None:
     request = {
         "templates": ["{concept} {object}"],
         "dimensions": {"object": ("cat", "dog")},
         "train_count": 1,
         "test_count": 1,
-        **changed,
+        **changes,
     }
-    if changed.get("dimensions") == {}:
+    if changes.get("dimensions") == {}:
         request["templates"] = ["{concept}"]  # train and test would be the same prompt
     with pytest.raises(ValueError, match=message):
         diversify(CONCEPT, **request)
@@ -346,20 +349,20 @@ def test_dimensions_are_read_line_by_line() -> None:
 @pytest.mark.parametrize(
     "line", ["cat, dog", ": cat", "object:", "object: , ,", "two words: cat", "a-b: cat", "0: x"]
 )
-def test_a_line_that_cannot_be_read_is_shown(line: str) -> None:
-    with pytest.raises(ValueError, match="cannot read") as caught:
+def test_an_unreadable_line_is_named(line: str) -> None:
+    with pytest.raises(ValueError, match="cannot read") as error:
         parse_dimensions(f"place: here, there\n{line}")
-    assert repr(line) in str(caught.value)
+    assert repr(line) in str(error.value)
 
 
-def test_a_dimension_given_twice_is_refused() -> None:
+def test_a_repeated_dimension_is_refused() -> None:
     """The second line would silently replace the first."""
     with pytest.raises(ValueError, match="object"):
         parse_dimensions("object: cat, dog\nobject: house, tree")
 
 
 @pytest.mark.parametrize(
-    ("text", "right"),
+    ("text", "expected"),
     [
         ("a apple", "an apple"),
         ("an cat and a owl", "a cat and an owl"),
@@ -371,13 +374,13 @@ def test_a_dimension_given_twice_is_refused() -> None:
         ("", ""),
         ("an unicorn on a hourglass", "a unicorn on an hourglass"),
         ("an uninvited cat", "an uninvited cat"),
-        # What nobody filled in is left as it was written.
+        # Articles before other words stay as written.
         ("letter a in red, a eagle", "letter a in red, a eagle"),
         ("junto a una casa", "junto a una casa"),
         ("il y a une maison", "il y a une maison"),
     ],
 )
-def test_articles(text: str, right: str) -> None:
+def test_articles(text: str, expected: str) -> None:
     words = ("apple", "Apple", "cat", "owl", "3d cat", "unicorn", "hourglass", "una casa")
     words += ("une maison", "")
-    assert with_articles(text, words) == right
+    assert with_articles(text, words) == expected

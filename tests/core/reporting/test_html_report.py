@@ -1,4 +1,4 @@
-"""The HTML report: one file that asks for nothing, and shows a stranger's words as words."""
+"""The HTML report: one self-contained file in which all text is escaped."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ AFTER = Metrics(0.9, 0.8, 0.7, None, 0.3, 0.4, 0.5, 3, 30)
 
 
 def comparison(count: int, prompt: str, shows: Sequence[bool], edge: int = 8) -> Comparison:
-    drawn = torch.zeros(count, 3, edge, edge, dtype=torch.uint8)
+    pictures = torch.zeros(count, 3, edge, edge, dtype=torch.uint8)
     facts = [
         PictureFacts("near" if i % 2 else "far", True, shows[i], i / 100, 0.3, 0.2)
         for i in range(count)
     ]
     prompts = tuple(f"{prompt} {i}" for i in range(count))
-    return Comparison(prompts, drawn, drawn + 255, tuple(facts))
+    return Comparison(prompts, pictures, pictures + 255, tuple(facts))
 
 
-def report_of(name: str = "ink", prompt: str = "a cat", edge: int = 8) -> AlignmentReport:
+def make_report(name: str = "ink", prompt: str = "a cat", edge: int = 8) -> AlignmentReport:
     shows = [i in (5, 28) for i in range(30)]
     never = [False] * 30
     return AlignmentReport(
@@ -51,8 +51,8 @@ def report_of(name: str = "ink", prompt: str = "a cat", edge: int = 8) -> Alignm
         AFTER,
         {
             "forget": comparison(30, f"{prompt} forget", shows, edge),
-            "retain train": comparison(30, f"{prompt} trained", never, edge),
-            "retain test": comparison(30, f"{prompt} held", never, edge),
+            "retain train": comparison(30, f"{prompt} train", never, edge),
+            "retain test": comparison(30, f"{prompt} test", never, edge),
         },
         0.5,
         intervals={"unlearning_accuracy": Interval(0.7, 0.97)},
@@ -76,7 +76,7 @@ def unlearned(sd_model: ModelHandle) -> UnlearnedModel:
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the text between them."""
+    """The tags of a page with their attributes, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -94,8 +94,8 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_it_holds_everything_and_asks_for_nothing(unlearned: UnlearnedModel) -> None:
-    text = html_report(unlearned, report_of())
+def test_the_report_is_self_contained(unlearned: UnlearnedModel) -> None:
+    text = html_report(unlearned, make_report())
     page = Page(text)
     pictures = page.all("img")
     assert len(pictures) == 2 * 3 * 24
@@ -111,18 +111,18 @@ def test_it_holds_everything_and_asks_for_nothing(unlearned: UnlearnedModel) -> 
     assert unlearned.base.info.fingerprint in page.text
 
 
-def test_the_worst_come_first_and_it_is_said_how_many_are_left_out(
+def test_the_worst_pairs_come_first_and_the_count_is_shown(
     unlearned: UnlearnedModel,
 ) -> None:
-    page = Page(html_report(unlearned, report_of()))
+    page = Page(html_report(unlearned, make_report()))
     assert page.text.count("24 of 30 shown") == 3
     labels = [str(a["aria-label"]) for a in page.all("input") if "aria-label" in a]
     assert len(labels) == 3 * 24
     assert labels[0].endswith("a cat forget 5")
     assert labels[1].endswith("a cat forget 28")
-    assert labels[24].endswith(" 29")  # of the neighbours, the one that changed most
+    assert labels[24].endswith(" 29")  # the neighbour that changed most
     assert "still shows" in page.text
-    assert "What looks most like it: near" in page.text
+    assert "Most similar to it: near" in page.text
 
 
 def test_large_pictures_are_jpeg() -> None:
@@ -132,9 +132,9 @@ def test_large_pictures_are_jpeg() -> None:
     assert content.startswith(b"\xff\xd8")
 
 
-def test_a_stranger_s_words_stay_words(unlearned: UnlearnedModel) -> None:
-    report = report_of(EVIL, EVIL)
-    text = html_report(unlearned, replace(report, also=(report_of(EVIL, EVIL),)))
+def test_text_from_a_stranger_is_escaped(unlearned: UnlearnedModel) -> None:
+    report = make_report(EVIL, EVIL)
+    text = html_report(unlearned, replace(report, also=(make_report(EVIL, EVIL),)))
     page = Page(text)
     assert len(page.all("script")) == 1
     assert "alert(1)" in page.text
@@ -142,11 +142,11 @@ def test_a_stranger_s_words_stay_words(unlearned: UnlearnedModel) -> None:
     assert EVIL not in text
 
 
-def test_before_and_after_stand_where_they_belong(unlearned: UnlearnedModel) -> None:
-    page = Page(html_report(unlearned, report_of()))
+def test_before_and_after_are_not_swapped(unlearned: UnlearnedModel) -> None:
+    page = Page(html_report(unlearned, make_report()))
     for alt, colour in (("before", 0), ("after", 255)):
-        shown = [str(a["src"]) for a in page.all("img") if a["alt"] == alt]
-        for content in set(shown):
+        sources = [str(a["src"]) for a in page.all("img") if a["alt"] == alt]
+        for content in set(sources):
             with Image.open(BytesIO(b64decode(content.partition(",")[2]))) as picture:
                 assert picture.convert("L").getextrema() == (colour, colour)
     assert "concept absent (UA)0.1000.900" in page.text
@@ -155,8 +155,8 @@ def test_before_and_after_stand_where_they_belong(unlearned: UnlearnedModel) -> 
     assert "belly exposed50" in page.text
 
 
-def test_figures_have_their_intervals_and_probes_theirs(unlearned: UnlearnedModel) -> None:
-    text = Page(html_report(unlearned, report_of())).text
+def test_figures_and_probes_have_intervals(unlearned: UnlearnedModel) -> None:
+    text = Page(html_report(unlearned, make_report())).text
     assert "0.700 to 0.970" in text
     assert "belly exposed" in text
     assert "paraphrases" in text
@@ -164,24 +164,24 @@ def test_figures_have_their_intervals_and_probes_theirs(unlearned: UnlearnedMode
 
 
 def test_an_unjudged_report_and_a_run_without_steps(unlearned: UnlearnedModel) -> None:
-    drawn = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-    nothing = Metrics(None, None, None, None, None, None, None, None, 1)
+    pictures = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    metrics = Metrics(None, None, None, None, None, None, None, None, 1)
     facts = (PictureFacts("", None, None, None, None, None),)
-    part = Comparison(("a cat",), drawn, drawn, facts)
+    part = Comparison(("a cat",), pictures, pictures, facts)
     groups = {name: part for name in ("forget", "retain train", "retain test")}
-    bare = AlignmentReport(ForgetConcept("ink"), nothing, nothing, groups, None)
-    page = Page(html_report(replace(unlearned, reports=()), bare))
+    unjudged = AlignmentReport(ForgetConcept("ink"), metrics, metrics, groups, None)
+    page = Page(html_report(replace(unlearned, reports=()), unjudged))
     assert "look at the pictures" in page.text
     assert not page.all("polyline")
 
 
-def test_the_chart_is_left_out_where_no_loss_is_finite(unlearned: UnlearnedModel) -> None:
-    lost = tuple(step(i + 1, math.nan) for i in range(3))
-    assert 'class="chart"' in html_report(unlearned, report_of())
-    assert "The way there" not in html_report(replace(unlearned, reports=lost), report_of())
+def test_the_chart_is_omitted_if_no_loss_is_finite(unlearned: UnlearnedModel) -> None:
+    broken = tuple(step(i + 1, math.nan) for i in range(3))
+    assert 'class="chart"' in html_report(unlearned, make_report())
+    assert "<h2>Losses" not in html_report(replace(unlearned, reports=broken), make_report())
 
 
-def test_only_shares_are_drawn_on_the_line() -> None:
+def test_interval_bars_are_drawn_for_shares_only() -> None:
     share = Figure("a", "a", 0.9, 0.1, Interval(0.0, 0.2))
     assert "before" in interval_bar(share)
     assert interval_bar(replace(share, after=-0.1)) == ""

@@ -1,4 +1,4 @@
-"""The loss chart: its shapes against the data, and both drawings against the shapes."""
+"""The loss chart: its shapes compared with the data, and both drawings with the shapes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from unlearn_core.reporting.loss_chart import (
     Polyline,
     Shape,
     Text,
+    charted_steps,
     loss_chart,
-    shown_steps,
 )
 from unlearn_core.reporting.loss_picture import ANCHORS, COLOURS, PAPER, SCALE, loss_picture
 from unlearn_core.reporting.svg import loss_svg
@@ -66,15 +66,15 @@ def within(band: Band, y: float) -> bool:
 
 
 def curves(shapes: Sequence[Shape], kind: str) -> list[Polyline]:
-    """Without the sample in the legend."""
-    found = [shape for shape in shapes if isinstance(shape, Polyline) and shape.kind == kind]
-    return [shape for shape in found if within(LOSSES[kind], shape.points[0][1])]
+    """The curves of a loss, without the sample in the legend."""
+    polylines = [shape for shape in shapes if isinstance(shape, Polyline) and shape.kind == kind]
+    return [shape for shape in polylines if within(LOSSES[kind], shape.points[0][1])]
 
 
 def lines(shapes: Sequence[Shape], kind: str, band: Band) -> list[Line]:
-    """Without those in the legend."""
-    found = [shape for shape in shapes if isinstance(shape, Line) and shape.kind == kind]
-    return [shape for shape in found if within(band, shape.start[1])]
+    """The lines in a band, without those of the legend."""
+    all_lines = [shape for shape in shapes if isinstance(shape, Line) and shape.kind == kind]
+    return [shape for shape in all_lines if within(band, shape.start[1])]
 
 
 def bars(shapes: Sequence[Shape], kind: str) -> list[Line]:
@@ -104,22 +104,22 @@ def test_bars_reach_from_the_middle_to_the_cosine() -> None:
     (curve,) = curves(shapes, "forget")
     columns = [x for x, _ in curve.points]
     for kind in ("agree", "conflict"):
-        wanted = [i for i, cosine in enumerate(COSINES) if (cosine < 0) == (kind == "conflict")]
-        found = bars(shapes, kind)
-        assert [bar.start for bar in found] == [(columns[i], COSINE.middle) for i in wanted]
-        assert [bar.end[0] for bar in found] == [columns[i] for i in wanted]
-        tips = np.interp([COSINES[i] for i in wanted], [-1, 1], [COSINE.bottom, COSINE.top])
-        if kind == "agree":  # whose last is 0: the shortest bar
+        steps = [i for i, cosine in enumerate(COSINES) if (cosine < 0) == (kind == "conflict")]
+        drawn = bars(shapes, kind)
+        assert [bar.start for bar in drawn] == [(columns[i], COSINE.middle) for i in steps]
+        assert [bar.end[0] for bar in drawn] == [columns[i] for i in steps]
+        tips = np.interp([COSINES[i] for i in steps], [-1, 1], [COSINE.bottom, COSINE.top])
+        if kind == "agree":  # its last cosine is 0, which gets the shortest bar
             tips[-1] = COSINE.middle - SHORTEST_BAR
-        np.testing.assert_allclose([bar.end[1] for bar in found], tips)
+        np.testing.assert_allclose([bar.end[1] for bar in drawn], tips)
 
 
-def test_a_conflict_of_nearly_orthogonal_gradients_shows() -> None:
+def test_a_conflict_of_nearly_orthogonal_gradients_is_visible() -> None:
     (bar,) = bars(loss_chart([step(1, cosine=-1e-9)]), "conflict")
     assert bar.end[1] == COSINE.middle + SHORTEST_BAR
 
 
-def test_the_axes_tell_extremes_and_the_first_and_last_step() -> None:
+def test_axis_labels_are_the_extremes_and_the_first_and_last_step() -> None:
     shapes = loss_chart([step(i, i / 10, i * 1e-6, 0.1) for i in range(1, 8)])
     labels = {shape.at: shape for shape in shapes if isinstance(shape, Text)}
     extremes = [text for (x, _), text in labels.items() if x < LEFT]
@@ -131,13 +131,13 @@ def test_the_axes_tell_extremes_and_the_first_and_last_step() -> None:
     assert "conflict at 0 of 7 steps" in texts(shapes)
 
 
-def test_labels_have_the_digits_that_tell_them_apart() -> None:
+def test_labels_have_enough_digits_to_differ() -> None:
     shapes = loss_chart([step(1, 0.5, 1234), step(2, 0.501, 1236)])
     assert {"0.500", "0.501", "1234", "1236"} < set(texts(shapes))
 
 
 @pytest.mark.parametrize("spread", [0, 1e-9])
-def test_a_loss_that_does_not_vary_is_a_level_line(spread: float) -> None:
+def test_a_constant_loss_is_a_flat_line(spread: float) -> None:
     shapes = loss_chart([step(i + 1, 0.5 + spread * i) for i in range(9)])
     (curve,) = curves(shapes, "forget")
     np.testing.assert_allclose([y for _, y in curve.points], FORGET.middle, atol=1e-6)
@@ -166,7 +166,7 @@ def test_values_that_are_not_finite_leave_gaps() -> None:
     assert not re.search("nan|inf", loss_svg(reports))
 
 
-def test_one_step_stands_in_the_middle() -> None:
+def test_a_single_step_is_in_the_middle() -> None:
     shapes = loss_chart([step(1, cosine=-1)])
     for kind, band in LOSSES.items():
         (dot,) = lines(shapes, kind, band)
@@ -176,8 +176,8 @@ def test_one_step_stands_in_the_middle() -> None:
 
 
 def test_without_losses_there_is_no_svg_and_a_picture_of_empty_bands() -> None:
-    lost = [step(i + 1, math.nan, math.inf, math.nan) for i in range(3)]
-    for reports in ([], lost):
+    not_finite = [step(i + 1, math.nan, math.inf, math.nan) for i in range(3)]
+    for reports in ([], not_finite):
         assert loss_svg(reports) == ""
         picture = loss_picture(reports)
         assert picture.size == loss_picture(run()).size
@@ -188,44 +188,44 @@ def test_without_losses_there_is_no_svg_and_a_picture_of_empty_bands() -> None:
     assert texts(loss_chart([]))[-1] == "no steps"
 
 
-def test_a_long_run_is_thinned_by_the_smallest_power_of_two_that_does() -> None:
+def test_a_long_run_is_thinned_by_the_smallest_sufficient_power_of_two() -> None:
     for count in (1, 2, 599, 600, 601, 1199, 1200, 2397, 2398, 5000, 99_999, 100_000):
-        shown = shown_steps(count)
         choices = (sorted({*range(0, count, 2**k), count - 1}) for k in itertools.count())
-        assert shown == next(choice for choice in choices if len(choice) <= POINTS)
-    assert shown_steps(0) == []
-    assert shown_steps(600) == list(range(600))
-    assert shown_steps(601) == list(range(0, 601, 2))
-    assert shown_steps(602) == [*range(0, 602, 2), 601]
+        expected = next(choice for choice in choices if len(choice) <= POINTS)
+        assert charted_steps(count) == expected
+    assert charted_steps(0) == []
+    assert charted_steps(600) == list(range(600))
+    assert charted_steps(601) == list(range(0, 601, 2))
+    assert charted_steps(602) == [*range(0, 602, 2), 601]
 
 
-def test_a_thinned_curve_goes_through_the_steps_shown() -> None:
+def test_a_thinned_curve_goes_through_the_charted_steps() -> None:
     reports = long_run(1000)
     shapes = loss_chart(reports)
     (curve,) = curves(shapes, "forget")
-    shown = [*range(0, 1000, 2), 999]
-    values = [1 / (i + 1) for i in shown]
+    indices = [*range(0, 1000, 2), 999]
+    values = [1 / (i + 1) for i in indices]
     y = np.interp(values, [1 / 1000, 1], [FORGET.bottom, FORGET.top])
-    x = LEFT + (RIGHT - LEFT) * (np.array(shown) + 0.5) / 1000
+    x = LEFT + (RIGHT - LEFT) * (np.array(indices) + 0.5) / 1000
     np.testing.assert_allclose(curve.points, np.stack([x, y], 1))
     assert "losses: one step in 2" in texts(shapes)
 
 
-@pytest.mark.parametrize("at", [0, 1, 54_321, 99_998, 99_999])
-def test_no_conflict_is_lost_by_thinning(at: int) -> None:
+@pytest.mark.parametrize("index", [0, 1, 54_321, 99_998, 99_999])
+def test_thinning_hides_no_conflict(index: int) -> None:
     reports = long_run(100_000)
-    reports[at] = step(at + 1, cosine=-0.75)
+    reports[index] = step(index + 1, cosine=-0.75)
     shapes = loss_chart(reports)
     (bar,) = bars(shapes, "conflict")
-    shown = shown_steps(100_000)
-    by = next(i for i in shown if i >= at)
-    x = LEFT + (RIGHT - LEFT) * (by + 0.5) / 100_000
+    indices = charted_steps(100_000)
+    charted = next(i for i in indices if i >= index)
+    x = LEFT + (RIGHT - LEFT) * (charted + 0.5) / 100_000
     np.testing.assert_allclose(bar.end, (x, np.interp(-0.75, [-1, 1], [COSINE.bottom, COSINE.top])))
-    assert len(bars(shapes, "agree")) == len(shown) - (at == 0)  # the first stands for itself
+    assert len(bars(shapes, "agree")) == len(indices) - (index == 0)  # no skipped step before it
     assert "conflict at 1 of 100000 steps" in texts(shapes)
 
 
-def test_a_long_run_takes_no_time() -> None:
+def test_a_long_run_is_drawn_in_less_than_a_second() -> None:
     reports = long_run(100_000)
     started = time.process_time()
     loss_picture(reports)
@@ -244,26 +244,26 @@ def test_the_svg_has_the_shapes() -> None:
         if isinstance(shape, Text):
             assert (element.tag, element.text) == ("text", shape.text)
             assert element.get("text-anchor") == shape.anchor
-            names, wanted = ("x", "y"), shape.at
+            names, expected = ("x", "y"), shape.at
         elif isinstance(shape, Line):
             assert element.tag == "line"
-            names, wanted = ("x1", "y1", "x2", "y2"), (*shape.start, *shape.end)
+            names, expected = ("x1", "y1", "x2", "y2"), (*shape.start, *shape.end)
         else:
             assert element.tag == "polyline"
             assert ("stroke-dasharray" in element.attrib) == shape.dashed
             points = [pair.split(",") for pair in (element.get("points") or "").split()]
             np.testing.assert_allclose(np.array(points, float), shape.points, atol=0.006)
             continue
-        found = [float(element.attrib[name]) for name in names]
-        np.testing.assert_allclose(found, wanted, atol=0.006)
+        coordinates = [float(element.attrib[name]) for name in names]
+        np.testing.assert_allclose(coordinates, expected, atol=0.006)
 
 
-def near(picture: Image.Image, x: float, y: float, kind: str) -> bool:
-    """Whether the picture has that colour at a point of the chart."""
-    found = picture.getpixel((round(x * SCALE), round(y * SCALE)))
-    assert isinstance(found, tuple)
-    wanted = ImageColor.getrgb(COLOURS[kind])
-    return max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 60
+def has_colour(picture: Image.Image, x: float, y: float, kind: str) -> bool:
+    """Whether the picture has the kind's colour at a point of the chart."""
+    pixel = picture.getpixel((round(x * SCALE), round(y * SCALE)))
+    assert isinstance(pixel, tuple)
+    colour = ImageColor.getrgb(COLOURS[kind])
+    return max(abs(a - b) for a, b in zip(pixel, colour, strict=True)) < 60
 
 
 def test_the_picture_has_the_shapes() -> None:
@@ -273,23 +273,23 @@ def test_the_picture_has_the_shapes() -> None:
     for shape in shapes:
         if isinstance(shape, Line) and shape.kind != "grid":
             (x1, y1), (x2, y2) = shape.start, shape.end
-            assert near(picture, (x1 + x2) / 2, (y1 + y2) / 2, shape.kind)
+            assert has_colour(picture, (x1 + x2) / 2, (y1 + y2) / 2, shape.kind)
     (solid,) = curves(shapes, "forget")
     (dashed,) = curves(shapes, "retain")
     for curve in (solid, dashed):
         pairs = list(itertools.pairwise(curve.points))
         along = [
-            near(picture, x1 + (x2 - x1) * t, y1 + (y2 - y1) * t, curve.kind)
+            has_colour(picture, x1 + (x2 - x1) * t, y1 + (y2 - y1) * t, curve.kind)
             for (x1, y1), (x2, y2) in pairs
             for t in np.linspace(0.02, 0.98, 80)
         ]
         share = sum(along) / len(along)
         assert share == 1 if curve is solid else 0.55 < share < 0.85
-        for (x1, y1), (x2, y2) in pairs:  # and nothing of it well beside the line
-            assert not near(picture, (x1 + x2) / 2, (y1 + y2) / 2 + 12, curve.kind)
+        for (x1, y1), (x2, y2) in pairs:  # and none well beside the line
+            assert not has_colour(picture, (x1 + x2) / 2, (y1 + y2) / 2 + 12, curve.kind)
 
 
-def test_labels_fit_whatever_the_numbers() -> None:
+def test_labels_of_extreme_numbers_fit() -> None:
     reports = [
         step(99_001 + i, -1.2345e-5 * (1 + i * 2e-6), -1e8 - 1e5 * i, -0.1) for i in range(1000)
     ]
@@ -306,15 +306,15 @@ def test_labels_fit_whatever_the_numbers() -> None:
     for left, top, right, bottom in boxes:
         assert 0 <= left < right <= WIDTH
         assert 0 <= top < bottom <= HEIGHT
-        for band in (FORGET, RETAIN, COSINE):  # where the lines are
+        for band in (FORGET, RETAIN, COSINE):  # no label covers a curve
             assert right < LEFT or bottom < band.top or top > band.bottom
     for one, other in itertools.combinations(boxes, 2):
-        beside = one[2] < other[0] or other[2] < one[0]
-        assert beside or one[3] < other[1] or other[3] < one[1]
+        side_by_side = one[2] < other[0] or other[2] < one[0]
+        assert side_by_side or one[3] < other[1] or other[3] < one[1]
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance as WCAG 2 defines it."""
+    """Relative luminance as defined by WCAG 2."""
     shares = [value / 255 for value in ImageColor.getrgb(colour)]
     linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
@@ -329,14 +329,14 @@ def kinds() -> set[str]:
     return {shape.kind for shape in loss_chart(run())}
 
 
-def test_the_picture_s_colours_stand_out() -> None:
+def test_the_picture_s_colours_have_enough_contrast() -> None:
     assert contrast("#000", "#fff") == pytest.approx(21)
     assert set(COLOURS) == kinds()
     for colour in COLOURS.values():
         assert contrast(colour, PAPER) >= 4.5
 
 
-def test_the_report_s_colours_stand_out_in_light_and_dark() -> None:
+def test_the_report_s_colours_have_enough_contrast_in_both_themes() -> None:
     light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
     rules = re.findall(r"^(\.chart .*?) \{ color: var\((--[\w-]+)\); \}", STYLE, re.MULTILINE)
     names = {
@@ -363,7 +363,7 @@ def test_neither_drawing_loads_matplotlib() -> None:
         "assert loss_svg(steps) and loss_picture(steps)\n"
         "assert 'matplotlib' not in sys.modules\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr

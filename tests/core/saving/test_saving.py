@@ -138,7 +138,7 @@ def test_a_folder_that_is_no_model_is_never_overwritten(
 ) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="is no model"):
+    with pytest.raises(FileExistsError, match="is not a model"):
         save_diffusers_folder(unlearned, tmp_path / "precious", overwrite=True)
     assert files(tmp_path / "precious") == {"notes.txt": b"mine"}
 
@@ -165,13 +165,13 @@ def test_full_disk_leaves_nothing_behind_and_keeps_the_old_model(
 def test_the_model_that_one_started_from_is_never_overwritten(tmp_path: Path) -> None:
     source = tmp_path / "mine.safetensors"
     source.write_bytes(b"days of work")
-    with pytest.raises(FileExistsError, match="is the model that you started from"):
+    with pytest.raises(FileExistsError, match="is the original model"):
         refuse_existing(source, source, overwrite=True)
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "model_index.json").write_text("{}")
     (tmp_path / "link").symlink_to(folder, target_is_directory=True)
-    with pytest.raises(FileExistsError, match="is the model that you started from"):
+    with pytest.raises(FileExistsError, match="is the original model"):
         refuse_existing(tmp_path / "link", folder, overwrite=True)
 
 
@@ -216,7 +216,7 @@ def test_the_only_copy_is_never_deleted(tmp_path: Path, monkeypatch: pytest.Monk
             part.mkdir()
 
     monkeypatch.setattr(Path, "replace", fails)
-    with pytest.raises(OSError, match="what was there lies in '.*old'"):
+    with pytest.raises(OSError, match="the previous version is in '.*old'"):
         save()
     (kept,) = tmp_path.glob(".mine-*/old/weights")
     assert kept.read_bytes() == b"old"
