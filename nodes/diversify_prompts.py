@@ -26,7 +26,7 @@ from .host.memory import DRAWING, load, make_room_for
 from .host.plain_names import check_name
 from .host.progress import Phases, obey_cancel
 from .inputs import sockets
-from .inputs.concept import words_of
+from .inputs.concept import split_words
 from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
 from .page.prompt_table import as_table, grid, read_edited
 
@@ -194,7 +194,7 @@ def _protected(
             concept,
             templates,
             dimensions,
-            words_of(candidates),
+            split_words(candidates),
             count,
             find_scorer(model, scorer_for(model)),
             drawing=GenerationSettings(batch_size=AT_ONCE),

@@ -1,1 +1,1 @@
-"""The inputs and sockets of the nodes."""
+"""Inputs and sockets of the nodes."""

@@ -1,4 +1,4 @@
-"""The inputs of a node, read off the fields of a settings class."""
+"""Node inputs generated from the fields of a settings class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import sockets
 
 
 def inputs_from(owner: type, *, advanced: bool) -> list[io.Input]:
-    """Inputs of all usual, or of all advanced, fields that an input can show, in their order."""
+    """Inputs for all common, or all advanced, fields that a widget can show, in field order."""
     return [
         input_of(setting)
         for setting in settings_of(owner).values()
@@ -20,54 +20,55 @@ def inputs_from(owner: type, *, advanced: bool) -> list[io.Input]:
 
 
 def input_from(
-    owner: type, name: str, *, called: str | None = None, default: Any = None
+    owner: type, field: str, *, name: str | None = None, default: Any = None
 ) -> io.Input:
-    """The input of one field.
+    """The input for one field.
 
     Args:
-        called: the input's name, where it is not the field's.
-        default: a default of the node's own.
+        name: name of the input, if it differs from the field's.
+        default: the node's own default, if it differs from the field's.
     """
-    return input_of(settings_of(owner)[name], called, default)
+    return input_of(settings_of(owner)[field], name, default)
 
 
-def input_of(setting: Setting, called: str | None = None, default: Any = None) -> io.Input:
-    name, kind = called or setting.name, setting.kind
+def input_of(setting: Setting, name: str | None = None, default: Any = None) -> io.Input:
+    name, kind = name or setting.name, setting.kind
     value = setting.default if default is None else default
-    tooltip = f"{setting.help} Default: {shown(value)}."
+    tooltip = f"{setting.help} Default: {format_value(value)}."
     match kind:
         case Whole():
-            made = io.Int.Input(
+            node_input = io.Int.Input(
                 name,
                 default=value,
                 min=kind.least,
                 max=kind.offered,
                 tooltip=tooltip,
-                control_after_generate=False,  # or a seed would change by itself after each run
+                control_after_generate=False,  # else a seed would change after each run
             )
         case Number():
-            offered = kind.offered
-            rounded: dict[str, Any] = {"round": offered.precision} if offered.precision else {}
-            made = io.Float.Input(
+            limits = kind.offered
+            rounding: dict[str, Any] = {"round": limits.precision} if limits.precision else {}
+            node_input = io.Float.Input(
                 name,
                 default=value,
-                min=offered.least,
-                max=offered.most,
-                step=offered.step,
+                min=limits.least,
+                max=limits.most,
+                step=limits.step,
                 tooltip=tooltip,
-                **rounded,
+                **rounding,
             )
         case Choice():
-            made = io.Combo.Input(name, options=list(kind.options), default=value, tooltip=tooltip)
+            options = list(kind.options)
+            node_input = io.Combo.Input(name, options=options, default=value, tooltip=tooltip)
         case Flag():
-            made = io.Boolean.Input(name, default=value, tooltip=tooltip)
+            node_input = io.Boolean.Input(name, default=value, tooltip=tooltip)
         case _:
-            raise TypeError(f"{name}: no input shows {kind.rule}")
-    return sockets.advanced(made) if setting.advanced else made
+            raise TypeError(f"{name}: no widget can show {kind.rule}")
+    return sockets.advanced(node_input) if setting.advanced else node_input
 
 
-def shown(value: object) -> str:
-    """A value as the page shows it."""
+def format_value(value: object) -> str:
+    """Format a value the way the page shows it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from ...unlearn_core.prompts.pairs import PromptPairs
 from ...unlearn_core.prompts.settings import MOST_NAMES, MOST_PAIRS
 from ..host.folders import prompts_path
 from ..inputs.concept import concept_of
-from ..inputs.prompts import NO_FILE, OFFERED
+from ..inputs.prompts import ALL_PRESETS, NO_FILE
 
 MOST = {
     "train_count": MOST_PAIRS,
@@ -33,17 +33,17 @@ FOUND_BY_RUN = {"neighbours": 0, "language_model": NO_FILE}  # input -> where no
 def grid(
     preset: str, templates: str, dimensions: str
 ) -> tuple[list[str], Mapping[str, tuple[str, ...]]]:
-    """What the person wrote; what is left empty is the preset's.
+    """The templates and dimensions from the two fields; an empty field gets the preset's.
 
     Raises:
-        ValueError: an unknown preset, or dimensions that cannot be read.
+        ValueError: an unknown preset, or unreadable dimensions.
     """
-    if preset not in OFFERED:
-        raise ValueError(f"preset must be one of {', '.join(OFFERED)}, got {preset!r}")
-    offered = OFFERED[preset]
+    if preset not in ALL_PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(ALL_PRESETS)}, got {preset!r}")
+    defaults = ALL_PRESETS[preset]
     return (
-        templates.splitlines() if templates.strip() else list(offered.templates),
-        parse_dimensions(dimensions) if dimensions.strip() else offered.dimensions,
+        templates.splitlines() if templates.strip() else list(defaults.templates),
+        parse_dimensions(dimensions) if dimensions.strip() else defaults.dimensions,
     )
 
 
