@@ -1,4 +1,4 @@
-"""The nodes, announced to ComfyUI: the six of a graph, and pictures of one's own beside them."""
+"""Registration of the nodes with ComfyUI: the six of a usual graph, and Own Pictures."""
 
 from __future__ import annotations
 

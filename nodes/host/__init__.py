@@ -1,1 +1,1 @@
-"""What the nodes ask of ComfyUI: folders, memory, progress, images."""
+"""Services of ComfyUI that the nodes use: folders, memory, progress, images."""

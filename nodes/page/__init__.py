@@ -1,1 +1,1 @@
-"""What the web page sees of a run, and what it may ask of the server."""
+"""The server side of the web page: state of the runs, tables, reports and routes."""
