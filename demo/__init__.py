@@ -1,1 +1,1 @@
-"""The bundled demo models: their world, how they were trained, and their jobs."""
+"""The bundled demo models: their vocabulary, their training and their jobs."""
