@@ -1,1 +1,1 @@
-"""Measurements of quality, memory and the paper's tables, and the pages made from them."""
+"""Measurements of quality and memory, the paper's tables, and the pages generated from them."""
