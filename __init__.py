@@ -2,8 +2,8 @@
 
 WEB_DIRECTORY = "./web"
 
-# ComfyUI loads this folder as a package. Test and lint tools may import the file on its own,
-# where a relative import has no parent.
+# ComfyUI loads this folder as a package. Test and lint tools may import the file on its own, and
+# then a relative import would fail.
 if __package__:
     from .nodes import comfy_entrypoint
 

@@ -1,4 +1,4 @@
-"""The Python that `run.py` installs into and goes on with. Standard library only."""
+"""The Python interpreter that `run.py` installs into and then runs. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 10)
-PINNED_PYTHON = (3, 11)  # constraints.txt names versions that older Pythons cannot install
+PINNED_PYTHON = (3, 11)  # older Pythons cannot install the versions in constraints.txt
 _CONSTRAINTS = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
 PINS = [line for line in _CONSTRAINTS if not line.startswith("#")]
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
@@ -25,15 +25,15 @@ NO_NETWORK = re.compile(r"Retrying \(|Connection|timed out|name resolution|SSLEr
 
 
 class SetupError(Exception):
-    """Something the person can cure; its message is the one line they see."""
+    """An error that the user can fix; the message is the only line shown."""
 
 
 class ConflictError(SetupError):
-    """No versions of the packages go together."""
+    """No versions of the packages are compatible."""
 
 
 class Interpreter:
-    """A Python, and what is installed in it.
+    """A Python interpreter and its installed packages.
 
     Attributes:
         packages: its site-packages folder.
@@ -42,8 +42,8 @@ class Interpreter:
 
     _PROBE = """
 import importlib.metadata as m, importlib.util, json, sys, sysconfig
-found = [(d.metadata["Name"], d.version) for d in m.distributions()]
-print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), found,
+packages = [(d.metadata["Name"], d.version) for d in m.distributions()]
+print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), packages,
                   importlib.util.find_spec("pip") is not None]))
 """
 
@@ -55,11 +55,11 @@ print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), found,
             )
         except (OSError, subprocess.CalledProcessError) as error:
             raise SetupError(f"{path} does not run as a Python interpreter") from error
-        version, packages, found, self.has_pip = json.loads(probe.stdout)
+        version, folder, packages, self.has_pip = json.loads(probe.stdout)
         self.version: tuple[int, int] = (version[0], version[1])
-        self.packages = Path(packages)
-        # The first on the path is the one that Python imports: it comes last here.
-        self.installed = {normalized(name): version for name, version in reversed(found) if name}
+        self.packages = Path(folder)
+        # Reversed, because Python imports the first on its path, and here the last one wins.
+        self.installed = {normalized(name): version for name, version in reversed(packages) if name}
         require_python(self.version, str(path))
 
     @property
@@ -71,11 +71,11 @@ print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), found,
         return subprocess.run(command, capture_output=True).returncode == 0
 
     def lacks(self, requirements: Sequence[str]) -> list[str]:
-        """The required packages that are not there, or of the torch family do not import."""
+        """Required packages that are not installed, or (torch family) cannot be imported."""
         names = [name for name in map(name_of, requirements) if name is not None]
         family = [name for name in names if name in TORCH_FAMILY]
         others = [name for name in names if name not in family and name not in self.installed]
-        if not family or self.imports(*family):  # in one process: each takes seconds
+        if not family or self.imports(*family):  # in one process, as each import takes seconds
             return others
         return [name for name in family if not self.imports(name)] + others
 
@@ -83,7 +83,8 @@ print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), found,
         return subprocess.call([str(self.path), *args], cwd=ROOT)
 
     def become(self, *args: str, cwd: Path = ROOT) -> NoReturn:
-        """Go on as this interpreter, so that Ctrl+C and signals reach the program itself."""
+        """Replace this process by the interpreter, so that Ctrl+C and signals reach the program
+        itself."""
         command = [str(self.path), *args]
         sys.stdout.flush()
         if os.name == "nt":  # exec on Windows returns to the shell at once
@@ -96,36 +97,36 @@ print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), found,
 
     def pip_install(self, *args: str) -> None:
         if not self.has_pip:
-            raise SetupError(f"{self.path} has no pip: run `{self.path} -m ensurepip` first")
+            raise SetupError(f"{self.path} has no pip; run `{self.path} -m ensurepip` first")
         quiet = [] if sys.stdout.isatty() else ["-q"]
-        # Python compiles what it imports; compiling all that is installed takes a minute more.
+        # Python compiles modules on import; compiling all of them takes another minute.
         options = ["--disable-pip-version-check", "--no-compile", *quiet]
         command = [str(self.path), "-m", "pip", "install", *options, *args]
-        said: list[str] = []
+        output: list[str] = []
         with subprocess.Popen(
             command, cwd=ROOT, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
         ) as pip:
             assert pip.stderr is not None
             for line in pip.stderr:
                 sys.stderr.write(line)
-                said.append(line)
+                output.append(line)
         if pip.returncode != 0:
-            raise pip_error("".join(said))
+            raise pip_error("".join(output))
 
 
-def pip_error(said: str) -> SetupError:
-    """The cure for what pip wrote before it gave up."""
-    conflict = "ResolutionImpossible" in said
-    if NO_NETWORK.search(said) and not conflict:  # a retry may have come before the conflict
-        return SetupError("pip could not reach its index: check the network, then run this again")
-    if "No space left" in said:
-        return SetupError("the disk is full: make room, then run this again")
-    if conflict or "No matching distribution" in said:
+def pip_error(output: str) -> SetupError:
+    """The error for pip's output, with a cure."""
+    conflict = "ResolutionImpossible" in output
+    if NO_NETWORK.search(output) and not conflict:  # the output may contain both
+        return SetupError("pip could not reach its index; check the network, then run this again")
+    if "No space left" in output:
+        return SetupError("the disk is full; free some space, then run this again")
+    if conflict or "No matching distribution" in output:
         return ConflictError(
-            "pip found no package versions that go together, it names them above: update ComfyUI "
-            "and this pack, or pass --python with an interpreter that has what ComfyUI needs"
+            "pip found no compatible package versions, see its messages above; update ComfyUI and "
+            "this pack, or pass --python with an interpreter that has ComfyUI's requirements"
         )
-    return SetupError("pip failed: cure what its last lines above name, then run this again")
+    return SetupError("pip failed; fix the problem in its last lines above, then run this again")
 
 
 def require_python(version: tuple[int, int], name: str) -> None:
@@ -134,40 +135,40 @@ def require_python(version: tuple[int, int], name: str) -> None:
 
 
 def normalized(name: str) -> str:
-    """As pip compares names: `Open_CLIP.torch` is `open-clip-torch`."""
+    """The name in pip's canonical form: `Open_CLIP.torch` becomes `open-clip-torch`."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def name_of(requirement: str) -> str | None:
     """The normalized name in a line of a requirements file; None for a comment or an option."""
-    found = re.match(r"\s*([A-Za-z0-9][\w.-]*)", requirement)
-    return None if found is None else normalized(found[1])
+    match = re.match(r"\s*([A-Za-z0-9][\w.-]*)", requirement)
+    return None if match is None else normalized(match[1])
 
 
 def executable_in(folder: Path) -> Path | None:
-    """The interpreter of an environment: a venv, a conda environment, Windows' portable Python."""
+    """The interpreter of a venv, a conda environment or Windows' portable Python."""
     names = ("Scripts/python.exe", "python.exe") if os.name == "nt" else ("bin/python",)
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def candidates_beside(comfyui: Path, environment: Mapping[str, str]) -> list[Path]:
     """Interpreters that may be ComfyUI's own, the likeliest first."""
-    names = (".venv", "venv", "python_embeded")  # the last is how the portable ComfyUI spells it
+    names = (".venv", "venv", "python_embeded")  # the last is the portable ComfyUI's spelling
     folders = [place / name for place in (comfyui, comfyui.parent) for name in names]
     active = (environment.get(name) for name in ("VIRTUAL_ENV", "CONDA_PREFIX"))
     folders += [Path(folder) for folder in active if folder]
-    found = (executable_in(folder) for folder in folders)
-    return list(dict.fromkeys(path for path in found if path is not None))
+    paths = (executable_in(folder) for folder in folders)
+    return list(dict.fromkeys(path for path in paths if path is not None))
 
 
 def make_venv(folder: Path) -> Interpreter:
     if executable_in(folder) is None:
-        print(f"Making {folder.relative_to(ROOT)} …", flush=True)
-        made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True)
-        if made.returncode != 0:
-            shutil.rmtree(folder, ignore_errors=True)  # half a venv would look like a whole one
+        print(f"Creating {folder.relative_to(ROOT)} …", flush=True)
+        process = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True)
+        if process.returncode != 0:
+            shutil.rmtree(folder, ignore_errors=True)  # else it would pass for a complete one
             raise SetupError(
-                f"could not make {folder.relative_to(ROOT)}: install Python's venv module (on "
+                f"could not create {folder.relative_to(ROOT)}; install Python's venv module (on "
                 "Debian and Ubuntu `apt install python3-venv`), or pass --python"
             )
     path = executable_in(folder)
@@ -175,7 +176,7 @@ def make_venv(folder: Path) -> Interpreter:
     return Interpreter(path)
 
 
-# What pip must hold to when it installs into an interpreter: lines of a constraints file.
+# The lines of a constraints file for an installation into an interpreter.
 Constraints = Callable[[Interpreter], list[str]]
 
 
@@ -188,7 +189,7 @@ def keep_everything(python: Interpreter) -> list[str]:
 
 
 def keep_pins(python: Interpreter, pins: Sequence[str]) -> list[str]:
-    """The pins that go with the torch that is there, which itself must never change."""
+    """The pins that are compatible with the installed torch, which must never change."""
     installed = (python.torch or "").partition("+")[0]
     if python.version < PINNED_PYTHON:
         pins = []
@@ -197,8 +198,8 @@ def keep_pins(python: Interpreter, pins: Sequence[str]) -> list[str]:
 
 
 def pins_beside(pins: Sequence[str], requirements: Sequence[str]) -> list[str]:
-    """The pins without those of packages that the requirements pin otherwise, and of their parts:
-    `comfyui-workflow-templates-core` goes with `comfyui-workflow-templates`."""
+    """The pins, except for packages that the requirements pin to another version, and for their
+    parts: `comfyui-workflow-templates-core` belongs to `comfyui-workflow-templates`."""
     ours = {name_of(pin): pin.partition("==")[2] for pin in pins}
     exact = [re.match(r"\s*([\w.-]+)\s*==\s*([\w.!+]+)", line) for line in requirements]
     theirs = {normalized(match[1]): match[2] for match in exact if match is not None}
@@ -211,45 +212,49 @@ def pins_beside(pins: Sequence[str], requirements: Sequence[str]) -> list[str]:
 
 
 def install(python: Interpreter, requirements: Sequence[str], *ways: Constraints) -> bool:
-    """Install what is missing, at once when nothing changed since last time.
+    """Install missing packages; returns immediately if nothing changed since the last time.
 
     Args:
-        ways: constraints to install under; the next are tried where the ones before allow no
-            versions that go together.
+        ways: constraints for the installation; each is tried if those before it allow no
+            compatible versions.
 
-    Returns whether pip was asked at all. Raises ConflictError where all ways fail.
+    Returns:
+        Whether pip was run.
+
+    Raises:
+        ConflictError: all ways fail.
     """
     stamp = python.packages / "unlearn-run.json"
-    done: list[str] = json.loads(stamp.read_text("utf-8")) if stamp.exists() else []
-    if python.torch and any(_digest(requirements, way(python)) in done for way in ways):
+    digests: list[str] = json.loads(stamp.read_text("utf-8")) if stamp.exists() else []
+    if python.torch and any(_digest(requirements, way(python)) in digests for way in ways):
         return False
 
     print("Installing packages (a few minutes the first time) …", flush=True)
     if python.torch is None:
-        # By itself and first: what comes after must find the pinned version there.
+        # Alone and first, so that the constraints below contain the pinned version.
         python.pip_install(next(pin for pin in PINS if name_of(pin) == "torch"))
         python = Interpreter(python.path)
     way = _install_one_way(python, requirements, *ways)
     after = _digest(requirements, way(Interpreter(python.path)))
-    stamp.write_text(json.dumps([*done, after], indent=1))
+    stamp.write_text(json.dumps([*digests, after], indent=1))
     return True
 
 
 def _install_one_way(
     python: Interpreter, requirements: Sequence[str], way: Constraints, *others: Constraints
 ) -> Constraints:
-    """The first of the ways in which pip finds versions that go together."""
+    """Install, and return the first way for which pip finds compatible versions."""
     with tempfile.TemporaryDirectory() as folder:
-        wanted, constraints = Path(folder, "requirements.txt"), Path(folder, "constraints.txt")
-        wanted.write_text("\n".join(requirements), "utf-8")
+        packages, constraints = Path(folder, "requirements.txt"), Path(folder, "constraints.txt")
+        packages.write_text("\n".join(requirements), "utf-8")
         constraints.write_text("\n".join(way(python)), "utf-8")
         try:
-            python.pip_install("-c", str(constraints), "-r", str(wanted))
+            python.pip_install("-c", str(constraints), "-r", str(packages))
             return way
         except ConflictError:
             if not others:
                 raise
-    print("The tested versions do not fit here: pip chooses others …", flush=True)
+    print("The tested versions do not fit this Python; pip will choose others …", flush=True)
     return _install_one_way(python, requirements, *others)
 
 

@@ -1,4 +1,4 @@
-"""Statistics of the benchmarks: t-tests over concepts, Holm's correction, and two spreads."""
+"""Statistics of the benchmarks: t-tests over concepts, Holm's correction, standard deviations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 ALPHA = 0.05  # family-wise error rate, two-sided
-FEWEST = 3  # concepts that a test needs
+FEWEST = 3  # concepts required for a test
 BETTER, WORSE = "better", "worse"
 NOT_SIGNIFICANT, TOO_FEW = "not significant", "too few"
 Key = TypeVar("Key", bound=Hashable)
@@ -16,10 +16,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean of the concepts' means, with the two standard deviations kept apart.
+    """Mean of the concepts' means, with two separate standard deviations.
 
     ``over_concepts`` is the deviation of the concepts' means (each the mean over its seeds);
-    ``over_seeds`` is the deviation within a concept, pooled over the concepts. Each is None where
+    ``over_seeds`` is the deviation within a concept, pooled over the concepts. Each is None if
     there are too few values for it.
     """
 
@@ -29,7 +29,7 @@ class Spread:
 
 
 def spread(concepts: Sequence[Sequence[float]]) -> Spread:
-    """Of the values of each concept's seeds. No concept may be empty."""
+    """The spread of values, given by concept and seed. No concept may be empty."""
     means = [statistics.mean(values) for values in concepts]
     freedom = sum(len(values) - 1 for values in concepts)
     squares = sum(
@@ -45,7 +45,7 @@ def spread(concepts: Sequence[Sequence[float]]) -> Spread:
 
 
 def gain(differences: Sequence[float], digits: int = 4) -> str:
-    """Mean and its standard error."""
+    """Format the mean and its standard error."""
     mean = statistics.mean(differences)
     if len(differences) == 1:
         return f"{mean:+.{digits}f}"
@@ -57,8 +57,8 @@ def standard_error(differences: Sequence[float]) -> float:
 
 
 def p_value(gains: Sequence[float]) -> float | None:
-    """Two-sided, of Student's one-sample t-test of independent gains; None for too few."""
-    from scipy.stats import t  # brought along by scikit-learn, which only benchmarks need
+    """Two-sided p-value of Student's one-sample t-test of independent gains; None for too few."""
+    from scipy.stats import t  # installed with scikit-learn, which only benchmarks need
 
     if len(gains) < FEWEST:
         return None
@@ -86,8 +86,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Difference:
     """One method's gain over another in one figure, as one test of a family."""
 
-    gains: tuple[float, ...]  # one of each concept
-    sign: int  # 1 where more is better, -1 where less is
+    gains: tuple[float, ...]  # one per concept
+    sign: int  # 1 if more is better, -1 if less is
     p: float | None
     adjusted: float | None
 
@@ -107,8 +107,8 @@ class Difference:
 def family(gains: Mapping[Key, tuple[Sequence[float], int]]) -> dict[Key, Difference]:
     """Tests that are corrected together, each given by its gains and its sign."""
     p_values = {key: p_value(values) for key, (values, _) in gains.items()}
-    tested = {key: p for key, p in p_values.items() if p is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    valid = {key: p for key, p in p_values.items() if p is not None}
+    adjusted = dict(zip(valid, holm(list(valid.values())), strict=True))
     return {
         key: Difference(tuple(values), sign, p_values[key], adjusted.get(key))
         for key, (values, sign) in gains.items()

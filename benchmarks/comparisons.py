@@ -1,4 +1,4 @@
-"""Which methods differ by more than chance: families of tests, each corrected by Holm's method."""
+"""Significance of differences between methods: families of tests with Holm's correction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.records import (
     records,
 )
 
-COMPARED: dict[str, tuple[Callable[[Record], float], int]] = {  # and which way is better
+COMPARED: dict[str, tuple[Callable[[Record], float], int]] = {  # figure, and 1 if more is better
     "harmonic mean": (mean_of_shares, 1),
     "alignment, train": (drift("retain_train"), 1),
     "alignment, test": (drift("retain_test"), 1),
@@ -32,7 +32,7 @@ AGAINST_RG = ("GradDiff", "SalUn", "RGD, whole retain set", "RGD, stop above")
 
 @dataclass(frozen=True)
 class Question:
-    """Pairs of methods whose tests answer one question, and so are corrected together."""
+    """Pairs of methods whose tests answer one question and are corrected together."""
 
     name: str
     title: str
@@ -59,12 +59,12 @@ QUESTIONS = (
         CONCEPTS,
     ),
 )
-Row = tuple[str, str]  # a method, and the one that it is compared with
+Row = tuple[str, str]  # a method, and the method to compare it with
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The tests of one question, by row and figure, and the runs that went into each row."""
+    """The tests of one question, by row and figure, and the number of runs in each row."""
 
     question: Question
     tests: dict[tuple[Row, str], Difference]
@@ -78,8 +78,8 @@ class Answers:
 
 
 def answer(question: Question) -> Answers:
-    """Gains concept by concept, means over the seeds that both methods have: two runs of one
-    concept are not two concepts."""
+    """Gains per concept, as means over the seeds that both methods have: runs of one concept are
+    not independent."""
     load = cache(lambda method: records(method, question.concepts))
     gains: dict[tuple[Row, str], tuple[Sequence[float], int]] = {}
     runs: dict[Row, int] = {}
@@ -88,8 +88,8 @@ def answer(question: Question) -> Answers:
         pairs: dict[str, list[tuple[Record, Record]]] = {}
         for mine in load(method):
             concept = mine["concept"]["name"]
-            if (found := theirs.get((concept, mine["seed"]))) is not None:
-                pairs.setdefault(concept, []).append((mine, found))
+            if (match := theirs.get((concept, mine["seed"]))) is not None:
+                pairs.setdefault(concept, []).append((mine, match))
         if not pairs:
             continue
         runs[method, other] = sum(map(len, pairs.values()))
@@ -106,42 +106,43 @@ def answers() -> dict[str, Answers]:
     return {question.name: answer(question) for question in QUESTIONS}
 
 
-def full_table(found: Answers) -> str:
+def full_table(results: Answers) -> str:
     """Every test with its p-value, before and after the correction."""
     lines = [
         "| | concepts | runs | " + " | | ".join(COMPARED) + " | |",
         "| --- | --- | --- |" + " --- | --- |" * len(COMPARED),
     ]
-    for row, runs in found.runs.items():
-        tests = [found.tests[row, name] for name in COMPARED]
+    for row, runs in results.runs.items():
+        tests = [results.tests[row, name] for name in COMPARED]
         cells = [f"{row[0]}, less {row[1]}", str(len(tests[0].gains)), str(runs)]
         for test in tests:
-            cells += [gain(test.gains), with_p(test)]
+            cells += [gain(test.gains), verdict_with_p(test)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def with_p(test: Difference) -> str:
-    """The verdict, with the p-value as it was and as corrected."""
+def verdict_with_p(test: Difference) -> str:
+    """The verdict, with the raw and the corrected p-value."""
     if test.p is None or test.adjusted is None:
         return test.verdict
-    return f"{marked(test)} ({probability(test.p)}; Holm {probability(test.adjusted)})"
+    return f"{emphasized(test)} ({probability(test.p)}; Holm {probability(test.adjusted)})"
 
 
-def marked(test: Difference) -> str:
+def emphasized(test: Difference) -> str:
+    """The verdict, in bold if significant."""
     return f"**{test.verdict}**" if test.verdict in (BETTER, WORSE) else test.verdict
 
 
 def probability(p: float) -> str:
-    """With two digits; very small values as a bound."""
+    """Format with two digits, or as a bound if very small."""
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def short_table(found: Answers, digits: int = 4) -> str:
-    """Differences alone; in bold, with the verdict, those that the correction leaves."""
+def short_table(results: Answers, digits: int = 4) -> str:
+    """Only the differences; significant ones in bold, with the verdict."""
     lines = ["| | " + " | ".join(COMPARED) + " |", "| --- |" + " --- |" * len(COMPARED)]
-    for row in found.runs:
-        cells = [short(found.tests[row, name], digits) for name in COMPARED]
+    for row in results.runs:
+        cells = [short(results.tests[row, name], digits) for name in COMPARED]
         lines.append(f"| {row[0]}, less {row[1]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -1,9 +1,9 @@
 """The paper's Tables 1 and 3 on the digits: ``python -m benchmarks.digits``.
 
-Each of the ten classes is forgotten by each method from two seeds, with a retain set of all other
-classes, and by some with one of two classes. One JSON record a run in
-``benchmarks/results/digits``; a run that has its record is not made again.
-``benchmarks.digits_report`` tells what they say.
+Each method forgets each of the ten classes with two seeds and a retain set of all other classes,
+some methods also with a retain set of two classes. Each run writes a JSON record into
+``benchmarks/results/digits``, and is skipped if its record exists. ``benchmarks.digits_report``
+creates the tables from the records.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from unlearn_core.unlearning.settings import UnlearnSettings
 RESULTS = Path(__file__).parent / "results" / "digits"
 PICTURES = 100  # of each class
 DRAWING = GenerationSettings(seed=3_000_000, batch_size=100)
-TUNED_ON, TUNING_SEED = "zero", 100  # the seed is not scored
+TUNED_ON, TUNING_SEED = "zero", 100  # this seed is not scored
 SEEDS = (0, 1)
-SETTLED_ON = "three"  # how far ours aims beyond the parallel, by hand
+SETTLED_ON = "three"  # used to set by hand how far ours aims beyond the parallel
 
 
 def _recipe(name: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Here, as in the paper's experiment with CIFAR, RGD takes the retain gradient over the whole set
 and RG over a batch."""
-OF_TWO_CLASSES = ("GradDiff", "RG", "RGD", "ours")  # have a retain set of two classes, too
+OF_TWO_CLASSES = ("GradDiff", "RG", "RGD", "ours")  # also run with a retain set of two classes
 RATES, WEIGHTS = (1e-4, 2e-4, 5e-4), (1.0, 5.0)
 OWN_WEIGHTS = {"SalUn": (0.1, 1.0), "fine-tune": (1.0,)}
 UNUSED = ("warm_start_weight",)  # the model has no cross-attention that could be edited
@@ -66,7 +66,7 @@ BALANCED, TWO = "balanced", "two classes"
 
 @dataclass(frozen=True)
 class Task:
-    """One run: a method's settings, a digit, and how many other digits its retain set holds."""
+    """One run: a method's settings, the digit to forget, and the kind of retain set."""
 
     method: str
     digit: str
@@ -75,21 +75,21 @@ class Task:
 
     @property
     def record(self) -> Path:
-        of_seed = f"-{self.settings.seed}" if self.settings.seed else ""
-        rates = f"{self.settings.learning_rate:g}-{self.settings.retain_weight:g}{of_seed}"
+        seed = f"-{self.settings.seed}" if self.settings.seed else ""
+        rates = f"{self.settings.learning_rate:g}-{self.settings.retain_weight:g}{seed}"
         name = f"{self.method}-{self.digit}-{self.retain}-{rates}"
         return RESULTS / f"{name.replace(', ', ' ').replace(' ', '-')}.json"
 
     def read(self) -> dict[str, Any] | None:
-        """The record of exactly this task, if it has been made."""
+        """The record of exactly this task; None if it does not exist."""
         if not self.record.exists():
             return None
-        found = json.loads(self.record.read_text(encoding="utf-8"))
-        return found if same_settings(found["settings"], self.settings, UNUSED) else None
+        record = json.loads(self.record.read_text(encoding="utf-8"))
+        return record if same_settings(record["settings"], self.settings, UNUSED) else None
 
 
 def settings_of(method: str, rate: float, weight: float, seed: int) -> UnlearnSettings:
-    own = job_settings(DIGITS[0], UnlearnSettings()).unlearn  # the demo's for a model of classes
+    own = job_settings(DIGITS[0], UnlearnSettings()).unlearn  # the demo's for a class model
     return replace(own, **METHODS[method], learning_rate=rate, retain_weight=weight, seed=seed)
 
 
@@ -102,29 +102,30 @@ def tuning(method: str) -> list[Task]:
 
 
 def tuned(method: str) -> UnlearnSettings | None:
-    """The best mean of UA and RA, then the lowest FID; None until the search is complete."""
+    """The settings with the best mean of UA and RA, then the lowest FID; None until the search is
+    complete."""
     tasks = tuning(method)
     records = [task.read() for task in tasks]
     if None in records:
         return None
 
     def key(i: int) -> tuple[float, float]:
-        found = records[i]
-        assert found is not None
-        return round(found["ua"] + found["ra"], 2), -found["fid"]
+        record = records[i]
+        assert record is not None
+        return round(record["ua"] + record["ra"], 2), -record["fid"]
 
     return tasks[max(range(len(tasks)), key=key)].settings
 
 
 def scored(method: str) -> list[Task]:
-    chosen = tuned(method)
-    if chosen is None:
+    settings = tuned(method)
+    if settings is None:
         return []
     runs = [(BALANCED, seed) for seed in SEEDS]
     if method in OF_TWO_CLASSES:
         runs.append((TWO, SEEDS[0]))
     return [
-        Task(method, digit, retain, replace(chosen, seed=seed))
+        Task(method, digit, retain, replace(settings, seed=seed))
         for retain, seed in runs
         for digit in DIGITS
     ]
@@ -144,22 +145,23 @@ def frechet(left: Tensor, right: Tensor) -> float:
 def measure(
     model: ModelHandle, judge: ConvJudge, forgotten: str, cache: LatentCache | None = None
 ) -> dict[str, float]:
-    """UA of the forgotten class, RA and FID of the others, against the real pictures of these."""
+    """UA of the forgotten class; RA of the others, and their FID to the real pictures."""
     prompts = [digit for digit in DIGITS for _ in range(PICTURES)]
     images = model.decode_latents(draw_latents(model, prompts, DRAWING, cache=cache))
-    seen = judge.classify(images)["class"]
-    right = {
-        digit: statistics.mean(s == digit for s, p in zip(seen, prompts, strict=True) if p == digit)
+    classes = judge.classify(images)["class"]
+    pairs = list(zip(classes, prompts, strict=True))
+    accuracy = {
+        digit: statistics.mean(predicted == digit for predicted, asked in pairs if asked == digit)
         for digit in DIGITS
     }
     others = [digit for digit in DIGITS if digit != forgotten]
-    kept = torch.tensor([prompt != forgotten for prompt in prompts])
+    retained = torch.tensor([prompt != forgotten for prompt in prompts])
     pictures, labels = digit_pictures()
     real = pictures[labels != DIGITS.index(forgotten)].expand(-1, 3, -1, -1)
     return {
-        "ua": 1 - right[forgotten],
-        "ra": statistics.mean(right[digit] for digit in others),
-        "fid": frechet(judge.pooled(images[kept]), judge.pooled(real)),
+        "ua": 1 - accuracy[forgotten],
+        "ra": statistics.mean(accuracy[digit] for digit in others),
+        "fid": frechet(judge.pooled(images[retained]), judge.pooled(real)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Which methods differ on the digits by more than chance, and what the paper reports."""
+"""Significance of differences on the digits, and the paper's figures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from benchmarks.chance import Difference, family
 from benchmarks.digits import BALANCED, METHODS, scored
 from demo.digits import DIGITS
 
-FIGURES = {"ua": 3, "ra": 3, "fid": 2}  # name in a record -> digits shown
-BETTER = {"ua": 1, "ra": 1, "fid": -1}  # which way
+FIGURES = {"ua": 3, "ra": 3, "fid": 2}  # name in a record -> decimal places
+BETTER = {"ua": 1, "ra": 1, "fid": -1}  # 1 if more is better
 Run = tuple[str, int]  # digit, seed
 Runs = Mapping[Run, Mapping[str, Any]]
 OF_PAPER = {
@@ -28,7 +28,7 @@ PAIRS = tuple(
     for method in OF_PAPER
     if method != winner and (winner, method) != ("RG", "RGD")
 )
-TESTED = ("ra", "fid")  # in UA all but the weakest reach 1
+TESTED = ("ra", "fid")  # all methods but the weakest reach a UA of 1
 
 
 def scored_runs() -> dict[str, dict[Run, dict[str, Any]]]:
@@ -44,27 +44,27 @@ def scored_runs() -> dict[str, dict[Run, dict[str, Any]]]:
 
 
 def digit_by_digit(winner: Runs, loser: Runs, name: str) -> list[float]:
-    """What a method has more of a figure than another, digit by digit: means over the seeds that
-    both have, because two runs of one digit are not two digits."""
+    """The gain of a method over another in a figure, per digit, as means over the seeds that both
+    have: runs of one digit are not independent."""
     both = winner.keys() & loser.keys()
     gains = {
         digit: [winner[run][name] - loser[run][name] for run in both if run[0] == digit]
         for digit in DIGITS
     }
-    return [statistics.mean(found) for found in gains.values() if found]
+    return [statistics.mean(values) for values in gains.values() if values]
 
 
 def differences() -> dict[tuple[tuple[str, str], str], Difference]:
-    """By pair and figure; all tests of ``TESTED`` are one family."""
+    """Differences by pair and figure; all tests of ``TESTED`` are one family."""
     runs = scored_runs()
     gains = {
-        (pair, name): (found, BETTER[name])
+        (pair, name): (values, BETTER[name])
         for pair in PAIRS
         for name in FIGURES
-        if (found := digit_by_digit(runs[pair[0]], runs[pair[1]], name))
+        if (values := digit_by_digit(runs[pair[0]], runs[pair[1]], name))
     }
-    tested = family({key: value for key, value in gains.items() if key[1] in TESTED})
+    tests = family({key: value for key, value in gains.items() if key[1] in TESTED})
     untested = {
-        key: Difference(tuple(found), sign, None, None) for key, (found, sign) in gains.items()
+        key: Difference(tuple(values), sign, None, None) for key, (values, sign) in gains.items()
     }
-    return {**untested, **tested}
+    return {**untested, **tests}

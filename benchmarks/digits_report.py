@@ -1,6 +1,5 @@
-"""Tables and a plot of what ``benchmarks.digits`` has measured so far: ``python -m
-benchmarks.digits_report`` writes them into ``benchmarks/README.md`` and
-``benchmarks/APPENDIX.md``."""
+"""Tables and a plot of the records of ``benchmarks.digits``: ``python -m benchmarks.digits_report``
+writes them into ``benchmarks/README.md`` and ``benchmarks/APPENDIX.md``."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.chance import gain, spread
-from benchmarks.comparisons import with_p
+from benchmarks.comparisons import verdict_with_p
 from benchmarks.digits import (
     BALANCED,
     METHODS,
@@ -31,7 +30,7 @@ from benchmarks.digits_comparisons import (
 )
 from benchmarks.figures import refresh
 from benchmarks.pages import APPENDIX, HERE, README, put
-from benchmarks.records import shown
+from benchmarks.records import format_spread
 from demo.digits import DIGITS
 from demo.jobs import DIGITS_MODEL
 from unlearn_core.dataset.drawing import LatentCache
@@ -42,7 +41,7 @@ from unlearn_core.models.load import load_model
 PLOT = HERE / "results" / "digits.png"
 PLOTTED = "UA, RA and FID of each method: a small mark is one run, a large one the mean"
 BEGIN, END = "<!-- digits -->", "<!-- end of digits -->"
-KEEPS_ALL = "fine-tune"  # what does not forget is no rival in keeping
+KEEPS_ALL = "fine-tune"  # not ranked by retention, as it does not forget
 
 
 def table(
@@ -50,7 +49,8 @@ def table(
     digits: Sequence[str] = DIGITS,
     before: Mapping[str, dict[str, float]] | None = None,
 ) -> str:
-    """``before`` has each digit's figures of the model that was loaded, which no record has."""
+    """A row per method. ``before``: each digit's figures of the original model, which no record
+    contains."""
     lines = ["| method | runs | UA | RA | FID | raised a loss |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     if before is not None:
@@ -59,26 +59,27 @@ def table(
         lines.append(f"| *before* | {len(digits)} | {figures} | |")
     for method in METHODS:
         tasks = [t for t in scored(method) if t.retain == retain and t.digit in digits]
-        found: dict[str, list[dict[str, Any]]] = {}
+        by_digit: dict[str, list[dict[str, Any]]] = {}
         for task in tasks:
             if (record := task.read()) is not None:
-                found.setdefault(task.digit, []).append(record)
-        if not found:
+                by_digit.setdefault(task.digit, []).append(record)
+        if not by_digit:
             continue
         cells = [
-            shown(spread([[r[name] for r in of_digit] for of_digit in found.values()]), places)
+            format_spread(spread([[r[name] for r in rs] for rs in by_digit.values()]), places)
             for name, places in (*FIGURES.items(), ("rise_share", 2))
         ]
-        runs = f"{sum(map(len, found.values()))} of {len(tasks)}"
+        runs = f"{sum(map(len, by_digit.values()))} of {len(tasks)}"
         lines.append(f"| {method} | {runs} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def order_of_paper() -> str:
-    """The methods that the paper has, too, best first; without the one that forgets nothing."""
-    found = {m: runs for m, runs in scored_runs().items() if m in OF_PAPER}
-    runs = {m: list(records.values()) for m, records in found.items()}
-    missing = [m for m in OF_PAPER if {digit for digit, _ in found[m]} < set(DIGITS)]
+    """The paper's methods, best first, here and in the paper; without the one that does not
+    forget."""
+    records = {m: runs for m, runs in scored_runs().items() if m in OF_PAPER}
+    runs = {m: list(of_method.values()) for m, of_method in records.items()}
+    missing = [m for m in OF_PAPER if {digit for digit, _ in records[m]} < set(DIGITS)]
     if missing:
         return f"The order is to be told when all digits are scored with {', '.join(missing)}."
     lines = []
@@ -90,14 +91,14 @@ def order_of_paper() -> str:
             for figures in (here, theirs)
         ]
         same = "the same order" if ranks[0] == ranks[1] else "**another order**"
-        told = f"here {ranks[0]}; in the paper {ranks[1]}: {same}"
-        lines.append(f"{name.upper()}, best first: {told}.")
+        comparison = f"here {ranks[0]}; in the paper {ranks[1]}: {same}"
+        lines.append(f"{name.upper()}, best first: {comparison}.")
     return " ".join(lines)
 
 
 def against_paper() -> str:
-    """What RG, RGD and ours win over each method, digit by digit, and whether that is more than
-    chance, beside what RG and RGD win in the paper."""
+    """Gains of RG, RGD and ours over each method, per digit, with their significance, next to the
+    gains of RG and RGD in the paper."""
     lines = ["| | UA | RA | | FID | | UA, paper | RA, paper | FID, paper |"]
     lines.append("| --- |" + " --- |" * 8)
     tests = differences()
@@ -109,7 +110,7 @@ def against_paper() -> str:
             test = tests[(winner, method), name]
             cells.append(gain(test.gains, places))
             if name in TESTED:
-                cells.append(with_p(test))
+                cells.append(verdict_with_p(test))
         best = OF_PAPER.get(winner, OF_PAPER["RGD"])
         for ours, theirs, places in zip(best, OF_PAPER[method], FIGURES.values(), strict=True):
             cells.append(f"{ours - theirs:+.{places}f}")
@@ -120,21 +121,21 @@ def against_paper() -> str:
 def search_table() -> str:
     lines = ["| method | learning rate | retain weight | UA | RA | FID |", "| --- |" + " --- |" * 5]
     for method in METHODS:
-        chosen = tuned(method)
+        best = tuned(method)
         for task in tuning(method):
-            found = task.read()
-            if found is None:
+            record = task.read()
+            if record is None:
                 continue
-            shown = f"**{method}**" if task.settings == chosen else method
-            figures = " | ".join(f"{found[name]:.{places}f}" for name, places in FIGURES.items())
+            label = f"**{method}**" if task.settings == best else method
+            figures = " | ".join(f"{record[name]:.{places}f}" for name, places in FIGURES.items())
             rate, weight = task.settings.learning_rate, task.settings.retain_weight
-            lines.append(f"| {shown} | {rate:g} | {weight:g} | {figures} |")
+            lines.append(f"| {label} | {rate:g} | {weight:g} | {figures} |")
     return "\n".join(lines)
 
 
 def plot(before: Mapping[str, dict[str, float]]) -> None:
-    """Each figure over the ten digits: a small mark a run, a large one the mean, and a line where
-    the model was that was loaded."""
+    """Plot each figure over the ten digits: small marks for runs, a large one for the mean, and a
+    line for the original model."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,8 @@
 """Peak memory of opening a checkpoint, of saving it again, and of unlearning steps:
 ``python -m benchmarks.memory FILE --scope xattn --image-size 512 --batch-size 8``.
 
-Each line is a process of its own on the CPU, and counts everything resident, file pages included.
+Each line of output is from a separate process on the CPU, and counts all resident memory, including
+file pages.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from unlearn_core.unlearning.settings import UnlearnSettings
 
 GIB = 2**30
 OPEN, SAVE, TRAIN = "open", "open and save", "open and unlearn"
-STEPS = 2  # the first makes Adam's moments, the second has them
+STEPS = 2  # the first creates Adam's moments, so that the second includes them
 
 
 def pairs() -> PromptPairs:
@@ -47,7 +48,7 @@ def save(model: ModelHandle, room: Path) -> None:
 
 
 def train(model: ModelHandle, scope: str, batch_size: int) -> None:
-    """Steps on noise, which take what pictures take."""
+    """Take steps on noise, which need the same memory as pictures."""
     forget, retain = (
         Rows(torch.randn(1, *model.latent_shape), model.encode_prompts([prompt]).to("cpu"))
         for prompt in ("a x", "a y")
@@ -58,7 +59,7 @@ def train(model: ModelHandle, scope: str, batch_size: int) -> None:
 
 
 def work(options: argparse.Namespace) -> None:
-    """What one of the processes does."""
+    """The work of one of the processes."""
     loading = LoadOptions(precision=options.precision, image_size=options.image_size)
     model = load_model(options.file, options=loading)
     if options.work == SAVE:
@@ -69,7 +70,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def peak(*arguments: str) -> int:
-    """Largest resident size in bytes of a process that does a part of the work."""
+    """Largest resident size, in bytes, of a process with these arguments."""
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.memory", *arguments])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--scope", choices=SCOPES, help="unlearn as well, with this scope")
     parser.add_argument("--image-size", type=int, default=0, help="in pixels, 0 is the model's own")
     parser.add_argument("--batch-size", type=int, default=1, help="pictures of each kind in a step")
-    parser.add_argument("--precision", choices=("mixed", "fp32"), help="this one alone")
+    parser.add_argument("--precision", choices=("mixed", "fp32"), help="measure only this one")
     parser.add_argument("--work", choices=(OPEN, SAVE, TRAIN), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -91,14 +92,15 @@ def main() -> None:
         return
     size = options.file.stat().st_size
     say(f"{options.file.name}: {size / GIB:.2f} GiB on disk")
-    given = ["--image-size", str(options.image_size), "--batch-size", str(options.batch_size)]
+    common = ["--image-size", str(options.image_size), "--batch-size", str(options.batch_size)]
     if options.scope:
-        given += ["--scope", options.scope]
+        common += ["--scope", options.scope]
     for precision in (options.precision,) if options.precision else ("mixed", "fp32"):
-        for what in (OPEN, SAVE, TRAIN) if options.scope else (OPEN, SAVE):
-            how = ["--precision", precision, "--work", what]
-            used = peak(str(options.file), *given, *how)
-            say(f"{precision:<6}{what:<17}{used / GIB:6.2f} GiB, {used / size:.2f} × the file")
+        for part in (OPEN, SAVE, TRAIN) if options.scope else (OPEN, SAVE):
+            own = ["--precision", precision, "--work", part]
+            size_used = peak(str(options.file), *common, *own)
+            figures = f"{size_used / GIB:6.2f} GiB, {size_used / size:.2f} × the file"
+            say(f"{precision:<6}{part:<17}{figures}")
 
 
 if __name__ == "__main__":

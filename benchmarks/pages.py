@@ -1,4 +1,4 @@
-"""The pages that show the benchmarks, and how generated parts are put into them."""
+"""The pages of the benchmarks, and the replacement of their generated parts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ FRONT = HERE.parent / "docs" / "results.md"
 
 
 def put(file: Path, begin: str, end: str, text: str) -> None:
-    """In place of what stands between the two marks."""
+    """Replace the text between the two marks."""
     before, _, rest = file.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
     file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def put_block(file: Path, name: str, text: str) -> None:
-    """In place of the page's block of that name."""
+    """Replace the page's block of that name."""
     put(file, f"<!-- {name} -->", f"<!-- end of {name} -->", text)

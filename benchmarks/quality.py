@@ -1,12 +1,11 @@
-"""Every method under one budget: ``python -m benchmarks.quality``.
+"""All methods under the same budget: ``python -m benchmarks.quality``.
 
-Each finished run leaves one JSON record in ``benchmarks/results/quality``, and a run that has its
-record is not made again: the benchmark goes on where it was broken off, in two processes
-(``--part 0/2``, ``--part 1/2``) or over days. First every method is tuned by the same small search
-on two concepts that are not scored; then it runs on the scored concepts, three seeds each.
-``--tier unseen`` has objects at which nobody looked while choices were made; ``--tier full --device
-cuda`` is for a machine with a GPU: all styles and ten objects.
-``python -m benchmarks.quality_report`` makes the tables.
+Each finished run writes a JSON record into ``benchmarks/results/quality``, and a run with a record
+is skipped. So the benchmark can be interrupted and resumed, and divided among processes (``--part
+0/2``, ``--part 1/2``). First every method is tuned by the same small search on two concepts that
+are not scored; then it runs on the scored concepts with three seeds each. ``--tier unseen`` has
+held-out objects, untouched during development; ``--tier full --device cuda`` is for a machine with
+a GPU: all styles and ten objects. ``python -m benchmarks.quality_report`` creates the tables.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ from unlearn_core.unlearning.settings import UnlearnSettings
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
-TUNED_ON = ("pixel", "noto")  # far from all others; beside twemoji
+TUNED_ON = ("pixel", "noto")  # unlike all others; similar to twemoji
 TUNING_PICTURES, PICTURES = 32, 64
 TOLERANCE, FORGOTTEN = 0.02, 0.98
-STYLES = ("ink", "twemoji")  # far from all others; with a near neighbour, noto
-OBJECTS = ("guitar", "cat")  # likewise; dog and bear are near
+STYLES = ("ink", "twemoji")  # unlike all others; similar to noto
+OBJECTS = ("guitar", "cat")  # unlike all others; similar to dog and bear
 TIERS = {
     "small": (*STYLES, *OBJECTS),
-    "unseen": world.OBJECTS[2:9],  # at which nobody looked when choices were made
+    "unseen": world.OBJECTS[2:9],  # held out: untouched during development
     "full": (*world.STYLES, *OBJECTS, *world.OBJECTS[1:9]),
 }
 SEEDS = (0, 1, 2)
@@ -65,7 +64,7 @@ OF_REPORT = ("concept", "before", "after", "retain_distance", "model", "settings
 
 @dataclass(frozen=True)
 class Task:
-    """One run: where its record goes and what it does."""
+    """One run: its settings and the name of its record."""
 
     name: str
     concept: str
@@ -80,48 +79,51 @@ class Task:
 
 
 def slug(method: str) -> str:
-    kept = "".join(c if c.isalnum() else " " for c in method.lower())
-    return "-".join(kept.split())
+    words = "".join(c if c.isalnum() else " " for c in method.lower())
+    return "-".join(words.split())
 
 
 def tuning_tasks(method: str) -> list[Task]:
-    """As far as they are known: the second concept is for those that do well on the first."""
+    """The search's tasks known so far: the second concept is only for the best on the first."""
     return search(method)[0]
 
 
 def tuned(method: str) -> UnlearnSettings | None:
-    """What the search has chosen; None until it is complete."""
+    """The result of the search; None until it is complete."""
     if method in ABLATIONS:
-        whole = tuned(ABLATIONS[method])
-        return None if whole is None else replace(whole, **METHODS[method])
+        original = tuned(ABLATIONS[method])
+        return None if original is None else replace(original, **METHODS[method])
     return search(method)[1]
 
 
 def search(method: str) -> tuple[list[Task], UnlearnSettings | None]:
-    """On one concept after another, those within ``TOLERANCE`` of the best harmonic mean go on. Of
-    those left in the end, and forgotten to a UA of ``FORGOTTEN`` if any did, the one that changed
-    the retained pictures least (CMMD) is chosen."""
-    left = [replace(UnlearnSettings(), **chosen) for chosen in candidates(method)]
-    made: list[Task] = []
+    """The tasks of a method's search, and its result if they are complete.
+
+    After each concept only the candidates within ``TOLERANCE`` of the best harmonic mean remain.
+    The result is the remaining one that changed the retained pictures least (CMMD), among those
+    with a UA of at least ``FORGOTTEN`` if there are any.
+    """
+    remaining = [replace(UnlearnSettings(), **fields) for fields in candidates(method)]
+    all_tasks: list[Task] = []
     for concept in TUNED_ON:
-        tasks = [_tuning_task(method, concept, settings) for settings in left]
-        made += tasks
-        found = [record for record in map(read, tasks) if record is not None]
-        if len(found) < len(tasks):
-            return made, None
-        best = max(harmonic_mean(record["after"]) for record in found)
-        # One picture of the search moves the mean by 0.01: what is as good as the best to within
-        # two of them is told apart by another concept, and then by the damage, which is measured
-        # over all retained pictures.
+        tasks = [_tuning_task(method, concept, settings) for settings in remaining]
+        all_tasks += tasks
+        records = [record for record in map(read, tasks) if record is not None]
+        if len(records) < len(tasks):
+            return all_tasks, None
+        best = max(harmonic_mean(record["after"]) for record in records)
+        # One picture of the search changes the mean by 0.01. Candidates within two pictures of the
+        # best are compared on another concept, and then by the damage, which is measured over all
+        # retained pictures.
         close = [
             (record["after"]["unlearning_accuracy"] < FORGOTTEN, record["retain_distance"], i)
-            for i, record in enumerate(found)
+            for i, record in enumerate(records)
             if harmonic_mean(record["after"]) >= best - TOLERANCE
         ]
-        left = [left[i] for _, _, i in sorted(close)]
-        if len(left) == 1:
+        remaining = [remaining[i] for _, _, i in sorted(close)]
+        if len(remaining) == 1:
             break
-    return made, left[0]
+    return all_tasks, remaining[0]
 
 
 def _tuning_task(method: str, concept: str, settings: UnlearnSettings) -> Task:
@@ -131,46 +133,46 @@ def _tuning_task(method: str, concept: str, settings: UnlearnSettings) -> Task:
 
 
 def harmonic_mean(after: dict[str, Any]) -> float:
-    """Of UA, IRA and CRA; those that the concept has."""
+    """Harmonic mean of UA, IRA and CRA, as far as the concept has them."""
     names = ("unlearning_accuracy", "in_domain_retain", "cross_domain_retain")
     values = [after[name] for name in names if after[name] is not None]
     return len(values) / sum(1 / max(value, 1e-9) for value in values)
 
 
 def read(task: Task) -> dict[str, Any] | None:
-    """The record of exactly this task, if it has been made."""
+    """The record of exactly this task; None if it does not exist."""
     if not task.record.exists():
         return None
-    found = json.loads(task.record.read_text(encoding="utf-8"))
-    return found if same_settings(found["settings"], task.settings) else None
+    record = json.loads(task.record.read_text(encoding="utf-8"))
+    return record if same_settings(record["settings"], task.settings) else None
 
 
 def same_settings(
     recorded: dict[str, Any], settings: UnlearnSettings, unused: Collection[str] = ()
 ) -> bool:
-    """Whether a record is of these settings.
+    """Whether a record has these settings.
 
     Args:
-        unused: settings without effect on the run, besides that of a warm start switched off.
+        unused: settings without effect on the run, in addition to those of a disabled warm start.
 
     Raises:
         ValueError: a setting is newer than the record, and ``BEFORE`` lacks it.
     """
-    wanted = json.loads(json.dumps(asdict(settings)))
-    unknown = sorted(wanted.keys() - recorded.keys() - BEFORE.keys())
+    expected = json.loads(json.dumps(asdict(settings)))
+    unknown = sorted(expected.keys() - recorded.keys() - BEFORE.keys())
     if unknown:
         raise ValueError(
             f"{unknown[0]}: a record of the benchmark is older than this setting; add to BEFORE, "
-            "in benchmarks/quality.py, the value that runs had in effect before it existed"
+            "in benchmarks/quality.py, the value in effect before the setting existed"
         )
-    without = {*unused, *(() if settings.warm_start else ("warm_start_weight",))}
-    found = {**BEFORE, **recorded}
-    names = (found.keys() | wanted.keys()) - without
-    return all(found.get(name) == wanted.get(name) for name in names)
+    ignored = {*unused, *(() if settings.warm_start else ("warm_start_weight",))}
+    actual = {**BEFORE, **recorded}
+    names = (actual.keys() | expected.keys()) - ignored
+    return all(actual.get(name) == expected.get(name) for name in names)
 
 
 def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
-    """Empty until the method is tuned."""
+    """The runs on the scored concepts; empty until the method is tuned."""
     settings = tuned(method)
     if settings is None:
         return []
@@ -181,7 +183,7 @@ def scored_tasks(method: str, concepts: tuple[str, ...]) -> list[Task]:
             seed,
             replace(settings, seed=seed),
             PICTURES,
-            # They take as long as the run itself.
+            # The probes take as long as the run itself.
             probed=concept in TIERS["small"] and seed == SEEDS[0] and method not in UNPROBED,
         )
         for concept in concepts
@@ -194,21 +196,21 @@ def seeds_of(method: str) -> tuple[int, ...]:
 
 
 def code() -> str:
-    """Of the package that makes a record: another one may come to other figures."""
+    """Hash of the package's code, because another version may give other figures."""
     package = Path(__file__).parent.parent / "unlearn_core"
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
-        found.update(file.read_bytes())
-    return found.hexdigest()[:12]
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def perform(task: Task, device: str) -> None:
-    """Run it in this process, and leave its record."""
+    """Run a task in this process, and write its record."""
     settings = job_settings(task.concept, task.settings)
     settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
     cache = LatentCache(CACHE)
     job = Job(settings, ROOM / task.name, cache=cache, device=device)
-    # All learn from the same pictures, kept on disk: the first method must not pay for them alone.
+    # All methods share the cached pictures; drawing them must not count for the first method.
     make_training_sets(job.base, job.task.training_pairs, settings.generation, cache=cache)
     unlearned, cost = measured(job)
     job.evaluate(unlearned)
@@ -230,14 +232,15 @@ def perform(task: Task, device: str) -> None:
 
 
 def measured(job: Job) -> tuple[UnlearnedModel, dict[str, float]]:
-    """What it makes, its seconds and its peak of memory. On a CPU those of the process, for the
-    clock also counts what else runs here; on a GPU those of the clock and of the device."""
+    """Unlearn, and measure time and peak memory. On a CPU, the process's own time and memory,
+    because the wall clock includes other programs; on a GPU, wall-clock time and the device's
+    memory."""
     on_gpu = job.base.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
     clock = time.perf_counter if on_gpu else time.process_time
-    began = clock()
+    start = clock()
     unlearned = job.unlearn()
     if on_gpu:
         torch.cuda.synchronize()
@@ -246,11 +249,11 @@ def measured(job: Job) -> tuple[UnlearnedModel, dict[str, float]]:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     name = "gpu_seconds" if on_gpu else "cpu_seconds"
-    return unlearned, {name: round(clock() - began, 1), "peak_bytes": peak}
+    return unlearned, {name: round(clock() - start, 1), "peak_bytes": peak}
 
 
 def write_record(record: dict[str, Any], file: Path) -> None:
-    """All of it or nothing: a benchmark that is broken off goes on from its records."""
+    """Write atomically, because an interrupted benchmark resumes from its records."""
     with appearing(file) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -283,9 +286,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--tier", default="small", choices=list(TIERS))
-    parser.add_argument("--concepts", nargs="+", help="in place of the tier's")
+    parser.add_argument("--concepts", nargs="+", help="instead of the tier's")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--part", default="0/1", help="which of how many processes this is")
+    parser.add_argument("--part", default="0/1", help="index of this process / their number")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
@@ -295,7 +298,7 @@ def main() -> None:
         perform(task, options.device)
         return
     failed: set[str] = set()
-    # Methods are dealt out, for a method's own search decides what comes after it.
+    # Whole methods are distributed, because the runs of a method depend on its search.
     mine = [method for i, method in enumerate(options.methods) if i % parts == part]
     while True:
         waiting = [t for t in open_tasks(mine, concepts) if t.name not in failed]
@@ -303,7 +306,7 @@ def main() -> None:
             break
         task = waiting[0]
         say(f"{len(waiting)} open: {task.name}")
-        # A process of its own, so that its peak of memory is its own.
+        # In a separate process, to measure its own peak memory.
         command = [sys.executable, "-m", "benchmarks.quality", "--task", task.name]
         command += ["--concepts", *concepts, "--device", options.device]
         if subprocess.call(command) != 0:
@@ -311,7 +314,7 @@ def main() -> None:
             say(f"failed: {task.name}")
     untuned = [method for method in mine if tuned(method) is None]
     if untuned:
-        say(f"not searched yet, by this part or another: {', '.join(untuned)}; start again then")
+        say(f"the search is not complete for {', '.join(untuned)}; finish it, then start again")
     if failed:
         raise SystemExit(f"failed: {', '.join(sorted(failed))}")
 

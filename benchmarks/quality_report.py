@@ -1,4 +1,4 @@
-"""Tables and a plot of what ``benchmarks.quality`` has measured so far: ``python -m
+"""Tables and a plot of the records of ``benchmarks.quality``: ``python -m
 benchmarks.quality_report`` writes them into ``benchmarks/README.md``, ``benchmarks/APPENDIX.md``
 and ``docs/results.md``."""
 
@@ -48,29 +48,29 @@ PLOTTED = "Forgetting against keeping: a small mark is one run, a large one a me
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 FRONT_BEGIN, FRONT_END = "<!-- results -->", "<!-- end of results -->"
 OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
-GAP = 0.003  # the paper's RGD lies this far below its base model
+GAP = 0.003  # the paper's RGD is this far below its base model
 BEFORE = "*before unlearning*"
 
 
 def table(
     concepts: Sequence[str], methods: Sequence[str] = tuple(METHODS), figures: Sequence[str] = ()
 ) -> str:
-    """A row for each method that has been scored; by default with all figures."""
+    """A row for each scored method, by default with all figures."""
     names = figures or tuple(COLUMNS)
     lines = ["| method | runs | " + " | ".join(names) + " |"]
     lines.append("| --- | --- |" + " --- |" * len(names))
     for method in methods:
-        found = records(method, concepts)
-        if not found:
+        of_method = records(method, concepts)
+        if not of_method:
             continue
-        cells = [cell(name, by_concept(found, COLUMNS[name])) for name in names]
-        runs = f"{len(found)} of {expected(method, concepts)}"
+        cells = [cell(name, by_concept(of_method, COLUMNS[name])) for name in names]
+        runs = f"{len(of_method)} of {expected(method, concepts)}"
         lines.append(f"| {method} | {runs} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main_table() -> str:
-    """The field's methods below the model before unlearning, the held-out objects first."""
+    """The field's methods below the original model, with the held-out objects first."""
     parts = []
     for title, concepts in (
         ("Held-out objects", UNSEEN),
@@ -84,30 +84,30 @@ def main_table() -> str:
 
 
 def base_row(concepts: Sequence[str]) -> str:
-    """The shares of the model as loaded, by the records of ours."""
-    found = records(OURS, concepts)
+    """The shares of the original model, from the records of ours."""
+    ours = records(OURS, concepts)
     cells = [
-        cell(name, by_concept(found, before(COLUMNS[name]))) for name in (*SHARES, "harmonic mean")
+        cell(name, by_concept(ours, before(COLUMNS[name]))) for name in (*SHARES, "harmonic mean")
     ]
-    left = len(OF_SEARCH) - len(cells)
-    return f"| {BEFORE} | | " + " | ".join(cells + ["–"] * left) + " |"
+    missing = len(OF_SEARCH) - len(cells)
+    return f"| {BEFORE} | | " + " | ".join(cells + ["–"] * missing) + " |"
 
 
 def before(figure: Figure) -> Figure:
-    """The same figure of the model that was loaded."""
+    """The same figure of the original model."""
     return lambda record: figure({"after": record["before"]})
 
 
-def unseen_tier(found: Answers) -> tuple[str, ...]:
-    """The table of the held-out objects and the tests on them, once two methods have runs."""
-    if not found.runs:
+def unseen_tier(results: Answers) -> tuple[str, ...]:
+    """The table of the held-out objects and their tests, once two methods have runs."""
+    if not results.runs:
         return ()
     title = f"### Held-out objects: {', '.join(UNSEEN)}"
-    return title, table(UNSEEN), full_table(found)
+    return title, table(UNSEEN), full_table(results)
 
 
 def full_tier() -> tuple[str, ...]:
-    """Its table, once a method is through."""
+    """The table of the full tier, once a method has all its runs."""
     concepts = TIERS["full"]
     if not any(len(records(m, concepts)) == expected(m, concepts) for m in METHODS):
         return ()
@@ -115,7 +115,7 @@ def full_tier() -> tuple[str, ...]:
 
 
 def search_table() -> str:
-    """Every run of the search; in bold what it has chosen, where it is complete."""
+    """Every run of the search; its result in bold once it is complete."""
     lines = [
         "| method | concept | learning rate | retain weight | " + " | ".join(OF_SEARCH) + " |",
         "| --- | --- | --- | --- |" + " --- |" * len(OF_SEARCH),
@@ -140,12 +140,13 @@ def search_table() -> str:
 
 
 def probe_table(methods: Sequence[str] = tuple(METHODS)) -> str:
-    """Only where the base model shows the concept when it is asked that way: what it never drew
-    cannot have been suppressed; in brackets, how many runs are left. All have the same base."""
+    """Results of the probes, only for runs whose base model shows the concept under the probe:
+    something it never drew cannot have been suppressed. In brackets, the number of such runs. All
+    have the same base."""
     probes = {
-        method: {r["concept"]["name"]: r["probes"] for r in found if r["probes"]}
+        method: {r["concept"]["name"]: r["probes"] for r in of_method if r["probes"]}
         for method in methods
-        if (found := records(method, CONCEPTS))
+        if (of_method := records(method, CONCEPTS))
     }
     names = list(next((run for of_method in probes.values() for run in of_method.values()), {}))
     if not names:
@@ -159,21 +160,21 @@ def probe_table(methods: Sequence[str] = tuple(METHODS)) -> str:
         (BEFORE, "before", base),
         *((method, "after", of_method) for method, of_method in probes.items() if of_method),
     ]:
-        chosen = list(of_concepts.values())
+        runs = list(of_concepts.values())
         shares = [
-            [run[name][side] for run in chosen if run[name]["before"] >= SHOWN] for name in names
+            [run[name][side] for run in runs if run[name]["before"] >= SHOWN] for name in names
         ]
         cells = [
             cell(PROBED, [[value] for value in values])
-            + (f" [{len(values)}]" if len(values) < len(chosen) else "")
+            + (f" [{len(values)}]" if len(values) < len(runs) else "")
             for values in shares
         ]
-        lines.append(f"| {method} | {len(chosen)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def plot() -> None:
-    """Forgetting against keeping, a point a run, a large one a method."""
+    """Plot forgetting against retention: a small point per run, a large one per method."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -198,27 +199,27 @@ def plot() -> None:
     FigureCanvasAgg(figure).print_png(PLOT)
 
 
-def bar(found: dict[str, Answers]) -> str:
+def bar(results: dict[str, Answers]) -> str:
     """Ours against the baselines, its parts, and the paper's rule against the plain sum."""
     if not records(OURS, CONCEPTS):
         return "Not scored yet."
     parts = [
-        f"#### {found[name].question.title}\n\n{full_table(found[name])}"
+        f"#### {results[name].question.title}\n\n{full_table(results[name])}"
         for name in ("scored", "parts", "rule")
-        if found[name].runs
+        if results[name].runs
     ]
-    restrained = ", ".join(
+    shares = ", ".join(
         f"{method} {1 - statistics.mean(r['rise_share'] for r in of_method):.1%}"
         for method in (OURS, "ours, step not restricted", "ours, GradDiff", "RGD (paper)")
         if (of_method := records(method, CONCEPTS))
     )
-    steps = f"Steps that raised neither loss of their own batch, to first order: {restrained}."
+    steps = f"Steps that raised neither loss of their own batch, to first order: {shares}."
     return "\n\n".join((*parts, kept_table(), steps))
 
 
 def kept_table() -> str:
     """Whether ours forgets and stays within the paper's gap of the base model, for each concept and
-    over all, each side of the prompts by itself: a mean of both would hide what one of them lost.
+    over all. Train and test prompts are separate, because a mean would hide a loss in one of them.
     """
     sides = ("alignment, train", "alignment, test")
     lines = [
@@ -226,21 +227,21 @@ def kept_table() -> str:
         "| --- |" + " --- |" * 6,
     ]
     for name, concepts in [*((c, [c]) for c in CONCEPTS), ("*all*", CONCEPTS)]:
-        found = records(OURS, concepts)
-        if not found:
+        ours = records(OURS, concepts)
+        if not ours:
             continue
-        values = {name: by_concept(found, COLUMNS[name]) for name in ("UA", *sides)}
+        values = {name: by_concept(ours, COLUMNS[name]) for name in ("UA", *sides)}
         means = {name: spread(groups).mean for name, groups in values.items()}
         within = means["UA"] >= FORGOTTEN, all(abs(means[side]) <= GAP for side in sides)
         cells = [cell(figure, groups) for figure, groups in values.items()]
         cells += ["yes" if met else "**no**" for met in within]
-        lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {len(ours)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def rule_table() -> str:
-    """The paper's rule beside the plain sum with all else equal, the weight too: the search has
-    chosen settings for each by itself."""
+    """The paper's rule next to the plain sum at equal settings, including the weight; the search
+    selected the settings for each separately."""
     pair = ("RGD (paper)", "GradDiff")
     heads = [f"{figure}: {method}" for figure in ("UA", "alignment", "CMMD") for method in pair]
     lines = [
@@ -269,25 +270,25 @@ def rule_table() -> str:
 
 def front_table() -> str:
     """For ``docs/results.md``: each concept before and after."""
-    of_ours = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
+    lines = ["| forget | runs | UA | IRA | CRA | alignment |", "| --- |" + " --- |" * 5]
     for concept in CONCEPTS:
-        found = records(OURS, [concept])
-        if not found:
+        ours = records(OURS, [concept])
+        if not ours:
             continue
         cells = [
-            f"{statistics.mean(loaded):.3f} → {over_seeds(name, after)}"
+            f"{statistics.mean(original):.3f} → {over_seeds(name, after)}"
             for name in SHARES
-            for loaded, after in [
-                [[COLUMNS[name]({"after": r[side]}) or 0.0 for r in found] for side in SIDES]
+            for original, after in [
+                [[COLUMNS[name]({"after": r[side]}) or 0.0 for r in ours] for side in SIDES]
             ]
         ]
-        drifts = over_seeds("alignment, test", [drift("retain_test")(r) for r in found])
-        of_ours.append(f"| {concept} | {len(found)} | " + " | ".join([*cells, drifts]) + " |")
-    return "\n".join(of_ours)
+        drifts = over_seeds("alignment, test", [drift("retain_test")(r) for r in ours])
+        lines.append(f"| {concept} | {len(ours)} | " + " | ".join([*cells, drifts]) + " |")
+    return "\n".join(lines)
 
 
-def page(found: dict[str, Answers]) -> str:
-    """All that stands between the marks of the appendix."""
+def page(results: dict[str, Answers]) -> str:
+    """The generated part of the appendix."""
     scored = any(records(method, CONCEPTS) for method in METHODS)
     return "\n\n".join(
         (
@@ -298,10 +299,10 @@ def page(found: dict[str, Answers]) -> str:
             table(STYLES),
             "### Objects: guitar (far from the others), cat (beside other animals)",
             table(OBJECTS),
-            *unseen_tier(found["unseen"]),
+            *unseen_tier(results["unseen"]),
             *full_tier(),
             "### Differences, with p-values before and after Holm's correction",
-            bar(found),
+            bar(results),
             "### The restricted gradient and the plain sum at the same settings",
             rule_table(),
             "### What comes back",
@@ -312,18 +313,18 @@ def page(found: dict[str, Answers]) -> str:
     )
 
 
-def blocks(found: dict[str, Answers]) -> dict[str, str]:
+def blocks(results: dict[str, Answers]) -> dict[str, str]:
     """The tables of the benchmarks' main page, by the names of their marks."""
-    tested = "\n\n".join(
-        f"**{found[name].question.title}**\n\n{short_table(found[name])}"
+    differences = "\n\n".join(
+        f"**{results[name].question.title}**\n\n{short_table(results[name])}"
         for name in ("unseen", "scored")
-        if found[name].runs
+        if results[name].runs
     )
     return {
         "main": main_table(),
-        "differences": tested,
-        "parts": short_table(found["parts"]),
-        "rule": short_table(found["rule"]),
+        "differences": differences,
+        "parts": short_table(results["parts"]),
+        "rule": short_table(results["rule"]),
         "returns": probe_table((OURS, "ours, cold start", *BASELINES)),
     }
 
@@ -331,10 +332,10 @@ def blocks(found: dict[str, Answers]) -> dict[str, str]:
 def main() -> None:
     if any(records(method, CONCEPTS) for method in METHODS):
         plot()
-    found = answers()
-    text = page(found)
+    results = answers()
+    text = page(results)
     put(APPENDIX, BEGIN, END, text)
-    for name, block in blocks(found).items():
+    for name, block in blocks(results).items():
         put_block(README, name, block)
     put(FRONT, FRONT_BEGIN, FRONT_END, front_table())
     refresh(README, APPENDIX)

@@ -1,4 +1,4 @@
-"""The quality benchmark's records, read as figures, and how a table shows them."""
+"""Figures from the quality benchmark's records, and their formatting for tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.methods import METHODS
 from benchmarks.quality import TIERS, harmonic_mean, read, scored_tasks, seeds_of
 
 CONCEPTS, UNSEEN = TIERS["small"], TIERS["unseen"]
-FIELD = tuple(method for method in METHODS if "," not in method)  # the others vary one of these
+FIELD = tuple(method for method in METHODS if "," not in method)  # the others are variants
 Record = dict[str, Any]
 Figure = Callable[[Record], float | None]
 
@@ -22,7 +22,7 @@ def drift(side: str) -> Callable[[Record], float]:
 
 
 def both_drifts(record: Record) -> float:
-    """Train and test prompts of one run share its damage: they count as one."""
+    """Mean over train and test prompts, because both measure the same run's damage."""
     return (drift("retain_train")(record) + drift("retain_test")(record)) / 2
 
 
@@ -58,19 +58,19 @@ ROUGH = {"seconds": 0, "GiB": 1, PROBED: 2}
 
 
 def records(method: str, concepts: Sequence[str]) -> list[Record]:
-    """A method's scored runs so far, at the settings that the search has chosen."""
-    return [found for task in scored_tasks(method, tuple(concepts)) if (found := read(task))]
+    """A method's scored runs so far, at the settings selected by the search."""
+    return [record for task in scored_tasks(method, tuple(concepts)) if (record := read(task))]
 
 
 def expected(method: str, concepts: Sequence[str]) -> int:
-    """Runs of a method that is through."""
+    """Number of runs when the method is complete."""
     return len(concepts) * len(seeds_of(method))
 
 
-def by_concept(found: Sequence[Record], figure: Figure) -> list[list[float]]:
-    """The figure's values of each concept's seeds; without concepts that have none."""
+def by_concept(runs: Sequence[Record], figure: Figure) -> list[list[float]]:
+    """The figure's values by concept and seed; concepts without values are omitted."""
     groups: dict[str, list[float]] = {}
-    for record in found:
+    for record in runs:
         value = figure(record)
         if value is not None:
             groups.setdefault(record["concept"]["name"], []).append(value)
@@ -78,18 +78,18 @@ def by_concept(found: Sequence[Record], figure: Figure) -> list[list[float]]:
 
 
 def number(name: str, value: float) -> str:
-    """With the digits and the sign that belong to a figure."""
+    """Format a value with the figure's number of digits and its sign."""
     sign = "+" if name in SIGNED else ""
     return f"{value:{sign}.{ROUGH.get(name, 3)}f}"
 
 
 def cell(name: str, groups: Sequence[Sequence[float]]) -> str:
-    """``mean ± SD over concepts (SD over seeds)``; a dash where nothing is known."""
-    return shown(spread(groups), ROUGH.get(name, 3), name in SIGNED) if groups else "–"
+    """``mean ± SD over concepts (SD over seeds)``; a dash if there are no values."""
+    return format_spread(spread(groups), ROUGH.get(name, 3), name in SIGNED) if groups else "–"
 
 
-def shown(values: Spread, digits: int, signed: bool = False) -> str:
-    """Each of the two spreads only where it exists."""
+def format_spread(values: Spread, digits: int, signed: bool = False) -> str:
+    """The mean and those of the two standard deviations that exist."""
     text = f"{values.mean:{'+' if signed else ''}.{digits}f}"
     if values.over_concepts is not None:
         text += f" ± {values.over_concepts:.{digits}f}"

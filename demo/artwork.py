@@ -1,4 +1,4 @@
-"""Draws training pictures of EmojiCanvas: emoji artwork, placed at random on a coloured ground."""
+"""Training pictures of EmojiCanvas: emoji artwork placed at random on a coloured background."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def tile(style: str, object_name: str) -> Image.Image:
 
 
 def draw(subject: Subject, rng: random.Random) -> np.ndarray:
-    """One picture, uint8 [64, 64, 3]: the emoji turned, scaled and shifted a little."""
+    """One picture, uint8 [64, 64, 3]: the emoji slightly rotated, scaled and shifted."""
     scale = rng.uniform(0.78, 0.92)
     angle = math.radians(rng.uniform(-8, 8))
     shift_x, shift_y = rng.uniform(-4, 4), rng.uniform(-4, 4)
     cos, sin, centre = math.cos(angle) / scale, math.sin(angle) / scale, TILE / 2
-    # PIL wants the map from the result's coordinates back to the source's.
-    back = (
+    # PIL expects the map from the result's coordinates to the source's.
+    to_source = (
         *(cos, sin, centre - cos * (centre + shift_x) - sin * (centre + shift_y)),
         *(-sin, cos, centre + sin * (centre + shift_x) - cos * (centre + shift_y)),
     )
     art = tile(subject.style, subject.object)
-    art = art.transform((TILE, TILE), Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
+    art = art.transform((TILE, TILE), Image.Transform.AFFINE, to_source, Image.Resampling.BICUBIC)
     if subject.style == "pixel":
         art = art.resize((PIXEL_GRID, PIXEL_GRID), Image.Resampling.BOX)
         art.putalpha(art.getchannel("A").point([255 * (a > 110) for a in range(256)]))

@@ -1,4 +1,4 @@
-"""Trains EmojiCanvas's KL autoencoder: 64 x 64 pictures to 4 x 16 x 16 latents and back."""
+"""Training of EmojiCanvas's KL autoencoder: 64 x 64 pictures to 4 x 16 x 16 latents and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from demo.pictures import Pool, to_unit
 
 KL_WEIGHT = 1e-4
 
-# diffusers types its models narrower than they are; here they are Any.
+# Models are Any here, because diffusers' type hints are too narrow.
 
 
 def new_autoencoder() -> Any:
@@ -32,7 +32,8 @@ def new_autoencoder() -> Any:
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """L1 on the picture and on a blurred one: flat colour grounds must keep their exact tint."""
+    """L1 loss on the picture and on its blurred version, which preserves the exact tint of flat
+    backgrounds."""
     low = F.avg_pool2d(output, 8) - F.avg_pool2d(target, 8)
     return (output - target).abs().mean() + low.abs().mean()
 
@@ -40,7 +41,7 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
 def train_autoencoder(
     pool: Pool, steps: int, device: torch.device, seed: int = 0, batch_size: int = 24
 ) -> Any:
-    """The trained model, its ``scaling_factor`` set so that latents have unit variance."""
+    """Train a model, with a ``scaling_factor`` that gives the latents unit variance."""
     torch.manual_seed(seed)
     vae = new_autoencoder().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4)
@@ -89,10 +90,10 @@ def sharpen_decoder(
     seed: int = 1,
     batch_size: int = 16,
 ) -> None:
-    """Train the decoder on, encoder and latents as they are; ``latents`` unscaled [N, 4, 16, 16].
+    """Continue training the decoder only; ``latents`` are unscaled, [N, 4, 16, 16].
 
-    The denoiser is trained on latent means and its own are never exact, so the decoder sees means
-    with a little noise; edges count beside colours, because line art lives in them.
+    The denoiser is trained on latent means, and its own latents are never exact, so the decoder is
+    trained on means with a little noise. The loss includes edges, because line art depends on them.
     """
     torch.manual_seed(seed)
     decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
@@ -120,6 +121,6 @@ def sharpen_decoder(
 
 
 def edge_loss(output: Tensor, target: Tensor) -> Tensor:
-    """L1 between the differences of neighbouring pixels, across and down."""
-    across = (output.diff(dim=3) - target.diff(dim=3)).abs().mean()
-    return across + (output.diff(dim=2) - target.diff(dim=2)).abs().mean()
+    """L1 loss on the differences of neighbouring pixels, horizontal and vertical."""
+    horizontal = (output.diff(dim=3) - target.diff(dim=3)).abs().mean()
+    return horizontal + (output.diff(dim=2) - target.diff(dim=2)).abs().mean()

@@ -1,7 +1,8 @@
-"""Trains everything that ``demo/models`` holds: ``python -m demo.build`` (``--help`` for parts).
+"""Train everything in ``demo/models``: ``python -m demo.build`` (``--help`` for parts).
 
-About an hour and a half on two CPU cores, a few minutes on a GPU. Needs scikit-learn besides the
-package's own requirements. Intermediate results stay in ``.build/`` and are not made again.
+Takes about an hour and a half on two CPU cores, or a few minutes on a GPU. Needs scikit-learn in
+addition to the package's own requirements. Intermediate results are stored in ``.build/`` and
+reused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ DIGITS_STEPS, DIGIT_JUDGE_STEPS = 1600, 600
 
 
 def build_emoji(device: torch.device) -> None:
-    """The text-to-image model."""
+    """Train the text-to-image model."""
     pool = make_pool(POOL, POOL_SEED, BUILD)
     folder, latents_file = BUILD / "autoencoder", BUILD / "latents.pt"
     if not latents_file.exists():
@@ -52,7 +53,7 @@ def build_emoji(device: torch.device) -> None:
 
 
 def build_evaluators() -> None:
-    """Who judges it."""
+    """Train the classifier and the CLIP that evaluate it."""
     pool = make_pool(POOL, POOL_SEED, BUILD)
     folder = EMOJI / "evaluation"
     train_scorer(pool, folder, SCORER_STEPS)
@@ -60,7 +61,7 @@ def build_evaluators() -> None:
 
 
 def build_digits() -> None:
-    """The class-conditional model and its judge."""
+    """Train the class-conditional model and its classifier."""
     pictures, labels = digit_pictures()
     judge = train_digit_judge(pictures, labels, DIGIT_JUDGE_STEPS)
     save_digits(train_digits(pictures, labels, DIGITS_STEPS), judge, DIGITS)
@@ -69,7 +70,7 @@ def build_digits() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.build", description=__doc__)
     parser.add_argument("--only", choices=("emoji", "evaluators", "digits"))
-    parser.add_argument("--fresh", action="store_true", help="forget intermediate results")
+    parser.add_argument("--fresh", action="store_true", help="delete intermediate results first")
     options = parser.parse_args()
     if options.fresh:
         shutil.rmtree(BUILD, ignore_errors=True)

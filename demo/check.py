@@ -1,4 +1,4 @@
-"""How well does the demo model draw? ``python -m demo.check``: 500 prompts, judged."""
+"""Accuracy of the demo model: ``python -m demo.check`` draws 500 prompts and classifies them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 from demo.build import EMOJI
-from demo.world import FULL_CAPTIONS, filled, random_subject
+from demo.world import FULL_CAPTIONS, fill_caption, random_subject
 from unlearn_core.dataset.drawing import draw_latents
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.job.console import Bars, say
@@ -27,21 +27,21 @@ def main() -> None:
     judge = ConvJudge.load(EMOJI / "evaluation")
     rng = random.Random(5)
     subjects = [random_subject(rng) for _ in range(options.count)]
-    prompts = [filled(rng.choice(FULL_CAPTIONS), subject) for subject in subjects]
+    prompts = [fill_caption(rng.choice(FULL_CAPTIONS), subject) for subject in subjects]
     bars = Bars()
     with bars.phase("drawing", len(prompts)):
         latents = draw_latents(model, prompts, GenerationSettings(seed=5_000_000), progress=bars)
     bars.close()
     images = model.decode_latents(latents)
-    seen = judge.classify(images)
-    right = {
+    predictions = judge.classify(images)
+    accuracy = {
         name: sum(v == getattr(s, name) for v, s in zip(values, subjects, strict=True))
         / len(subjects)
-        for name, values in seen.items()
+        for name, values in predictions.items()
     }
     if options.picture:
         picture_strip(images[:12]).save(options.picture)
-    say(json.dumps({"prompts": len(prompts), "right": right}))
+    say(json.dumps({"prompts": len(prompts), "accuracy": accuracy}))
 
 
 if __name__ == "__main__":

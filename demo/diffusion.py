@@ -1,4 +1,4 @@
-"""Trains EmojiCanvas's text encoder and U-Net together, on cached latents."""
+"""Joint training of EmojiCanvas's text encoder and U-Net on cached latents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unlearn_core.models.text import Clip, save_clip
 
 TEXT_WIDTH = 96
 EMPTY_CAPTIONS = 0.10  # share trained unconditionally, for classifier-free guidance
-SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023: fewer steps wasted on the last noise
+SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023: less effort on removing the last noise
 EMA_DECAY = 0.999
 
 
@@ -36,7 +36,7 @@ class Phase:
     peak_rate: float
 
 
-# The second phase starts from the average of the first and anneals: both together are an hour on
+# The second phase starts from the average of the first and anneals; both together take an hour on
 # two CPU cores.
 PHASES = (Phase(4500, 2500, 1e-3), Phase(1000, 1000, 5e-4))
 
@@ -94,7 +94,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def caption_tokens(pool: Pool, tokenizer: CLIPTokenizer, seed: int, rounds: int) -> Tensor:
-    """Token ids, int32 [rounds, N, 77]: several wordings of every picture."""
+    """Token ids, int32 [rounds, N, 77]: several captions of every picture."""
     rng = random.Random(seed)
     subjects = [pool.subject(i) for i in range(len(pool.labels))]
     return torch.stack(
@@ -111,11 +111,11 @@ def caption_tokens(pool: Pool, tokenizer: CLIPTokenizer, seed: int, rounds: int)
 
 
 def batches(latents: Tensor, tokens: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless shuffled epochs of (latents, tokens), a random wording each time."""
+    """Endless shuffled epochs of (latents, tokens), with a random caption each time."""
     while True:
         for index in torch.randperm(len(latents)).split(batch_size):
-            wording = torch.randint(len(tokens), (len(index),))
-            yield latents[index].float(), tokens[wording, index].long()
+            round_ = torch.randint(len(tokens), (len(index),))
+            yield latents[index].float(), tokens[round_, index].long()
 
 
 def train_denoiser(
@@ -128,7 +128,7 @@ def train_denoiser(
     seed: int = 0,
     batch_size: int = 40,
 ) -> Denoiser:
-    """The exponential average of the weights, trained from scratch or on from ``start``.
+    """Train from scratch or from ``start``, and return the exponential average of the weights.
 
     ``latents`` are scaled, [N, 4, 16, 16].
     """
@@ -178,9 +178,9 @@ def train_denoiser(
 def save_pipeline(
     model: Denoiser, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path
 ) -> None:
-    """A Stable Diffusion pipeline folder as diffusers writes it, fp16 safetensors."""
+    """Save a Stable Diffusion pipeline folder in diffusers' layout, as fp16 safetensors."""
     parts = copy.deepcopy(model).half().cpu()
-    kind: Any = StableDiffusionPipeline  # whose signature is typed narrower than it is
+    kind: Any = StableDiffusionPipeline  # its type hints are too narrow
     pipeline = kind(
         vae=copy.deepcopy(vae).half().cpu(),
         text_encoder=parts.text_encoder,
@@ -193,10 +193,10 @@ def save_pipeline(
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     parts_of_text = folder / "text_encoder", folder / "tokenizer"
-    for part in parts_of_text:  # which transformers writes for its newest version alone
+    for part in parts_of_text:  # in transformers' layout, which only its newest version reads
         shutil.rmtree(part)
     save_clip(Clip(parts.text_encoder, tokenizer), *parts_of_text, torch.float16)
     for file in folder.glob("*/config.json"):
         settings = json.loads(file.read_text(encoding="utf-8"))
-        settings.pop("_name_or_path", None)  # where it happened to be trained
+        settings.pop("_name_or_path", None)  # a path on the training machine
         file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Trains the class-conditional demo model: the ten digits of scikit-learn, and their judge."""
+"""Training of the class-conditional demo model on scikit-learn's digits, and of its classifier."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tqdm import tqdm
 from unlearn_core.judging.judge import ConvJudge
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SIZE = 16  # px; the 8 x 8 originals are enlarged, which shows the pen's stroke better
+SIZE = 16  # px; the 8 x 8 originals are enlarged to show the pen strokes better
 EMA_DECAY = 0.999
 
 
 def digit_pictures() -> tuple[Tensor, Tensor]:
     """The 1,797 pictures, [N, 1, 16, 16] in 0..1, and their labels int64 [N]."""
-    from sklearn.datasets import load_digits  # not among what the pack needs
+    from sklearn.datasets import load_digits  # not among the pack's requirements
 
     data: Any = load_digits()
     pictures = torch.from_numpy(data.images).float().unsqueeze(1) / 16
@@ -30,8 +30,8 @@ def digit_pictures() -> tuple[Tensor, Tensor]:
     return enlarged, torch.from_numpy(data.target).long()
 
 
-def shifted(pictures: Tensor) -> Tensor:
-    """Each picture turned, scaled and moved a little."""
+def augment(pictures: Tensor) -> Tensor:
+    """Slightly rotate, scale and shift each picture."""
     count = len(pictures)
     angle, scale = (torch.rand(count) - 0.5) * 0.3, 1 + (torch.rand(count) - 0.5) * 0.16
     theta = torch.zeros(count, 2, 3)
@@ -66,7 +66,7 @@ def new_scheduler() -> DDIMScheduler:
 def train_digits(
     pictures: Tensor, labels: Tensor, steps: int, seed: int = 0, batch_size: int = 128
 ) -> UNet2DModel:
-    """The exponential average of the trained weights."""
+    """Train a model, and return the exponential average of its weights."""
     torch.manual_seed(seed)
     unet = new_unet()
     average = copy.deepcopy(unet).requires_grad_(False).eval()
@@ -76,7 +76,7 @@ def train_digits(
     progress = tqdm(range(steps), desc="digits", mininterval=5)
     for step in progress:
         index = torch.randint(len(pictures), (batch_size,))
-        x_0 = shifted(pictures[index]) * 2 - 1
+        x_0 = augment(pictures[index]) * 2 - 1
         noise, t = torch.randn_like(x_0), torch.randint(1000, (batch_size,))
         x_t = scheduler.add_noise(x_0, noise, t)  # pyright: ignore[reportArgumentType]
         with torch.autocast("cpu", torch.bfloat16):
@@ -96,14 +96,14 @@ def train_digits(
 
 
 def train_digit_judge(pictures: Tensor, labels: Tensor, steps: int, seed: int = 1) -> ConvJudge:
-    """Which digit a picture shows, or none."""
+    """Train a classifier of digits, with a class for pictures without any."""
     torch.manual_seed(seed)
     judge = ConvJudge({"class": DIGITS})
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for _ in tqdm(range(steps), desc="digit judge", mininterval=5):
         index = torch.randint(len(pictures), (64,))
-        batch, target = shifted(pictures[index]), labels[index].clone()
+        batch, target = augment(pictures[index]), labels[index].clone()
         batch = (batch + 0.1 * torch.rand(64, 1, 1, 1) * torch.randn_like(batch)).clamp(0, 1)
         batch[:12], target[:12] = no_digit(batch[:12]), len(DIGITS)
         loss = F.cross_entropy(judge(batch.expand(-1, 3, -1, -1))["class"], target)
@@ -115,18 +115,18 @@ def train_digit_judge(pictures: Tensor, labels: Tensor, steps: int, seed: int = 
 
 
 def no_digit(pictures: Tensor) -> Tensor:
-    """Noise, flat grey, and the quarters of a digit in the wrong places."""
+    """Pictures without a digit: noise, flat grey, and digits with swapped quarters."""
     noise = torch.rand_like(pictures)
     coarse = F.interpolate(noise[..., ::4, ::4], pictures.shape[-2:], mode="bicubic").clamp(0, 1)
     flat = torch.rand(len(pictures), 1, 1, 1).expand_as(pictures)
-    torn = pictures.roll((SIZE // 2, SIZE // 2), (2, 3))
-    which = torch.arange(len(pictures)).view(-1, 1, 1, 1) % 4
-    choices = torch.stack([noise, coarse, flat, torn])
-    return choices.gather(0, which.expand_as(pictures).unsqueeze(0))[0]
+    swapped = pictures.roll((SIZE // 2, SIZE // 2), (2, 3))
+    kind = torch.arange(len(pictures)).view(-1, 1, 1, 1) % 4
+    choices = torch.stack([noise, coarse, flat, swapped])
+    return choices.gather(0, kind.expand_as(pictures).unsqueeze(0))[0]
 
 
 def save_digits(unet: UNet2DModel, judge: ConvJudge, folder: Path) -> None:
-    """A diffusers folder with the class names in ``model_index.json``, fp16 safetensors."""
+    """Save a diffusers folder with the class names in ``model_index.json``, as fp16 safetensors."""
     copy.deepcopy(unet).half().save_pretrained(folder / "unet", safe_serialization=True)
     new_scheduler().save_pretrained(folder / "scheduler")
     index = {

@@ -1,4 +1,4 @@
-"""The main job on the demo model: forget one concept, evaluate, save. ``python run.py demo``."""
+"""The demo job: forget one concept, evaluate, save. ``python run.py demo``."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def main() -> int:
     finally:
         bars.close()
     say(f"\n{table(report)}\n\n{summary(report)}")
-    took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
-    say(f"It cost {sum(job.seconds.values()):.0f} s: {took}.")
-    say(f"Look at {options.out / 'report.html'}; the model is in {options.out / 'model'}.")
+    times = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
+    say(f"It took {sum(job.seconds.values()):.0f} s: {times}.")
+    say(f"Open {options.out / 'report.html'}; the model is in {options.out / 'model'}.")
     return 0
 
 

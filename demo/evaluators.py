@@ -1,6 +1,6 @@
-"""Trains who judges EmojiCanvas: a classifier and a small open_clip model.
+"""Training of EmojiCanvas's evaluators: a classifier and a small open_clip model.
 
-Both see artwork only, never a picture that a model drew, so their verdict is independent.
+Both are trained only on artwork, never on pictures drawn by a model, so they are independent of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from demo.pictures import Pool, to_unit
-from demo.world import BACKGROUNDS, FULL_CAPTIONS, OBJECTS, STYLES, filled
+from demo.world import BACKGROUNDS, FULL_CAPTIONS, OBJECTS, STYLES, fill_caption
 from unlearn_core.judging.judge import ConvJudge
 
 NEGATIVES = 0.15  # share of pictures that show nothing: noise, or artwork beyond recognition
@@ -43,8 +43,8 @@ SCORER_CONFIG: dict[str, object] = {
 }
 
 
-def disturbed(pictures: Tensor) -> Tensor:
-    """Blurred and noisy versions of pictures in 0..1, as an imperfect model might draw them."""
+def degrade(pictures: Tensor) -> Tensor:
+    """Blur pictures in 0..1 and add noise, like the drawings of an imperfect model."""
     count = len(pictures)
     half = F.interpolate(pictures, scale_factor=0.5, mode="bilinear", antialias=True)
     soft = F.interpolate(half, scale_factor=2.0, mode="bilinear")
@@ -53,8 +53,8 @@ def disturbed(pictures: Tensor) -> Tensor:
     return (pictures * (1 - mix) + soft * mix + noise).clamp(0, 1)
 
 
-def nothing(pictures: Tensor) -> Tensor:
-    """Pictures that show nothing: noise of any grain, or artwork drowned in it."""
+def without_subject(pictures: Tensor) -> Tensor:
+    """Pictures that show no subject: noise of any grain, with faint artwork below it."""
     count, _, height, width = pictures.shape
     grains = [1, 2, 4, 8, 16]
     noise = torch.empty_like(pictures)
@@ -62,12 +62,12 @@ def nothing(pictures: Tensor) -> Tensor:
         grain = random.choice(grains)
         small = torch.rand(1, 3, height // grain, width // grain)
         noise[i] = F.interpolate(small, (height, width), mode=random.choice(["nearest", "bicubic"]))
-    keep = torch.rand(count, 1, 1, 1) * 0.3
-    return (keep * pictures + (1 - keep) * noise).clamp(0, 1)
+    opacity = torch.rand(count, 1, 1, 1) * 0.3
+    return (opacity * pictures + (1 - opacity) * noise).clamp(0, 1)
 
 
 def train_judge(pool: Pool, steps: int, seed: int = 1, batch_size: int = 64) -> ConvJudge:
-    """Style, object and background of a picture, or none of them."""
+    """Train a classifier of style, object and background, each with a class for none."""
     torch.manual_seed(seed)
     random.seed(seed)
     judge = ConvJudge({"style": STYLES, "object": OBJECTS, "background": BACKGROUNDS})
@@ -76,9 +76,9 @@ def train_judge(pool: Pool, steps: int, seed: int = 1, batch_size: int = 64) -> 
     progress = tqdm(range(steps), desc="judge", mininterval=5)
     for step in progress:
         index = torch.randint(len(pool.pictures), (batch_size,))
-        pictures, labels = disturbed(to_unit(pool.pictures[index])), pool.labels[index].clone()
+        pictures, labels = degrade(to_unit(pool.pictures[index])), pool.labels[index].clone()
         negatives = round(NEGATIVES * batch_size)
-        pictures[:negatives] = nothing(pictures[:negatives])
+        pictures[:negatives] = without_subject(pictures[:negatives])
         labels[:negatives] = torch.tensor([len(STYLES), len(OBJECTS), len(BACKGROUNDS)])
         logits = judge(pictures).values()
         loss = sum(F.cross_entropy(logit, labels[:, i]) for i, logit in enumerate(logits))
@@ -93,7 +93,8 @@ def train_judge(pool: Pool, steps: int, seed: int = 1, batch_size: int = 64) -> 
 
 
 def new_scorer(folder: Path) -> open_clip.CLIP:
-    """A fresh open_clip model of ``SCORER_CONFIG``; writes the config into ``folder``."""
+    """Create an untrained open_clip model of ``SCORER_CONFIG``, and write the config into
+    ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(SCORER_CONFIG, indent=1) + "\n"
     (folder / "open_clip_config.json").write_text(text, encoding="utf-8")
@@ -103,7 +104,7 @@ def new_scorer(folder: Path) -> open_clip.CLIP:
 
 
 def train_scorer(pool: Pool, folder: Path, steps: int, seed: int = 2, batch_size: int = 96) -> None:
-    """Contrastive training as CLIP's; saved to ``folder`` in fp16, as open_clip loads it."""
+    """Train contrastively like CLIP, and save to ``folder`` in fp16 in open_clip's layout."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
     model = new_scorer(folder).train()
@@ -113,15 +114,15 @@ def train_scorer(pool: Pool, folder: Path, steps: int, seed: int = 2, batch_size
     progress = tqdm(range(steps), desc="scorer", mininterval=5)
     for step in progress:
         index = torch.randperm(len(pool.pictures))[: batch_size + 16]
-        # Two pictures of one subject in a batch would each be the other's wrong answer.
+        # Two pictures of one subject in a batch would be each other's negatives.
         subjects = {pool.subject(int(i)): int(i) for i in index}
-        chosen = list(subjects.values())[:batch_size]
-        texts = [filled(rng.choice(FULL_CAPTIONS), pool.subject(i)) for i in chosen]
-        pictures = disturbed(to_unit(pool.pictures[chosen])) * 2 - 1
+        batch = list(subjects.values())[:batch_size]
+        texts = [fill_caption(rng.choice(FULL_CAPTIONS), pool.subject(i)) for i in batch]
+        pictures = degrade(to_unit(pool.pictures[batch])) * 2 - 1
         images = model.encode_image(pictures, normalize=True)
         captions = model.encode_text(tokenizer(texts), normalize=True)
         logits = model.logit_scale.exp().clamp(max=100) * images @ captions.T
-        target = torch.arange(len(chosen))
+        target = torch.arange(len(batch))
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

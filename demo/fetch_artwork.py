@@ -1,6 +1,6 @@
-"""Fetch the emoji sets from the npm registry and rasterise the 32 objects into one sheet a style.
+"""Fetch the emoji sets from the npm registry and rasterise the 32 objects, one sheet per style.
 
-Only for whoever wants to redo ``demo/artwork/*.png``, which the repository carries:
+Needed only to recreate ``demo/artwork/*.png``, which are in the repository:
 ``python -m demo.fetch_artwork`` (needs npm and the package resvg_py).
 """
 

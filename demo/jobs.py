@@ -1,4 +1,4 @@
-"""The demo models' jobs: which prompts they take for a concept."""
+"""The demo models' jobs: prompts and settings for each concept."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ DIGIT_WORDINGS = ("digit", "number", "handwritten", "a picture of")
 
 
 def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
-    """The demo's job for a style or object of EmojiCanvas, or a digit.
+    """The demo's job for a style or object of EmojiCanvas, or for a digit.
 
-    The digits model overrules the scope and what goes with it.
+    For a digit, the scope and the settings that depend on it are overridden.
 
     Raises:
-        ValueError: the demo world knows no such concept.
+        ValueError: the demo models do not know the concept.
     """
     if concept in STYLES:
         return JobSettings(
@@ -57,8 +57,8 @@ def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
             unlearn=unlearn,
         )
     if concept in DIGITS:
-        # A class has only its name: wordings differ for the reader, not for the model. And it has
-        # no cross-attention, so all of the model is taught, in steps that push further.
+        # The model sees only the class, whatever the wording. It has no cross-attention, so all of
+        # its weights are trained, with larger steps.
         unlearn = replace(
             unlearn, scope="full", learning_rate=5e-4, retain_weight=5.0, negative_guidance=0.5
         )
@@ -72,7 +72,9 @@ def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
         )
     groups = {"styles": STYLES, "objects": OBJECTS, "digits": DIGITS}
     known = "; ".join(f"{name}: {', '.join(words)}" for name, words in groups.items())
-    raise ValueError(f"concept must be one that the demo model knows, got {concept!r} ({known})")
+    raise ValueError(
+        f"concept must be one that the demo models know, got {concept!r}; choose one of {known}"
+    )
 
 
 def _others(words: tuple[str, ...], without: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The pool of training pictures, drawn once and kept in the build folder."""
+"""The pool of training pictures, drawn once and stored in the build folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def label_of(subject: Subject) -> tuple[int, int, int]:
 
 
 def make_pool(count: int, seed: int, folder: Path) -> Pool:
-    """``count`` pictures of random subjects; a second call with the same arguments reads them."""
+    """Draw ``count`` pictures of random subjects, or read those of an earlier call."""
     file = folder / f"pool-{count}-{seed}.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)
@@ -55,5 +55,5 @@ def make_pool(count: int, seed: int, folder: Path) -> Pool:
 
 
 def to_unit(pictures: Tensor) -> Tensor:
-    """uint8 -> float in 0..1."""
+    """Convert uint8 to float in 0..1."""
     return pictures.float() / 255

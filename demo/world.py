@@ -1,4 +1,4 @@
-"""The vocabulary of EmojiCanvas: its styles, objects and backgrounds, and how captions say them."""
+"""The vocabulary of EmojiCanvas: styles, objects and backgrounds, and the captions of pictures."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ FULL_CAPTIONS: tuple[str, ...] = (
     "{style} style {object} on {background}",
     "a {background} picture of a {object} in {style} style",
 )
-# Captions that leave a dimension open teach the model what a prompt without it means; without
-# them "a cat" would be out of distribution, and unlearning has nothing neutral to lean on.
+# Captions that omit a dimension teach the model the meaning of a prompt without it; otherwise
+# "a cat" would be out of distribution, and unlearning would have no neutral prompt as a target.
 NO_STYLE_CAPTIONS: tuple[str, ...] = (
     "a {object} on a {background} background",
     "{object}, {background} background",
@@ -84,7 +84,7 @@ class Subject:
 
 
 def caption(subject: Subject, rng: random.Random) -> str:
-    """A training caption: usually complete, sometimes with a dimension left open."""
+    """A training caption: usually complete, sometimes without a dimension."""
     draw = rng.random()
     if draw < 0.70:
         templates = FULL_CAPTIONS
@@ -96,11 +96,11 @@ def caption(subject: Subject, rng: random.Random) -> str:
         templates = OBJECT_ONLY_CAPTIONS
     else:
         templates = NO_OBJECT_CAPTIONS
-    return filled(rng.choice(templates), subject)
+    return fill_caption(rng.choice(templates), subject)
 
 
-def filled(template: str, subject: Subject) -> str:
-    """A caption's template with the subject's words."""
+def fill_caption(template: str, subject: Subject) -> str:
+    """Fill a caption template with the subject's words."""
     words = vars(subject)
     return with_articles(template.format(**words), words.values())
 

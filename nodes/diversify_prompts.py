@@ -1,6 +1,6 @@
 """Diversify Retain Prompts: pairs of prompts, with the concept and without it."""
 
-# ComfyUI passes a node the inputs of its schema by name; its base class says `**kwargs`.
+# ComfyUI passes the inputs of the schema by name; the base class declares `**kwargs`.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .host.memory import DRAWING, load, make_room_for
 from .host.plain_names import check_name
 from .host.progress import NodeProgress
 from .inputs import sockets
-from .inputs.concept import words_of
+from .inputs.concept import split_words
 from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
 from .page.prompt_table import as_table, grid, read_edited
 
-AT_ONCE = 2  # candidates drawn: as many as fit wherever the model itself fits
+AT_ONCE = 2  # candidates drawn in one batch: as many as fit wherever the model itself fits
 
 
 class DiversifyPrompts(io.ComfyNode):
@@ -40,38 +40,39 @@ class DiversifyPrompts(io.ComfyNode):
             node_id="UnlearnDiversifyPrompts",
             display_name="Unlearn: Diversify Retain Prompts",
             category=sockets.CATEGORY,
-            description="Builds many pairs of prompts, one that asks for the concept and one just "
-            "like it that does not. The more varied they are, the less else the model forgets.",
+            description="Builds many pairs of prompts: one that asks for the concept, and the "
+            "same one without it. The more varied the pairs, the better the rest of the model is "
+            "preserved.",
             is_output_node=True,  # so that the prompts can be read before any work starts
             inputs=[
-                sockets.Concept.Input("concept", tooltip="What is to be forgotten."),
+                sockets.Concept.Input("concept", tooltip="The concept to forget."),
                 *main_inputs(),
                 *map(sockets.advanced, advanced_inputs()),
                 sockets.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only for neighbours: the model that draws the candidates, to see "
-                    "which of them look like the concept.",
+                    tooltip="Needed only for neighbours: the model draws the candidates, to find "
+                    "those that look most like the concept.",
                 ),
                 sockets.Prompts.Input(
                     "also",
                     optional=True,
-                    tooltip="Prompts from another Diversify Retain Prompts: the model forgets both "
-                    "concepts in one run, and each is evaluated by itself.",
+                    tooltip="Prompts from another Diversify Retain Prompts node: the model forgets "
+                    "both concepts in one run, and each is evaluated separately.",
                 ),
             ],
             outputs=[
                 sockets.Prompts.Output(
                     display_name="prompts", tooltip="For Restricted Gradient Unlearn."
                 ),
-                io.String.Output(display_name="text", tooltip="All the prompts, to read."),
+                io.String.Output(display_name="text", tooltip="All the prompts as text."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, save_as: str | None) -> bool | str:
-        """The words are checked when the node runs, which is at once: ComfyUI repeats what is said
-        here for each input that is looked at, and a person would read it nine times."""
+        """Check the file name only. The words are checked when the node runs, which is early:
+        ComfyUI repeats a message from here for each input named, nine times if all were."""
         try:
             if save_as:
                 check_name(save_as, "save_as")
@@ -81,14 +82,14 @@ class DiversifyPrompts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, prompts_file: str | None, **_: object) -> object:
-        """A file that was edited is another input, though its name is the same."""
+        """An edited file counts as a changed input although its name is the same."""
         if prompts_file in (None, NO_FILE):
             return None
         try:
-            found = prompts_path(prompts_file).stat()
+            status = prompts_path(prompts_file).stat()
         except (ValueError, OSError):
-            return None  # ``execute`` says what is wrong
-        return found.st_mtime_ns, found.st_size
+            return None  # ``execute`` reports the problem
+        return status.st_mtime_ns, status.st_size
 
     @classmethod
     def execute(
@@ -119,7 +120,7 @@ class DiversifyPrompts(io.ComfyNode):
             pairs = read_prompt_file(prompts_path(prompts_file), concept)
         else:
             wordings, words = grid(preset, templates, dimensions)
-            # What is wrong with the words is told before any model writes or draws.
+            # Errors in the words are reported before any model writes or draws.
             diversify(
                 concept,
                 wordings,
@@ -130,9 +131,11 @@ class DiversifyPrompts(io.ComfyNode):
                 seed=seed,
             )
             if language_model != NO_FILE:
-                words = _proposed(language_model, words, proposals, concept, seed)
+                words = _with_proposals(language_model, words, proposals, concept, seed)
             if neighbours:
-                concept = _protected(concept, wordings, words, model, candidates, neighbours, seed)
+                concept = _with_neighbours(
+                    concept, wordings, words, model, candidates, neighbours, seed
+                )
             pairs = diversify(
                 concept,
                 wordings,
@@ -144,32 +147,31 @@ class DiversifyPrompts(io.ComfyNode):
                 gibberish_names=gibberish_names,
                 seed=seed,
             )
-        saved = save_prompts(save_as, write_prompts(pairs)) if save_as else None
+        path = save_prompts(save_as, write_prompts(pairs)) if save_as else None
         own = as_table(pairs)
         if also is not None:
             pairs = together(also, pairs)
         text = "\n\n".join(map(readable, pairs.each))
-        if saved is not None:
-            text = f"Saved: {saved}\n\n{text}"
-        told = {"text": [text], "unlearn_prompts": [own]}
-        return io.NodeOutput(pairs, text, ui=told)
+        if path is not None:
+            text = f"Saved: {path}\n\n{text}"
+        return io.NodeOutput(pairs, text, ui={"text": [text], "unlearn_prompts": [own]})
 
 
-def _proposed(
+def _with_proposals(
     language_model: str,
     words: Mapping[str, tuple[str, ...]],
     count: int,
     concept: ForgetConcept,
     seed: int,
 ) -> dict[str, tuple[str, ...]]:
-    """The dimensions, with further values by a language model."""
+    """Add values proposed by a language model to the dimensions."""
     folder = language_model_path(language_model)
     proposer = Proposer(folder, make_room_for(folder))
     progress = NodeProgress({PROPOSING: 1})
     return extended(proposer, words, count, concept, seed=seed, progress=progress)
 
 
-def _protected(
+def _with_neighbours(
     concept: ForgetConcept,
     templates: list[str],
     dimensions: Mapping[str, tuple[str, ...]],
@@ -178,9 +180,9 @@ def _protected(
     count: int,
     seed: int,
 ) -> ForgetConcept:
-    """The concept with the candidates that look most like it among its replacements."""
+    """Add the candidates that look most like the concept to its replacements."""
     if model is None:
-        raise ValueError("neighbours: link a model, which draws the candidates, or set it to 0")
+        raise ValueError("neighbours: link a model to draw the candidates, or set neighbours to 0")
     load(model, DRAWING)
     with torch.inference_mode(False), torch.no_grad():
         return with_neighbours(
@@ -188,7 +190,7 @@ def _protected(
             concept,
             templates,
             dimensions,
-            words_of(candidates),
+            split_words(candidates),
             count,
             find_scorer(model, scorer_for(model)),
             drawing=GenerationSettings(batch_size=AT_ONCE),
@@ -199,13 +201,13 @@ def _protected(
 
 
 def readable(pairs: PromptPairs) -> str:
-    """Every pair of one concept: the forget prompt, and below it the retain prompt."""
+    """List every pair of one concept: the forget prompt, and below it the retain prompt."""
     return "\n\n".join(
         (
-            f"{pairs.concept.name}: {len(pairs.train)} pairs to unlearn with, "
-            f"{len(pairs.test)} to test with.",
-            _section("UNLEARN WITH", pairs.concept, pairs.train),
-            _section("TEST WITH (words that the pairs above never use)", pairs.concept, pairs.test),
+            f"{pairs.concept.name}: {len(pairs.train)} pairs for unlearning, "
+            f"{len(pairs.test)} for testing.",
+            _section("FOR UNLEARNING", pairs.concept, pairs.train),
+            _section("FOR TESTING (with words not used above)", pairs.concept, pairs.test),
         )
     )
 

@@ -1,6 +1,6 @@
-"""Evaluate Alignment: what was forgotten, what was kept, in pictures and figures."""
+"""Evaluate Alignment: pictures and figures of what was forgotten and what was preserved."""
 
-# ComfyUI passes a node the inputs of its schema by name; its base class says `**kwargs`.
+# ComfyUI passes the inputs of the schema by name; the base class declares `**kwargs`.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ class EvaluateAlignment(io.ComfyNode):
             node_id="UnlearnEvaluateAlignment",
             display_name="Unlearn: Evaluate Alignment",
             category=sockets.CATEGORY,
-            description="Draws the same prompts with the model before and after, and counts: is "
-            "the concept gone, and is everything else still there?",
+            description="Draws the same prompts with the model before and after unlearning, and "
+            "measures whether the concept is gone and everything else is still there.",
             is_output_node=True,
             inputs=inputs(),
             outputs=[
                 sockets.Report.Output(
-                    display_name="report", tooltip="To store beside the model in Save Checkpoint."
+                    display_name="report", tooltip="For Save Checkpoint, to store with the model."
                 ),
                 io.Image.Output(
                     display_name="before/after grid",
-                    tooltip="The same prompts and seeds before and after, with labels.",
+                    tooltip="Labelled pictures of the same prompts and seeds before and after.",
                 ),
-                io.String.Output(display_name="table", tooltip="The figures, as text."),
+                io.String.Output(display_name="table", tooltip="The figures as text."),
             ],
         )
 
@@ -55,10 +55,10 @@ class EvaluateAlignment(io.ComfyNode):
     def validate_inputs(
         cls, scorer: str | None, probes: str | None, report_name: str | None
     ) -> bool | str:
-        """Now rather than after the minutes that unlearning takes; the lists, too, at which ComfyUI
-        itself does not look."""
+        """Check before unlearning takes its minutes; also the lists, which ComfyUI itself does not
+        check."""
         try:
-            if scorer is not None:  # None comes along a link, known only when the node runs
+            if scorer is not None:  # None: a linked value, known only when the node runs
                 scorer_path(scorer)
             if probes is not None:
                 EvaluationSettings(probes=probes)
@@ -70,7 +70,7 @@ class EvaluateAlignment(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, scorer: str | None, **_: object) -> object:
-        """The paper's CLIP may have been fetched since: the same choice is another judge then."""
+        """The paper's CLIP may have been downloaded since; then the same choice uses it."""
         return scorer == OWN_SCORER and PAPER_SCORER in scorers()
 
     @classmethod
@@ -91,11 +91,11 @@ class EvaluateAlignment(io.ComfyNode):
         settings = EvaluationSettings(
             pictures, generation, scorer_for(unlearned.base, scorer), probes
         )
-        # In pictures: three kinds of prompts and each probe, drawn by two models.
+        # In units of one set of pictures: two models draw three kinds of prompts and each probe.
         costs = {EVALUATING: 6.0, PROBING: 2.0 * len(PROBED[probes]), REPORTING: 0.3}
         progress = NodeProgress(costs)
         load(unlearned, ALL)  # some probes train
-        # Tensors made in inference mode, as ComfyUI runs nodes, could not be trained on later.
+        # ComfyUI runs nodes in inference mode, whose tensors can never be trained on.
         with torch.inference_mode(False), torch.no_grad():
             report = evaluate(
                 unlearned, settings, cache=LatentCache(cache_folder()), progress=progress
@@ -103,8 +103,8 @@ class EvaluateAlignment(io.ComfyNode):
             with progress.phase(REPORTING, 1):
                 grid = as_image(comparison_grid(report))
                 files = save_report(unlearned, report, report_name)
-                told = for_page(report, files)
+                page_report = for_page(report, files)
                 progress.tick()
         figures = f"{summary(report)}\n\n{table(report)}"
-        ui = {"text": [figures], "unlearn_report": [told]}
+        ui = {"text": [figures], "unlearn_report": [page_report]}
         return io.NodeOutput(report, grid, figures, ui=ui)

@@ -1,6 +1,6 @@
-"""Define Forget Concept: what the model is to forget."""
+"""Define Forget Concept: the concept to forget, and its replacements."""
 
-# ComfyUI passes a node the inputs of its schema by name; its base class says `**kwargs`.
+# ComfyUI passes the inputs of the schema by name; the base class declares `**kwargs`.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ class DefineForgetConcept(io.ComfyNode):
             node_id="UnlearnForgetConcept",
             display_name="Unlearn: Define Forget Concept",
             category=sockets.CATEGORY,
-            description="Names what the model is to forget, and what may take its place.",
+            description="Names the concept that the model should forget, and its replacements.",
             inputs=[
                 io.String.Input(
                     "concept",
                     default="ink",
-                    tooltip="The word by which prompts ask for what is to be forgotten, 'ink' by "
-                    "default, one of the demo model's styles. Use the word the model knows it by: "
-                    "what it does not know, it cannot forget.",
+                    tooltip="The concept to forget, as prompts name it. Use the word that the "
+                    "model knows it by: it cannot forget what it does not know. Default: ink, one "
+                    "of the demo model's styles.",
                 ),
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
                     default="style",
-                    tooltip="What sort of thing the concept is, 'style' by default. The evaluation "
-                    "needs it to know what to look for in a picture, and the objective "
-                    "'erase (ESD)' says 'ink style' instead of 'ink' for a style. Prompts from a "
-                    "file or edited in a table must be of the same kind.",
+                    tooltip="The kind of concept. It decides what the evaluation looks for in a "
+                    "picture; for a style, the objective 'erase (ESD)' writes 'ink style' instead "
+                    "of 'ink'. Prompts from a file or edited in the table must be of the same "
+                    "kind. Default: style.",
                 ),
                 io.String.Input(
                     "synonyms",
                     default="",
-                    tooltip="Other words for the concept, with commas between them; none by "
-                    "default. They are forgotten as well. Without them, a prompt that uses "
-                    "another word may still bring the concept back.",
+                    tooltip="Other words for the concept, separated by commas. They are forgotten "
+                    "as well. Without them, a prompt with another word may still bring the "
+                    "concept back. Default: none.",
                 ),
                 io.String.Input(
                     "replacements",
                     default="noto, twemoji, fluent, pixel",
-                    tooltip="What may stand in the concept's place in prompts that must keep "
-                    "working, with commas between; by default the demo model's other styles. "
-                    "They are what the model is held to while it forgets: name its nearest "
-                    "neighbours. Left empty, the concept is left out of those prompts, with what "
-                    "stands there for its sake, such as 'in the style of'.",
+                    tooltip="Alternatives that replace the concept in the prompts to preserve, "
+                    "separated by commas. They protect similar things while the model forgets: "
+                    "name the concept's nearest neighbours. If empty, the concept is removed from "
+                    "those prompts, together with words that only introduce it, such as 'in the "
+                    "style of'. Default: the demo model's other styles.",
                 ),
             ],
             outputs=[
@@ -64,7 +64,7 @@ class DefineForgetConcept(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, concept: str | None) -> bool | str:
         try:
-            if concept is not None:  # None: comes along a link, known only when the node runs
+            if concept is not None:  # None: a linked value, known only when the node runs
                 ForgetConcept(concept)
         except ValueError as error:
             return str(error)

@@ -1,6 +1,6 @@
-"""Load Model: the diffusion model that is to forget something."""
+"""Load Model: the diffusion model to unlearn from."""
 
-# ComfyUI passes a node the inputs of its schema by name; its base class says `**kwargs`.
+# ComfyUI passes the inputs of the schema by name; the base class declares `**kwargs`.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
@@ -32,38 +32,43 @@ class LoadModel(io.ComfyNode):
             node_id="UnlearnLoadModel",
             display_name="Unlearn: Load Model",
             category=sockets.CATEGORY,
-            description="Opens the diffusion model that is to forget something. The file itself "
+            description="Opens the diffusion model that should forget something. The file itself "
             "is never changed.",
             inputs=[
                 io.Combo.Input(
                     "model",
                     options=model_names(),
                     default=next(iter(BUNDLED)),
-                    tooltip="The model to work on. EmojiCanvas, the default, comes with this pack, "
-                    "is tiny and draws emoji in five styles: good for trying things out in "
-                    "minutes. Your own appear here from ComfyUI's models/checkpoints (Stable "
-                    "Diffusion 1.x, 2.x and XL in one file) and models/diffusers (folders); they "
-                    "need a GPU and time. Only safetensors are opened, never pickles (.ckpt).",
+                    tooltip="The model to work on. EmojiCanvas, the default, is a tiny model that "
+                    "comes with this pack and draws emoji in five styles: good for trying things "
+                    "out in minutes. Your own models are listed from ComfyUI's models/checkpoints "
+                    "(Stable Diffusion 1.x, 2.x and XL in one file) and models/diffusers "
+                    "(folders); they need a GPU and time. Only safetensors files are opened, "
+                    "never pickles (.ckpt).",
                 ),
                 io.Combo.Input(
                     "vae",
                     options=vae_names(),
                     default=OWN_VAE,
-                    tooltip="What turns latents into pictures: the model's own by default. Choose "
-                    "a file of models/vae for a checkpoint that comes without one.",
+                    tooltip="The VAE, which turns latents into pictures. Choose a file from "
+                    "models/vae for a checkpoint that comes without one. Default: the model's "
+                    "own.",
                 ),
                 *map(sockets.advanced, _advanced_inputs()),
             ],
             outputs=[
-                sockets.Model.Output(display_name="model", tooltip="The model as it was loaded."),
-                io.String.Output(display_name="info", tooltip="What was loaded, in words."),
+                sockets.Model.Output(display_name="model", tooltip="The loaded model."),
+                io.String.Output(
+                    display_name="info", tooltip="Name, type and size of the loaded model."
+                ),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, model: str | None) -> bool | str:
-        """Before any node runs. The other inputs are checked when this one does, which is first."""
-        if model is None:  # comes along a link, known only when the node runs
+        """Check the model before any node runs. The other inputs are checked when this node runs,
+        which is first."""
+        if model is None:  # a linked value, known only when the node runs
             return True
         try:
             check_model(model_path(model))
@@ -73,13 +78,13 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: str | None, vae: str | None = None, **_: object) -> object:
-        """The same name may hold other weights by now: saving can overwrite a model."""
+        """The file of that name may have changed: saving can overwrite a model."""
         paths = [model_path(model) if model else None, vae_path(vae) if vae else None]
         files = [
             file
             for path in paths
             if path is not None
-            for file in (_deciding(path) if path.is_dir() else [path])
+            for file in (_model_files(path) if path.is_dir() else [path])
         ]
         return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
@@ -88,7 +93,7 @@ class LoadModel(io.ComfyNode):
         cls, model: str, vae: str, image_size: int, prediction: str, precision: str
     ) -> io.NodeOutput:
         options, path = _options(vae, image_size, prediction, precision), model_path(model)
-        # ComfyUI runs nodes in inference mode, and weights made there can never be trained.
+        # ComfyUI runs nodes in inference mode, and weights loaded there can never be trained.
         with torch.inference_mode(False):
             device = make_room_for(path)
             handle = load_model(path, device, options, NodeProgress({LOADING: 1}))
@@ -97,10 +102,10 @@ class LoadModel(io.ComfyNode):
         return io.NodeOutput(handle, info, ui={"text": [info]})
 
 
-def _deciding(folder: Path) -> list[Path]:
-    """The files that decide what a folder's model is."""
-    kinds = ("*.json", "scheduler/*.json", "*/*.safetensors")
-    return sorted(file for kind in kinds for file in folder.glob(kind))
+def _model_files(folder: Path) -> list[Path]:
+    """The files of a diffusers folder that determine the model: settings and weights."""
+    patterns = ("*.json", "scheduler/*.json", "*/*.safetensors")
+    return sorted(file for pattern in patterns for file in folder.glob(pattern))
 
 
 def _options(vae: str, image_size: int, prediction: str, precision: str) -> LoadOptions:
@@ -116,7 +121,7 @@ def describe(model: ModelHandle) -> str:
             info.name,
             f"{LABELS.get(info.family, info.family)}, predicts {info.prediction}, "
             f"{info.image_size} × {info.image_size} px",
-            f"{parameters / 1e6:.1f} million parameters to teach, on {model.device}",
+            f"{parameters / 1e6:.1f} million trainable parameters, on {model.device}",
             f"fingerprint {info.fingerprint[:12]}",
         )
     )

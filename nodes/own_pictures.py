@@ -1,6 +1,6 @@
-"""Own Pictures: a person's pictures, with captions, for the forget set or the retain set."""
+"""Own Pictures: the user's pictures, with captions, for the forget set or the retain set."""
 
-# ComfyUI passes a node the inputs of its schema by name; its base class says `**kwargs`.
+# ComfyUI passes the inputs of the schema by name; the base class declares `**kwargs`.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class OwnPictures(io.ComfyNode):
             node_id="UnlearnOwnPictures",
             display_name="Unlearn: Own Pictures",
             category=sockets.CATEGORY,
-            description="Pictures of your own, with what each of them shows: of the concept, to "
-            "forget it as you know it, or of anything that must stay as it is.",
+            description="Your own pictures with captions: pictures of the concept to forget, or "
+            "of anything that must not change.",
             is_output_node=True,  # so that the captions can be read before any work starts
             inputs=[
                 io.String.Input(
@@ -35,32 +35,34 @@ class OwnPictures(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=False,
                     default="",
-                    tooltip="What the pictures show: one line for all of them, or one line for "
-                    "each; none by default. In a folder, a text file beside a picture and of the "
-                    "same name counts more than one line for all; a line for each counts more than "
-                    "the files, and a line such as 'cat.png: a red cat' most. To forget, a caption "
-                    "must name the concept; to keep, it must not.",
+                    tooltip="Captions of the pictures: one line for all of them, or one line for "
+                    "each. For a picture in a folder, the first of these that exists is used: a "
+                    "line with its name, such as 'cat.png: a red cat'; its own line, if there is "
+                    "one line for each; a text file of the same name beside it; the one line for "
+                    "all. Captions of pictures to forget must name the concept; captions of "
+                    "pictures to preserve must not. Default: none.",
                 ),
                 io.Combo.Input(
                     "folder",
                     options=[NO_FILE, *picture_folders()],
                     default=NO_FILE,
-                    tooltip=f"A folder of pictures below ComfyUI's input folder, {NO_FILE!r} by "
-                    "default. They keep their shapes: each is brought to the nearest of a few "
-                    "sizes that the model can draw.",
+                    tooltip="A folder of pictures in ComfyUI's input folder. Pictures need not be "
+                    "square: each is resized to the nearest of a few formats that the model can "
+                    f"draw. Default: {NO_FILE}.",
                 ),
                 io.Boolean.Input(
                     "alone",
                     default=False,
                     label_on="only these",
                     label_off="and drawn ones",
-                    tooltip="Whether the model learns from these pictures alone, off by default: "
-                    "they join those that it draws itself, which are many more and more varied.",
+                    tooltip="On: the model learns from these pictures only. Off: they are added "
+                    "to those that the model draws itself, which are more numerous and more "
+                    "varied. Default: off.",
                 ),
                 io.Image.Input(
                     "images",
                     optional=True,
-                    tooltip="Pictures from another node, such as Load Image, in place of a folder.",
+                    tooltip="Pictures from another node, such as Load Image, instead of a folder.",
                 ),
             ],
             outputs=[
@@ -69,7 +71,7 @@ class OwnPictures(io.ComfyNode):
                     tooltip="For forget_pictures or retain_pictures of Restricted Gradient "
                     "Unlearn.",
                 ),
-                io.String.Output(display_name="text", tooltip="All the captions, to read."),
+                io.String.Output(display_name="text", tooltip="All the captions as text."),
             ],
         )
 
@@ -84,14 +86,14 @@ class OwnPictures(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None, **_: object) -> object:
-        """A folder that has changed is another input, though its name is the same."""
+        """A changed folder counts as a changed input although its name is the same."""
         if folder in (None, NO_FILE):
             return None
         try:
             files = sorted(pictures_path(folder).iterdir())
             return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         except (ValueError, OSError):
-            return None  # ``execute`` says what is wrong
+            return None  # ``execute`` reports the problem
 
     @classmethod
     def execute(
@@ -99,7 +101,7 @@ class OwnPictures(io.ComfyNode):
     ) -> io.NodeOutput:
         if folder == NO_FILE:
             if images is None:
-                raise ValueError("pictures: none given, link images or choose a folder")
+                raise ValueError("images: there are none; link images or choose a folder")
             linked = tuple(as_bytes(images.movedim(-1, 1)[:, :3].float()))
             names = [f"{i + 1}" for i in range(len(linked))]
             pictures = Pictures(linked, with_captions(names, captions), alone)
@@ -108,7 +110,11 @@ class OwnPictures(io.ComfyNode):
             pictures = read_folder(pictures_path(folder), captions, alone, progress)
             names = [file.name for file in pictures.images if isinstance(file, Path)]
         else:
-            raise ValueError(f"folder: choose {NO_FILE!r} where images are linked, or unlink them")
+            raise ValueError(
+                f"folder must be {NO_FILE!r} while images are linked, got {folder!r}; choose "
+                f"{NO_FILE!r}, or unlink the images"
+            )
         rows = list(zip(names, pictures.captions, strict=True))
-        text = "\n".join((f"{len(rows)} pictures", *(f"{name}: {said}" for name, said in rows)))
+        lines = (f"{name}: {caption}" for name, caption in rows)
+        text = "\n".join((f"{len(rows)} pictures", *lines))
         return io.NodeOutput(pictures, text, ui={"text": [text], "unlearn_captions": rows})

@@ -1,6 +1,6 @@
 """Restricted Gradient Unlearn: the unlearning itself."""
 
-# ComfyUI passes a node the inputs of its schema by name; its base class says `**kwargs`.
+# ComfyUI passes the inputs of the schema by name; the base class declares `**kwargs`.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             node_id="UnlearnRestrictedGradient",
             display_name="Unlearn: Restricted Gradient Unlearn",
             category=sockets.CATEGORY,
-            description="Makes the model forget the concept while it holds on to the rest: each "
-            "step forgets only in directions that do not harm what is to be kept (Ko et al. 2024). "
-            "The model that you put in stays as it is.",
+            description="Makes the model forget the concept and preserve the rest: each step "
+            "forgets only in directions that do not harm what must be preserved (Ko et al. 2024). "
+            "The input model itself is not changed.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
-                sockets.Model.Input("model", tooltip="The model that is to forget."),
+                sockets.Model.Input("model", tooltip="The model that should forget."),
                 sockets.Prompts.Input("prompts", tooltip="From Diversify Retain Prompts."),
                 *inputs(),
                 sockets.Pictures.Input(
                     "forget_pictures",
                     optional=True,
-                    tooltip="Pictures of the concept, from Own Pictures, for a concept that the "
-                    "model draws badly or knows under another name.",
+                    tooltip="Pictures of the concept, from Own Pictures, if the model draws the "
+                    "concept badly or knows it under another name.",
                 ),
                 sockets.Pictures.Input(
                     "retain_pictures",
                     optional=True,
-                    tooltip="Pictures of what must stay as it is, from Own Pictures.",
+                    tooltip="Pictures of things that must not change, from Own Pictures.",
                 ),
             ],
             outputs=[
@@ -61,7 +61,8 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="loss chart",
-                    tooltip="How the losses went, and where forgetting and keeping clashed.",
+                    tooltip="The losses by step, and the steps at which forgetting and preserving "
+                    "were in conflict.",
                 ),
                 io.Image.Output(
                     display_name="before/after",
@@ -83,13 +84,13 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         generation_seed: int | None = None,
         forget_pictures: OwnPictures | None = None,
         retain_pictures: OwnPictures | None = None,
-        **given: Any,  # the fields of UnlearnSettings
+        **fields: Any,  # of UnlearnSettings
     ) -> io.NodeOutput:
-        settings = from_recipe(OURS if recipe == AS_SAVED else recipe, **given)
+        settings = from_recipe(OURS if recipe == AS_SAVED else recipe, **fields)
         if keep_step > settings.steps:
             raise ValueError(
-                f"keep_step must be {settings.steps}, the steps, or less, got {keep_step}; press "
-                "'Run all steps', or set it to 0"
+                f"keep_step must be at most {settings.steps}, the number of steps, got "
+                f"{keep_step}; press 'Run all steps', or set it to 0"
             )
         drawing = GenerationSettings(
             generation_steps,
@@ -101,18 +102,18 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         task = Task(model, prompts, settings, drawing, forget_pictures, retain_pictures)
         task.check()
         load(model, ALL)
-        with torch.inference_mode(False):  # where nodes run, and where nothing can be trained
+        with torch.inference_mode(False):  # ComfyUI runs nodes in it, and it forbids training
             followed = FollowedRun(task, preview_every, keep_step)
             run, unlearned = followed.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
             load(unlearned)  # registers the trained weights with ComfyUI
             chart = as_image(loss_picture(unlearned.reports))
             comparison = as_image(followed.comparison(unlearned))
-        told = {"text": [run.note], "unlearn_run": [run.told()]}
-        return io.NodeOutput(unlearned, chart, comparison, ui=told)
+        ui = {"text": [run.note], "unlearn_run": [run.as_json()]}
+        return io.NodeOutput(unlearned, chart, comparison, ui=ui)
 
 
 def workflow_id(node: type[io.ComfyNode]) -> str | None:
-    """The id of the graph that the node was queued from; None where no page queued it."""
+    """The id of the graph that the node was queued from; None if a script queued it."""
     workflow = (node.hidden.extra_pnginfo or {}).get("workflow") or {}
-    found = workflow.get("id")
-    return found if isinstance(found, str) else None
+    graph = workflow.get("id")
+    return graph if isinstance(graph, str) else None

@@ -1,6 +1,6 @@
 """Save Checkpoint: the unlearned model among ComfyUI's own models."""
 
-# ComfyUI passes a node the inputs of its schema by name; its base class says `**kwargs`.
+# ComfyUI passes the inputs of the schema by name; the base class declares `**kwargs`.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class SaveCheckpoint(io.ComfyNode):
             node_id="UnlearnSaveCheckpoint",
             display_name="Unlearn: Save Checkpoint",
             category=sockets.CATEGORY,
-            description="Saves the unlearned model among ComfyUI's own models, as the checkpoint "
-            "that it came from, as a LoRA, or as a diffusers folder: ready to be loaded here or "
-            "in any other Stable Diffusion program.",
+            description="Saves the unlearned model among ComfyUI's own models as a checkpoint, a "
+            "LoRA or a diffusers folder, ready to load here or in any other Stable Diffusion "
+            "program.",
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
@@ -47,32 +47,33 @@ class SaveCheckpoint(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my-model-without-ink",
-                    tooltip="Name of the new model, 'my-model-without-ink' by default. A plain "
-                    "name without / or \\: nothing is ever written outside ComfyUI's folders.",
+                    tooltip="Name of the new model: a plain name without / or \\, because nothing "
+                    "is ever written outside ComfyUI's folders. Default: my-model-without-ink.",
                 ),
                 io.Combo.Input(
                     "save_as",
                     options=list(SAVE_AS),
                     default=AS_LOADED,
-                    tooltip=f"{AS_LOADED!r}, the default: a checkpoint where it came as one file, "
-                    "with nothing but the changed weights replaced, else a diffusers folder. "
-                    f"{LORA!r}: a small file in models/loras, to be added to the original model at "
-                    "any strength.",
+                    tooltip="The format of the saved model. "
+                    f"{AS_LOADED!r}: a checkpoint in which only the changed weights are replaced, "
+                    "if the model was loaded from one file; otherwise a diffusers folder. "
+                    f"{LORA!r}: a small file in models/loras, which you can apply to the original "
+                    f"model at any strength. Default: {AS_LOADED}.",
                 ),
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
                     label_on="replace",
                     label_off="keep",
-                    tooltip="Off by default: under a name that is taken nothing is saved, which "
-                    "the page says when you press Run; the other nodes run, and nothing is "
-                    "lost. On: the model of that name is replaced, and cannot be had back. The "
-                    "model that you started from is never replaced.",
+                    tooltip="Off: if a model of that name exists, nothing is saved, and the page "
+                    "reports this when you press Run; the other nodes still run, and nothing is "
+                    "lost. On: the existing model is replaced and cannot be restored. The model "
+                    "that you started from is never replaced. Default: off.",
                 ),
                 sockets.Report.Input(
                     "report",
                     optional=True,
-                    tooltip="From Evaluate Alignment, if you like: its figures are stored in the "
+                    tooltip="From Evaluate Alignment (optional): its figures are stored in the "
                     "file.",
                 ),
                 sockets.advanced(
@@ -81,14 +82,14 @@ class SaveCheckpoint(io.ComfyNode):
                         default=LORA_RANK,
                         min=1,
                         max=1024,
-                        tooltip=f"Rank of the LoRA, {LORA_RANK} by default. Higher holds more of "
-                        "the change in a larger file. What was unlearned with the scope 'lora' "
-                        "keeps the rank it has.",
+                        tooltip="Rank of the LoRA. A higher rank captures more of the change in a "
+                        "larger file. A model that was unlearned with the scope 'lora' keeps its "
+                        f"own rank. Default: {LORA_RANK}.",
                     )
                 ),
             ],
             outputs=[
-                io.String.Output(display_name="path", tooltip="Where the model was saved."),
+                io.String.Output(display_name="path", tooltip="The path of the saved model."),
             ],
         )
 
@@ -96,17 +97,17 @@ class SaveCheckpoint(io.ComfyNode):
     def validate_inputs(
         cls, name: str | None, save_as: str | None, overwrite: bool | None
     ) -> bool | str:
-        """Now rather than after the minutes that unlearning takes."""
-        if name is None or save_as is None:  # comes along a link, known only when the node runs
+        """Check before unlearning takes its minutes."""
+        if name is None or save_as is None:  # a linked value, known only when the node runs
             return True
         try:
             paths = save_paths(name, save_as)
         except ValueError as error:
             return str(error)
-        taken = [path for path in paths.values() if path.exists()]
-        if taken and overwrite is False:
+        existing = [path for path in paths.values() if path.exists()]
+        if existing and overwrite is False:
             return (
-                f"name: {name!r} exists already in models/{taken[0].parent.name}, "
+                f"name: {name!r} exists already in models/{existing[0].parent.name}; "
                 "choose another name or switch overwrite on"
             )
         return True
@@ -122,21 +123,22 @@ class SaveCheckpoint(io.ComfyNode):
         report: AlignmentReport | None = None,
     ) -> io.NodeOutput:
         if report is not None:
-            judged = [part.concept.name for part in report.each]
-            forgotten = [part.concept.name for part in unlearned.pairs.each]
-            if judged != forgotten:
+            evaluated = [part.concept.name for part in report.each]
+            unlearned_concepts = [part.concept.name for part in unlearned.pairs.each]
+            if evaluated != unlearned_concepts:
                 raise ValueError(
-                    f"report: it is about {' and '.join(map(repr, judged))}, and the model was to "
-                    f"forget {' and '.join(map(repr, forgotten))}; link its own Evaluate Alignment"
+                    f"report must be about {' and '.join(map(repr, unlearned_concepts))}, which "
+                    f"this model unlearned, got one about {' and '.join(map(repr, evaluated))}; "
+                    "link the Evaluate Alignment of this model"
                 )
         paths = save_paths(name, save_as)
         kind = save_as
         if kind == AS_LOADED:
             kind = CHECKPOINT if unlearned.base.info.source.is_file() else FOLDER
-        load(unlearned)  # both: saving compares their weights on one device
+        load(unlearned)  # with its base: saving compares their weights on one device
         with torch.inference_mode(False), torch.no_grad():
-            facts = report_json(unlearned, report, {})
-            path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, facts)
+            content = report_json(unlearned, report, {})
+            path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, content)
         return io.NodeOutput(str(path), ui={"text": [f"Saved to {path}{note}"]})
 
     @classmethod
@@ -158,13 +160,13 @@ class SaveCheckpoint(io.ComfyNode):
         options["metadata"] = cls._workflow()
         if kind == CHECKPOINT:
             return save_single_file(unlearned, path, **options), ""
-        saved = save_lora(unlearned, path, rank=lora_rank, **options)
-        note = f"\nrank {saved.rank}, holds {100 * saved.captured:.1f} % of the change"
-        return saved.path, note
+        lora = save_lora(unlearned, path, rank=lora_rank, **options)
+        note = f"\nrank {lora.rank}, captures {100 * lora.captured:.1f} % of the change"
+        return lora.path, note
 
     @classmethod
     def _workflow(cls) -> dict[str, str]:
-        """The graph, as ComfyUI's own savers write it, unless the person has switched that off."""
+        """The graph, in the format of ComfyUI's own save nodes; empty with --disable-metadata."""
         if args.disable_metadata:
             return {}
         graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}

@@ -1,4 +1,4 @@
-"""Where models and cached pictures lie on this ComfyUI's disk."""
+"""ComfyUI's folders: models, prompts, pictures, CLIPs and the pack's cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...unlearn_core.foundation.atomic import MODEL_INDEX, appearing
 from ...unlearn_core.judging.clip_scorer import is_scorer
 from ...unlearn_core.judging.evaluators import carries_scorer
 from ...unlearn_core.models.protocol import ModelHandle
-from .plain_names import check_name, what_is_wrong
+from .plain_names import check_name, name_problem
 
 PACK = Path(__file__).resolve().parents[2]
 BUNDLED = {
@@ -23,48 +23,48 @@ OWN_VAE = "the model's own"
 
 
 def cache_folder() -> Path:
-    """Kept over restarts, so that a second run need not draw its pictures again."""
+    """The cache of drawn pictures. It survives restarts, so that later runs can reuse them."""
     return Path(folder_paths.get_user_directory()) / "unlearn_cache"
 
 
 def model_names() -> list[str]:
-    """The bundled models, the checkpoints of ``models/checkpoints`` that are no pickles, and every
-    diffusers folder below ``models/diffusers``."""
-    found: set[str] = set()
+    """The bundled models, the safetensors files of ``models/checkpoints``, and all diffusers
+    folders below ``models/diffusers``."""
+    folders: set[str] = set()
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
-        for folder, below, files in os.walk(root, followlinks=True):
+        for folder, subfolders, files in os.walk(root, followlinks=True):
             if MODEL_INDEX in files:
-                found.add(Path(folder).relative_to(root).as_posix())
-                below.clear()  # a model's own parts are no models
-            below[:] = [name for name in below if not name.startswith(".")]
-    return [*BUNDLED, *_safetensors("checkpoints"), *sorted(found)]
+                folders.add(Path(folder).relative_to(root).as_posix())
+                subfolders.clear()  # parts of a model are not models themselves
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    return [*BUNDLED, *_safetensors("checkpoints"), *sorted(folders)]
 
 
 def model_path(name: str) -> Path:
-    """The file or folder that a name of ``model_names`` stands for.
+    """The file or folder of a model in ``model_names``.
 
     Raises:
-        ValueError: for a name that leads outside ComfyUI's folders, or to nothing.
+        ValueError: the name leads outside ComfyUI's folders, or nothing has it.
     """
     return BUNDLED[name] if name in BUNDLED else _find("model", name, ("checkpoints", "diffusers"))
 
 
 def vae_names() -> list[str]:
-    """``OWN_VAE``, then the files of ``models/vae`` that are no pickles."""
+    """``OWN_VAE``, then the safetensors files of ``models/vae``."""
     return [OWN_VAE, *_safetensors("vae")]
 
 
 def vae_path(name: str) -> Path | None:
-    """The file that a name of ``vae_names`` stands for; None for the model's own.
+    """The file of a VAE in ``vae_names``; None for the model's own.
 
     Raises:
-        ValueError: for a name that leads outside ``models/vae``, or to nothing, or a pickle.
+        ValueError: the name leads outside ``models/vae``, nothing has it, or it is a pickle's.
     """
     if name == OWN_VAE:
         return None
     path = _find("vae", name, ("vae",))
     if path.suffix != ".safetensors":
-        raise ValueError(f"vae: {name!r} is no safetensors file, choose another from the list")
+        raise ValueError(f"vae: {name!r} is not a safetensors file; choose another from the list")
     return path
 
 
@@ -77,14 +77,14 @@ def _find(field: str, name: str, kinds: Sequence[str]) -> Path:
     windows = PureWindowsPath(name)  # understands both separators, drives and network shares
     if windows.anchor or PurePosixPath(name).is_absolute() or ".." in windows.parts:
         raise ValueError(
-            f"{field}: {name!r} leads outside ComfyUI's {where} folder, choose one from the list"
+            f"{field}: {name!r} leads outside ComfyUI's {where} folder; choose one from the list"
         )
     for kind in kinds:
         for root in folder_paths.get_folder_paths(kind):
             if name.strip() and (path := Path(root, name)).exists():
                 return path
     raise ValueError(
-        f"{field}: {name!r} is not in ComfyUI's {where} folder, "
+        f"{field}: {name!r} is not in ComfyUI's {where} folder; "
         "put it there and press R, or choose another from the list"
     )
 
@@ -94,12 +94,11 @@ SAVE_AS = (AS_LOADED, CHECKPOINT, LORA, FOLDER)
 
 
 def save_paths(name: str, save_as: str) -> dict[str, Path]:
-    """Where a model of that name would be saved, existing or not, by the kind of file: for
-    ``AS_LOADED`` a checkpoint or a folder, since that is known only when the model is.
+    """Paths under which a model of that name would be saved, whether they exist or not, by kind.
+    For ``AS_LOADED`` both a checkpoint and a folder: the kind depends on the loaded model.
 
     Raises:
-        ValueError: an unknown ``save_as``, or anything but one plain name that every operating
-            system allows.
+        ValueError: an unknown ``save_as``, or a name that some operating system forbids.
     """
     if save_as not in SAVE_AS:
         raise ValueError(f"save_as must be one of {', '.join(SAVE_AS)}, got {save_as!r}")
@@ -110,8 +109,8 @@ def save_paths(name: str, save_as: str) -> dict[str, Path]:
         LORA: Path(folder_paths.get_folder_paths("loras")[0], file),
         FOLDER: Path(folder_paths.get_folder_paths("diffusers")[0], name),
     }
-    wanted = (CHECKPOINT, FOLDER) if save_as == AS_LOADED else (save_as,)
-    return {kind: paths[kind] for kind in wanted}
+    kinds = (CHECKPOINT, FOLDER) if save_as == AS_LOADED else (save_as,)
+    return {kind: paths[kind] for kind in kinds}
 
 
 NO_FILE = "none"
@@ -124,26 +123,26 @@ def prompt_files() -> list[str]:
 
 
 def prompts_path(name: str) -> Path:
-    """The file of the input folder that has that name.
+    """The file of that name in the input folder.
 
     Raises:
-        ValueError: anything but the plain name of a file that is there.
+        ValueError: the name is not one of ``prompt_files``.
     """
-    return _chosen("prompts_file", name, prompt_files(), _input_folder(), "input")
+    return _entry("prompts_file", name, prompt_files(), _input_folder(), "input")
 
 
 def language_models() -> list[str]:
-    """The folders of ``models/LLM`` that hold a model in transformers' layout."""
+    """The folders of ``models/LLM`` that contain a model in transformers' layout."""
     return _plain(file.parent.name for file in _language_folder().glob("*/config.json"))
 
 
 def language_model_path(name: str) -> Path:
-    """The folder of ``models/LLM`` that has that name.
+    """The folder of that name in ``models/LLM``.
 
     Raises:
-        ValueError: anything but the plain name of a model that is there.
+        ValueError: the name is not one of ``language_models``.
     """
-    return _chosen("language_model", name, language_models(), _language_folder(), "models/LLM")
+    return _entry("language_model", name, language_models(), _language_folder(), "models/LLM")
 
 
 OWN_SCORER = "the model's own"
@@ -155,33 +154,37 @@ def scorers_folder() -> Path:
 
 
 def scorers() -> list[str]:
-    """``OWN_SCORER``, then the folders of ``models/open_clip`` that hold an open_clip model."""
+    """``OWN_SCORER``, then the folders of ``models/open_clip`` that contain an open_clip model."""
     folder = scorers_folder()
-    found = [f.name for f in folder.iterdir() if is_scorer(f)] if folder.is_dir() else []
-    return [OWN_SCORER, *_plain(found)]
+    names = [f.name for f in folder.iterdir() if is_scorer(f)] if folder.is_dir() else []
+    return [OWN_SCORER, *_plain(names)]
 
 
 def scorer_path(name: str) -> Path | None:
-    """The folder that a name of ``scorers`` stands for; None for the model's own.
+    """The folder of a CLIP in ``scorers``; None for the model's own.
 
     Raises:
-        ValueError: anything but the plain name of a folder that is there.
+        ValueError: the name is not one of ``scorers``.
     """
     if name == OWN_SCORER:
         return None
-    return _chosen("scorer", name, scorers(), scorers_folder(), "models/open_clip")
+    return _entry("scorer", name, scorers(), scorers_folder(), "models/open_clip")
 
 
-def scorer_for(model: ModelHandle, chosen: str = OWN_SCORER) -> Path | None:
-    """The folder of the CLIP for a model's pictures: the one chosen; else the paper's, where it has
-    been fetched and the model brings none along. None for the model's own, or for none at all.
+def scorer_for(model: ModelHandle, name: str = OWN_SCORER) -> Path | None:
+    """The folder of the CLIP for a model's pictures.
+
+    ``OWN_SCORER`` falls back to the paper's CLIP if that is installed and the model has none.
+
+    Returns:
+        None for the model's own CLIP, and where there is none at all.
 
     Raises:
         ValueError: see ``scorer_path``.
     """
-    if chosen == OWN_SCORER and not carries_scorer(model) and PAPER_SCORER in scorers():
-        chosen = PAPER_SCORER
-    return scorer_path(chosen)
+    if name == OWN_SCORER and not carries_scorer(model) and PAPER_SCORER in scorers():
+        name = PAPER_SCORER
+    return scorer_path(name)
 
 
 def _language_folder() -> Path:
@@ -193,16 +196,15 @@ def _input_folder() -> Path:
 
 
 def _plain(names: Iterable[str]) -> list[str]:
-    """Those that a person may choose, in order: not what is hidden, nor what another system could
-    not hold."""
-    return sorted(name for name in names if what_is_wrong(name) is None)
+    """The plain names, sorted: no hidden files, and no names that another system forbids."""
+    return sorted(name for name in names if name_problem(name) is None)
 
 
-def _chosen(field: str, name: str, offered: Sequence[str], folder: Path, where: str) -> Path:
-    """The entry of ``folder`` that has that name and is among those offered."""
-    if name not in offered:
+def _entry(field: str, name: str, options: Sequence[str], folder: Path, where: str) -> Path:
+    """The path of the entry ``name`` of ``folder``, if it is one of the options."""
+    if name not in options:
         raise ValueError(
-            f"{field}: {name!r} is not in ComfyUI's {where} folder, "
+            f"{field}: {name!r} is not in ComfyUI's {where} folder; "
             "put it there and press R, or choose another from the list"
         )
     return folder / name
@@ -214,19 +216,19 @@ def picture_folders() -> list[str]:
 
 
 def pictures_path(name: str) -> Path:
-    """The folder of the input folder that has that name.
+    """The folder of that name in the input folder.
 
     Raises:
-        ValueError: anything but the plain name of a folder that is there.
+        ValueError: the name is not one of ``picture_folders``.
     """
-    return _chosen("folder", name, picture_folders(), _input_folder(), "input")
+    return _entry("folder", name, picture_folders(), _input_folder(), "input")
 
 
 def save_prompts(name: str, text: str) -> Path:
-    """Write a prompt set into the output folder, in place of one of that name.
+    """Write a prompt set into the output folder, and replace any of that name.
 
     Raises:
-        ValueError: anything but a plain name.
+        ValueError: see ``check_name``.
     """
     check_name(name, "save_as")
     folder = Path(folder_paths.get_output_directory(), "unlearn")

@@ -1,4 +1,4 @@
-"""The core's pictures as ComfyUI wants them."""
+"""Conversion of the core's pictures to ComfyUI's formats."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from ...unlearn_core.reporting.grids import picture_file
 
-SUBFOLDER = "unlearn"  # of ComfyUI's folder for what may be lost
+SUBFOLDER = "unlearn"  # of ComfyUI's temp folder
 
-FilePlace = dict[str, str]  # by which the page asks for a file
+FilePlace = dict[str, str]  # filename, subfolder and type: the parameters of ComfyUI's /view
 
 
 def temp_folder(name: str) -> Path:
-    """A folder of the pack's own that may be lost: ComfyUI empties it when it starts."""
+    """A folder for temporary files: ComfyUI empties it at every start."""
     return Path(folder_paths.get_temp_directory(), SUBFOLDER, name)
 
 
 def to_temp(picture: Image.Image, folder: str, name: str) -> FilePlace:
-    """Write a picture into ``temp_folder(folder)``, for the page."""
+    """Write a picture for the page into ``temp_folder(folder)``."""
     content, suffix = picture_file(picture)
     path = temp_folder(folder) / f"{name}.{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,5 +32,5 @@ def to_temp(picture: Image.Image, folder: str, name: str) -> FilePlace:
 
 
 def as_image(picture: Image.Image) -> Tensor:
-    """IMAGE, [1, H, W, 3] in 0..1."""
+    """Convert to ComfyUI's IMAGE: [1, H, W, 3] in 0..1."""
     return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]

@@ -22,8 +22,8 @@ DRAWING = 4 * 2**30
 
 
 class UnlearnWeights(nn.Module):
-    """The tensors that a handle owns, which ComfyUI counts and moves as one model. A plain list
-    and no parameters of this module: the handle's networks share them."""
+    """The tensors that a handle owns; ComfyUI counts and moves them as one model. They are a plain
+    list rather than parameters of this module, because the handle's networks share them."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class WholeModelPatcher(ModelPatcher):
     def partially_unload(
         self, device_to: torch.device, memory_to_free: float = 0, force_patch_weights: bool = False
     ) -> int:
-        """Frees nothing, so that ComfyUI unloads the whole."""
+        """Free nothing, so that ComfyUI unloads the whole model."""
         return 0
 
     def detach(self, unpatch_all: bool = True) -> UnlearnWeights:
@@ -78,7 +78,7 @@ def load(model: ModelHandle | UnlearnedModel, room: int = 0) -> None:
     """
     handles = [model.base, model.model] if isinstance(model, UnlearnedModel) else [model]
     patchers = [_patcher(handle) for handle in handles]
-    # By this attribute the output cache of newer ComfyUIs recognises a model.
+    # The output cache of newer ComfyUIs recognises a model by this attribute.
     vars(model)["patcher"] = patchers[-1]
     comfy.model_management.load_models_gpu(patchers, memory_required=room, force_full_load=True)
 
@@ -86,19 +86,19 @@ def load(model: ModelHandle | UnlearnedModel, room: int = 0) -> None:
 def _patcher(handle: ModelHandle) -> WholeModelPatcher:
     """The patcher of a handle, stored in it: ComfyUI holds patchers weakly, and this one should
     live exactly as long as the handle."""
-    found = vars(handle).get("patcher")
-    if found is None:
+    patcher = vars(handle).get("patcher")
+    if patcher is None:
         weights = UnlearnWeights(handle.own_tensors())
         device = comfy.model_management.get_torch_device()
         offload_device = comfy.model_management.unet_offload_device()
-        found = WholeModelPatcher(weights, device, offload_device, weights.size)
-        vars(handle)["patcher"] = found
-    return found
+        patcher = WholeModelPatcher(weights, device, offload_device, weights.size)
+        vars(handle)["patcher"] = patcher
+    return patcher
 
 
 def make_room_for(path: Path) -> torch.device:
-    """Free memory on the GPU for a model about to be read from a file or folder, and return the
-    device. Twice the size on disk: 16-bit weights may be converted to 32 bits."""
+    """Free GPU memory for a model about to be read from a file or folder, and return the device.
+    Frees twice the size on disk, because 16-bit weights may be converted to 32 bits."""
     files = [path] if path.is_file() else path.rglob("*.safetensors")
     device = comfy.model_management.get_torch_device()
     comfy.model_management.free_memory(2 * sum(file.stat().st_size for file in files), device)

@@ -1,4 +1,4 @@
-"""The inputs of Evaluate Alignment, and what they mean."""
+"""The inputs of Evaluate Alignment."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def inputs() -> list[io.Input]:
             "scorer",
             options=scorers(),
             default=OWN_SCORER,
-            tooltip=f"The CLIP that judges the pictures. {OWN_SCORER!r}: the one that the model's "
-            f"folder brings along; for all other models {PAPER_SCORER}, the paper's, where it is "
-            "in models/open_clip. Any other folder there with open_clip_config.json and "
-            "open_clip_model.safetensors can be chosen. Without any there are pictures but no "
-            f"figures. Default: {OWN_SCORER}.",
+            tooltip=f"The CLIP model that scores the pictures. {OWN_SCORER!r}: the one in the "
+            f"model's own folder; for models without one, {PAPER_SCORER}, the paper's, if it is "
+            "installed in models/open_clip. You can also choose any other folder there that "
+            "contains open_clip_config.json and open_clip_model.safetensors. Without a CLIP the "
+            f"report shows pictures but no figures. Default: {OWN_SCORER}.",
         ),
         input_from(EvaluationSettings, "probes"),
         io.String.Input(
             "report_name",
             default=REPORT_NAME,
-            tooltip="Name of the report in the output folder: one HTML file with the pictures in "
-            "it, and one JSON file with every figure. They are numbered, so that none is "
+            tooltip="File name of the report in the output folder: one HTML file that includes "
+            "the pictures, and one JSON file with every figure. Files are numbered, so nothing is "
             f"overwritten. Default: {REPORT_NAME}.",
         ),
         input_from(GenerationSettings, "seed", default=FIRST_SEED),
-        input_from(GenerationSettings, "steps", called="generation_steps"),
+        input_from(GenerationSettings, "steps", name="generation_steps"),
         input_from(GenerationSettings, "guidance_scale"),
         input_from(GenerationSettings, "batch_size"),
     ]

@@ -1,4 +1,4 @@
-"""The inputs of a node, read off the fields of a settings class."""
+"""Node inputs generated from the fields of a settings class."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from . import sockets
 
 
 def inputs_from(owner: type, *, advanced: bool, optional: bool = False) -> list[io.Input]:
-    """Inputs of all usual, or of all advanced, fields that an input can show, in their order.
+    """Inputs for all common, or all advanced, fields that a widget can show, in field order.
 
     Args:
-        optional: whether a prompt may leave them out.
+        optional: whether a prompt may omit them.
     """
     return [
         input_of(setting, optional=optional)
@@ -25,67 +25,67 @@ def inputs_from(owner: type, *, advanced: bool, optional: bool = False) -> list[
 
 def input_from(
     owner: type,
-    name: str,
+    field: str,
     *,
-    called: str | None = None,
+    name: str | None = None,
     default: Any = None,
     optional: bool = False,
 ) -> io.Input:
-    """The input of one field.
+    """The input for one field.
 
     Args:
-        called: the input's name, where it is not the field's.
-        default: a default of the node's own.
-        optional: whether a prompt may leave it out.
+        name: name of the input, if it differs from the field's.
+        default: the node's own default, if it differs from the field's.
+        optional: whether a prompt may omit it.
     """
-    return input_of(settings_of(owner)[name], called, default, optional=optional)
+    return input_of(settings_of(owner)[field], name, default, optional=optional)
 
 
 def input_of(
     setting: Setting,
-    called: str | None = None,
+    name: str | None = None,
     default: Any = None,
     *,
     optional: bool = False,
 ) -> io.Input:
-    name, kind = called or setting.name, setting.kind
+    name, kind = name or setting.name, setting.kind
     value = setting.default if default is None else default
-    shared: dict[str, Any] = {
+    common: dict[str, Any] = {
         "default": value,
-        "tooltip": f"{setting.help} Default: {shown(value)}.",
+        "tooltip": f"{setting.help} Default: {format_value(value)}.",
         "optional": optional,
     }
     match kind:
         case Whole():
-            made = io.Int.Input(
+            node_input = io.Int.Input(
                 name,
                 min=kind.least,
                 max=kind.offered,
-                **shared,
-                control_after_generate=False,  # or a seed would change by itself after each run
+                **common,
+                control_after_generate=False,  # else a seed would change after each run
             )
         case Number():
-            offered = kind.offered
-            rounded: dict[str, Any] = {"round": offered.precision} if offered.precision else {}
-            made = io.Float.Input(
+            limits = kind.offered
+            rounding: dict[str, Any] = {"round": limits.precision} if limits.precision else {}
+            node_input = io.Float.Input(
                 name,
-                min=offered.least,
-                max=offered.most,
-                step=offered.step,
-                **shared,
-                **rounded,
+                min=limits.least,
+                max=limits.most,
+                step=limits.step,
+                **common,
+                **rounding,
             )
         case Choice():
-            made = io.Combo.Input(name, options=list(kind.options), **shared)
+            node_input = io.Combo.Input(name, options=list(kind.options), **common)
         case Flag():
-            made = io.Boolean.Input(name, **shared)
+            node_input = io.Boolean.Input(name, **common)
         case _:
-            raise TypeError(f"{name}: no input shows {kind.rule}")
-    return sockets.advanced(made) if setting.advanced else made
+            raise TypeError(f"{name}: no widget can show {kind.rule}")
+    return sockets.advanced(node_input) if setting.advanced else node_input
 
 
-def shown(value: object) -> str:
-    """A value as the page shows it."""
+def format_value(value: object) -> str:
+    """Format a value the way the page shows it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

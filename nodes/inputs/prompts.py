@@ -21,14 +21,14 @@ guitar, key, crown, heart, star, sun, hamburger, cake
 background: white, pink, blue, green, yellow, gray"""
 
 DEMO = "demo"
-OFFERED: dict[str, Preset] = {
+ALL_PRESETS: dict[str, Preset] = {
     DEMO: Preset(tuple(TEMPLATES.splitlines()), parse_dimensions(DIMENSIONS)),
     **PRESETS,
 }
 
 
 def as_text(preset: Preset) -> tuple[str, str]:
-    """A preset's templates and dimensions as the two fields have them."""
+    """The preset's templates and dimensions, as texts for the two fields."""
     lines = [f"{name}: {', '.join(values)}" for name, values in preset.dimensions.items()]
     return "\n".join(preset.templates), "\n".join(lines)
 
@@ -38,22 +38,22 @@ def main_inputs() -> list[io.Input]:
         io.String.Input(
             "templates",
             multiline=True,
-            dynamic_prompts=False,  # which would eat the braces
+            dynamic_prompts=False,  # dynamic prompts would consume the braces
             default=TEMPLATES,
-            tooltip="Prompts to build on, one a line. {concept} stands for what is to be "
-            "forgotten and must be in each; other {words} stand for the dimensions below. Several "
-            "wordings make the model forget the concept itself and not one way of asking for it. "
-            "The default suits the demo model.",
+            tooltip="Prompt templates, one per line. Each must contain {concept}, which is "
+            "replaced by the concept; other {words} in braces are replaced by values of the "
+            "dimensions below. With several wordings the model forgets the concept itself rather "
+            "than one way of asking for it. The default suits the demo model.",
         ),
         io.String.Input(
             "dimensions",
             multiline=True,
-            dynamic_prompts=False,  # which would eat the braces
+            dynamic_prompts=False,  # dynamic prompts would consume the braces
             default=DIMENSIONS,
-            tooltip="What to vary, one dimension a line: 'object: cat, dog, house'. Two or "
-            "more values each; the default is the demo model's whole vocabulary. Variety "
-            "here is what protects the rest of the model: list whatever it must still "
-            "draw well.",
+            tooltip="Words to vary in the templates, one dimension per line, each with two or "
+            "more values: 'object: cat, dog, house'. Variety here protects the rest of the model: "
+            "list everything that it must still draw well. The default is the demo model's whole "
+            "vocabulary.",
         ),
         input_from(PromptSettings, "train_count"),
         input_from(PromptSettings, "test_count"),
@@ -71,43 +71,44 @@ def advanced_inputs() -> list[io.Input]:
         io.String.Input(
             "candidates",
             default="",
-            tooltip="Words to choose neighbours from, with commas between them. Default: none.",
+            tooltip="Words to choose neighbours from, separated by commas. Default: none.",
         ),
         io.Combo.Input(
             "language_model",
             options=[NO_FILE, *language_models()],
             default=NO_FILE,
-            tooltip="A language model from ComfyUI's models/LLM folder, a folder of transformers "
-            "each, that proposes more values for every dimension. They appear among the prompts: "
-            f"read them before you use them. Default: {NO_FILE}.",
+            tooltip="A language model that proposes more values for every dimension: a folder in "
+            "transformers' format in ComfyUI's models/LLM. Its values appear in the prompts: read "
+            f"them before you use them. Default: {NO_FILE}.",
         ),
         io.Int.Input(
             "proposals",
             default=8,
             min=1,
             max=100,
-            tooltip="How many values it proposes for each dimension. Default: 8.",
+            tooltip="Number of values that the language model proposes for each dimension. "
+            "Default: 8.",
         ),
         io.Combo.Input(
             "prompts_file",
             options=[NO_FILE, *prompt_files()],
             default=NO_FILE,
-            tooltip="A file of prompts from ComfyUI's input folder. It takes the place of "
-            "everything else here but the concept: for prompts that somebody shared, or that you "
-            f"edited by hand. Default: {NO_FILE}.",
+            tooltip="A prompt file in ComfyUI's input folder, for prompts that somebody shared or "
+            "that you edited by hand. It replaces all other inputs here except the concept. "
+            f"Default: {NO_FILE}.",
         ),
         io.String.Input(
             "save_as",
             default="",
-            tooltip="Name of a file in ComfyUI's output folder to keep the prompts in, to share or "
-            "to edit. A file of that name is replaced. Default: none.",
+            tooltip="File name under which to save the prompts in ComfyUI's output folder, to "
+            "share or edit them. An existing file of that name is replaced. Default: none.",
         ),
         io.String.Input(
             "edited_prompts",
             default="",
-            tooltip="The prompts as you edited them in the table. It takes the place of "
-            "everything else here but the concept. The table writes it, and empties it when you "
-            "start over. Default: empty.",
+            tooltip="Your edits in the table of prompts. The table fills this input in and "
+            "empties it when you start over. It replaces all other inputs here except the "
+            "concept. Default: empty.",
         ),
     ]
 
@@ -115,12 +116,12 @@ def advanced_inputs() -> list[io.Input]:
 def _preset() -> io.Input:
     preset = io.Combo.Input(
         "preset",
-        options=list(OFFERED),
+        options=list(ALL_PRESETS),
         default=DEMO,
-        tooltip="Wordings and words to start from: choosing one writes it into templates and "
-        "dimensions, for you to edit. Where one of these is empty, the preset is used as it "
-        f"stands. Default: {DEMO}.",
+        tooltip="Templates and dimensions to start from. Choosing a preset writes them into the "
+        "two fields, where you can edit them. A field that you leave empty uses the preset's. "
+        f"Default: {DEMO}.",
     )
-    # For the page, which does the writing.
-    preset.extra_dict["presets"] = {name: as_text(offered) for name, offered in OFFERED.items()}
+    # The page fills the two fields in.
+    preset.extra_dict["presets"] = {name: as_text(texts) for name, texts in ALL_PRESETS.items()}
     return preset

@@ -1,4 +1,4 @@
-"""What travels between the nodes, and how an input is marked as rarely needed."""
+"""The link types of the nodes, and the marking of advanced inputs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ AnyInput = TypeVar("AnyInput", bound=io.Input)
 
 
 def advanced(inp: AnyInput) -> AnyInput:
-    """The input, which pages that can do so hide. No constructor takes this yet."""
+    """Mark an input as advanced, so that pages can fold it away. ComfyUI 0.3.75 has no
+    constructor argument for this."""
     inp.extra_dict["advanced"] = True
     return inp

@@ -1,4 +1,4 @@
-"""The inputs of Restricted Gradient Unlearn: the few that most people need, then the others.
+"""The inputs of Restricted Gradient Unlearn: the common ones first, then the advanced ones.
 
 All are optional, so that prompts saved by an earlier version stay valid when an input is added.
 """
@@ -31,14 +31,14 @@ def inputs() -> list[io.Input]:
             min=0,
             max=MOST_STEPS,
             optional=True,
-            tooltip="Draws the same few prompts every so many steps, so that you see the model "
-            "forget. Each preview takes a little time; 0 draws none on the way. "
-            f"Default: {PREVIEW_EVERY}.",
+            tooltip="Number of steps between previews. Each preview draws the same few prompts, "
+            "so that you can watch the model forget, and takes a little time. 0 draws none "
+            f"during the run. Default: {PREVIEW_EVERY}.",
         ),
         *inputs_from(UnlearnSettings, advanced=True, optional=True),
-        input_from(GenerationSettings, "steps", called="generation_steps", optional=True),
+        input_from(GenerationSettings, "steps", name="generation_steps", optional=True),
         input_from(GenerationSettings, "guidance_scale", optional=True),
-        input_from(GenerationSettings, "seed", called="generation_seed", optional=True),
+        input_from(GenerationSettings, "seed", name="generation_seed", optional=True),
         sockets.advanced(
             io.Int.Input(
                 "keep_step",
@@ -46,10 +46,10 @@ def inputs() -> list[io.Input]:
                 min=0,
                 max=MOST_STEPS,
                 optional=True,
-                tooltip="Gives the model as it was after this step; 0 for the last one. The panel "
-                "sets it when you stop a run or go back to an earlier picture, so that the "
-                "workflow records what you kept. It ends later runs at that step, too, until you "
-                "press 'Run all steps' or set it back. Default: 0.",
+                tooltip="Outputs the model as it was after this step; 0 means the last step. The "
+                "panel sets it when you stop a run or go back to an earlier picture, so that the "
+                "workflow records your choice. Later runs also end at this step until you press "
+                "'Run all steps' or set it back to 0. Default: 0.",
             )
         ),
     ]

@@ -1,4 +1,4 @@
-"""What the pack's nodes showed in the last run of a graph, from ComfyUI's queue and history: for a
+"""Outputs of the pack's nodes in the last run of a graph, from ComfyUI's queue and history, for a
 page that was opened or reloaded since, or that shows several graphs."""
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 from server import PromptServer
 
 RECENT = 100  # finished runs that are searched, the newest first
-OURS = "Unlearn"  # how the types of the pack's nodes begin
+PREFIX = "Unlearn"  # of the types of the pack's nodes
 
 Prompt = Mapping[str, Mapping[str, Any]]  # node id -> {"class_type": ..., "inputs": {...}}
 NodeOutputs = Mapping[str, dict[str, Any]]
 
 
 def last_run(workflow: str) -> dict[str, Any] | None:
-    """The prompt of the newest finished run of a graph and what its nodes of the pack showed.
+    """The prompt of the newest finished run of a graph, and the outputs of the pack's nodes in it.
 
-    A node whose result came from the cache may have shown nothing in that run. Then the newest run
-    of any graph counts in which a node with the same inputs was computed.
+    A node whose result came from the cache may have no output in that run. It gets the output of
+    the newest run, of any graph, that computed a node with the same inputs.
 
     Returns:
-        ``{"prompt": ..., "outputs": {node id: output}}``; None where the history has no such run.
+        ``{"prompt": ..., "outputs": {node id: output}}``; None if the history has no such run.
     """
     history = PromptServer.instance.prompt_queue.get_history(
         max_items=RECENT, map_function=_essentials
@@ -33,20 +33,20 @@ def last_run(workflow: str) -> dict[str, Any] | None:
     newest = next((prompt for graph, prompt, _ in runs if graph == workflow), None)
     if newest is None:
         return None
-    known: dict[str, dict[str, Any]] = {}  # by signature
+    by_signature: dict[str, dict[str, Any]] = {}
     for _, prompt, outputs in runs:
         signatures = Signatures(prompt)
-        for node in _ours(prompt):
+        for node in _pack_nodes(prompt):
             if node in outputs:
-                known.setdefault(signatures.of(node), outputs[node])
-    signatures, ours = Signatures(newest), _ours(newest)
-    found = {node: known.get(signatures.of(node)) for node in ours}
-    outputs = {node: output for node, output in found.items() if output is not None}
-    return {"prompt": {node: newest[node] for node in ours}, "outputs": outputs}
+                by_signature.setdefault(signatures.of(node), outputs[node])
+    signatures, nodes = Signatures(newest), _pack_nodes(newest)
+    matches = {node: by_signature.get(signatures.of(node)) for node in nodes}
+    outputs = {node: output for node, output in matches.items() if output is not None}
+    return {"prompt": {node: newest[node] for node in nodes}, "outputs": outputs}
 
 
 def workflow_of(prompt_id: str) -> str | None:
-    """The id of the graph that a running or finished prompt came from; None where it has none."""
+    """The id of the graph that a running or finished prompt came from; None if it has none."""
     queue = PromptServer.instance.prompt_queue
     running, _ = queue.get_current_queue_volatile()
     for _, identity, _, extra, *_ in running:
@@ -57,7 +57,7 @@ def workflow_of(prompt_id: str) -> str | None:
 
 
 def _essentials(entry: Mapping[str, Any]) -> tuple[str | None, Prompt, NodeOutputs]:
-    """The id of the graph, the prompt, and what the nodes showed."""
+    """The id of the graph, the prompt, and the outputs of the nodes."""
     _, _, prompt, extra, *_ = entry["prompt"]
     return _workflow(extra), prompt, entry["outputs"]
 
@@ -66,26 +66,27 @@ def _workflow(extra: Mapping[str, Any]) -> str | None:
     return ((extra.get("extra_pnginfo") or {}).get("workflow") or {}).get("id")
 
 
-def _ours(prompt: Prompt) -> list[str]:
-    return [node for node, entry in prompt.items() if entry["class_type"].startswith(OURS)]
+def _pack_nodes(prompt: Prompt) -> list[str]:
+    return [node for node, entry in prompt.items() if entry["class_type"].startswith(PREFIX)]
 
 
 class Signatures:
-    """Of the nodes of a prompt: equal for two that compute the same from the same inputs, whatever
-    their ids."""
+    """Signatures of the nodes of a prompt: two nodes of the same type with the same inputs have
+    the same one, whatever their ids."""
 
     def __init__(self, prompt: Prompt) -> None:
         self.prompt = prompt
-        self.found: dict[str, str] = {}
+        self.cache: dict[str, str] = {}
 
     def of(self, node: str) -> str:
-        if node not in self.found:  # each once: links may join two nodes twice, again and again
+        # Cached, because the number of paths through a graph with double links is exponential.
+        if node not in self.cache:
             entry = self.prompt[node]
-            inputs = {name: self._resolved(value) for name, value in entry["inputs"].items()}
+            inputs = {name: self._resolve(value) for name, value in entry["inputs"].items()}
             content = json.dumps([entry["class_type"], inputs], sort_keys=True, default=str)
-            self.found[node] = hashlib.sha256(content.encode()).hexdigest()
-        return self.found[node]
+            self.cache[node] = hashlib.sha256(content.encode()).hexdigest()
+        return self.cache[node]
 
-    def _resolved(self, value: Any) -> object:
+    def _resolve(self, value: Any) -> object:
         linked = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
         return [self.of(value[0]), value[1]] if linked and value[0] in self.prompt else value

@@ -27,7 +27,7 @@ HEADERS = {
     "Accept-Encoding": "identity",  # sizes, ranges and hashes are those of the file itself
 }
 
-FAILURES = (aiohttp.ClientError, OSError, ValueError)  # of everything in this file
+FAILURES = (aiohttp.ClientError, OSError, ValueError)  # of all functions in this file
 
 Result = TypeVar("Result")
 
@@ -50,56 +50,56 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Hub:
-    """The Hugging Face hub, or the mirror that ``HF_ENDPOINT`` names."""
+    """The Hugging Face hub, or the mirror in ``HF_ENDPOINT``."""
 
     endpoint: URL
 
     @classmethod
     def of_environment(cls) -> Hub:
-        """The hub that the environment names, read anew at each call.
+        """The hub set in the environment, which is read at each call.
 
         Raises:
-            ValueError: ``HF_ENDPOINT`` is no HTTPS address, nor one of this machine.
+            ValueError: ``HF_ENDPOINT`` is neither an HTTPS address nor one of this machine.
         """
         text = environ.get("HF_ENDPOINT") or HUB
-        wrong = f"HF_ENDPOINT must be an address such as {HUB}, got {text!r:.80}"
+        message = f"HF_ENDPOINT must be an address such as {HUB}, got {text!r:.80}"
         try:
             hub = cls(URL(text.rstrip("/")))
         except ValueError:
-            raise ValueError(wrong) from None
-        if not hub.may_ask(hub.endpoint):
-            raise ValueError(wrong)
+            raise ValueError(message) from None
+        if not hub.allows(hub.endpoint):
+            raise ValueError(message)
         return hub
 
     @property
     def host(self) -> str:
         return self.endpoint.host or str(self.endpoint)
 
-    def may_ask(self, url: URL) -> bool:
-        """Whether a request or a redirect may go there: over HTTPS to the hub, or to the endpoint,
-        which may do without HTTPS on this machine."""
+    def allows(self, url: URL) -> bool:
+        """Whether a request or a redirect may go there: over HTTPS to the hub or the endpoint, or
+        over HTTP to an endpoint on this machine."""
         if not url.host:
             return False
         if url.scheme == "https":
-            known = any(url.host == host or url.host.endswith(f".{host}") for host in HOSTS)
-            return known or url.origin() == self.endpoint.origin()
-        same = url.scheme == "http" and url.origin() == self.endpoint.origin()
-        return same and _is_loopback(url.host)
+            is_hub = any(url.host == host or url.host.endswith(f".{host}") for host in HOSTS)
+            return is_hub or url.origin() == self.endpoint.origin()
+        is_endpoint = url.scheme == "http" and url.origin() == self.endpoint.origin()
+        return is_endpoint and _is_loopback(url.host)
 
     async def fetch(self, file: HubFile, part: Path) -> None:
-        """Complete ``part``, which may hold the beginning of the file. Its hash is not checked.
+        """Complete ``part``, which may contain the beginning of the file. The hash is not checked.
 
-        Whatever ends this early, Cancel included, leaves ``part`` for the next call.
+        If this ends early, also by Cancel, ``part`` remains for the next call.
 
         Raises:
-            FAILURES: whatever the network, the server or the disk refused.
+            FAILURES: errors of the network, the server or the disk.
         """
         refuse_offline()
         url = URL(f"{self.endpoint}/{file.repository}/resolve/{file.revision}/{file.name}")
-        have = part.stat().st_size if part.exists() else 0
-        if have == file.size:
+        size = part.stat().st_size if part.exists() else 0
+        if size == file.size:
             return
-        starts = (have, 0) if 0 < have < file.size else (0,)
+        starts = (size, 0) if 0 < size < file.size else (0,)
         connector = aiohttp.TCPConnector(ssl=_certificates())
         async with aiohttp.ClientSession(
             connector=connector,
@@ -109,20 +109,20 @@ class Hub:
             auto_decompress=False,
         ) as session:
             for start in starts:
-                async with self._answer(session, url, start) as response:
-                    if response.status == 416 and start:  # no such range: from the beginning
+                async with self._request(session, url, start) as response:
+                    if response.status == 416 and start:  # no such range: start over
                         continue
                     await _save(response, file, part, start)
                     return
 
     @asynccontextmanager
-    async def _answer(
+    async def _request(
         self, session: aiohttp.ClientSession, url: URL, start: int
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a request for all bytes from ``start``, after the hub's redirects."""
+        """Request all bytes from ``start``, and follow the hub's redirects."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         for _ in range(REDIRECTS):
-            if not self.may_ask(url):
+            if not self.allows(url):
                 raise ValueError(
                     f"{self.host} redirects to {url.scheme}://{url.host}, which is not an HTTPS "
                     "address of the hub; check HF_ENDPOINT and your network"
@@ -133,9 +133,9 @@ class Hub:
                 if response.status not in MOVED:
                     yield response
                     return
-                # Signed addresses are valid as they are written.
+                # Encoding a signed address again would invalidate it.
                 url = url.join(URL(response.headers.get("Location", ""), encoded=True))
-        raise ValueError(f"{self.host} redirects more than {REDIRECTS} times, try again later")
+        raise ValueError(f"{self.host} redirects more than {REDIRECTS} times; try again later")
 
 
 def refuse_offline() -> None:
@@ -147,13 +147,13 @@ def refuse_offline() -> None:
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
             raise ValueError(
-                f"{name} is set, which forbids downloads: unset it and restart ComfyUI"
+                f"{name} is set, which forbids downloads; unset it and restart ComfyUI"
             )
 
 
 async def in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The result of a blocking call. On Cancel too it waits for the end of the call, which may be
-    using a file that is closed next."""
+    """Run a blocking function in a thread. Cancellation waits for its end, because it may be using
+    a file that the caller closes next."""
     work = asyncio.create_task(asyncio.to_thread(function, *arguments))
     cancelled = False
     while not work.done():
@@ -167,32 +167,36 @@ async def in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 async def _save(response: aiohttp.ClientResponse, file: HubFile, part: Path, start: int) -> None:
-    """Write the body to ``part``: from ``start`` if the server agrees, else from the beginning.
+    """Write the body to ``part``, from ``start`` if the server supports it, else from the
+    beginning.
 
     Raises:
-        ValueError: the answer is not the file. Nothing of it is written.
+        ValueError: the response is not the file.
         ConnectionError: the body ended early.
     """
     host = response.url.host
     if response.status == 206 and start:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise ValueError(f"{host} sent another range of {file.name}, try again later")
+            raise ValueError(f"{host} sent another range of {file.name}; try again later")
     elif response.status == 200:
         start = 0
     else:
         raise ValueError(
-            f"{host} answered {response.status} {response.reason} for {file.name}, try again later"
+            f"{host} answered {response.status} {response.reason} for {file.name}; try again later"
         )
     if response.content_length not in (None, file.size - start):
         raise ValueError(
-            f"{host} offers {response.content_length} bytes of {file.name} in place of "
-            f"{file.size - start}, which is another file; check HF_ENDPOINT and your network"
+            f"{host} offers {response.content_length} bytes of {file.name} instead of "
+            f"{file.size - start}, so it is another file; check HF_ENDPOINT and your network"
         )
     with part.open("ab" if start else "wb") as target, suppress(aiohttp.ClientPayloadError):
         async for data in response.content.iter_chunked(CHUNK):
             start += len(data)
             if start > file.size:
-                raise ValueError(f"{host} sends more than the {file.size} bytes of {file.name}")
+                raise ValueError(
+                    f"{host} sends more than the {file.size} bytes of {file.name}; check "
+                    "HF_ENDPOINT and your network"
+                )
             await in_thread(target.write, data)
     if start < file.size:
         raise ConnectionError(
@@ -209,14 +213,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def _proxy(url: URL) -> str | None:
-    """The system's proxy. aiohttp's own ``trust_env`` would send the passwords of ``.netrc``."""
+    """The system's proxy. aiohttp's ``trust_env`` would also send the passwords in ``.netrc``."""
     if proxy_bypass(url.host or ""):
         return None
     return getproxies().get(url.scheme)
 
 
 def _certificates() -> ssl.SSLContext:
-    """The system's, and certifi's where it is installed: Python on a Mac may come without any."""
+    """The system's certificates, and certifi's if installed: Python on a Mac may have none."""
     context = ssl.create_default_context()
     with suppress(ImportError):
         import certifi

@@ -1,7 +1,7 @@
-"""The pack's POST routes, all through one check: JSON, sent by ComfyUI's own page.
+"""POST routes of the pack, which accept only JSON from ComfyUI's own page.
 
-A browser lets any website post a form to a server on this machine. It asks the server before it
-posts JSON to another origin, and labels the sender of every POST.
+A browser lets any website post a form to a server on this machine. Before it posts JSON to another
+origin, it asks the server for permission, and it labels the origin of every POST.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 JSON = "application/json"
-LARGEST = 64 * 1024  # bytes of a body
+LARGEST = 64 * 1024  # bytes in a body
 PORTS = {"http": 80, "https": 443}
 
 Content = dict[str, Any]
@@ -22,7 +22,7 @@ Handler = Callable[[Content], Awaitable[Any]]
 
 
 class RefusedError(Exception):
-    """A request that no handler sees."""
+    """A request rejected before it reaches its handler."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -32,10 +32,10 @@ class RefusedError(Exception):
 def add_post(
     routes: web.RouteTableDef, path: str, handler: Handler, *, largest: int = LARGEST
 ) -> None:
-    """Add a POST route. Every refusal is an answer of the form ``{"error": reason}``.
+    """Add a POST route. Errors are answered with ``{"error": reason}``.
 
     Args:
-        handler: takes the JSON object of the body and returns the JSON of the answer. Its
+        handler: receives the JSON object of the body and returns the JSON of the answer. Its
             ``ValueError`` becomes status 400.
         largest: limit of the body in bytes.
     """
@@ -52,12 +52,12 @@ def add_post(
 
 
 def refuse_other_origins(headers: Mapping[str, str]) -> None:
-    """Refuse what a browser sends on behalf of another page.
+    """Refuse requests that a browser sends on behalf of another page.
 
-    ``Sec-Fetch-Site`` decides where the browser sends it (HTTPS and localhost), also behind a
-    reverse proxy that rewrites ``Host``. Elsewhere ``Origin`` must match ``Host``. Requests
-    without either header come from no browser and pass. ``--enable-cors-header`` opens ComfyUI's
-    own routes to other origins, never these.
+    ``Sec-Fetch-Site`` decides if the browser sends it (over HTTPS and to localhost); this works
+    behind a reverse proxy that rewrites ``Host``. Otherwise ``Origin`` must match ``Host``.
+    Requests without either header do not come from a browser and pass. ``--enable-cors-header``
+    opens ComfyUI's own routes to other origins, but not these.
 
     Raises:
         RefusedError: status 403.
@@ -67,7 +67,7 @@ def refuse_other_origins(headers: Mapping[str, str]) -> None:
         if site not in ("same-origin", "none"):
             raise RefusedError(
                 403,
-                f"Sec-Fetch-Site is {site!r:.80}: only ComfyUI's own page may send this, "
+                f"Sec-Fetch-Site is {site!r:.80}: only ComfyUI's own page may send this; "
                 "reload it and try again there",
             )
     elif origin is not None and not _is_origin_of(origin, host or ""):
@@ -79,13 +79,13 @@ def refuse_other_origins(headers: Mapping[str, str]) -> None:
 
 
 def _is_origin_of(origin: str, host: str) -> bool:
-    """Whether host and port agree. The scheme may differ: a proxy may have ended the HTTPS."""
+    """Whether host and port agree. The scheme may differ, because a proxy may terminate HTTPS."""
     try:
         page, server = urlsplit(origin), urlsplit(f"//{host}")
         default = PORTS.get(page.scheme)
         here = (server.hostname, server.port or default)
         return page.hostname is not None and (page.hostname, page.port or default) == here
-    except ValueError:  # no address at all, such as "http://["
+    except ValueError:  # not an address, such as "http://["
         return False
 
 
@@ -93,16 +93,16 @@ async def _content(request: web.Request, largest: int) -> Content:
     """The JSON object of the body.
 
     Raises:
-        RefusedError: another type, a body over the limit, or anything but a JSON object.
+        RefusedError: another content type, a body over the limit, or not a JSON object.
     """
     if request.content_type != JSON:
         raise RefusedError(415, f"Content-Type must be {JSON}, got {request.content_type!r:.80}")
-    too_large = RefusedError(413, f"the body is larger than {largest} bytes, send less")
+    too_large = RefusedError(413, f"the body is larger than {largest} bytes; send less")
     if (request.content_length or 0) > largest:  # refused before it is read
         raise too_large
     try:
         body = await request.read()
-    except web.HTTPRequestEntityTooLarge:  # ComfyUI's own limit, for a body that tells no length
+    except web.HTTPRequestEntityTooLarge:  # ComfyUI's own limit, for a body without a length
         raise too_large from None
     if len(body) > largest:
         raise too_large

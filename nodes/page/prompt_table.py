@@ -1,4 +1,4 @@
-"""The pairs of prompts as the page's table has them, before anything is drawn and after."""
+"""The page's table of prompt pairs: its preview before a run, and the edits made in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...unlearn_core.prompts.pairs import PromptPairs
 from ...unlearn_core.prompts.settings import MOST_NAMES, MOST_PAIRS
 from ..host.folders import prompts_path
 from ..inputs.concept import concept_of
-from ..inputs.prompts import NO_FILE, OFFERED
+from ..inputs.prompts import ALL_PRESETS, NO_FILE
 
 MOST = {
     "train_count": MOST_PAIRS,
@@ -27,31 +27,31 @@ MOST = {
     "gibberish_names": MOST_NAMES,
 }
 
-FOUND_BY_RUN = {"neighbours": 0, "language_model": NO_FILE}  # input -> where nothing is to be found
+NEED_MODEL = {"neighbours": 0, "language_model": NO_FILE}  # input -> value that needs no model
 
 
 def grid(
     preset: str, templates: str, dimensions: str
 ) -> tuple[list[str], Mapping[str, tuple[str, ...]]]:
-    """What the person wrote; what is left empty is the preset's.
+    """The templates and dimensions from the two fields; an empty field gets the preset's.
 
     Raises:
-        ValueError: an unknown preset, or dimensions that cannot be read.
+        ValueError: an unknown preset, or unreadable dimensions.
     """
-    if preset not in OFFERED:
-        raise ValueError(f"preset must be one of {', '.join(OFFERED)}, got {preset!r}")
-    offered = OFFERED[preset]
+    if preset not in ALL_PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(ALL_PRESETS)}, got {preset!r}")
+    defaults = ALL_PRESETS[preset]
     return (
-        templates.splitlines() if templates.strip() else list(offered.templates),
-        parse_dimensions(dimensions) if dimensions.strip() else offered.dimensions,
+        templates.splitlines() if templates.strip() else list(defaults.templates),
+        parse_dimensions(dimensions) if dimensions.strip() else defaults.dimensions,
     )
 
 
 def read_edited(text: str, concept: ForgetConcept) -> PromptPairs:
-    """The prompts that the table has kept.
+    """Read the edited prompts from the input that stores them.
 
     Raises:
-        ValueError: what is no set of prompts, or one for another concept.
+        ValueError: the text is not a set of prompts, or is one for another concept.
     """
     pairs = read_prompts(text)
     require_concept(pairs, concept, "the edited table", "press Start over above it")
@@ -59,43 +59,45 @@ def read_edited(text: str, concept: ForgetConcept) -> PromptPairs:
 
 
 def as_table(pairs: PromptPairs) -> dict[str, Any]:
-    """What ``read_edited`` reads, as JSON has it."""
+    """The pairs as the JSON object that the page's table shows and ``read_edited`` reads."""
     return json.loads(write_prompts(pairs))
 
 
-def preview(asked: Mapping[str, Any]) -> dict[str, Any]:
+def preview(request: Mapping[str, Any]) -> dict[str, Any]:
     """The table for the widgets of Define Forget Concept and of Diversify Retain Prompts.
 
     Args:
-        asked: under "concept" and "prompts", values by the names of the widgets.
+        request: values by widget name, under "concept" and "prompts".
 
     Raises:
-        ValueError, KeyError, TypeError: what the nodes would refuse too, and words that only a run
-            can find.
+        ValueError, KeyError, TypeError: values that the nodes would refuse too, or prompts that
+            need a model.
     """
-    concept = concept_of(**asked["concept"])
-    given = asked["prompts"]
-    if given["edited_prompts"]:
-        return as_table(read_edited(given["edited_prompts"], concept))
-    if given["prompts_file"] != NO_FILE:
-        return as_table(read_prompt_file(prompts_path(given["prompts_file"]), concept))
-    for name, nothing in FOUND_BY_RUN.items():
-        if given[name] != nothing:
+    concept = concept_of(**request["concept"])
+    widgets = request["prompts"]
+    if widgets["edited_prompts"]:
+        return as_table(read_edited(widgets["edited_prompts"], concept))
+    if widgets["prompts_file"] != NO_FILE:
+        return as_table(read_prompt_file(prompts_path(widgets["prompts_file"]), concept))
+    for name, neutral in NEED_MODEL.items():
+        if widgets[name] != neutral:
             raise ValueError(
-                f"{name}: a run finds the words, which takes a model: run this node once, and the "
-                f"prompts come here, to be read and edited; or set {name} to {nothing!r}"
+                f"{name}: finding the words needs a model. Run this node once, and the prompts "
+                f"appear here to read and edit; or set {name} to {neutral!r}"
             )
-    for name, most in MOST.items():  # which ComfyUI itself checks when a graph is queued
-        if not isinstance(given[name], int) or not 0 <= given[name] <= most:
-            raise ValueError(f"{name} must be a whole number up to {most}, got {given[name]!r:.80}")
-    templates, dimensions = grid(given["preset"], given["templates"], given["dimensions"])
+    for name, most in MOST.items():  # ComfyUI checks these only when a graph is queued
+        if not isinstance(widgets[name], int) or not 0 <= widgets[name] <= most:
+            raise ValueError(
+                f"{name} must be a whole number from 0 to {most}, got {widgets[name]!r:.80}"
+            )
+    templates, dimensions = grid(widgets["preset"], widgets["templates"], widgets["dimensions"])
     return as_table(
         diversify(
             concept,
             templates,
             dimensions,
-            test_share=given["test_share"],
-            seed=given["seed"],
-            **{name: given[name] for name in MOST},
+            test_share=widgets["test_share"],
+            seed=widgets["seed"],
+            **{name: widgets[name] for name in MOST},
         )
     )

@@ -21,8 +21,8 @@ from ..host.images import FilePlace, to_temp
 
 
 def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -> list[FilePlace]:
-    """Write the report into the output folder, numbered like ComfyUI's own pictures, so that none
-    is ever overwritten.
+    """Write the report's HTML and JSON into the output folder, numbered like ComfyUI's own
+    pictures, so that nothing is overwritten.
 
     Args:
         name: a plain name, see ``check_name``.
@@ -36,13 +36,13 @@ def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -
         path = Path(folder, f"{name}_{number:05}_.{suffix}")
         with appearing(path) as part:
             part.write_text(text, encoding="utf-8")
-        where = {"filename": path.name, "subfolder": subfolder, "type": "output"}
-        places.append({**where, "label": suffix.upper()})
+        place = {"filename": path.name, "subfolder": subfolder, "type": "output"}
+        places.append({**place, "label": suffix.upper()})
     return places
 
 
 def for_page(report: AlignmentReport, files: list[FilePlace]) -> dict[str, Any]:
-    """What the page draws the report from; its pictures are written to the temp folder."""
+    """The report as JSON for the page; its pictures are written to the temp folder."""
     key = uuid.uuid4().hex
     return {
         "concepts": [_concept(part, f"{key}/{i}") for i, part in enumerate(report.each)],

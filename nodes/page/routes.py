@@ -1,4 +1,4 @@
-"""The pack's addresses on ComfyUI's server, besides the queueing of a graph."""
+"""Routes that the pack adds to ComfyUI's server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_TABLE = 16 * 1024 * 1024  # bytes; thousands of edited prompts stay far 
 
 
 def add_routes(routes: web.RouteTableDef) -> None:
-    """Add the pack's addresses to ComfyUI's own, which offers each under ``/api`` as well."""
+    """Add the pack's routes; ComfyUI serves each of them under ``/api`` as well."""
     add_scorer_routes(routes)
     add_post(routes, "/unlearn/end", end)
     add_post(routes, "/unlearn/prompts", prompts, largest=LARGEST_TABLE)
@@ -25,48 +25,50 @@ def add_routes(routes: web.RouteTableDef) -> None:
     @routes.get("/unlearn/runs")
     async def runs(request: web.Request) -> web.Response:
         """The last run of each node of a graph, for a page that was opened or reloaded meanwhile.
-        ``followed`` says whether its events reach the asking tab."""
+        ``followed``: whether the run's events reach the tab that asks."""
         workflow, client = request.query.get("workflow"), request.query.get("client")
-        found = [run for run in list(RUNS.values()) if run.workflow == workflow]
+        runs_of_graph = [run for run in list(RUNS.values()) if run.workflow == workflow]
         return web.json_response(
-            [{**run.told(), "followed": run.client == client} for run in found]
+            [{**run.as_json(), "followed": run.client == client} for run in runs_of_graph]
         )
 
     @routes.get("/unlearn/last_run")
     async def last(request: web.Request) -> web.Response:
-        """What the nodes of a graph showed in its last finished run; null where there is none."""
-        found = await asyncio.to_thread(last_run, request.query.get("workflow", ""))
-        return web.json_response(found)
+        """The outputs of a graph's nodes in its last finished run; null if there is none."""
+        run = await asyncio.to_thread(last_run, request.query.get("workflow", ""))
+        return web.json_response(run)
 
     @routes.get("/unlearn/workflow")
     async def workflow(request: web.Request) -> web.Response:
-        """The id of the graph that a prompt came from; null where it has none."""
+        """The id of the graph that a prompt came from; null if it has none."""
         return web.json_response(workflow_of(request.query.get("prompt", "")))
 
 
 async def end(content: Content) -> dict[str, Any]:
-    """End the run ``key`` and keep the state of ``step``; null stands for the current step.
+    """End the run ``key`` with the state of ``step``; null means the current step.
 
     Raises:
-        ValueError: a missing or malformed field, or what ``end_now`` refuses.
+        ValueError: a missing or malformed field, or see ``end_now``.
     """
     for name in ("key", "step"):
         if name not in content:
-            raise ValueError(f"{name} is missing: send the key of a run, and a step or null")
+            raise ValueError(f"{name} is missing; send the key of a run, and a step or null")
     key, step = content["key"], content["step"]
     if not isinstance(step, (int, type(None))) or isinstance(step, bool):
         raise ValueError(f"step must be a whole number or null, got {step!r:.80}")
-    return end_now(key, step).told()
+    return end_now(key, step).as_json()
 
 
 async def prompts(content: Content) -> dict[str, Any]:
     """The pairs of prompts for the values of the widgets, before any picture is drawn.
 
     Raises:
-        ValueError: what the nodes would refuse too.
+        ValueError: values that the nodes would refuse too.
     """
     try:
         # Thousands of prompts take a while, and the server must stay responsive.
         return await asyncio.to_thread(preview, content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the values of the widgets are incomplete: {error!r:.200}") from None
+        raise ValueError(
+            f"the values of the widgets are incomplete: {error!r:.200}; reload the page"
+        ) from None

@@ -1,5 +1,4 @@
-"""Runs of unlearning as the page follows them: what is told while they go on, what is asked of
-them meanwhile, and what of them can be had back."""
+"""State of each unlearning run for the page: progress events, stop requests and saved steps."""
 
 from __future__ import annotations
 
@@ -26,27 +25,27 @@ from .saved_steps import room_for, thinned
 Place = tuple[str | None, str]  # the ids of a graph and of a node in it
 
 RUNNING, FINISHED, KEPT, CANCELLED, FAILED = "running", "finished", "kept", "cancelled", "failed"
-OTHER_RUNS = 3  # ended runs of other nodes and graphs that can still be had back
-LAST = -1  # asked for: whichever step the run is in
+OTHER_RUNS = 3  # ended runs of other nodes and graphs whose saved steps stay on disk
+LAST = -1  # request to end with the current step
 
 
 @dataclass
 class LiveRun:
-    """One run, as far as it has come.
+    """One run and its current state.
 
     Attributes:
-        node, workflow: ids of the node and of the graph that it stands in.
-        identity: says whether another run would come to the same.
-        total: steps of a whole run.
-        prompts: of the previews; the first ``forget_count`` ask for the concept.
-        steps: for each: number, forget loss, retain loss, cosine, conflict.
-        client: id of the browser tab that queued the run; None where a script did.
+        node, workflow: ids of the node and of its graph.
+        identity: equal for two runs with the same result.
+        total: number of steps of a complete run.
+        prompts: of the previews; the first ``forget_count`` contain the concept.
+        steps: number, forget loss, retain loss, cosine and conflict of each step.
+        client: id of the browser tab that queued the run; None if a script did.
         before: pictures of ``prompts`` in one row, before unlearning.
-        previews: the same prompts by step; step 0 is after a closed-form edit, which has no steps.
-        kept: steps that are saved, in ascending order.
-        result: the step whose state was given; None where there was none.
-        asked: the step to end with, as the person asked while it went on; ``LAST`` for whichever
-            it is in.
+        previews: pictures of the same prompts by step; a closed-form edit has no steps, and step 0
+            is the state after it.
+        saved: steps that are saved on disk, in ascending order.
+        result: the step whose state the node output; None if it has output none.
+        asked: the step that the user chose to end the run with; ``LAST`` for the current one.
     """
 
     node: str
@@ -66,11 +65,11 @@ class LiveRun:
     steps: list[list[Any]] = field(default_factory=list)
     before: FilePlace | None = None
     previews: dict[int, FilePlace] = field(default_factory=dict)
-    kept: list[int] = field(default_factory=list)
+    saved: list[int] = field(default_factory=list)
     result: int | None = None
     asked: int | None = None
     choice: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    """Held while ``kept`` or ``asked`` changes: a step that was asked for must stay saved."""
+    """Held while ``saved`` or ``asked`` changes, because a requested step must stay saved."""
 
     @property
     def place(self) -> Place:
@@ -89,11 +88,11 @@ class LiveRun:
                 del RUNS[run.place]
         self.folder.mkdir(parents=True)
         RUNS[self.place] = self
-        self._send("unlearn.run", self.told())
+        self._send("unlearn.run", self.as_json())
 
     def end(self, state: str, note: str = "", result: int | None = None) -> None:
         self.state, self.note, self.result, self.seconds_left = state, note, result, None
-        self._send("unlearn.run", self.told())
+        self._send("unlearn.run", self.as_json())
 
     def progress(self, phase: str, done: int, of: int, seconds_left: float | None) -> None:
         self.phase, self.done, self.of, self.seconds_left = phase, done, of, seconds_left
@@ -102,59 +101,59 @@ class LiveRun:
         )
 
     def step(self, report: StepReport) -> None:
-        told = report.as_json()
+        values = report.as_json()
         names = ("step", "forget_loss", "retain_loss", "cosine", "conflict")
-        self.steps.append([told[name] for name in names])
-        self._send("unlearn.step", {**{name: told[name] for name in names}, "total": self.total})
+        self.steps.append([values[name] for name in names])
+        self._send("unlearn.step", {**{name: values[name] for name in names}, "total": self.total})
 
     def preview_before(self, picture: Image.Image) -> None:
-        """Show what the model draws before unlearning."""
+        """Show the preview from before unlearning."""
         self.before = to_temp(picture, self.key, "before")
         self._send("unlearn.before", {"picture": self.before})
 
     def preview(self, step: int, picture: Image.Image) -> None:
-        """Show what the model draws at this step."""
-        where = to_temp(picture, self.key, f"step_{step:06d}")
-        self.previews[step] = where
-        self._send("unlearn.preview", {"step": step, "picture": where})
+        """Show the preview of this step."""
+        place = to_temp(picture, self.key, f"step_{step:06d}")
+        self.previews[step] = place
+        self._send("unlearn.preview", {"step": step, "picture": place})
 
     def keep(self, unlearned: UnlearnedModel) -> None:
-        """Save this step, and delete earlier ones where they would take too much of the disk."""
+        """Save the current step, and delete earlier ones that would use too much disk space."""
         tensors = state(unlearned.model).values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         step = len(unlearned.reports)
-        room = room_for(size, len(self.kept), self.folder)
-        if step == 0 or step in self.kept or room == 0:
+        room = room_for(size, len(self.saved), self.folder)
+        if step == 0 or step in self.saved or room == 0:
             return
         try:
             write_unlearned(unlearned, self._state_file(step), {"identity": self.identity})
-        except OSError as error:  # the run itself is worth more than a way back to this step
-            logging.warning("Unlearn could not keep step %d: %s", step, error)
+        except OSError as error:  # the run itself matters more than this saved step
+            logging.warning("Unlearn could not save step %d: %s", step, error)
             return
         with self.choice:
-            before, self.kept = self.kept, thinned([*self.kept, step], room, self.asked)
-        for dropped in set(before).difference(self.kept):
-            self._state_file(dropped).unlink(missing_ok=True)
-        self._send("unlearn.kept", {"kept": self.kept})
+            before, self.saved = self.saved, thinned([*self.saved, step], room, self.asked)
+        for surplus in set(before).difference(self.saved):
+            self._state_file(surplus).unlink(missing_ok=True)
+        self._send("unlearn.saved", {"saved": self.saved})
 
     def has_state(self, step: int) -> bool:
-        return step in self.kept and self._state_file(step).exists()
+        return step in self.saved and self._state_file(step).exists()
 
     def state_at(
         self, step: int, base: ModelHandle, pairs: PromptPairs, settings: UnlearnSettings
     ) -> UnlearnedModel:
-        """The model as it was after a step that was kept.
+        """The model after a saved step.
 
         Raises:
-            ValueError: the file is gone, or of another run.
+            ValueError: the file is missing, or belongs to another run.
         """
         file = self._state_file(step)
         if read_said(file).get("identity") != self.identity:
-            raise ValueError(f"{file.name!r} is of another run")
+            raise ValueError(f"{file.name!r} belongs to another run; run the node again")
         return read_unlearned(file, base, pairs, settings)
 
-    def told(self) -> dict[str, Any]:
-        """All of it, for a page that has seen nothing yet."""
+    def as_json(self) -> dict[str, Any]:
+        """The complete state, for a page that has received no events yet."""
         return {
             "key": self.key,
             "node": self.node,
@@ -170,9 +169,11 @@ class LiveRun:
             "forget_count": self.forget_count,
             "steps": self.steps,
             "before": self.before,
-            # A list first: the server's thread reads while the run's writes.
-            "previews": [{"step": s, "picture": at} for s, at in list(self.previews.items())],
-            "kept": self.kept,
+            # Copied first: the server's thread reads while the run's thread writes.
+            "previews": [
+                {"step": step, "picture": place} for step, place in list(self.previews.items())
+            ],
+            "saved": self.saved,
             "result": self.result,
         }
 
@@ -180,11 +181,11 @@ class LiveRun:
         return self.folder / f"step_{step:06d}.safetensors"
 
     def _send(self, event: str, data: dict[str, Any]) -> None:
-        """To the browser tab that queued the run: the prompts are nobody else's business. Without a
-        client id ComfyUI would send to all of them."""
+        """Send to the browser tab that queued the run, and to no other, because the prompts are
+        private. Without a client id ComfyUI would send to all tabs."""
         if self.client is None:
             return
-        # Node ids are unique only within a graph, and the page may show another one by now.
+        # Node ids are unique only within a graph, and the page may show another graph by now.
         place = {"node": self.node, "workflow": self.workflow}
         PromptServer.instance.send_sync(event, {**place, **data}, self.client)
 
@@ -193,19 +194,19 @@ RUNS: dict[Place, LiveRun] = {}  # the last run of each node
 
 
 def end_now(key: str, step: int | None) -> LiveRun:
-    """Have a run end after the step that it is in, or with the state of an earlier one.
+    """End a run after its current step, or with the state of an earlier one.
 
     Args:
-        step: None for the one it is in.
+        step: None for the current one.
 
     Raises:
-        ValueError: no such run, or a step that is not saved.
+        ValueError: no such run is training, or the step is not saved.
     """
     run = next((run for run in list(RUNS.values()) if run.key == key), None)
     if run is None or run.state != RUNNING or not run.steps:
-        raise ValueError("there is nothing to stop: no step is being made")
+        raise ValueError("there is nothing to stop: this run is not training; reload the page")
     with run.choice:
-        if step is not None and step not in run.kept:
-            raise ValueError(f"step: step {step} is not saved; choose one of {run.kept}")
+        if step is not None and step not in run.saved:
+            raise ValueError(f"step: step {step} is not saved; choose one of {run.saved}")
         run.asked = LAST if step is None else step
     return run

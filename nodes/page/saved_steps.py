@@ -1,4 +1,4 @@
-"""How many steps of a run stay saved on disk, and which."""
+"""Selection of the steps of a run that stay saved on disk."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 MOST_STEPS = 40
 MOST_BYTES = 10 * 2**30  # three steps of Stable Diffusion 1.5 trained in full
-SHARE_OF_DISK = 0.1  # of what would be free without them
+SHARE_OF_DISK = 0.1  # of the space that would be free without saved steps
 
 
-def room_for(size: int, held: int, folder: Path) -> int:
-    """How many steps may stay saved; at least one where the disk has room for it.
+def room_for(size: int, saved: int, folder: Path) -> int:
+    """The number of steps that may stay saved; at least one if the disk has room for it.
 
     Args:
-        size: of one saved step, in bytes.
-        held: how many are saved now.
-        folder: where they are.
+        size: bytes of one saved step.
+        saved: number of steps saved now.
+        folder: folder of the saved steps.
     """
     size = max(size, 1)
-    free = shutil.disk_usage(folder).free + held * size
+    free = shutil.disk_usage(folder).free + saved * size
     return min(MOST_STEPS, max(1, MOST_BYTES // size), int(SHARE_OF_DISK * free / size))
 
 
@@ -29,7 +29,7 @@ def thinned(steps: Sequence[int], room: int, needed: int | None = None) -> list[
 
     Args:
         steps: in ascending order; the last stays.
-        needed: a step that stays, too.
+        needed: another step that stays.
     """
     left = list(steps)
     while len(left) > room:

@@ -1,5 +1,5 @@
-"""The download of the paper's CLIP, which only a button on the page starts: no node, and hence no
-workflow file, can."""
+"""Download of the paper's CLIP. Only a button on the page starts it; no node, and hence no workflow
+file, can."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Download:
 
     Attributes:
         files: of the CLIP; the first is moved to its place last.
-        task: held here, because the event loop holds only a weak reference.
-        checking: whether all bytes are here, and their hashes are being checked.
-        error: why the last attempt failed.
+        task: stored here because the event loop has only a weak reference.
+        checking: whether all bytes have arrived and their hashes are being checked.
+        error: reason why the last attempt failed.
     """
 
     files: tuple[HubFile, ...] = FILES
@@ -55,7 +55,7 @@ class Download:
 
     @property
     def room(self) -> Path:
-        """Where the files arrive and wait for a resumption: hidden from lists of models, and on the
+        """Folder of incomplete files, which can be resumed: hidden from lists of models, and on the
         same file system as ``place``."""
         return scorers_folder() / f".{PAPER_SCORER}.part"
 
@@ -64,8 +64,8 @@ class Download:
         return self.task is not None and not self.task.done()
 
     def state(self) -> dict[str, Any]:
-        """As the page shows it; sizes in bytes. ``at`` orders the states that the page receives
-        along two connections.
+        """The state as the page shows it; sizes in bytes. ``at`` orders the states that the page
+        receives over two connections.
 
         Raises:
             ValueError: see ``Hub.of_environment``.
@@ -87,7 +87,7 @@ class Download:
         }
 
     def start(self) -> None:
-        """Download, or resume; without effect where it is running or the CLIP is there.
+        """Start or resume the download; no effect if it is running or the CLIP is installed.
 
         Raises:
             ValueError: see ``Hub.of_environment``.
@@ -97,7 +97,7 @@ class Download:
             self.task = asyncio.create_task(self._run(Hub.of_environment()))
 
     async def cancel(self) -> None:
-        """Stop, and keep what has arrived."""
+        """Stop, and keep the bytes that have arrived."""
         task = self.task
         if task is not None:
             task.cancel()
@@ -108,7 +108,7 @@ class Download:
         try:
             await self._fetch(hub)
         except asyncio.CancelledError:
-            logging.info("Unlearn: the download of %s is cancelled", REPOSITORY)
+            logging.info("Unlearn: download of %s cancelled", REPOSITORY)
         except FAILURES as error:
             reason = str(error) or type(error).__name__
             self.error = f"{REPOSITORY} could not be downloaded: {reason}"
@@ -116,47 +116,47 @@ class Download:
         finally:
             ticker.cancel()
             self.checking, self.task = False, None
-            self._tell()
+            self._send_state()
 
     async def _tick(self) -> None:
         while True:
-            self._tell()
+            self._send_state()
             await asyncio.sleep(SECONDS)
 
     async def _fetch(self, hub: Hub) -> None:
         refuse_offline()
-        logging.info("Unlearn: downloads %s, %s, from %s", REPOSITORY, REVISION, hub.host)
+        logging.info("Unlearn: downloading %s, %s, from %s", REPOSITORY, REVISION, hub.host)
         self.room.mkdir(parents=True, exist_ok=True)
         self._check_space()
         for file in self.files:
             await hub.fetch(file, self.room / file.name)
         self.checking = True
-        self._tell()
+        self._send_state()
         for file in self.files:
             await _verify(file, self.room / file.name)
-        self.place.mkdir(exist_ok=True)  # it may hold other files of the person's
-        for file in reversed(self.files):  # a CLIP only once the last of them is there
+        self.place.mkdir(exist_ok=True)  # it may exist with other files of the user
+        for file in reversed(self.files):  # the folder counts as a CLIP once the last is there
             (self.room / file.name).replace(self.place / file.name)
         shutil.rmtree(self.room, ignore_errors=True)
 
     def _check_space(self) -> None:
-        """Refuse a download that cannot end well.
+        """Refuse a download that does not fit on the disk.
 
         Raises:
-            OSError: the disk cannot take the rest.
+            OSError: the free space is too small for the rest.
         """
         rest = sum(file.size for file in self.files) - self._arrived()
         free = shutil.disk_usage(self.room).free
         if rest > free:
             raise OSError(
-                f"{rest / 1e6:.0f} MB are still needed and {free / 1e6:.0f} MB are free on the "
-                "disk of models/open_clip; free some space and try again"
+                f"{rest / 1e6:.0f} MB are still needed, but only {free / 1e6:.0f} MB are free on "
+                "the disk of models/open_clip; free some space and try again"
             )
 
     def _arrived(self) -> int:
         return sum(_size(self.room / file.name) for file in self.files)
 
-    def _tell(self) -> None:
+    def _send_state(self) -> None:
         PromptServer.instance.send_sync(EVENT, self.state())
 
 
@@ -168,10 +168,10 @@ def _size(file: Path) -> int:
 
 
 async def _verify(file: HubFile, part: Path) -> None:
-    """Compare the hash of what has arrived, in a thread.
+    """Compare the file's hash with the published one; the work runs in a thread.
 
     Raises:
-        ValueError: the hash is not the published one; ``part`` is deleted.
+        ValueError: the hashes differ; ``part`` is deleted.
     """
     digest = hashlib.sha256()
     with part.open("rb") as content:
@@ -180,30 +180,30 @@ async def _verify(file: HubFile, part: Path) -> None:
     if digest.hexdigest() != file.sha256:
         part.unlink()
         raise ValueError(
-            f"{file.name} arrived with SHA-256 {digest.hexdigest()[:12]}… in place of "
-            f"{file.sha256[:12]}…, and was deleted; try again"
+            f"{file.name} arrived with SHA-256 {digest.hexdigest()[:12]}… instead of "
+            f"{file.sha256[:12]}… and was deleted; try again"
         )
 
 
 def add_scorer_routes(routes: web.RouteTableDef, download: Download | None = None) -> None:
     """``/unlearn/scorer``: the state of the CLIP (GET) and its download (POST);
     ``/unlearn/scorer/cancel`` stops it. All answer with the state."""
-    one = download or Download()
+    current = download or Download()
 
     @routes.get("/unlearn/scorer")
     async def state(_: web.Request) -> web.Response:
         try:
-            return web.json_response(one.state())
+            return web.json_response(current.state())
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=500)
 
     async def start(_: Content) -> dict[str, Any]:
-        one.start()
-        return one.state()
+        current.start()
+        return current.state()
 
     async def cancel(_: Content) -> dict[str, Any]:
-        await one.cancel()
-        return one.state()
+        await current.cancel()
+        return current.state()
 
     add_post(routes, "/unlearn/scorer", start)
     add_post(routes, "/unlearn/scorer/cancel", cancel)

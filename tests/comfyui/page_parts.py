@@ -53,6 +53,6 @@ def a_run(page: ComfyPage, **known: object) -> Json:
     return {
         "key": "a run", "node": node, "workflow": workflow, "state": "running", "note": "",
         "phase": "", "done": 0, "of": 1, "seconds_left": None, "total": 9, "prompts": [],
-        "forget_count": 0, "steps": [], "before": None, "previews": [], "kept": [],
+        "forget_count": 0, "steps": [], "before": None, "previews": [], "saved": [],
         "result": None, **known,
     }  # fmt: skip

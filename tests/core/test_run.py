@@ -140,17 +140,17 @@ def test_no_network_is_told_from_a_conflict(
 
 
 @pytest.mark.parametrize(
-    ("said", "cure"),
+    ("output", "cure"),
     [
-        ("WARNING: Retrying (Retry(total=4))\nERROR: ResolutionImpossible: see", "go together"),
-        ("ERROR: No matching distribution found for torch==9", "go together"),
+        ("WARNING: Retrying (Retry(total=4))\nERROR: ResolutionImpossible: see", "compatible"),
+        ("ERROR: No matching distribution found for torch==9", "compatible"),
         ("WARNING: Retrying (Retry(…))\nERROR: No matching distribution found", "the network"),
         ("ERROR: [Errno 28] No space left on device", "the disk is full"),
         ("error: subprocess-exited-with-error", "its last lines"),
     ],
 )
-def test_the_cure_fits_what_pip_said(said: str, cure: str) -> None:
-    message = str(pip_error(said))
+def test_the_cure_fits_the_output_of_pip(output: str, cure: str) -> None:
+    message = str(pip_error(output))
     assert cure in message
     assert "\n" not in message
 
@@ -172,7 +172,7 @@ def test_own_python_is_left_alone_where_ours_does_not_fit(
 ) -> None:
     install(python, ["paint==1.0"], keep_torch)
     assert run.own_python(empty_venv.parent, ["brush==2.0"], ["torch", "paint"]) is None
-    assert "go together" in capfd.readouterr().out
+    assert "compatible package versions" in capfd.readouterr().out
     assert versions(python) == {"paint": "1.0", "brush": ""}
 
 

@@ -52,7 +52,7 @@ def test_linked_images_are_read(folder: Path) -> None:
     expected = images[1, ..., :3].permute(2, 0, 1).clamp(0, 1)
     torch.testing.assert_close(found, expected, atol=1 / 255, rtol=0)
     assert pictures.alone
-    with pytest.raises(ValueError, match="unlink them"):
+    with pytest.raises(ValueError, match="folder must be 'none' .* unlink the images"):
         run_node(NODE, images=images, folder="mine", captions="x")
 
 

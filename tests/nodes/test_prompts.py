@@ -30,14 +30,14 @@ def concept(**widgets: Any) -> Any:
     return node_result("UnlearnForgetConcept", **widgets)[0]
 
 
-def test_the_page_is_told_what_a_preset_writes() -> None:
-    told = schema_inputs(NODE)["preset"].as_dict()["presets"]
+def test_the_page_receives_the_texts_of_the_presets() -> None:
+    presets_of_page = schema_inputs(NODE)["preset"].as_dict()["presets"]
     read = pack_module("unlearn_core.prompts.diversify").parse_dimensions
-    offered = pack_module("nodes.inputs.prompts").OFFERED
-    assert set(told) == set(offered)
-    for name, (templates, dimensions) in told.items():
-        assert tuple(templates.splitlines()) == offered[name].templates
-        assert read(dimensions) == offered[name].dimensions
+    presets = pack_module("nodes.inputs.prompts").ALL_PRESETS
+    assert set(presets_of_page) == set(presets)
+    for name, (templates, dimensions) in presets_of_page.items():
+        assert tuple(templates.splitlines()) == presets[name].templates
+        assert read(dimensions) == presets[name].dimensions
 
 
 @pytest.mark.parametrize("preset", ["object", "nudity"])

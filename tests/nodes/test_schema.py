@@ -124,7 +124,7 @@ def test_every_field_of_a_run_is_an_input_as_the_field_says() -> None:
     for name, setting in settings.items():
         inp = inputs[name]
         assert inp.tooltip.startswith(setting.help)
-        assert inp.tooltip.endswith(f" Default: {shown(setting.default)}.")
+        assert inp.tooltip.endswith(f" Default: {format_value(setting.default)}.")
         assert inp.as_dict().get("advanced", False) == setting.advanced
         options = getattr(setting.kind, "options", ())
         assert tuple(getattr(inp, "options", None) or ()) == options
@@ -134,8 +134,8 @@ def test_every_field_of_a_run_is_an_input_as_the_field_says() -> None:
                 owner(**{name: getattr(inp, end)})
 
 
-def shown(value: object) -> str:
-    return pack_module("nodes.inputs.from_settings").shown(value)
+def format_value(value: object) -> str:
+    return pack_module("nodes.inputs.from_settings").format_value(value)
 
 
 @every_node

@@ -1,1 +1,1 @@
-"""Basics for all packages: progress, settings fields and checks, atomic writes, safetensors files."""
+"""Shared basics: progress, settings fields and checks, atomic writes, safetensors files."""

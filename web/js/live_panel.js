@@ -180,11 +180,11 @@ class LivePanel {
     const current = running ? run.steps.length : run.result;
     this.keep.hidden = step === 0 || step === current;
     this.keep.textContent = t("keep", { step });
-    this.keep.disabled = !run.kept.includes(step) || Boolean(run.ending);
+    this.keep.disabled = !run.saved.includes(step) || Boolean(run.ending);
     this.keep.title = this.keep.disabled && !run.ending ? t("keep.gone", { step }) : "";
     // Cancel keeps the step it came in, which mostly has no pictures to choose it by.
     const last = run.steps.length;
-    this.last.hidden = run.state !== "cancelled" || last === step || !run.kept.includes(last);
+    this.last.hidden = run.state !== "cancelled" || last === step || !run.saved.includes(last);
     this.last.textContent = t("keep", { step: last });
     this.all.hidden = running || !(widgetOf(this.node, "keep_step")?.value > 0);
     this.all.textContent = t("all");
@@ -270,8 +270,8 @@ export function followRuns() {
   on("unlearn.preview", (run, preview) => {
     if (!run.previews.some(({ step }) => step === preview.step)) run.previews.push(preview);
   });
-  on("unlearn.kept", (run, { kept }) => {
-    run.kept = kept; // saving one step may have deleted another
+  on("unlearn.saved", (run, { saved }) => {
+    run.saved = saved; // saving one step may have deleted another
   });
 }
 

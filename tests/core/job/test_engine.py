@@ -41,7 +41,7 @@ class Watcher(Observer):
 
 
 def task(model: ModelHandle, pairs: PromptPairs, **changed: object) -> Task:
-    return Task(model, pairs, replace(SETTINGS, **changed), DRAWING)  # pyright: ignore[reportArgumentType]
+    return Task(model, pairs, replace(SETTINGS, **changed), DRAWING)
 
 
 def test_the_phases_follow_one_another(sd_model: ModelHandle, pairs: PromptPairs) -> None:
@@ -127,7 +127,7 @@ def test_without_diversity_all_pictures_are_of_the_first_pair(
 
     def spy(self: ModelHandle, texts: list[str]) -> object:
         prompts.append(set(texts))
-        return encode(self, texts)  # pyright: ignore[reportArgumentType]
+        return encode(self, texts)
 
     monkeypatch.setattr(type(sd_model), "encode_prompts", spy)
     result = unlearn(task(sd_model, pairs, diversified=False, steps=1), Observer())

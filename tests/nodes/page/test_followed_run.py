@@ -51,7 +51,7 @@ def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_pa
     assert (told["node"], told["workflow"], told["state"]) == ("7", WORKFLOW, "finished")
     assert [step[0] for step in told["steps"]] == [1, 2, 3, 4, 5, 6]
     assert [preview["step"] for preview in told["previews"]] == [2, 4, 6]
-    assert told["kept"] == [2, 4, 6]
+    assert told["saved"] == [2, 4, 6]
     assert told["result"] == 6
     for at in (told["before"], *(preview["picture"] for preview in told["previews"])):
         with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
@@ -203,7 +203,7 @@ def test_cancel_loses_no_step(
     with pytest.raises(Interrupted):
         run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     (told,) = live_runs()
-    assert (told["state"], told["kept"]) == ("cancelled", [2, 3])
+    assert (told["state"], told["saved"]) == ("cancelled", [2, 3])
     made = len(page.steps)
     unlearned = node_result(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=3)[0]
     assert (len(page.steps), len(unlearned.reports)) == (made, 3)
@@ -267,8 +267,8 @@ def test_many_steps_are_saved_evenly_and_the_page_is_told_which(
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **every)
     (told,) = shown_by(output)["unlearn_run"]
     assert [preview["step"] for preview in told["previews"]] == [1, 2, 3, 4, 5, 6]
-    assert told["kept"] == [2, 4, 6]
-    assert [data["kept"] for event, data in page.sent if event == "unlearn.kept"] == [
+    assert told["saved"] == [2, 4, 6]
+    assert [data["saved"] for event, data in page.sent if event == "unlearn.saved"] == [
         [1],
         [1, 2],
         [1, 2, 3],
@@ -296,7 +296,7 @@ def test_a_step_that_was_asked_for_stays_saved(
     after_step(page, monkeypatch, 3, go_back)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     (told,) = shown_by(output)["unlearn_run"]
-    assert (told["kept"], told["result"]) == ([2, 3], 2)
+    assert (told["saved"], told["result"]) == ([2, 3], 2)
 
 
 def test_no_room_on_the_disk_keeps_no_state(
@@ -305,7 +305,7 @@ def test_no_room_on_the_disk_keeps_no_state(
     full = type("Usage", (), {"free": 10})()
     monkeypatch.setattr("shutil.disk_usage", lambda _: full)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    assert shown_by(output)["unlearn_run"][0]["kept"] == []
+    assert shown_by(output)["unlearn_run"][0]["saved"] == []
     assert output.result is not None, "the run itself needs none"
 
 
@@ -318,7 +318,7 @@ def test_a_state_that_cannot_be_written_does_not_end_the_run(
     monkeypatch.setattr(pack_module("nodes.page.runs"), "write_unlearned", fail)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     (told,) = shown_by(output)["unlearn_run"]
-    assert (told["state"], told["kept"]) == ("finished", [])
+    assert (told["state"], told["saved"]) == ("finished", [])
 
 
 def test_the_kept_state_of_a_lora_is_its_factors(loaded: Any, pairs: Any, tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_a_finished_run_cannot_be_stopped(loaded: Any, pairs: Any) -> None:
 
 
 def test_keep_step_beyond_the_steps_is_refused(loaded: Any, pairs: Any) -> None:
-    with pytest.raises(ValueError, match="keep_step must be 6, the steps, or less, got 9"):
+    with pytest.raises(ValueError, match="keep_step must be at most 6, the number of steps, got 9"):
         run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=9)
 
 
@@ -376,7 +376,7 @@ def test_the_closed_form_has_no_steps_but_shows_what_it_did(
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, method="UCE (closed form)")
     (told,) = shown_by(output)["unlearn_run"]
     assert (told["state"], told["total"], told["steps"]) == ("finished", 0, [])
-    assert told["kept"] == [], "there is no step to come back to"
+    assert told["saved"] == [], "there is no step to come back to"
     (after,) = told["previews"]
     assert after["step"] == 0
     shown = []

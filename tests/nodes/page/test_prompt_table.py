@@ -42,7 +42,7 @@ def test_the_table_is_what_the_node_will_give() -> None:
 def test_what_only_a_run_can_find_is_not_left_out_in_silence(widgets: dict[str, Any]) -> None:
     status, answer = table(**widgets)
     assert status == 400
-    assert f"{next(iter(widgets))}: a run finds the words" in answer["error"]
+    assert f"{next(iter(widgets))}: finding the words needs a model" in answer["error"]
     assert table(edited_prompts=json.dumps(edited()), **widgets)[0] == 200
 
 
