@@ -45,7 +45,9 @@ def test_a_change_is_described_as_a_change_of_the_recipe() -> None:
     settings = from_recipe("GradDiff", scope="full", retain_weight=1.5)
     assert changes(settings, "GradDiff") == {"scope": "xattn", "retain_weight": 5.0}
     assert described(settings) == "GradDiff, with scope full, retain_weight 1.5"
-    assert described(settings, "SalUn").startswith("SalUn, with scope full")
+    assert described(settings, "SalUn") == (
+        "SalUn, with objective ascent, scope full, retain_weight 1.5, saliency 1.0"
+    )
     ours = described(replace(UnlearnSettings(), warm_start=False))
     assert ours == "ours, with warm_start False"
 
