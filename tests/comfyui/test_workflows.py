@@ -17,6 +17,12 @@ def test_the_demo_workflow_is_there() -> None:
 
 
 @every_workflow
+def test_each_opened_template_is_a_graph_of_its_own(path: Path) -> None:
+    """Runs belong to a graph by its id; the page gives one to a file that has none."""
+    assert "id" not in read(path)
+
+
+@every_workflow
 def test_every_node_type_is_known(path: Path, server: LiveServer) -> None:
     types = {node["type"] for node in read(path)["nodes"]}
     assert types - set(server.object_info()) <= set(NOTES)
