@@ -60,4 +60,6 @@ def test_has_a_note_and_a_thumbnail(path: Path) -> None:
     notes = [node for node in read(path)["nodes"] if node["type"] in NOTES]
     assert notes
     assert all(node["widgets_values"][0].strip() for node in notes)
+    # In the dark look of Nodes 2.0 nobody can read code on a note's brown.
+    assert not any("`" in node["widgets_values"][0] for node in notes)
     assert path.with_suffix(".jpg").read_bytes().startswith(b"\xff\xd8")
