@@ -1,1 +1,1 @@
-"""What is counted of a model before and after."""
+"""Evaluation: figures of a model before and after unlearning."""

@@ -1,4 +1,5 @@
-"""Draws the same prompts with the model before and after, and counts what each still does."""
+"""Evaluation of an unlearned model: both models generate pictures from the same prompts, which the
+evaluators judge."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch
 
 from ..dataset.drawing import LatentCache, draw_pictures
 from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
-from ..judging.probes import PROBES, WORDED, ProbeResult, run_probe
+from ..judging.probes import PROBES, REWORDINGS, ProbeResult, run_probe
 from ..judging.settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings
 from ..models.errors import UnsupportedError
 from ..models.protocol import OnPicture, OnStep
@@ -19,7 +20,7 @@ from ..unlearning.results import UnlearnedModel
 from .comparing import Side, build_report
 from .results import GROUPS, AlignmentReport
 
-PROBED = dict(zip(PROBE_CHOICES, ((), tuple(WORDED), tuple(PROBES)), strict=True))
+PROBED = dict(zip(PROBE_CHOICES, ((), tuple(REWORDINGS), tuple(PROBES)), strict=True))
 """The probes of each choice of ``EvaluationSettings.probes``."""
 
 
@@ -33,21 +34,21 @@ def evaluate(
     on_probe: OnPicture | None = None,
     on_step: OnStep | None = None,
 ) -> AlignmentReport:
-    """Compare the unlearned model with its base on forget prompts and retain prompts, and probe
-    what comes back, for each concept by itself.
+    """Compare the unlearned model with its base on forget and retain prompts, and run the probes,
+    separately for each concept.
 
     Args:
-        evaluators: default: what ``find_evaluators`` finds for each concept.
+        evaluators: by default those of ``find_evaluators`` for each concept.
         cache: for the base model's pictures.
         on_picture: progress over the pictures of both models.
         on_probe: progress over the probes.
         on_step: called after each denoising step, and while pictures are judged.
 
     Raises:
-        ValueError: ``settings.scorer`` holds no CLIP.
+        ValueError: ``settings.scorer`` contains no CLIP.
     """
     each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
-    judges = [evaluators] * len(each) if evaluators else _found(unlearned, settings)
+    judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     names = PROBED[settings.probes]
 
     def compare(i: int) -> AlignmentReport:
@@ -65,7 +66,7 @@ def evaluate(
                 results.append(_probe(name, each[i], settings, judges[i], cache, on_step))
             except UnsupportedError as error:
                 missing.append(f"The probe {name!r} was not possible: {error}")
-            except torch.OutOfMemoryError:  # what was found so far is worth keeping
+            except torch.OutOfMemoryError:  # the figures so far are worth keeping
                 missing.append(
                     f"The probe {name!r} ran out of memory: choose a smaller batch_size for the "
                     "evaluation"
@@ -79,7 +80,7 @@ def evaluate(
     return replace(first, also=tuple(others))
 
 
-def _found(unlearned: UnlearnedModel, settings: EvaluationSettings) -> list[Evaluators]:
+def _evaluators(unlearned: UnlearnedModel, settings: EvaluationSettings) -> list[Evaluators]:
     scorer = find_scorer(unlearned.base, settings.scorer)
     return [find_evaluators(unlearned.base, pairs, scorer) for pairs in unlearned.pairs.each]
 
@@ -92,12 +93,12 @@ def _probe(
     cache: LatentCache | None,
     on_step: OnStep | None,
 ) -> ProbeResult:
-    """As many pictures, drawn the same way, but from seeds of their own."""
-    usual = ProbeSettings()
-    drawing = replace(settings.generation, seed=usual.generation.seed)
-    trying = replace(usual, pictures=settings.pictures, generation=drawing)
+    """Run a probe with the evaluation's number of pictures and sampler, but with other seeds."""
+    defaults = ProbeSettings()
+    generation = replace(settings.generation, seed=defaults.generation.seed)
+    probe = replace(defaults, pictures=settings.pictures, generation=generation)
     return run_probe(
-        name, unlearned, evaluators, trying, cache=cache, on_step=on_step or (lambda: None)
+        name, unlearned, evaluators, probe, cache=cache, on_step=on_step or (lambda: None)
     )
 
 

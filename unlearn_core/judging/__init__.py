@@ -1,1 +1,1 @@
-"""What looks at pictures, and how the concept is asked for again."""
+"""Evaluators of pictures, and probes that try to bring the concept back."""
