@@ -21,7 +21,7 @@ from ...unlearn_core.dataset.training_sets import make_training_sets
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.prompts.pairs import PromptPairs
 from ...unlearn_core.reporting.grids import before_after, picture_strip
-from ...unlearn_core.saving.run_state import made_from
+from ...unlearn_core.saving.run_state import run_identity
 from ...unlearn_core.unlearning.methods import Run, begin
 from ...unlearn_core.unlearning.results import UnlearnedModel
 from ...unlearn_core.unlearning.settings import UCE, UnlearnSettings
@@ -147,7 +147,7 @@ class LiveJob:
 
     def _identity(self) -> str:
         """Equal for two runs that come to the same, and show the same."""
-        made = made_from(
+        made = run_identity(
             self.model,
             self.prompts,
             self.settings,

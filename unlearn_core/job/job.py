@@ -29,7 +29,7 @@ from ..reporting.loss_picture import loss_picture
 from ..reporting.report import report_json
 from ..saving.diffusers_folder import save_diffusers_folder
 from ..saving.lora import SUITABLE, save_lora
-from ..saving.run_state import made_from, read_said, read_unlearned, write_unlearned
+from ..saving.run_state import read_description, read_unlearned, run_identity, write_unlearned
 from ..saving.single_file import save_single_file
 from ..unlearning.methods import begin, check
 from ..unlearning.results import StepReport, UnlearnedModel
@@ -170,7 +170,7 @@ class Job:
 
     def _identity(self) -> dict[str, Any]:
         """What weights left in the folder must have been made from."""
-        return made_from(
+        return run_identity(
             self.base,
             self.pairs,
             self.settings.unlearn,
@@ -188,7 +188,7 @@ class Job:
         require_unlearned(self.folder)
         file = self.folder / TENSORS
         try:
-            said = read_said(file)
+            said = read_description(file)
             of, seconds = said["of"], said["seconds"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None

@@ -1,1 +1,1 @@
-"""The files that come out of a run, and those that it resumes from."""
+"""Saving of models and of run states."""
