@@ -1,7 +1,7 @@
-"""The nodes on a pretended accelerator, loaded and unloaded by ComfyUI's own memory management. A
-process of its own, for torch keeps such a device.
+"""The nodes on a pretended accelerator, loaded and unloaded by ComfyUI's own memory management. It
+runs in a separate process, because torch cannot unregister such a device.
 
-python -m tests.nodes.pretended_comfyui FOLDER DEVICE   prints as JSON what ``test_memory`` checks.
+python -m tests.nodes.pretended_comfyui FOLDER DEVICE   prints the facts for ``test_memory`` as JSON
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def everything(model: Any) -> list[Tensor]:
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        result.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return result.hexdigest()
 
 
 def load(model: Any) -> None:
@@ -85,13 +85,13 @@ def drawn(model: Any) -> str:
 
 
 def unload_all() -> None:
-    """As another node's model does that needs the room: where nodes run, in inference mode."""
+    """Unload as for another node's model that needs the memory, in inference mode like a node."""
     with torch.inference_mode():
         management.unload_all_models()
 
 
 def unlearn(model: Any, pairs: Any, scope: str = "xattn") -> Any:
-    pack_module("nodes.page.runs").RUNS.clear()  # or the last run's state would be given again
+    pack_module("nodes.page.runs").RUNS.clear()  # else the last run's state would be output
     return node_result(
         "UnlearnRestrictedGradient", model=model, prompts=pairs, scope=scope, **QUICK
     )[0]
@@ -103,7 +103,7 @@ def evaluated(unlearned: Any) -> str:
 
 
 def alive() -> list[str]:
-    """Networks that judge, as long as they take memory."""
+    """Networks of evaluators that are still in memory."""
     judges = {"CustomTextCLIP", "CLIP", "ConvJudge", "ClipScorer"}
     return [type(thing).__name__ for thing in gc.get_objects() if type(thing).__name__ in judges]
 
@@ -137,7 +137,7 @@ def facts() -> dict[str, Any]:
 
     unload_all()
     gc.collect()
-    gc.disable()  # from here on, what goes must go by itself
+    gc.disable()  # from here on, memory must be freed by reference counting
     reports.append(evaluated(first))
     found["judges afterwards"] = alive()
     unload_all()
@@ -145,7 +145,7 @@ def facts() -> dict[str, Any]:
     node_result("UnlearnSaveCheckpoint", unlearned=first, name="saved")
     found["another's model"] += [listed(other)]
     unload_all()
-    load(model)  # what it shares with the others goes along, what is theirs does not
+    load(model)  # with the weights that it shares with the others, but not theirs
     found["base alone"] = [devices(everything(model)), devices(first.model.own_tensors())]
     load(adapted)
     load(first)
