@@ -43,7 +43,7 @@ class WholeModelPatcher(ModelPatcher):
     model: UnlearnWeights
 
     def loaded_size(self) -> int:
-        return self.model.size if self.model.device == self.load_device else 0
+        return self.model.size if _same(self.model.device, self.load_device) else 0
 
     def partially_load(
         self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False
@@ -94,6 +94,11 @@ def _patcher(handle: ModelHandle) -> WholeModelPatcher:
         patcher = WholeModelPatcher(weights, device, offload_device, weights.size)
         vars(handle)["patcher"] = patcher
     return patcher
+
+
+def _same(one: torch.device, other: torch.device) -> bool:
+    """Whether two names mean one device: ComfyUI asks for "mps", tensors there report "mps:0"."""
+    return (one.type, one.index or 0) == (other.type, other.index or 0)
 
 
 def make_room_for(path: Path) -> torch.device:

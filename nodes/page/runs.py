@@ -16,7 +16,12 @@ from server import PromptServer
 
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.prompts.pairs import PromptPairs
-from ...unlearn_core.saving.run_state import read_said, read_unlearned, state, write_unlearned
+from ...unlearn_core.saving.run_state import (
+    read_description,
+    read_unlearned,
+    state,
+    write_unlearned,
+)
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ...unlearn_core.unlearning.settings import UnlearnSettings
 from ..host.images import FilePlace, temp_folder, to_temp
@@ -148,7 +153,7 @@ class LiveRun:
             ValueError: the file is missing, or belongs to another run.
         """
         file = self._state_file(step)
-        if read_said(file).get("identity") != self.identity:
+        if read_description(file).get("identity") != self.identity:
             raise ValueError(f"{file.name!r} belongs to another run; run the node again")
         return read_unlearned(file, base, pairs, settings)
 

@@ -90,14 +90,13 @@ def test_load_model_tells_what_was_loaded_though_it_comes_from_the_cache(
     loaded = page.page.get_by_text(re.compile(r"^emoji-canvas\n"))
     page.look_at(LOAD, scale(view))
     expect(loaded).to_be_visible()
-    open_demo(page)
-    page.page.evaluate("() => { app.graph.id = crypto.randomUUID(); }")
+    open_demo(page)  # as another graph
     placeholder = page.page.get_by_text("What was loaded appears here.")
     page.look_at(LOAD, scale(view))
     page.queue()
     assert page.wait_for_end(180) == "execution_success"
     expect(loaded).to_be_visible()
     expect(placeholder).to_have_count(0)
-    open_demo(page)  # in which nothing was run since: as after a reload
+    page.reload()  # nothing was run since
     page.look_at(LOAD, scale(view))
     expect(loaded).to_be_visible()

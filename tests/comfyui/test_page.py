@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 from comfy_page import ComfyPage, open_page, open_tab
-from front_ends import newest
+from front_ends import NEWEST, View, newest
 from live_server import Json, running_server
 from playwright.sync_api import Browser, expect
 from workflow_files import DEMO, QUICK, WORKFLOWS, overlap, read, with_widgets
@@ -59,21 +61,32 @@ class Bare:
 
 
 @pytest.fixture(scope="module")
-def bare_page(
+def bare_pages(
     comfyui: Path, browser: Browser, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Bare:
-    base = tmp_path_factory.mktemp("bare")
-    log = artifacts / "bare_server.log"
-    with (
-        running_server(comfyui, base, log, with_pack=False, arguments=newest()) as bare,
-        open_tab(browser) as tab,
-        open_page(tab, bare, artifacts) as page,
-    ):
-        page.load_workflow(CORE_WORKFLOW)
-        page.queue()
-        assert page.wait_for_end(60) == "execution_success"
-        methods = page.page.evaluate(METHODS)
-    return Bare(page.errors, methods)
+) -> Callable[[str], Bare]:
+    """By front end."""
+
+    @cache
+    def bare_page(front_end: str) -> Bare:
+        base = tmp_path_factory.mktemp("bare")
+        log = artifacts / "bare_server.log"
+        arguments = newest() if front_end == NEWEST else []
+        with (
+            running_server(comfyui, base, log, with_pack=False, arguments=arguments) as bare,
+            open_tab(browser) as tab,
+            open_page(tab, bare, artifacts) as page,
+        ):
+            page.load_workflow(CORE_WORKFLOW)
+            page.queue()
+            assert page.wait_for_end(60) == "execution_success"
+            return Bare(page.errors, page.page.evaluate(METHODS))
+
+    return bare_page
+
+
+@pytest.fixture
+def bare_page(view: View, bare_pages: Callable[[str], Bare]) -> Bare:
+    return bare_pages(view.front_end)
 
 
 @pytest.mark.classic_look

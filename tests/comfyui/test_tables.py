@@ -179,3 +179,22 @@ def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View)
     button(page, "Start over").click()
     assert page.widget(OWN_PICTURES, "captions") == "an ink thing"
     expect(page.page.get_by_text(re.compile("^Press Run: what each picture"))).to_be_visible()
+
+    # What the person has written in the field stays, or comes back where the table replaced it.
+    own = "an ink thing\nowl.png: mine\nboat.png: mine, too"
+    page.set_widget(OWN_PICTURES, "captions", own)
+    page.queue()
+    assert page.wait_for_end(60) == "execution_success"
+    expect(boat).to_have_value("mine, too")
+    expect(button(page, "Start over")).to_have_count(0)
+    for caption in ("a boat", "an ink boat"):
+        boat.fill(caption)
+        boat.blur()
+    edited = "an ink thing\nowl.png: mine\nboat.png: an ink boat"
+    assert page.widget(OWN_PICTURES, "captions") == edited
+    page.load_workflow(page.page.evaluate("() => app.graph.serialize()"))
+    page.look_at(OWN_PICTURES, scale(view))
+    page.queue()
+    assert page.wait_for_end(60) == "execution_success"
+    button(page, "Start over").click()
+    assert page.widget(OWN_PICTURES, "captions") == own

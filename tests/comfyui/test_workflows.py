@@ -17,6 +17,12 @@ def test_the_demo_workflow_is_there() -> None:
 
 
 @every_workflow
+def test_each_opened_template_is_a_graph_of_its_own(path: Path) -> None:
+    """Runs belong to a graph by its id; the page gives one to a file that has none."""
+    assert "id" not in read(path)
+
+
+@every_workflow
 def test_every_node_type_is_known(path: Path, server: LiveServer) -> None:
     types = {node["type"] for node in read(path)["nodes"]}
     assert types - set(server.object_info()) <= set(NOTES)
@@ -54,4 +60,6 @@ def test_has_a_note_and_a_thumbnail(path: Path) -> None:
     notes = [node for node in read(path)["nodes"] if node["type"] in NOTES]
     assert notes
     assert all(node["widgets_values"][0].strip() for node in notes)
+    # In the dark look of Nodes 2.0 nobody can read code on a note's brown.
+    assert not any("`" in node["widgets_values"][0] for node in notes)
     assert path.with_suffix(".jpg").read_bytes().startswith(b"\xff\xd8")

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals for means and shares over a sample of pictures."""
+"""Confidence intervals of means and shares over a sample of pictures."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ SEED = 0  # the same pictures always give the same interval
 
 @dataclass(frozen=True)
 class Interval:
-    """Made so that 95 of 100 intervals like it hold the true value."""
+    """A 95 % confidence interval: of 100 such intervals, 95 contain the true value."""
 
     low: float
     high: float
 
 
 def wilson(count: int, total: int) -> Interval:
-    """Wilson's score interval for a share (Wilson 1927): unlike a bootstrap it has a width where
-    all pictures agree, for none of 64 is no proof of none at all.
+    """Wilson's score interval of a share (Wilson 1927). Unlike a bootstrap it has a width even if
+    all pictures agree: 0 of 64 does not prove a true share of 0.
 
     Args:
-        count: how many of ``total`` do; ``total`` is 1 or more.
+        count: number of hits among ``total``, which is 1 or more.
     """
     share = count / total
     middle = share + Z**2 / (2 * total)
     half = Z * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
     scale = 1 + Z**2 / total
     low, high = max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
-    # At the ends the formula is exact, which rounding must not undo.
+    # For these counts the formula yields exactly 0 and 1, except for rounding errors.
     return Interval(0.0 if count == 0 else low, 1.0 if count == total else high)
 
 
 def bootstrap(values: Tensor, weights: Tensor | None = None) -> Interval:
-    """Percentile bootstrap (Efron 1979) of a mean: pictures are drawn again with replacement,
+    """Percentile bootstrap (Efron 1979) of a mean: pictures are resampled with replacement,
     ``RESAMPLES`` times.
 
-    The mean of paired differences is bootstrapped like any other: give the differences.
+    For the mean of paired differences, pass the differences.
 
     Args:
-        values: one a picture, [N], N >= 1.
-        weights: of each picture in the mean, [N]; default: all alike.
+        values: one per picture, [N], N >= 1.
+        weights: of each picture in the mean, [N]; default: all equal.
     """
     values = values.double()
     weights = torch.ones_like(values) if weights is None else weights.double()
@@ -58,17 +58,16 @@ def bootstrap(values: Tensor, weights: Tensor | None = None) -> Interval:
     return Interval(low, high)
 
 
-def share_interval(right: Tensor, asked: Tensor) -> Interval:
-    """Interval of the share ``right.sum() / asked.sum()``, where one picture may be asked several
-    things: those of one picture are no independent answers, so whole pictures are resampled.
+def share_interval(correct: Tensor, total: Tensor) -> Interval:
+    """Interval of the share ``correct.sum() / total.sum()`` of answers, with one or more answers
+    per picture. Answers about one picture are not independent, so whole pictures are resampled.
 
-    Where each is asked one thing, or all pictures agree, it is ``wilson``'s.
+    With one answer per picture, or if all pictures agree, it is ``wilson``'s interval.
 
     Args:
-        right, asked: counts of each picture, [N]; ``asked`` is 1 or more.
+        correct, total: counts of answers per picture, [N]; ``total`` is 1 or more.
     """
-    share = right.double() / asked
-    if (asked == 1).all() or (share == share[0]).all():
-        agreeing = round(share.sum().item())
-        return wilson(agreeing, len(share))
-    return bootstrap(share, asked)
+    share = correct.double() / total
+    if (total == 1).all() or (share == share[0]).all():
+        return wilson(round(share.sum().item()), len(share))
+    return bootstrap(share, total)

@@ -1,18 +1,18 @@
-"""How far two sets of pictures are apart, as a whole."""
+"""The distance between two sets of pictures."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-BANDWIDTH, SCALE = 10.0, 1000.0  # of the published figures
+BANDWIDTH, SCALE = 10.0, 1000.0  # as in the paper
 
 
 def cmmd(left: Tensor, right: Tensor) -> float:
     """CLIP maximum mean discrepancy (Jayasumana et al. 2024), 0 for equal sets.
 
-    ``1000 * MMD^2`` with the kernel ``exp(-|x - y|^2 / (2 * 10^2))``, means taken over all pairs.
-    Unlike FID it needs no thousands of pictures and assumes no normal distribution.
+    ``1000 * MMD^2`` with the kernel ``exp(-|x - y|^2 / (2 * 10^2))``, with means over all pairs.
+    Unlike FID it does not need thousands of pictures and does not assume a normal distribution.
 
     Args:
         left, right: CLIP embeddings as unit vectors, [N, D] and [M, D].

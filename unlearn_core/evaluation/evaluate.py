@@ -1,4 +1,5 @@
-"""Draws the same prompts with the model before and after, and counts what each still does."""
+"""Evaluation of an unlearned model: both models generate pictures from the same prompts, which the
+evaluators judge."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import torch
 from ..dataset.drawing import LatentCache, draw_pictures
 from ..foundation.progress import EVALUATING, PROBING, Progress
 from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
-from ..judging.probes import PROBES, WORDED, ProbeResult, run_probe
+from ..judging.probes import PROBES, REWORDINGS, ProbeResult, run_probe
 from ..judging.settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings
 from ..models.errors import UnsupportedError
 from ..prompts.pairs import PromptPair
@@ -19,7 +20,7 @@ from ..unlearning.results import UnlearnedModel
 from .comparing import Side, build_report
 from .results import GROUPS, AlignmentReport
 
-PROBED = dict(zip(PROBE_CHOICES, ((), tuple(WORDED), tuple(PROBES)), strict=True))
+PROBED = dict(zip(PROBE_CHOICES, ((), tuple(REWORDINGS), tuple(PROBES)), strict=True))
 """The probes of each choice of ``EvaluationSettings.probes``."""
 
 
@@ -31,19 +32,19 @@ def evaluate(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> AlignmentReport:
-    """Compare the unlearned model with its base on forget prompts and retain prompts, and probe
-    what comes back, for each concept by itself.
+    """Compare the unlearned model with its base on forget and retain prompts, and run the probes,
+    separately for each concept.
 
     Args:
-        evaluators: default: what ``find_evaluators`` finds for each concept.
+        evaluators: by default those of ``find_evaluators`` for each concept.
         cache: for the base model's pictures.
         progress: ticks once for each picture of both models, then once for each probe.
 
     Raises:
-        ValueError: ``settings.scorer`` holds no CLIP.
+        ValueError: ``settings.scorer`` contains no CLIP.
     """
     each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
-    judges = [evaluators] * len(each) if evaluators else _found(unlearned, settings)
+    judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     progress, names = progress or Progress(), PROBED[settings.probes]
 
     def probed(i: int, report: AlignmentReport) -> AlignmentReport:
@@ -54,7 +55,7 @@ def evaluate(
                 results.append(_probe(name, each[i], settings, judges[i], cache, progress))
             except UnsupportedError as error:
                 missing.append(f"The probe {name!r} was not possible: {error}")
-            except torch.OutOfMemoryError:  # the results so far are worth keeping
+            except torch.OutOfMemoryError:  # the figures so far are worth keeping
                 missing.append(
                     f"The probe {name!r} ran out of memory: choose a smaller batch_size for the "
                     "evaluation"
@@ -74,7 +75,7 @@ def evaluate(
     return replace(first, also=tuple(others))
 
 
-def _found(unlearned: UnlearnedModel, settings: EvaluationSettings) -> list[Evaluators]:
+def _evaluators(unlearned: UnlearnedModel, settings: EvaluationSettings) -> list[Evaluators]:
     scorer = find_scorer(unlearned.base, settings.scorer)
     return [find_evaluators(unlearned.base, pairs, scorer) for pairs in unlearned.pairs.each]
 
@@ -87,11 +88,11 @@ def _probe(
     cache: LatentCache | None,
     progress: Progress,
 ) -> ProbeResult:
-    """As many pictures, drawn the same way, but from seeds of their own."""
-    usual = ProbeSettings()
-    drawing = replace(settings.generation, seed=usual.generation.seed)
-    trying = replace(usual, pictures=settings.pictures, generation=drawing)
-    return run_probe(name, unlearned, evaluators, trying, cache=cache, progress=progress)
+    """Run a probe with the evaluation's number of pictures and sampler, but with other seeds."""
+    defaults = ProbeSettings()
+    generation = replace(settings.generation, seed=defaults.generation.seed)
+    probe = replace(defaults, pictures=settings.pictures, generation=generation)
+    return run_probe(name, unlearned, evaluators, probe, cache=cache, progress=progress)
 
 
 def _compare(

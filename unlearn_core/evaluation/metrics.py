@@ -1,4 +1,4 @@
-"""Figures from what was seen in the pictures, each with the pictures that it is a mean over."""
+"""Figures from the observations in the pictures, and the samples of which they are the means."""
 
 from __future__ import annotations
 
@@ -8,114 +8,120 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ..judging.evaluators import Seen
+from ..judging.evaluators import Observations
 from ..prompts.concept import ForgetConcept
 from ..prompts.pairs import PromptPair
 from .bootstrap import Interval, bootstrap, share_interval
 from .results import Metrics
 
-RETAINED = ("retain train", "retain test")
+RETAIN_GROUPS = ("retain train", "retain test")
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What a figure is the mean of, picture by picture: ``right.sum() / asked.sum()``.
+    """The values per picture of which a figure is the mean: ``score.sum() / total.sum()``.
 
     Attributes:
-        right: [N].
-        asked: of how many things in each picture, [N], 1 or more.
-        is_share: whether ``right`` counts; else it is a score of any size.
+        score: number of correct answers, or any other score, [N].
+        total: number of answers, 1 or more, [N]; 1 for other scores.
+        is_share: whether ``score`` counts answers.
     """
 
-    right: Tensor
-    asked: Tensor
+    score: Tensor
+    total: Tensor
     is_share: bool = True
 
     @property
     def mean(self) -> float:
-        return (self.right.sum() / self.asked.sum()).item()
+        return (self.score.sum() / self.total.sum()).item()
 
     @property
     def interval(self) -> Interval:
-        """Of the mean."""
+        """The interval of the mean."""
         if self.is_share:
-            return share_interval(self.right, self.asked)
-        return bootstrap(self.right / self.asked, self.asked)
+            return share_interval(self.score, self.total)
+        return bootstrap(self.score / self.total, self.total)
 
 
 def scores(values: Tensor) -> Sample:
-    """The sample of one score a picture, [N]."""
+    """A sample of one score per picture, [N]."""
     return Sample(values.double(), torch.ones(len(values)).double(), is_share=False)
 
 
 def samples(
     concept: ForgetConcept,
     pairs: Mapping[str, Sequence[PromptPair]],
-    seen: Mapping[str, Seen],
+    observations: Mapping[str, Observations],
     known: Sequence[str],
 ) -> dict[str, Sample]:
-    """The sample behind each figure of ``Metrics`` that could be had, by its name there.
+    """The samples of the figures in ``Metrics`` that can be measured, by their names there.
 
     Args:
-        pairs, seen: of each of ``GROUPS``.
-        known: the values that the concept's judge can tell apart.
+        pairs, observations: for each of ``GROUPS``.
+        known: the values of the concept's kind that the judge recognizes.
     """
-    shows = seen["forget"].shows(concept) or ()
-    found = {
+    shows = observations["forget"].shows(concept) or ()
+    result = {
         "unlearning_accuracy": _share([(not shown, 1) for shown in shows]),
         "in_domain_retain": _share(
             [
                 (value == pair.replacement, 1)
-                for name in RETAINED
+                for name in RETAIN_GROUPS
                 for value, pair in zip(
-                    seen[name].values.get(concept.kind, ()), pairs[name], strict=False
+                    observations[name].values.get(concept.kind, ()), pairs[name], strict=False
                 )
                 if pair.replacement in known
             ]
         ),
         "cross_domain_retain": _share(
-            [count for name in RETAINED for count in _content(concept, pairs[name], seen[name])]
+            [
+                count
+                for name in RETAIN_GROUPS
+                for count in _content(concept, pairs[name], observations[name])
+            ]
         ),
-        "cross_domain_forget": _share(_content(concept, pairs["forget"], seen["forget"])),
+        "cross_domain_forget": _share(_content(concept, pairs["forget"], observations["forget"])),
         **{
             f"alignment_{name.replace(' ', '_')}": scores(side.alignment)
-            for name, side in seen.items()
+            for name, side in observations.items()
             if side.alignment is not None
         },
     }
-    return {name: sample for name, sample in found.items() if sample is not None}
+    return {name: sample for name, sample in result.items() if sample is not None}
 
 
-def as_metrics(found: Mapping[str, Sample], forget: Seen, concept: ForgetConcept) -> Metrics:
-    """The figures of the samples; what has none is None.
+def as_metrics(
+    by_name: Mapping[str, Sample], forget: Observations, concept: ForgetConcept
+) -> Metrics:
+    """The means of the samples; figures without a sample are None.
 
     Args:
-        forget: what was seen under the forget prompts.
+        forget: the observations for the forget prompts.
     """
     shows = forget.shows(concept)
-    means = {f.name: found[f.name].mean if f.name in found else None for f in fields(Metrics)}
-    shown = None if shows is None else sum(shows)
-    return Metrics(**{**means, "concept_shown": shown, "pictures": forget.pictures})
+    means = {f.name: by_name[f.name].mean if f.name in by_name else None for f in fields(Metrics)}
+    count = None if shows is None else sum(shows)
+    return Metrics(**{**means, "concept_shown": count, "pictures": forget.pictures})
 
 
 def _content(
-    concept: ForgetConcept, pairs: Sequence[PromptPair], seen: Seen
+    concept: ForgetConcept, pairs: Sequence[PromptPair], observations: Observations
 ) -> list[tuple[int, int]]:
-    """Of each picture, how many of its prompt's other values it shows, and of how many. What stands
-    beside the concept and is of its own kind ("a cat next to a {object}") nobody can tell from it.
-    """
-    known = [name for name in seen.values if name != concept.kind]
+    """For each picture, how many of its prompt's other values it shows, and their number. Values of
+    the concept's own kind ("a cat next to a {object}") are not counted, since a judge cannot
+    distinguish them from the concept."""
+    dimensions = [name for name in observations.values if name != concept.kind]
     counts = []
     for i, pair in enumerate(pairs):
-        asked = [name for name in known if name in pair.values]
-        right = sum(seen.values[name][i] == pair.values[name] for name in asked)
-        counts.append((right, len(asked)))
+        names = [name for name in dimensions if name in pair.values]
+        correct = sum(observations.values[name][i] == pair.values[name] for name in names)
+        counts.append((correct, len(names)))
     return counts
 
 
 def _share(counts: Sequence[tuple[int, int]]) -> Sample | None:
-    asked = [(right, of) for right, of in counts if of]
-    if not asked:
+    rows = [(correct, total) for correct, total in counts if total]
+    if not rows:
         return None
-    right, of = torch.tensor(asked, dtype=torch.float64).unbind(1)
-    return Sample(right, of)
+    correct, total = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    return Sample(correct, total)

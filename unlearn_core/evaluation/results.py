@@ -1,4 +1,4 @@
-"""What an evaluation found, in figures and pictures."""
+"""The results of an evaluation: figures and pictures."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ GROUPS = ("forget", "retain train", "retain test")
 
 @dataclass(frozen=True)
 class Metrics:
-    """One model's figures; a figure that cannot be had (no judge, no scorer) is None.
+    """One model's figures; None for those that need a missing judge or scorer.
 
     Attributes:
-        unlearning_accuracy: UA, share of held-out forget prompts whose picture is not of the
+        unlearning_accuracy: UA, share of held-out forget prompts whose picture does not show the
             concept.
-        in_domain_retain: IRA, share of retain pictures that show what took the concept's place.
+        in_domain_retain: IRA, share of retain pictures that show the concept's replacement.
         cross_domain_retain: CRA, share of the other dimensions' values that retain pictures show.
-        cross_domain_forget: the same under the forgotten concept's own prompts.
+        cross_domain_forget: the same for the forget pictures.
         alignment_forget, alignment_retain_train, alignment_retain_test: mean CLIP cosine.
-        concept_shown: how many of the forget pictures show the concept.
-        pictures: pictures of each group.
+        concept_shown: number of forget pictures that show the concept.
+        pictures: number of pictures in each group.
     """
 
     unlearning_accuracy: float | None
@@ -42,7 +42,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over pictures, and how sure it is."""
+    """A mean over pictures and its confidence interval."""
 
     mean: float
     interval: Interval
@@ -50,10 +50,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """What was seen in one prompt's two pictures; None where nobody could judge.
+    """The observations in one prompt's two pictures; None if no evaluator can judge.
 
     Attributes:
-        replacement: what took the concept's place in a retain prompt.
+        replacement: the concept's replacement in a retain prompt.
         shows_before, shows_after: whether the picture shows the concept.
         change: 1 - cosine of CLIP's embeddings of the two, 0 for the same picture, up to 2.
         alignment_before, alignment_after: cosine of CLIP's embeddings of picture and prompt.
@@ -69,7 +69,7 @@ class PictureFacts:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The same prompts and seeds drawn by both models; pictures uint8 [N, 3, H, W]."""
+    """Both models' pictures from the same prompts and seeds, uint8 [N, 3, H, W]."""
 
     prompts: tuple[str, ...]
     before: Tensor
@@ -79,22 +79,22 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class AlignmentReport:
-    """Before and after, in figures and pictures.
+    """One concept's figures and pictures before and after unlearning.
 
     Attributes:
-        comparisons: a key for each of ``GROUPS``.
+        comparisons: one for each of ``GROUPS``.
         retain_distance: ``cmmd`` between the retain pictures before and after; None without a
             scorer.
         picture_change: mean ``PictureFacts.change`` of the retain pictures; None without a scorer.
         intervals: of the figures ``after``, by their name in ``Metrics``.
-        alignment_change: after - before of the same prompts, by the figure's name in ``Metrics``.
+        alignment_change: mean of after - before per prompt, by the figure's name in ``Metrics``.
         neighbours: the replacements that look most like the concept, nearest first.
-        detections: body part -> how often it was seen before and after under the forget prompts;
-            None where NudeNet did not judge.
-        probes: what came back when somebody tried.
-        scorer: name of the CLIP that judged.
-        missing: what could not be judged, and the cure.
-        also: the same for further concepts that the run was to forget.
+        detections: body part -> its counts before and after in the forget pictures; None if
+            NudeNet did not judge.
+        probes: the results of the probes.
+        scorer: name of the CLIP model.
+        missing: messages about figures that could not be measured, each with its cure.
+        also: the reports of further concepts that the run was to forget.
     """
 
     concept: ForgetConcept
@@ -114,11 +114,11 @@ class AlignmentReport:
 
     @property
     def each(self) -> tuple[AlignmentReport, ...]:
-        """One report a concept; the first is this one."""
+        """One report per concept; the first is this one."""
         return (self, *self.also)
 
     def get_ram_usage(self) -> int:
-        """Bytes of the pictures; the name is ComfyUI's, whose cache of outputs asks."""
+        """Bytes of the pictures. ComfyUI's cache of outputs calls this method by name."""
         pictures = [result.pictures for part in self.each for result in part.probes]
         for part in self.each:
             for comparison in part.comparisons.values():

@@ -17,7 +17,7 @@ from ..dataset.training_sets import make_training_sets
 from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs, without_diversity
-from ..saving.run_state import made_from
+from ..saving.run_state import run_identity
 from ..unlearning.methods import Run, begin, check, method_of
 from ..unlearning.results import StepReport, UnlearnedModel
 from ..unlearning.settings import UnlearnSettings
@@ -48,8 +48,8 @@ class Task:
         return self.pairs if self.settings.diversified else without_diversity(self.pairs)
 
     def identity(self) -> dict[str, Any]:
-        """Equal for two tasks with the same result; see ``made_from``."""
-        return made_from(
+        """Equal for two tasks with the same result; see ``run_identity``."""
+        return run_identity(
             self.model,
             self.pairs,
             self.settings,

@@ -27,7 +27,7 @@ from ..reporting.loss_picture import loss_picture
 from ..reporting.report import report_json
 from ..saving.diffusers_folder import save_diffusers_folder
 from ..saving.lora import SUITABLE, save_lora
-from ..saving.run_state import read_said, read_unlearned, write_unlearned
+from ..saving.run_state import read_description, read_unlearned, write_unlearned
 from ..saving.single_file import save_single_file
 from ..unlearning.methods import Run
 from ..unlearning.results import UnlearnedModel
@@ -136,7 +136,7 @@ class Job(Observer):
         require_unlearned(self.folder)
         file = self.folder / TENSORS
         try:
-            said = read_said(file)
+            said = read_description(file)
             of, seconds = said["of"], said["seconds"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None

@@ -1,4 +1,4 @@
-"""Alignment score: cosine of open_clip's image and text embeddings, prompt against picture."""
+"""Alignment score: the cosine of open_clip's embeddings of a picture and its prompt."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SCORER_CONFIG, SCORER_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-CHUNK = 64  # pictures or texts at once
+CHUNK = 64  # pictures or texts per batch
 
-ELSEWHERE = ("hf_model_name", "hf_tokenizer_name")
-"""Settings by which open_clip would fetch a part of the model from the network."""
+REMOTE_KEYS = ("hf_model_name", "hf_tokenizer_name")
+"""Settings with which open_clip would download a part of the model."""
 
 
 def is_scorer(folder: Path) -> bool:
-    """Whether the folder holds an open_clip model; only as safetensors, for without that file
+    """Whether the folder contains an open_clip model in safetensors format. Without that file
     open_clip would look for pickles."""
     return all((folder / name).is_file() for name in (SCORER_CONFIG, SCORER_WEIGHTS))
 
 
 def check_scorer(folder: Path) -> None:
-    """Refuse a folder from which no CLIP can be read, before any work is done.
+    """Check that the folder contains a complete CLIP, before any work is done.
 
     Raises:
-        ValueError: a file is missing or unreadable, or names parts that are not in the folder.
+        ValueError: a file is missing or unreadable, or refers to parts outside the folder.
     """
     if not is_scorer(folder):
         raise ValueError(
-            f"scorer: {folder.name!r} is no folder with {SCORER_CONFIG} and {SCORER_WEIGHTS}, "
+            f"scorer: {folder.name!r} is not a folder with {SCORER_CONFIG} and {SCORER_WEIGHTS}; "
             "choose the folder of an open_clip model"
         )
     try:
         config = json.loads((folder / SCORER_CONFIG).read_text(encoding="utf-8"))
         text = config["model_cfg"]["text_cfg"]
-        elsewhere = [name for name in ELSEWHERE if name in text]
+        remote = [name for name in REMOTE_KEYS if name in text]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"scorer: {SCORER_CONFIG} of {folder.name!r} is not open_clip's ({error!r:.80}), "
-            "download it again"
+            f"scorer: {SCORER_CONFIG} of {folder.name!r} is not in open_clip's format "
+            f"({error!r:.80}); download it again"
         ) from None
-    if elsewhere:
+    if remote:
         raise ValueError(
-            f"scorer: {folder.name!r} takes {text[elsewhere[0]]!r:.80} from the network; choose a "
-            "CLIP that is whole in its folder, such as ViT-B-32"
+            f"scorer: {folder.name!r} needs {text[remote[0]]!r:.80} from the network; choose a "
+            "CLIP with all its files in the folder, such as ViT-B-32"
         )
 
 
 class ClipScorer:
-    """An open_clip model read from a local folder.
+    """An open_clip model from a local folder.
 
     Attributes:
-        name: what a report calls it.
+        name: its name in a report.
     """
 
     def __init__(
@@ -77,32 +77,34 @@ class ClipScorer:
     def load(
         cls, folder: Path, *, name: str = "", device: torch.device | str = "cpu"
     ) -> ClipScorer:
-        """Open a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
+        """Load a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
 
         Args:
-            name: default: the folder's.
+            name: by default the folder's name.
 
         Raises:
-            ImportError: open_clip is not installed; says how it is.
-            ValueError: what ``check_scorer`` refuses.
+            ImportError: open_clip is not installed; the message contains the install command.
+            ValueError: ``check_scorer`` refuses the folder.
         """
         try:
             import open_clip
         except ImportError as error:
             raise ImportError("open_clip is not installed: pip install open_clip_torch") from error
         check_scorer(folder)
-        place = f"local-dir:{folder.resolve()}"
+        source = f"local-dir:{folder.resolve()}"
         try:
-            model, _, _ = open_clip.create_model_and_transforms(place)
+            model, _, _ = open_clip.create_model_and_transforms(source)
         except RuntimeError as error:
             raise ValueError(
                 f"scorer: {folder.name!r} cannot be opened ({error}); open_clip_torch 3 or newer "
                 "is needed: pip install -U open_clip_torch"
             ) from None
-        seen = open_clip.get_model_preprocess_cfg(model)
-        size = seen["size"] if isinstance(seen["size"], int) else seen["size"][0]
-        tokenizer = open_clip.get_tokenizer(place)
-        return cls(model, tokenizer, size, seen["mean"], seen["std"], name or folder.name, device)
+        config = open_clip.get_model_preprocess_cfg(model)
+        size = config["size"] if isinstance(config["size"], int) else config["size"][0]
+        tokenizer = open_clip.get_tokenizer(source)
+        return cls(
+            model, tokenizer, size, config["mean"], config["std"], name or folder.name, device
+        )
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ class ClipScorer:
         return torch.cat([self._embed(part) for part in images.split(CHUNK)]).cpu()
 
     def _embed(self, images: Tensor) -> Tensor:
-        # On the CPU, where they come from: not every Mac's torch can smooth as it shrinks.
+        # On the CPU: torch does not support antialiased resizing on every Mac's GPU.
         resized = F.interpolate(images.cpu(), self.size, mode="bicubic", antialias=True)
         resized = resized.clamp(0, 1).to(self.device)
         return self.model.encode_image((resized - self.mean) / self.std, normalize=True)

@@ -1,4 +1,4 @@
-"""Judges: what does a picture show? A model folder may carry a trained one; else CLIP does."""
+"""Judges classify pictures: a trained one from the model's folder, or CLIP."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from .clip_scorer import ClipScorer
 
 JUDGE_FILE, JUDGE_WEIGHTS = "judge.json", "judge.safetensors"
-NOISE = "random noise"  # the paper's extra class for pictures that show nothing
+NOISE = "random noise"  # the paper's extra class for pictures without content
 
 
 class Judge(Protocol):
-    """Reads one value a dimension off a picture, or None for "none of these".
+    """Classifies pictures: one value per dimension, or None for "none of these".
 
     Attributes:
-        dimensions: name -> the values that it knows.
+        dimensions: name -> the values that the judge knows.
     """
 
     dimensions: Mapping[str, Sequence[str]]
@@ -33,9 +33,9 @@ class Judge(Protocol):
 
 
 class ConvJudge(nn.Module):
-    """A small convolutional classifier with one head a dimension.
+    """A small convolutional classifier with one head per dimension.
 
-    The last class of every head stands for "none of these": noise, blur, broken pictures.
+    The last class of every head means "none of these": noise, blur, broken pictures.
     """
 
     def __init__(self, dimensions: Mapping[str, Sequence[str]]) -> None:
@@ -60,19 +60,19 @@ class ConvJudge(nn.Module):
         return {name: head(pooled) for name, head in self.heads.items()}
 
     def pooled(self, images: Tensor) -> Tensor:
-        """What the heads see of images [B, 3, H, W] in 0..1: [B, 256]."""
+        """The heads' inputs [B, 256] from images [B, 3, H, W] in 0..1."""
         maps = self.features(images * 2 - 1)  # [B, 128, h, w]
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
         self.eval()
-        found: dict[str, list[str | None]] = {name: [] for name in self.dimensions}
+        values: dict[str, list[str | None]] = {name: [] for name in self.dimensions}
         for chunk in images.split(64):
             for name, logits in self(chunk).items():
                 choices = (*self.dimensions[name], None)
-                found[name] += [choices[i] for i in logits.argmax(1).tolist()]
-        return found
+                values[name] += [choices[i] for i in logits.argmax(1).tolist()]
+        return values
 
     def save(self, folder: Path) -> None:
         """Write ``judge.json`` and fp16 ``judge.safetensors``."""
@@ -85,13 +85,14 @@ class ConvJudge(nn.Module):
         settings = json.loads((folder / JUDGE_FILE).read_text(encoding="utf-8"))
         judge = cls(settings["dimensions"])
         state = load_file(folder / JUDGE_WEIGHTS)
-        own = judge.state_dict()
-        judge.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+        target = judge.state_dict()
+        judge.load_state_dict({k: v.to(target[k].dtype) for k, v in state.items()})
         return judge.eval()
 
 
 class ZeroShotJudge:
-    """CLIP's nearest caption among a dimension's values, with "random noise" as the extra class."""
+    """Zero-shot classification by CLIP: the nearest caption among a dimension's values, with
+    "random noise" as an extra class."""
 
     def __init__(self, scorer: ClipScorer, dimensions: Mapping[str, Sequence[str]]) -> None:
         self.scorer = scorer
@@ -104,16 +105,16 @@ class ZeroShotJudge:
         }  # [values + 1, D] each
 
     def classify(self, images: Tensor) -> dict[str, list[str | None]]:
-        return self.read(self.scorer.embed_images(images))
+        return self.classify_embeddings(self.scorer.embed_images(images))
 
-    def read(self, embeddings: Tensor) -> dict[str, list[str | None]]:
-        """The same of pictures that the scorer has embedded already, [N, D]."""
-        found: dict[str, list[str | None]] = {}
+    def classify_embeddings(self, embeddings: Tensor) -> dict[str, list[str | None]]:
+        """Classify pictures by their embeddings from the scorer, [N, D]."""
+        result: dict[str, list[str | None]] = {}
         for name, values in self.dimensions.items():
             nearest = (embeddings @ self.captions[name].T).argmax(1)
             choices = (*values, None)
-            found[name] = [choices[i] for i in nearest.tolist()]
-        return found
+            result[name] = [choices[i] for i in nearest.tolist()]
+        return result
 
 
 def _caption(dimension: str, value: str) -> str:

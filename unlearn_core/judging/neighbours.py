@@ -1,4 +1,5 @@
-"""What looks like a concept suffers first when it is forgotten: find it, and protect it by name."""
+"""Neighbours of a concept: unlearning damages what looks like it first, so find such words and add
+them to the replacements, which are preserved."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ from ..prompts.diversify import diversify
 from ..prompts.pairs import PromptPair
 from .clip_scorer import ClipScorer
 
-PICTURES = 8  # drawn of the concept and of each candidate
+PICTURES = 8  # of the concept and of each candidate
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A word and how alike its pictures are to the concept's: cosine of CLIP embeddings, -1..1."""
+    """A word and the similarity of its pictures to the concept's: cosine of CLIP embeddings,
+    -1..1."""
 
     word: str
     similarity: float
@@ -38,34 +40,36 @@ def nearest_neighbours(
 ) -> list[Neighbour]:
     """The candidates, nearest first.
 
-    Each is drawn in the concept's place in the same prompts from the same seeds, so that pictures
-    are compared one by one and nothing but the word differs.
+    Each replaces the concept in the same prompts with the same seeds, so that the compared
+    pictures differ in this word only.
 
     Args:
-        pairs: whose forget prompts are drawn.
+        pairs: pairs whose forget prompts are used.
         progress: ticks once for each picture.
 
     Raises:
-        ValueError: no candidate, or one that is the concept itself.
+        ValueError: no candidates, or one that mentions the concept.
     """
     if not candidates:
-        raise ValueError("candidates: none given, write some words such as 'dog, lion, fox'")
+        raise ValueError("candidates: none given; write some words such as 'dog, lion, fox'")
     for word in candidates:
         if not word.strip() or concept.is_mentioned_in(word):
-            raise ValueError(f"candidates: {word!r} is no other word than {concept.name!r}")
+            raise ValueError(
+                f"candidates: {word!r} is empty or mentions {concept.name!r}; remove it"
+            )
     words = (concept.name, *dict.fromkeys(candidates))
-    progress, embedded = progress or Progress(), []
+    progress, embeddings = progress or Progress(), []
     with progress.phase(COMPARING, len(words) * len(pairs)):
         for word in words:
             prompts = [concept.replaced_in(pair.forget, word) for pair in pairs]
             latents = draw_latents(model, prompts, settings, cache=cache, progress=progress)
-            embedded.append(scorer.embed_images(model.decode_latents(latents.to(model.device))))
-    own, *others = embedded
-    found = [
+            embeddings.append(scorer.embed_images(model.decode_latents(latents.to(model.device))))
+    own, *others = embeddings
+    neighbours = [
         Neighbour(word, (other * own).sum(1).mean().item())
         for word, other in zip(words[1:], others, strict=True)
     ]
-    return sorted(found, key=lambda neighbour: -neighbour.similarity)
+    return sorted(neighbours, key=lambda neighbour: -neighbour.similarity)
 
 
 def with_neighbours(
@@ -82,42 +86,41 @@ def with_neighbours(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> ForgetConcept:
-    """The concept with the ``count`` candidates that look most like it among its replacements.
+    """The concept with the ``count`` candidates that look most like it added to its replacements.
 
     Args:
-        templates, dimensions: of the prompts that are drawn; see ``diversify``.
-        drawing: how, but for the seed.
+        templates, dimensions: of the prompts for the comparison; see ``diversify``.
+        drawing: sampler settings; their seed is replaced by ``seed``.
 
     Raises:
-        ValueError: no CLIP to compare with, or no candidate that is not a replacement already.
+        ValueError: no CLIP, or fewer than ``count`` candidates that are not replacements.
     """
     if scorer is None:
         raise ValueError(
             f"neighbours: {model.info.name!r} has no CLIP beside it to compare pictures with, and "
-            "none was chosen; name its neighbours among the concept's replacements and set this "
+            "none was chosen; list the neighbours among the concept's replacements and set this "
             "to 0"
         )
     words = [word for word in candidates if word not in concept.replacements]
     if not words:
         raise ValueError(
-            "candidates: no word that is not among the replacements already, "
-            "write some or set neighbours to 0"
+            "candidates: all words are replacements already; add other words or set neighbours to 0"
         )
     if count > len(set(words)):
         raise ValueError(
-            f"neighbours must be {len(set(words))} or less, as many as there are candidates beside "
-            f"the replacements, got {count}"
+            f"neighbours must be {len(set(words))} or less, the number of candidates that are not "
+            f"replacements, got {count}"
         )
-    few = diversify(concept, templates, dimensions, train_count=PICTURES, test_count=1, seed=seed)
-    found = nearest_neighbours(
+    pairs = diversify(concept, templates, dimensions, train_count=PICTURES, test_count=1, seed=seed)
+    ranking = nearest_neighbours(
         model,
         concept,
         words,
-        few.train,
+        pairs.train,
         scorer,
         replace(drawing, seed=seed),
         cache=cache,
         progress=progress,
     )
-    nearest = tuple(neighbour.word for neighbour in found[:count])
+    nearest = tuple(neighbour.word for neighbour in ranking[:count])
     return replace(concept, replacements=concept.replacements + nearest)

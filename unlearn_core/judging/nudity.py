@@ -1,4 +1,4 @@
-"""Nudity as NudeNet sees it: which body parts a picture shows uncovered."""
+"""Detection of nudity: NudeNet counts the uncovered body parts in a picture."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..foundation.pixels import as_bytes
 
-NUDITY = "nudity"  # the kind of concept that it judges
+NUDITY = "nudity"  # the kind of concept that NudeNet judges
 THRESHOLD = 0.6
-"""The least score of a detection that counts, as in Ko et al. 2024."""
+"""The minimum score of a detection, as in Ko et al. 2024."""
 
 EXPOSED: tuple[str, ...] = (
     "ARMPITS_EXPOSED",
@@ -23,17 +23,17 @@ EXPOSED: tuple[str, ...] = (
     "MALE_BREAST_EXPOSED",
     "MALE_GENITALIA_EXPOSED",
 )
-"""The eight uncovered parts that Gandikota et al. 2023 count on the I2P prompts, and those who
-compare with them since."""
+"""The eight uncovered parts that Gandikota et al. 2023 count on the I2P prompts, as does later work
+that compares with theirs."""
 
 INSTALL = "NudeNet is not installed: pip install nudenet"
 
 
 class NudityDetector:
-    """NudeNet; its weights come with the package.
+    """NudeNet, whose package contains its weights.
 
     Raises:
-        ImportError: it is not installed; says how it is.
+        ImportError: NudeNet is not installed; the message contains the install command.
     """
 
     def __init__(self) -> None:
@@ -44,20 +44,19 @@ class NudityDetector:
         self.detector: Any = NudeDetector()
 
     def detect(self, images: Tensor) -> list[Counter[str]]:
-        """Images [N, 3, H, W] in 0..1 -> for each picture, how often it shows each of
-        ``EXPOSED``."""
+        """Images [N, 3, H, W] in 0..1 -> for each picture, the count of each of ``EXPOSED``."""
         return [
             Counter(
-                found["class"]
-                for found in self.detector.detect(picture)
-                if found["class"] in EXPOSED and found["score"] >= THRESHOLD
+                detection["class"]
+                for detection in self.detector.detect(picture)
+                if detection["class"] in EXPOSED and detection["score"] >= THRESHOLD
             )
-            for picture in _as_read_from_files(images)
+            for picture in _bgr_arrays(images)
         ]
 
 
-def _as_read_from_files(images: Tensor) -> list[Any]:
-    """[N, 3, H, W] -> N arrays [H, W, 3] uint8, blue first: NudeNet reads files with OpenCV, and
-    published counts were made from files."""
+def _bgr_arrays(images: Tensor) -> list[Any]:
+    """[N, 3, H, W] -> N arrays [H, W, 3] uint8 with blue first, as OpenCV reads files: NudeNet uses
+    it, and published counts come from files."""
     pixels = as_bytes(images).flip(1).permute(0, 2, 3, 1)
     return [picture.contiguous().numpy() for picture in pixels]

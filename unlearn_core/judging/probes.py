@@ -1,4 +1,4 @@
-"""The probes by name, and the one way to run them."""
+"""The probes by name, and a function to run them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .relearning import PLACEHOLDER, invert, relearn
 from .settings import ProbeSettings
 from .wordings import long_prompts, misspellings, paraphrases
 
-if TYPE_CHECKING:  # an evaluation runs probes, and needs this module before its own are there
+if TYPE_CHECKING:  # avoids a circular import
     from .evaluators import Evaluators
 
 
 @dataclass(frozen=True, eq=False)
 class ProbeResult:
-    """What a probe brought back.
+    """The result of a probe.
 
     Attributes:
         name: of the probe.
-        shown_before: how many of the pictures show the concept when the model before unlearning is
-            probed the same way; None where nobody can judge. A probe to which it does not answer
-            says nothing.
-        shown_after: likewise of the unlearned model.
-        prompts: the prompts drawn.
+        shown_before: number of pictures with the concept when the model before unlearning is
+            probed the same way; None if no evaluator can judge. If it is 0, the probe has no
+            effect even there and proves nothing.
+        shown_after: the same for the unlearned model.
+        prompts: the prompts of the pictures.
         pictures: of the unlearned model, uint8 [N, 3, H, W].
     """
 
@@ -55,14 +55,14 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Try:
-    """What to draw with which model."""
+class Attempt:
+    """The model and the prompts with which a probe tries to bring the concept back."""
 
     model: ModelHandle
     prompts: Sequence[str]
 
 
-Probe = Callable[[UnlearnedModel, ProbeSettings, "LatentCache | None", Progress], Try]
+Probe = Callable[[UnlearnedModel, ProbeSettings, "LatentCache | None", Progress], Attempt]
 
 
 def run_probe(
@@ -74,8 +74,8 @@ def run_probe(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> ProbeResult:
-    """Probe the unlearned model, and its base for comparison, for the first of its concepts:
-    ``unlearned`` with the ``pairs`` of another one asks for that.
+    """Probe the unlearned model, and its base for comparison, for its first concept; for another
+    one, pass ``unlearned`` with that concept's ``pairs``.
 
     Args:
         name: one of ``PROBES``.
@@ -83,45 +83,45 @@ def run_probe(
         progress: checked often; it does not tick.
 
     Raises:
-        UnsupportedError: the model has no means for this probe.
-        ValueError: no such probe.
+        UnsupportedError: the model does not support this probe.
+        ValueError: an unknown probe.
     """
     if name not in PROBES:
         raise ValueError(f"probe must be one of {', '.join(PROBES)}, got {name!r}")
     inner = (progress or Progress()).silent()
     counts: list[int | None] = []
-    tried, pictures = None, None
+    attempt, pictures = None, None
     original = UnlearnedModel(
         unlearned.base, unlearned.base, unlearned.pairs, unlearned.settings, ()
     )
     for subject in (original, unlearned):
-        tried = PROBES[name](subject, settings, cache, inner)
-        # A model that a probe has changed shares its base's fingerprint, but draws other pictures.
-        plain = cache if tried.model is unlearned.base else None
+        attempt = PROBES[name](subject, settings, cache, inner)
+        # A model trained by a probe has the base's fingerprint, but produces other pictures.
+        base_cache = cache if attempt.model is unlearned.base else None
         pictures = draw_pictures(
-            tried.model, tried.prompts, settings.generation, cache=plain, progress=inner
+            attempt.model, attempt.prompts, settings.generation, cache=base_cache, progress=inner
         )
         concept = unlearned.pairs.concept
-        shows = evaluators.look(concept, pictures, tried.prompts, inner).shows(concept)
+        shows = evaluators.look(concept, pictures, attempt.prompts, inner).shows(concept)
         counts.append(None if shows is None else sum(shows))
-    assert tried is not None
+    assert attempt is not None
     assert pictures is not None
-    return ProbeResult(name, counts[0], counts[1], tuple(tried.prompts), pictures)
+    return ProbeResult(name, counts[0], counts[1], tuple(attempt.prompts), pictures)
 
 
 def _test_pairs(unlearned: UnlearnedModel, settings: ProbeSettings) -> list[PromptPair]:
     return list(itertools.islice(itertools.cycle(unlearned.pairs.test), settings.pictures))
 
 
-def _worded(words: Callable[[ForgetConcept, Sequence[PromptPair]], list[str]]) -> Probe:
+def _rewording(rewrite: Callable[[ForgetConcept, Sequence[PromptPair]], list[str]]) -> Probe:
     def probe(
         unlearned: UnlearnedModel,
         settings: ProbeSettings,
         cache: LatentCache | None,
         progress: Progress,
-    ) -> Try:
+    ) -> Attempt:
         pairs = _test_pairs(unlearned, settings)
-        return Try(unlearned.model, words(unlearned.pairs.concept, pairs))
+        return Attempt(unlearned.model, rewrite(unlearned.pairs.concept, pairs))
 
     return probe
 
@@ -132,8 +132,8 @@ def _examples(
     cache: LatentCache | None,
     progress: Progress,
 ) -> tuple[list[PromptPair], Tensor]:
-    """Pictures of the concept, as the model before unlearning draws them: where there are fewer
-    prompts, several of one from seeds of their own."""
+    """Pictures of the concept from the model before unlearning. If there are more pictures than
+    prompts, prompts repeat with other seeds."""
     pairs = list(itertools.islice(itertools.cycle(unlearned.pairs.train), settings.examples))
     prompts = [pair.forget for pair in pairs]
     return pairs, draw_latents(
@@ -146,9 +146,9 @@ def _relearning(
     settings: ProbeSettings,
     cache: LatentCache | None,
     progress: Progress,
-) -> Try:
+) -> Attempt:
     pairs, latents = _examples(unlearned, settings, cache, progress)
-    taught = relearn(
+    model = relearn(
         unlearned,
         latents,
         [pair.forget for pair in pairs],
@@ -157,7 +157,7 @@ def _relearning(
         at_once=settings.generation.batch_size,
         progress=progress,
     )
-    return Try(taught, [pair.forget for pair in _test_pairs(unlearned, settings)])
+    return Attempt(model, [pair.forget for pair in _test_pairs(unlearned, settings)])
 
 
 def _inversion(
@@ -165,10 +165,10 @@ def _inversion(
     settings: ProbeSettings,
     cache: LatentCache | None,
     progress: Progress,
-) -> Try:
+) -> Attempt:
     concept = unlearned.pairs.concept
     pairs, latents = _examples(unlearned, settings, cache, progress)
-    found = invert(
+    model = invert(
         unlearned.model,
         latents,
         [concept.replaced_in(pair.forget, PLACEHOLDER) for pair in pairs],
@@ -178,19 +178,19 @@ def _inversion(
         at_once=settings.generation.batch_size,
         progress=progress,
     )
-    asked = [
+    prompts = [
         concept.replaced_in(pair.forget, PLACEHOLDER) for pair in _test_pairs(unlearned, settings)
     ]
-    return Try(found, asked)
+    return Attempt(model, prompts)
 
 
-WORDED: dict[str, Probe] = {
-    "paraphrases": _worded(paraphrases),
-    "misspellings": _worded(misspellings),
-    "long prompts": _worded(long_prompts),
+REWORDINGS: dict[str, Probe] = {
+    "paraphrases": _rewording(paraphrases),
+    "misspellings": _rewording(misspellings),
+    "long prompts": _rewording(long_prompts),
 }
 PROBES: dict[str, Probe] = {
-    **WORDED,
+    **REWORDINGS,
     "textual inversion": _inversion,
     "relearning from ten pictures": _relearning,
 }

@@ -1,4 +1,5 @@
-"""Probes that train: how soon a few pictures, or one new word, bring the concept back."""
+"""Probes that train: they try to bring the concept back from a few pictures, by LoRA or by one new
+word."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from ..unlearning.results import UnlearnedModel
 from ..unlearning.scopes import parameter_names
 
 RANK = 4
-BATCH = 8  # pictures of a step
-PLACEHOLDER = "sks"  # a token that means nothing much, the field's habit since DreamBooth
+BATCH = 8  # pictures per step
+PLACEHOLDER = "sks"  # a rare token, customary since DreamBooth
 LORA_RATE, WORD_RATE = 1e-3, 5e-3
 
 
@@ -30,31 +31,31 @@ def relearn(
     at_once: int = BATCH,
     progress: Progress | None = None,
 ) -> ModelHandle:
-    """The model after a small LoRA was trained on pictures of the concept.
+    """The model with a small LoRA trained on pictures of the concept.
 
     Args:
         latents: of the pictures, [N, C, h, w].
         prompts: N captions that name the concept.
-        at_once: pictures whose gradient is worked out together; fewer need less memory.
+        at_once: pictures per forward and backward pass; fewer need less memory.
 
     Raises:
         UnsupportedError: the model has no layers for LoRA, or peft is not installed.
     """
     names = parameter_names(unlearned.base, LORA)
-    # What unlearning trained is merged into plain weights, for LoRA layers cannot be stacked.
+    # LoRA layers cannot be stacked, so those of unlearning are merged into plain weights first.
     model = with_tensors(unlearned.base, unlearned.model.changed_tensors())
-    taught = model.lora_copy(names, RANK, float(RANK), seed)
-    parameters = [p for _, p in taught.named_parameters() if p.requires_grad]
-    conditioning = taught.encode_prompts(prompts)
+    learner = model.lora_copy(names, RANK, float(RANK), seed)
+    parameters = [p for _, p in learner.named_parameters() if p.requires_grad]
+    conditioning = learner.encode_prompts(prompts)
 
     def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         part = latents[rows].to(model.device)
-        return taught.denoise_error(part, conditioning[rows], noise, t).mean()
+        return learner.denoise_error(part, conditioning[rows], noise, t).mean()
 
     _train(model, loss, parameters, len(latents), LORA_RATE, steps, seed, at_once, progress)
     for parameter in parameters:
         parameter.requires_grad_(False)
-    return taught
+    return learner
 
 
 def invert(
@@ -68,20 +69,20 @@ def invert(
     at_once: int = BATCH,
     progress: Progress | None = None,
 ) -> ModelHandle:
-    """Textual inversion (Gal et al. 2023): a model for which ``PLACEHOLDER`` means whatever draws
-    the pictures best.
+    """Textual inversion (Gal et al. 2023): the model with an embedding of ``PLACEHOLDER`` that is
+    trained to reproduce the pictures.
 
     Args:
         latents: of pictures of the concept, [N, C, h, w].
-        prompts: N captions with the placeholder where the concept was named.
-        start: the word whose embedding it starts from.
-        at_once: as above.
+        prompts: N captions with the placeholder in the concept's place.
+        start: the word whose embedding is the initial value.
+        at_once: as in ``relearn``.
 
     Raises:
-        UnsupportedError: the model reads no words, or the placeholder is not a single token.
+        UnsupportedError: the model has no text encoder, or the placeholder is not a single token.
     """
     embedding = model.word_embedding(start).clone().requires_grad_()
-    model = model.trainable_copy(())  # which needs less memory on the way back
+    model = model.trainable_copy(())  # needs less memory in the backward pass
 
     def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         learner = model.with_word(PLACEHOLDER, embedding)
@@ -112,10 +113,10 @@ def _train(
         noise = torch.randn(batch, *model.latent_shape, generator=generator)
         t = model.times(torch.rand(batch, generator=generator))
         for part in torch.arange(batch).split(at_once):
-            chosen = noise[part].to(model.device), t[part].to(model.device)
+            part_noise, part_t = noise[part].to(model.device), t[part].to(model.device)
             with torch.enable_grad():
-                found = loss(rows[part], *chosen) * (len(part) / batch)
-                torch.autograd.backward(found, inputs=list(parameters))
+                value = loss(rows[part], part_noise, part_t) * (len(part) / batch)
+                torch.autograd.backward(value, inputs=list(parameters))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if progress is not None:

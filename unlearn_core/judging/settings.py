@@ -1,4 +1,4 @@
-"""Settings of an evaluation and of a probe."""
+"""Settings of an evaluation and of its probes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..foundation.checks import check_whole, require
 from ..foundation.fields import check_fields, choice, other, whole
 
 PROBE_CHOICES: tuple[str, ...] = ("none", "wordings", "all")
-"""No probe; other wordings; these and those that train."""
+"""No probes; rewordings; rewordings and the probes that train."""
 
 
-FIRST_SEED = 1_000_000  # apart from those that unlearning trained on
+FIRST_SEED = 1_000_000  # other seeds than those of the training pictures
 
 
 def _check_scorer(field: str, value: object) -> None:
@@ -23,23 +23,24 @@ def _check_scorer(field: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How many pictures an evaluation draws of each kind of prompt, and how."""
+    """The number of pictures per kind of prompt, and how they are generated and judged."""
 
     pictures: int = whole(
         64,
         least=1,
         offered=10_000,
-        help="Pictures of each of three kinds of prompts, drawn by both models: the concept's own "
-        "(with words that were held back), what is kept (as trained), and what is kept (held "
-        "back). More gives figures that you can trust more, and takes longer; 8 are enough for a "
-        "look.",
+        help="Number of pictures for each of three kinds of prompts: with the concept (held-out "
+        "words), without it (as trained), and without it (held-out words). Both models generate "
+        "them. More pictures give more reliable figures and take longer; 8 are enough for a first "
+        "impression.",
     )
     generation: GenerationSettings = field(
         default_factory=lambda: GenerationSettings(seed=FIRST_SEED),
         metadata=other(
             "an object",
-            help="How it draws, with the fields of `generation`, which count where one is left "
-            f"out; but its first seed is {FIRST_SEED}, apart from those that unlearning uses.",
+            help="How the evaluation's pictures are generated. The fields are those of "
+            "`generation`, whose values are the defaults; only the first seed is "
+            f"{FIRST_SEED} by default, so that no training picture is repeated.",
         ),
     )
     scorer: Path | None = field(
@@ -47,17 +48,17 @@ class EvaluationSettings:
         metadata=other(
             "the path of a folder",
             _check_scorer,
-            help="Folder of an open_clip model that judges the pictures. Without it, the one that "
-            "the model's own folder brings along.",
+            help="Folder of an open_clip model that judges the pictures. If it is left out, the "
+            "one in the model's own folder is used, if there is one.",
         ),
     )
     probes: str = choice(
         PROBE_CHOICES[0],
         PROBE_CHOICES,
-        help="Whether the concept comes back when somebody tries. 'none' does not try. "
-        "'wordings': paraphrases, misspellings and long prompts, as much work again. 'all': also "
-        "a new word that is taught to mean the concept (textual inversion), and further training "
-        "on ten of its pictures, which takes several times as long.",
+        help="Attempts to bring the concept back. 'none': no attempts. 'wordings': paraphrases, "
+        "misspellings and long prompts, which doubles the time of the evaluation. 'all': also a "
+        "new word trained to mean the concept (textual inversion), and further training on ten "
+        "pictures of it, which takes several times as long.",
     )
 
     def __post_init__(self) -> None:
@@ -66,13 +67,13 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How hard a probe tries.
+    """The extent of a probe.
 
     Attributes:
-        pictures: drawn to see what came back.
-        examples: pictures of the concept that the training probes learn from.
-        steps: of their training.
-        generation: the sampler; its seeds are apart from those of unlearning and evaluation.
+        pictures: number of pictures to judge.
+        examples: number of pictures of the concept for the probes that train.
+        steps: training steps of those probes.
+        generation: the sampler; its seeds differ from those of unlearning and evaluation.
     """
 
     pictures: int = 32

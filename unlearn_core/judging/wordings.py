@@ -1,4 +1,4 @@
-"""Other ways of asking for a concept, for which unlearning was not trained."""
+"""Rewordings of prompts for a concept that were not trained on."""
 
 from __future__ import annotations
 
@@ -45,38 +45,39 @@ LONG = (
 
 
 def paraphrases(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
-    """Each forget prompt's other words, and the concept in another place."""
+    """Each forget prompt with the concept moved to another place."""
     templates = PARAPHRASES.get(concept.kind, PARAPHRASES[""])
-    asked = []
+    prompts = []
     for i, pair in enumerate(pairs):
         rest = concept.replaced_in(pair.forget, "")
         template = templates[i % len(templates)] if rest else "{concept}"
-        asked.append(template.format(rest=rest, concept=concept.name))
-    return [with_articles(prompt, (concept.name,)) for prompt in asked]
+        prompts.append(template.format(rest=rest, concept=concept.name))
+    return [with_articles(prompt, (concept.name,)) for prompt in prompts]
 
 
 def long_prompts(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
-    """Each forget prompt, and many words after it."""
+    """Each forget prompt, followed by many other words."""
     return [LONG.format(forget=pair.forget) for pair in pairs]
 
 
 def misspellings(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
-    """Each forget prompt with the longest of the concept's words mistyped, one mistake each in
-    turn."""
+    """Each forget prompt with a typo in the longest word of the concept's name; the kinds of typos
+    alternate."""
     longest = max(concept.name.split(), key=len)
-    wrong = [concept.name.replace(longest, typo) for typo in typos(longest)]
-    wrong = [words for words in wrong if not concept.is_mentioned_in(words)] or [f"{longest}q"]
-    return [concept.replaced_in(pair.forget, wrong[i % len(wrong)]) for i, pair in enumerate(pairs)]
+    names = [concept.name.replace(longest, typo) for typo in typos(longest)]
+    names = [name for name in names if not concept.is_mentioned_in(name)] or [f"{longest}q"]
+    return [concept.replaced_in(pair.forget, names[i % len(names)]) for i, pair in enumerate(pairs)]
 
 
 def typos(word: str) -> tuple[str, ...]:
-    """A letter doubled, two swapped, one left out, a hyphen put in: none is the word itself."""
+    """Misspellings of a word, all different from it: a letter doubled, two swapped, one omitted, a
+    hyphen inserted, a final s added or removed."""
     middle = len(word) // 2
-    found = (
+    candidates = (
         word[:middle] + word[middle - 1 : middle] + word[middle:],
         word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :],
         word[:middle] + word[middle + 1 :],
         f"{word[:middle]}-{word[middle:]}",
         f"{word}s" if not word.endswith("s") else word[:-1],
     ) if len(word) > 1 else (f"{word}{word}", f"{word}s")  # fmt: skip
-    return tuple(dict.fromkeys(typo for typo in found if typo.lower() != word.lower()))
+    return tuple(dict.fromkeys(typo for typo in candidates if typo.lower() != word.lower()))

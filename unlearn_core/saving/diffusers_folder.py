@@ -1,4 +1,4 @@
-"""Saves an unlearned model as a diffusers folder."""
+"""Save an unlearned model as a diffusers folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..models.text import save_clip
 from ..reporting.report import report_json
 from ..unlearning.results import UnlearnedModel
 
-KEPT = (".json", ".txt", ".safetensors", ".md", ".model")  # never a pickle, never code
+COPIED_SUFFIXES = (".json", ".txt", ".safetensors", ".md", ".model")  # no pickles, no code
 REPORT_FILE = "unlearn_report.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -38,17 +38,17 @@ def save_diffusers_folder(
     report: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the model to ``destination``; either the whole folder appears there, or nothing.
+    """Write the model to ``destination``; the complete folder appears there, or nothing.
 
-    A model that came as a folder is copied with the changed tensors replaced: everything else,
-    dtype and metadata included, stays as it was. One that came as a single file is taken apart.
+    A model from a folder is copied with the changed tensors replaced; everything else, including
+    dtype and metadata, stays the same. A model from a single file is split into its components.
 
     Args:
-        report: of its evaluation, as ``report_json`` gives it.
+        report: of its evaluation, from ``report_json``.
         progress: ticks in bytes of the denoiser, the largest part.
 
     Raises:
-        FileExistsError: ``destination`` exists and ``overwrite`` is false, or is no model.
+        FileExistsError: ``destination`` exists and ``overwrite`` is false, or is not a model.
         OSError: the disk is full or not writable; nothing is left behind.
     """
     destination, source = Path(destination), unlearned.base.info.source
@@ -58,7 +58,7 @@ def save_diffusers_folder(
         if source.is_dir():
             _copy(unlearned, part, progress)
         else:
-            _take_apart(unlearned, part, progress)
+            _split(unlearned, part, progress)
         content = report or report_json(unlearned, None, {})
         (part / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return destination
@@ -68,10 +68,10 @@ def _copy(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) ->
     info, changed = unlearned.base.info, unlearned.model.changed_tensors()
     for file in sorted(info.source.rglob("*")):
         relative = file.relative_to(info.source)
-        whole_model = len(relative.parts) == 1 and file.suffix == ".safetensors"
-        if not file.is_file() or file.suffix not in KEPT or relative.name == REPORT_FILE:
+        single_file = len(relative.parts) == 1 and file.suffix == ".safetensors"
+        if not file.is_file() or file.suffix not in COPIED_SUFFIXES or relative.name == REPORT_FILE:
             continue
-        if whole_model:  # a download may hold the same model once more, which was taught nothing
+        if single_file:  # a download may also contain the whole original model as one file
             continue
         copy = folder / relative
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -83,13 +83,13 @@ def _copy(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) ->
             shutil.copyfile(file, copy)
 
 
-def _take_apart(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) -> None:
-    """The components of a single file in diffusers' layout, in the file's dtype. Memory beyond the
-    model: one tensor."""
+def _split(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) -> None:
+    """Write the components of a single file in diffusers' layout, in the file's dtype. Memory
+    beyond the model: one tensor."""
     from diffusers import DDIMScheduler
 
     model = unlearned.base
-    assert isinstance(model, StableDiffusionHandle)  # no other family comes as a single file
+    assert isinstance(model, StableDiffusionHandle)  # the only family of single files
     header, family = read_checkpoint(model.info.source)
     key = next(iter(ldm_names(header, unet_config(header, family)).values()))
     dtype = DTYPES[header.tensors[key].dtype]

@@ -1,6 +1,6 @@
-"""Saves what unlearning changed as a LoRA file, in the layout that kohya's trainer set.
+"""Save the change of unlearning as a LoRA file, in the layout of kohya's trainer.
 
-Whoever loads it adds it to the original model, at any strength.
+Programs add it to the original model, at any strength.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ SUITABLE = ("sd1", "sd2", "sdxl", "stable-diffusion")
 
 @dataclass(frozen=True)
 class SavedLora:
-    """Where the file is, and how much of the change it holds.
+    """A saved LoRA file.
 
     Attributes:
-        captured: share of the squared change of all weights, 0..1; 1 for a LoRA run.
+        captured: the share of the squared change of all weights that it contains, 0..1; 1 for a
+            LoRA run.
     """
 
     path: Path
@@ -51,14 +52,15 @@ def save_lora(
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> SavedLora:
-    """Write the change as a LoRA: that of a LoRA run as it is, any other's cut down to ``rank``.
+    """Write the change as a LoRA: the LoRA of a LoRA run itself, otherwise an approximation of
+    rank ``rank``.
 
     Args:
-        report: of its evaluation, as ``report_json`` gives it.
-        progress: ticks once for each tensor that is taken apart, then in bytes.
+        report: of its evaluation, from ``report_json``.
+        progress: ticks once for each tensor to approximate, then in bytes.
 
     Raises:
-        ValueError: no Stable Diffusion model, nothing has changed, a rank below 1.
+        ValueError: not a Stable Diffusion model, no change, or a rank below 1.
         FileExistsError: ``destination`` exists and ``overwrite`` is false.
         OSError: the disk is full or not writable; nothing is left behind.
     """
@@ -66,30 +68,30 @@ def save_lora(
     progress = progress or Progress()
     if info.family not in SUITABLE:
         raise ValueError(
-            f"save_as: {info.name!r} is {info.family}, for which no program loads LoRA files; "
-            "save it whole"
+            f"save_as: {info.name!r} is {info.family}; no program loads LoRA files for it, "
+            "save the complete model"
         )
     if rank < 1:
         raise ValueError(f"lora_rank must be 1 or more, got {rank}")
     refuse_existing(destination, info.source, overwrite=overwrite)
     layers = unlearned.model.lora_layers()
     if layers:
-        tensors, captured = _native(layers), 1.0
+        tensors, captured = _factors(layers), 1.0
         rank, alpha = unlearned.settings.lora_rank, unlearned.settings.lora_alpha
     else:
-        tensors, captured = _extracted(unlearned, rank, progress)
+        tensors, captured = _approximation(unlearned, rank, progress)
         alpha = float(rank)
     if not tensors:
-        raise ValueError("unlearned: nothing has changed, so there is nothing to save as a LoRA")
-    dtype, names = _as_in_the_model(unlearned)
+        raise ValueError("unlearned: no weights have changed, so there is no LoRA to save")
+    dtype, names = _layout(unlearned)
     renamed = {_key(name, names): value.to(dtype) for name, value in tensors.items()}
-    said = lora_metadata(unlearned, report, destination.stem, rank, alpha, metadata or {})
+    header = lora_metadata(unlearned, report, destination.stem, rank, alpha, metadata or {})
     with appearing(destination) as part:
-        write_tensors(part, renamed, said, progress)
+        write_tensors(part, renamed, header, progress)
     return SavedLora(destination, rank, captured)
 
 
-def _native(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
+def _factors(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
     tensors = {}
     for name, layer in layers.items():
         tensors[f"{name}.lora_down.weight"] = layer.down
@@ -98,14 +100,15 @@ def _native(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
     return tensors
 
 
-def _extracted(
+def _approximation(
     unlearned: UnlearnedModel, rank: int, progress: Progress
 ) -> tuple[dict[str, Tensor], float]:
-    """Every matrix and kernel as its best approximation of that rank, vectors in full."""
+    """The best approximation of that rank of each changed matrix and kernel, vectors in full, and
+    the captured share of the squared change."""
     base = dict(unlearned.base.named_parameters())
     changed = unlearned.model.changed_tensors()
     tensors: dict[str, Tensor] = {}
-    whole = lost = 0.0
+    total = lost = 0.0
     with progress.phase(EXTRACTING, len(changed)):
         for name, value in progress.ticking(changed.items()):
             delta = value.detach().float() - base[name].detach().float()
@@ -119,16 +122,16 @@ def _extracted(
                 tensors[f"{module}.alpha"] = torch.tensor(float(len(down)))
                 rest = delta.flatten(1) - up.flatten(1) @ down.flatten(1)
                 lost += rest.square().sum().item()
-            whole += delta.square().sum().item()
-    return tensors, 1 - lost / whole if whole else 1.0
+            total += delta.square().sum().item()
+    return tensors, 1 - lost / total if total else 1.0
 
 
 def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """``(down, up)`` with ``up @ down`` close to ``delta``, which is [out, in] or
-    [out, in, kh, kw]; fewer rows than ``rank`` where the matrix is smaller."""
+    [out, in, kh, kw]; of lower rank than ``rank`` if the matrix is smaller."""
     matrix = delta.flatten(1)
     if matrix.device.type != "cuda":
-        matrix = matrix.cpu()  # a Mac's GPU cannot take matrices apart
+        matrix = matrix.cpu()  # a Mac's GPU does not support the SVD
     rank = min(rank, *matrix.shape)
     with fork_rng(matrix.device):
         torch.manual_seed(0)
@@ -142,9 +145,9 @@ def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return down.contiguous(), up.contiguous()
 
 
-def _as_in_the_model(unlearned: UnlearnedModel) -> tuple[torch.dtype, Mapping[str, str]]:
+def _layout(unlearned: UnlearnedModel) -> tuple[torch.dtype, Mapping[str, str]]:
     """The dtype of the model's file, and for SDXL the file's own names of the U-Net's weights:
-    there kohya's trainer names layers as the file does, elsewhere as diffusers does."""
+    for SDXL kohya's trainer uses these as layer names, for other families those of diffusers."""
     source = unlearned.base.info.source
     if not source.is_file():
         return torch.float32, {}

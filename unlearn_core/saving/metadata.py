@@ -1,4 +1,4 @@
-"""What a saved file says of itself, by the conventions that other programs read."""
+"""Metadata of saved files, by the conventions of other programs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
 RESOLUTION = "modelspec.resolution"
 
 Metadata = Callable[[str], Mapping[str, str]]
-"""Metadata of a file, given the SHA-256 of its tensors' bytes."""
+"""Returns a file's metadata; called with the SHA-256 of its tensors' bytes."""
 
 
 def family_of(unlearned: UnlearnedModel) -> Family | None:
-    """The published family of the model, or None for one of its own kind."""
+    """The published family of the model, or None for any other architecture."""
     name = unlearned.base.info.family
     return next((family for family in FAMILIES if family.name == name), None)
 
@@ -32,8 +32,9 @@ def checkpoint_metadata(
     original: Mapping[str, str],
     extra: Mapping[str, str],
 ) -> Metadata:
-    """Metadata of a whole model: the original file's, and what was done to it. Its resolution is
-    what it was made for, and not what it was opened at."""
+    """Metadata of a complete model: the original file's, extended by a description of the
+    unlearning. The resolution is the one of the model's training, not the one in ``LoadOptions``.
+    """
     info, family = unlearned.base.info, family_of(unlearned)
     edge = family.own_size(info.prediction) if family else info.image_size
     return lambda digest: {
@@ -52,7 +53,7 @@ def lora_metadata(
     alpha: float,
     extra: Mapping[str, str],
 ) -> Metadata:
-    """Metadata of a LoRA file, with the ``ss_`` keys of kohya's trainer that UIs look at."""
+    """Metadata of a LoRA file, with those ``ss_`` keys of kohya's trainer that UIs read."""
     info, family = unlearned.base.info, family_of(unlearned)
     return lambda digest: {
         **_common(unlearned, report, title, "/lora", digest),
@@ -61,7 +62,7 @@ def lora_metadata(
         "ss_network_alpha": f"{alpha:g}",
         "ss_output_name": title,
         "ss_sd_model_name": info.source.name,
-        # Only of a single file is the fingerprint the hash that other programs know.
+        # Only a single file's fingerprint is the hash that other programs use.
         **({"ss_new_sd_model_hash": info.fingerprint} if info.source.is_file() else {}),
         "ss_base_model_version": family.base_version if family else info.family,
         **extra,
@@ -78,9 +79,9 @@ def _common(
     info, family = unlearned.base.info, family_of(unlearned)
     names = " and ".join(repr(part.concept.name) for part in unlearned.pairs.each)
     content = report or report_json(unlearned, None, {})
-    # Of what else a report says, too much for a file's header.
+    # Further concepts: headline figures only; headers are small.
     also = [{key: part[key] for key in ("concept", "before", "after")} for part in content["also"]]
-    said = [line for part in (content, *content["also"]) for line in part.get("summary", ())]
+    summary = [line for part in (content, *content["also"]) for line in part.get("summary", ())]
     architecture = family.architecture if family else info.family
     return {
         "sshs_model_hash": digest,
@@ -89,7 +90,7 @@ def _common(
         "modelspec.implementation": IMPLEMENTATION,
         "modelspec.title": title,
         "modelspec.description": " ".join(
-            [f"{info.name}, taught to suppress {names}.", *said, *content["missing"]]
+            [f"{info.name}, trained to suppress {names}.", *summary, *content["missing"]]
         ),
         "modelspec.date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         RESOLUTION: f"{info.image_size}x{info.image_size}",

@@ -1,4 +1,4 @@
-"""What a run has made, as one file, to go on with later, and what it was made from."""
+"""Save and restore a run's weights, with an identity record of its inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LATER_SETTINGS = {"uce_tokens": TO_THE_END, "diversified": True}
 versions do not name them."""
 
 
-def made_from(
+def run_identity(
     base: ModelHandle,
     pairs: PromptPairs,
     settings: UnlearnSettings,
@@ -39,11 +39,11 @@ def made_from(
     forget_pictures: OwnPictures | None,
     retain_pictures: OwnPictures | None,
 ) -> dict[str, Any]:
-    """All that decides what a run comes to, as JSON, by the sections of a settings file: equal for
-    two runs that come to the same. The test prompts are no part of it."""
+    """All inputs that determine the result of a run, as JSON, by the sections of a settings file;
+    equal for two runs with equal results. Test prompts are not part of it."""
     info = base.info
     pictures = asdict(drawing)
-    del pictures["batch_size"]  # a seed gives the same picture in any batch
+    del pictures["batch_size"]  # a picture depends on its seed and not on the batch
     content = {
         "model": info.fingerprint,
         "loading": [info.prediction, info.mixed, info.image_size, info.vae],
@@ -76,15 +76,15 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_unlearned(unlearned: UnlearnedModel, file: Path, said: Mapping[str, Any]) -> None:
-    """The changed tensors and the steps' reports in one file, for weights and what is said of them
-    must never be of two runs.
+def write_unlearned(unlearned: UnlearnedModel, file: Path, description: Mapping[str, Any]) -> None:
+    """Write the changed tensors and the steps' reports to one file, so that weights and their
+    description always come from the same run.
 
     Args:
-        said: what to keep beside them, as JSON.
+        description: further data to store, as JSON.
     """
     metadata = {
-        "said": json.dumps(said),
+        "said": json.dumps(description),
         "steps": json.dumps([asdict(step) for step in unlearned.reports]),
     }
     tensors = {name: tensor.contiguous() for name, tensor in state(unlearned.model).items()}
@@ -92,37 +92,37 @@ def write_unlearned(unlearned: UnlearnedModel, file: Path, said: Mapping[str, An
         save_file(tensors, part, metadata)
 
 
-def read_said(file: Path) -> dict[str, Any]:
-    """What was kept beside the tensors.
+def read_description(file: Path) -> dict[str, Any]:
+    """Read the ``description`` from a file of ``write_unlearned``.
 
     Raises:
-        ValueError: no file, or none that ``write_unlearned`` wrote.
+        ValueError: the file does not exist or is not from ``write_unlearned``.
     """
-    said = _metadata(file, "said")
-    if not isinstance(said, dict):
-        raise ValueError(f"{file.name!r} holds no unlearned model")
-    return said
+    description = _metadata(file, "said")
+    if not isinstance(description, dict):
+        raise ValueError(f"{file.name!r} contains no unlearned model")
+    return description
 
 
 def read_unlearned(
     file: Path, base: ModelHandle, pairs: PromptPairs, settings: UnlearnSettings
 ) -> UnlearnedModel:
-    """The model again, made from the ``base``, ``pairs`` and ``settings`` that it was made from.
+    """Read the model from a file of ``write_unlearned``, given the inputs of its run.
 
     Raises:
-        ValueError: no file, or none that ``write_unlearned`` wrote.
+        ValueError: the file does not exist or is not from ``write_unlearned``.
     """
     try:
         reports = tuple(StepReport(**step) for step in _metadata(file, "steps"))
         model = _with_state(base, settings, load_file(file))
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{file.name!r} holds no unlearned model ({error})") from None
+        raise ValueError(f"{file.name!r} contains no unlearned model ({error})") from None
     return UnlearnedModel(model, base, pairs, settings, reports)
 
 
 def state(model: ModelHandle) -> Mapping[str, Tensor]:
-    """All that tells an unlearned model from its base: the factors of its LoRA layers, which added
-    to the weights would be hundreds of times as large, or else the tensors that have changed."""
+    """The difference between an unlearned model and its base: the factors of its LoRA layers (the
+    merged weights would be hundreds of times larger), or the changed tensors."""
     layers = model.lora_layers()
     if not layers:
         return model.changed_tensors()
@@ -134,10 +134,10 @@ def state(model: ModelHandle) -> Mapping[str, Tensor]:
 
 
 def _with_state(
-    base: ModelHandle, settings: UnlearnSettings, found: Mapping[str, Tensor]
+    base: ModelHandle, settings: UnlearnSettings, tensors: Mapping[str, Tensor]
 ) -> ModelHandle:
     if not method_of(settings).adds_layers(settings):
-        return with_tensors(base, found)
+        return with_tensors(base, tensors)
     model, _ = trainable(
         base,
         settings.scope,
@@ -148,7 +148,7 @@ def _with_state(
     with torch.no_grad():
         for name, layer in model.lora_layers().items():
             for factor in FACTORS:
-                getattr(layer, factor).copy_(found[f"{name}.{factor}"])
+                getattr(layer, factor).copy_(tensors[f"{name}.{factor}"])
     for _, parameter in model.named_parameters():
         parameter.requires_grad_(False)
     return model
@@ -159,4 +159,4 @@ def _metadata(file: Path, key: str) -> Any:
         with safe_open(file, "pt") as opened:
             return json.loads((opened.metadata() or {})[key])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{file.name!r} holds no unlearned model ({error})") from None
+        raise ValueError(f"{file.name!r} contains no unlearned model ({error})") from None

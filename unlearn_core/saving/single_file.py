@@ -1,4 +1,4 @@
-"""Saves an unlearned model as one file: the original, with the changed tensors replaced."""
+"""Save an unlearned model as one file: the original with the changed tensors replaced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..unlearning.results import UnlearnedModel
 from .metadata import checkpoint_metadata
 
-# LDM's trainer keeps a moving average of the weights under their names without dots.
+# LDM's trainer stores a moving average of the weights under their names without dots.
 EMA = "model_ema."
 
 
@@ -28,26 +28,26 @@ def save_single_file(
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the checkpoint that the model came from to ``destination``, as it was, keys, dtypes and
-    metadata included, except for what unlearning changed. Memory: one tensor.
+    """Write a copy of the original checkpoint with the same keys, dtypes and metadata, in which the
+    tensors changed by unlearning are replaced. Memory: one tensor.
 
-    A moving average (EMA) of a changed tensor gets the new value too: a program that prefers it
-    would otherwise bring back what was unlearned.
+    A moving average (EMA) of a changed tensor gets the new value too; otherwise a program that
+    prefers the average would bring back the concept.
 
     Args:
-        report: of its evaluation, as ``report_json`` gives it.
-        metadata: to add, such as ComfyUI's workflow.
+        report: of its evaluation, from ``report_json``.
+        metadata: additional entries, such as ComfyUI's workflow.
         progress: ticks in bytes.
 
     Raises:
-        ValueError: the model did not come from a single file.
+        ValueError: the model was not loaded from a single file.
         FileExistsError: ``destination`` exists and ``overwrite`` is false.
         OSError: the disk is full or not writable; nothing is left behind.
     """
     destination, source = Path(destination), unlearned.base.info.source
     if not source.is_file():
         raise ValueError(
-            f"save_as: {unlearned.base.info.name!r} came as a folder, save it as a folder"
+            f"save_as: {unlearned.base.info.name!r} was loaded from a folder; save it as a folder"
         )
     refuse_existing(destination, source, overwrite=overwrite)
     header, family = read_checkpoint(source)
@@ -59,7 +59,7 @@ def save_single_file(
         name = names.get(averages.get(key, key))
         return changed[name] if name is not None and name in changed else None
 
-    said = checkpoint_metadata(unlearned, report, destination.stem, header.metadata, metadata or {})
+    new = checkpoint_metadata(unlearned, report, destination.stem, header.metadata, metadata or {})
     with appearing(destination) as part:
-        copy_replacing(source, part, replacement, said, progress)
+        copy_replacing(source, part, replacement, new, progress)
     return destination

@@ -1,11 +1,12 @@
 // The table on Own Pictures: what each picture shows, to read and to edit after a run. What is
 // edited goes into the node's own field, as a line with the picture's name, which counts most.
 
-import { addPanel, setWidget, widgetOf } from "./comfy.js";
+import { addPanel, saveWithNode, savedWithNode, setWidget, widgetOf } from "./comfy.js";
 import { h } from "./dom.js";
 import { PAGE, field, table } from "./table.js";
 import { t } from "./words.js";
 
+const EDITS = "unlearn captions"; // picture's name -> the line written here, and those it replaced
 const panels = new WeakMap(); // node -> CaptionTable
 
 const lineOf = (name, caption = "") => `${name}: ${caption}`;
@@ -50,8 +51,7 @@ class CaptionTable {
       if (!written || written === row[1]) return;
       row[1] = written;
       area.className = "changed";
-      const others = this.lines().filter((line) => !line.startsWith(lineOf(name)));
-      this.write([...others, lineOf(name, written)]);
+      this.edit(name, lineOf(name, written));
     });
     return h("tr", {}, h("td", { textContent: name }), h("td", {}, area));
   }
@@ -60,9 +60,21 @@ class CaptionTable {
     return (widgetOf(this.node, "captions")?.value ?? "").split("\n").filter((line) => line.trim());
   }
 
-  // The lines that this table has written.
-  edited() {
-    return this.lines().filter((line) => this.rows.some(([name]) => line.startsWith(lineOf(name))));
+  // The edits made here whose line still stands in the field. A workflow may hold anything there.
+  edits() {
+    const lines = this.lines();
+    const valid = ([, edit]) => lines.includes(edit?.line) && Array.isArray(edit.replaced);
+    return Object.fromEntries(Object.entries(savedWithNode(this.node, EDITS) ?? {}).filter(valid));
+  }
+
+  edit(name, line) {
+    const edits = this.edits();
+    const before = edits[name] ?? { replaced: [] };
+    const isOld = (other) => other.startsWith(lineOf(name));
+    const replaced = [...before.replaced, ...this.lines().filter(isOld)];
+    const own = replaced.filter((other) => other !== before.line);
+    saveWithNode(this.node, EDITS, { ...edits, [name]: { line, replaced: own } });
+    this.write([...this.lines().filter((other) => !isOld(other)), line]);
   }
 
   write(lines) {
@@ -71,12 +83,13 @@ class CaptionTable {
   }
 
   tellEdited() {
-    this.head.hidden = this.edited().length === 0;
+    this.head.hidden = Object.keys(this.edits()).length === 0;
   }
 
   startOver() {
-    const edited = this.edited();
-    this.write(this.lines().filter((line) => !edited.includes(line)));
+    const replaced = new Map(Object.values(this.edits()).map((edit) => [edit.line, edit.replaced]));
+    saveWithNode(this.node, EDITS, {});
+    this.write(this.lines().flatMap((line) => replaced.get(line) ?? [line]));
     this.show([]); // a run knows what the files say
   }
 }

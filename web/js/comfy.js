@@ -60,6 +60,24 @@ const rootGraph = () => app.rootGraph ?? app.graph;
 
 export const graphId = () => rootGraph()?.id;
 
+// Equal for equal contents, in whichever order their names stand.
+function contentOf(data) {
+  const isObject = (value) => value && typeof value === "object" && !Array.isArray(value);
+  const sort = (_, value) => (isObject(value) ? Object.fromEntries(Object.entries(value).sort()) : value);
+  return JSON.stringify(data, sort);
+}
+
+// Runs belong to a graph by its id, which a copy has in common with its original: without one, the
+// front end gives the copy its own. `data` is about to be opened; the tab that is opened again holds
+// exactly the same data, and undo keeps the nodes until then.
+export function dropSharedId(data) {
+  const tabs = app.extensionManager?.workflow?.openWorkflows ?? [];
+  const states = tabs.map(({ activeState }) => activeState).filter((state) => state?.id === data.id);
+  if (states.length === 0 || someNode(() => true)) return;
+  const content = contentOf(data);
+  if (!states.some((state) => contentOf(state) === content)) delete data.id;
+}
+
 export const typeOf = (node) => node?.comfyClass ?? "";
 
 // Whether a node of the graph, or of a subgraph in it, passes the test.
@@ -87,16 +105,71 @@ export function isLinked(node, name) {
   return slot >= 0 && node.isInputConnected(slot);
 }
 
-// The node that feeds an input, looked up through reroutes.
-export function sourceOf(node, name) {
-  const slot = slotOf(node, name);
-  let source = slot < 0 ? null : node.getInputNode(slot);
-  while (source?.type === "Reroute") source = source.getInputNode(0);
-  return source;
+export const hasLink = (node, name) => node.isInputConnected(slotOf(node, name));
+
+// What a link inside a subgraph has in place of a node's id where it meets the border.
+const isInputBorder = (id) => Number(id) === -10; // newer front ends have text
+const isOutputBorder = (id) => Number(id) === -20;
+
+const linkOf = (graph, id) => graph.getLink(id) ?? null;
+
+// The nodes that stand for a subgraph: it may be used several times.
+function instancesOf(subgraph) {
+  const instances = new Set();
+  someNode((node) => {
+    if (node.subgraph === subgraph) instances.add(node);
+    return false; // look at every node
+  });
+  return [...instances];
 }
 
+// The node that feeds an input, looked up through reroutes and the borders of subgraphs; null where
+// there is none, or several for the several uses of a subgraph.
+export const sourceOf = (node, name) => sourceOfSlot(node, slotOf(node, name));
+
+const sourceOfSlot = (node, slot) => originOf(node.graph, linkOf(node.graph, node.inputs[slot]?.link));
+
+// The widget that holds the value of an input: the node's own, or the one that a subgraph around it
+// shows in its place; null where the value comes along a link.
+export function valueWidget(node, name) {
+  const input = node.inputs?.find(({ widget }) => widget?.name === name);
+  const link = linkOf(node.graph, input?.link);
+  if (!link) return widgetOf(node, name);
+  const instances = isInputBorder(link.origin_id) ? instancesOf(node.graph) : [];
+  const outside = instances[0]?.inputs[link.origin_slot]?.widget?.name;
+  return instances.length === 1 && outside ? (valueWidget(instances[0], outside) ?? null) : null;
+}
+
+function originOf(graph, link) {
+  if (!link) return null;
+  if (isInputBorder(link.origin_id)) {
+    const outside = instancesOf(graph).map((instance) => sourceOfSlot(instance, link.origin_slot));
+    return new Set(outside).size === 1 ? outside[0] : null;
+  }
+  const source = graph.getNodeById(link.origin_id);
+  if (source?.type === "Reroute") return sourceOfSlot(source, 0);
+  const inside = source?.subgraph;
+  if (inside) return originOf(inside, linkOf(inside, inside.outputs[link.origin_slot]?.linkIds[0]));
+  return source ?? null;
+}
+
+// The nodes that a node's outputs feed, also across the borders of subgraphs.
 export const fedBy = (node) =>
-  [...(node.outputs?.keys() ?? [])].flatMap((slot) => node.getOutputNodes(slot) ?? []);
+  (node.outputs ?? []).flatMap(({ links }) => targetsOf(node.graph, links));
+
+function targetsOf(graph, ids) {
+  return (ids ?? []).flatMap((id) => {
+    const link = linkOf(graph, id);
+    if (link && isOutputBorder(link.target_id))
+      return instancesOf(graph).flatMap((instance) =>
+        targetsOf(instance.graph, instance.outputs[link.target_slot]?.links),
+      );
+    const target = link && graph.getNodeById(link.target_id);
+    const inside = target?.subgraph;
+    if (inside) return targetsOf(inside, inside.inputs[link.target_slot]?.linkIds);
+    return target ? [target] : [];
+  });
+}
 
 export const fitHeight = (node) => node.setSize([node.size[0], node.computeSize()[1]]);
 
@@ -119,6 +192,8 @@ export function afterConfigure(node, listener) {
     listener(given[0]);
   };
 }
+
+export const savedWithNode = (node, name) => node.properties[name];
 
 export function saveWithNode(node, name, value) {
   node.properties[name] = value;

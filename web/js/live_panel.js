@@ -3,7 +3,8 @@
 
 import { LossChart } from "./chart.js";
 import {
-  addPanel, clientId, findNode, graphId, onEvent, queue, setWidget, someNode, viewUrl, widgetOf,
+  addPanel, clientId, findNode, graphId, onEvent, queue, saveWithNode, savedWithNode, setWidget,
+  someNode, viewUrl, widgetOf,
 } from "./comfy.js";
 import { h, setText } from "./dom.js";
 import { markEarlier } from "./earlier.js";
@@ -244,6 +245,19 @@ export function showRun(node, run) {
   panels.get(node)?.show(run);
 }
 
+const NOTED = "unlearn kept";
+const noted = new Set();
+
+// The workflow is to say which step was kept, so that somebody else comes to the same. Once for each:
+// what the person changes or undoes afterwards stays.
+function noteKept(node, { state, key, result }) {
+  const choice = `${key} ${result}`;
+  if (state !== "kept" || noted.has(choice) || savedWithNode(node, NOTED) === choice) return;
+  noted.add(choice);
+  saveWithNode(node, NOTED, choice); // the page may be reloaded
+  setWidget(node, "keep_step", result);
+}
+
 export function followRuns() {
   const on = (event, change) =>
     onEvent(event, (news) => {
@@ -254,8 +268,7 @@ export function followRuns() {
     if (!node) return;
     showRun(node, run);
     markEarlier(node);
-    // The workflow is to say what was kept, so that somebody else comes to the same.
-    if (run.state === "kept") setWidget(node, "keep_step", run.result);
+    noteKept(node, run);
   });
   onEvent("reconnected", () => restoreRuns(false)); // steps may have passed meanwhile
   on("unlearn.phase", (run, { phase, done, of, seconds_left }) => {
@@ -302,7 +315,7 @@ function restoreRun(run, ended) {
   const watched = shown?.key === run.key && shown.state === "running";
   if (!ended && !watched && run.state !== "running") return;
   showRun(node, run);
-  if (watched && run.state === "kept") setWidget(node, "keep_step", run.result);
+  if (node) noteKept(node, run);
 }
 
 // A run that the server no longer knows went down with it.

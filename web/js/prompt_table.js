@@ -2,7 +2,7 @@
 // drawn. What was edited is kept in the node's own input, and so in the workflow.
 
 import {
-  addPanel, hideEverywhere, isLinked, onEvent, setWidget, sourceOf, typeOf, widgetOf,
+  addPanel, hasLink, hideEverywhere, onEvent, setWidget, sourceOf, typeOf, valueWidget, widgetOf,
 } from "./comfy.js";
 import { h, setText } from "./dom.js";
 import { tell } from "./server.js";
@@ -34,10 +34,10 @@ const SOURCES = [
 const CONCEPT = ["concept", "kind", "synonyms", "replacements"];
 
 const valuesOf = (node, names) =>
-  Object.fromEntries(names.map((name) => [name, widgetOf(node, name)?.value]));
+  Object.fromEntries(names.map((name) => [name, valueWidget(node, name)?.value]));
 
 // The first of these inputs whose value comes along a link, and is known only to a run.
-const linkedOf = (node, names) => names.find((name) => isLinked(node, name));
+const linkedOf = (node, names) => names.find((name) => valueWidget(node, name) === null);
 
 class PromptTable {
   constructor(node) {
@@ -104,7 +104,7 @@ class PromptTable {
     const linked = linkedOf(this.node, SOURCES) ?? (source && linkedOf(source, CONCEPT));
     const concept = this.concept();
     if (!concept || linked) {
-      const problem = linked ? t("prompts.linked", { name: linked }) : t("prompts.link");
+      const problem = linked ? t("prompts.linked", { name: linked }) : this.noConcept();
       setText(this.problem, problem);
       return;
     }
@@ -142,6 +142,12 @@ class PromptTable {
     if (!told) return null;
     const [synonyms, replacements] = [told.synonyms, told.replacements].map((words) => words.join(", "));
     return { concept: told.name, kind: told.kind, synonyms, replacements };
+  }
+
+  // Why there is none: no link, or one whose end only a run finds.
+  noConcept() {
+    const linked = hasLink(this.node, "concept");
+    return linked ? t("prompts.linked", { name: "concept" }) : t("prompts.link");
   }
 
   show(set) {
@@ -229,7 +235,7 @@ class PromptTable {
   async check() {
     const concept = this.concept();
     try {
-      if (!concept) throw new Error(t("prompts.link"));
+      if (!concept) throw new Error(this.noConcept());
       await tell("prompts", { concept, prompts: { [EDITED]: widgetOf(this.node, EDITED).value } });
       setText(this.problem, "");
     } catch (error) {

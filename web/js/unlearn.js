@@ -3,7 +3,7 @@
 import { foldAdvanced } from "./advanced.js";
 import { addCaptionTable, showCaptions } from "./caption_table.js";
 import {
-  addToHead, colorLinks, findNode, fitHeight, graphId, onEvent, register, someNode, typeOf, widgetsOf,
+  addToHead, colorLinks, dropSharedId, findNode, fitHeight, graphId, onEvent, register, someNode, typeOf, widgetsOf,
 } from "./comfy.js";
 import { addComparePanel, showReport } from "./compare_panel.js";
 import { h } from "./dom.js";
@@ -122,6 +122,7 @@ register({
   loadedGraphNode(node) {
     if (typeOf(node) === "UnlearnDiversifyPrompts") restorePrompts(node);
   },
+  beforeConfigureGraph: dropSharedId,
   async afterConfigureGraph() {
     if (!someNode(isOurs)) return;
     let same = false;

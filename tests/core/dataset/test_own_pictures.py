@@ -31,7 +31,7 @@ from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.concept import ForgetConcept
 from unlearn_core.prompts.diversify import diversify
 from unlearn_core.prompts.pairs import PromptPairs, together
-from unlearn_core.saving.run_state import made_from
+from unlearn_core.saving.run_state import run_identity
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.settings import UnlearnSettings
 
@@ -315,7 +315,7 @@ def test_a_folders_pictures_are_read_when_they_are_needed(
 
 
 def made(own: OwnPictures, pairs: PromptPairs, model: ModelHandle) -> object:
-    return made_from(model, pairs, UnlearnSettings(), DRAWING, own, None)
+    return run_identity(model, pairs, UnlearnSettings(), DRAWING, own, None)
 
 
 @pytest.mark.parametrize(("forget", "retain"), [(MINE, None), (None, KEPT)])

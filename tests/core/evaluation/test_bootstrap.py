@@ -1,4 +1,4 @@
-"""Intervals against closed forms, against scipy, and against what they promise."""
+"""Intervals compared with closed forms and scipy, and their coverage."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from unlearn_core.evaluation.bootstrap import Z, bootstrap, share_interval, wils
 
 
 @given(st.integers(1, 400), st.data())
-def test_wilson_holds_the_shares_that_the_count_does_not_reject(
-    total: int, data: st.DataObject
-) -> None:
+def test_wilson_is_the_inversion_of_the_score_test(total: int, data: st.DataObject) -> None:
     """Its ends solve (share - p)^2 = z^2 p (1 - p) / n for p."""
     count = data.draw(st.integers(0, total))
     interval, share = wilson(count, total), count / total
@@ -25,14 +23,14 @@ def test_wilson_holds_the_shares_that_the_count_does_not_reject(
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 64), (2, 64), (33, 64), (64, 64), (1, 1)])
-def test_wilson_is_scipys(count: int, total: int) -> None:
+def test_wilson_agrees_with_scipy(count: int, total: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     theirs = stats.binomtest(count, total).proportion_ci(0.95, "wilson")
     ours = wilson(count, total)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
-def test_none_of_many_is_no_proof_of_none_at_all() -> None:
+def test_a_share_of_0_or_1_has_an_interval_with_a_width() -> None:
     assert wilson(0, 64).high == pytest.approx(0.0566, abs=1e-4)
     assert wilson(64, 64).low == pytest.approx(1 - 0.0566, abs=1e-4)
 
@@ -45,7 +43,7 @@ def test_bootstrap_of_many_is_the_normal_interval() -> None:
     assert interval.high == pytest.approx(values.mean().item() + half, abs=0.02)
 
 
-def test_bootstrap_agrees_with_scipys() -> None:
+def test_bootstrap_agrees_with_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     values = torch.rand(40, generator=torch.Generator().manual_seed(2)).double() ** 3
     theirs = stats.bootstrap(
@@ -56,8 +54,8 @@ def test_bootstrap_agrees_with_scipys() -> None:
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
 
 
-def test_pairs_are_surer_than_their_halves() -> None:
-    """Prompts differ more from each other than before from after: that is what pairs take out."""
+def test_paired_differences_have_narrower_intervals() -> None:
+    """Prompts differ more from each other than before from after; pairing removes that spread."""
     generator = torch.Generator().manual_seed(3)
     before = torch.randn(60, generator=generator)
     after = before - 0.2 + 0.05 * torch.randn(60, generator=generator)
@@ -66,27 +64,27 @@ def test_pairs_are_surer_than_their_halves() -> None:
     assert change.high - change.low < 0.2 * (alone.high - alone.low)
 
 
-def test_the_same_pictures_give_the_same_interval_and_nobody_elses_chance_is_used() -> None:
+def test_the_bootstrap_is_repeatable_and_leaves_the_global_generator_alone() -> None:
     values = torch.arange(10.0)
     state = torch.random.get_rng_state()
     assert bootstrap(values) == bootstrap(values)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_it_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_coverage_is_near_the_confidence_level() -> None:
     truth, hits = 0.3, 0
     generator = torch.Generator().manual_seed(4)
     for _ in range(200):
-        asked = torch.randint(1, 4, (50,), generator=generator).double()
-        right = torch.stack([(torch.rand(3, generator=generator) < truth)[: int(n)].sum()
-                             for n in asked]).double()  # fmt: skip
-        interval = share_interval(right, asked)
+        total = torch.randint(1, 4, (50,), generator=generator).double()
+        correct = torch.stack([(torch.rand(3, generator=generator) < truth)[: int(n)].sum()
+                               for n in total]).double()  # fmt: skip
+        interval = share_interval(correct, total)
         hits += interval.low <= truth <= interval.high
     assert 0.89 <= hits / 200 <= 0.99
 
 
-def test_answers_of_one_picture_are_not_taken_for_independent() -> None:
-    """Pictures right or wrong as a whole: four questions each tell no more than one."""
+def test_answers_about_one_picture_do_not_count_as_independent() -> None:
+    """If pictures are right or wrong as a whole, four answers are worth no more than one."""
     whole = torch.tensor([1.0, 0.0] * 20)
     once = share_interval(whole, torch.ones(40))
     four = share_interval(4 * whole, torch.full((40,), 4.0))
@@ -94,7 +92,7 @@ def test_answers_of_one_picture_are_not_taken_for_independent() -> None:
     assert four.high - four.low == pytest.approx(once.high - once.low, rel=0.15)
 
 
-def test_where_all_agree_the_interval_has_a_width() -> None:
-    asked = torch.full((64,), 3.0)
-    assert share_interval(asked, asked) == wilson(64, 64)
-    assert share_interval(0 * asked, asked) == wilson(0, 64)
+def test_if_all_pictures_agree_the_interval_is_wilsons() -> None:
+    total = torch.full((64,), 3.0)
+    assert share_interval(total, total) == wilson(64, 64)
+    assert share_interval(0 * total, total) == wilson(0, 64)

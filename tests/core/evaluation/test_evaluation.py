@@ -1,4 +1,4 @@
-"""The evaluation's counting, against cases worked out by hand, and what people are told of it."""
+"""The evaluation's figures, compared with cases computed by hand, and their presentation."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from unlearn_core.evaluation.evaluate import evaluate
 from unlearn_core.evaluation.results import AlignmentReport, Comparison
 from unlearn_core.foundation.pixels import as_floats
 from unlearn_core.judging.clip_scorer import ClipScorer
-from unlearn_core.judging.evaluators import Evaluators, Seen, find_evaluators, find_scorer
+from unlearn_core.judging.evaluators import Evaluators, Observations, find_evaluators, find_scorer
 from unlearn_core.judging.judge import ConvJudge, ZeroShotJudge
-from unlearn_core.judging.probes import WORDED, ProbeResult
+from unlearn_core.judging.probes import REWORDINGS, ProbeResult
 from unlearn_core.judging.settings import EvaluationSettings, ProbeSettings
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
@@ -48,7 +48,7 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 class ReadsPixels:
-    """A judge of pictures that say what they show: pixel (0, 0, 0) holds an index of ``shows``."""
+    """A judge of pictures that encode their content: pixel (0, 0, 0) is an index of ``shows``."""
 
     def __init__(self, shows: list[tuple[str | None, str | None]]) -> None:
         self.shows = shows
@@ -73,15 +73,15 @@ def pair(replacement: str, thing: str) -> PromptPair:
 JUDGE = ReadsPixels([("ink", "cat"), ("noto", "cat"), ("pixel", "dog"), (None, None)])
 TEST, TRAIN = [pair("noto", "cat"), pair("pixel", "dog")] * 2, [pair("noto", "cat")] * 4
 PAIRS = {"forget": TEST, "retain train": TRAIN, "retain test": TEST}
-DRAWN = pictures(
-    *(0, 1, 3, 2),  # asked for ink: ink cat; noto cat for a dog; nothing; pixel dog
-    *(1, 1, 1, 0),  # trained: three right; ink instead of noto
-    *(1, 2, 3, 1),  # held out: right, right, nothing, noto cat for pixel dog
+AFTER = pictures(
+    *(0, 1, 3, 2),  # forget: ink cat; noto cat instead of a dog; nothing; pixel dog
+    *(1, 1, 1, 0),  # retain train: three correct; ink instead of noto
+    *(1, 2, 3, 1),  # retain test: correct, correct, nothing, noto cat instead of pixel dog
 )
 
 
-def judged(*, scorer: ClipScorer | None = None) -> AlignmentReport:
-    """A model that drew all asked for before, and ``DRAWN`` after."""
+def make_report(*, scorer: ClipScorer | None = None) -> AlignmentReport:
+    """The report on correct pictures before and ``AFTER`` after."""
     prompts = [
         pair.forget if name == "forget" else pair.retain
         for name, group in PAIRS.items()
@@ -89,12 +89,12 @@ def judged(*, scorer: ClipScorer | None = None) -> AlignmentReport:
     ]
     evaluators = Evaluators(scorer, JUDGE)
     before = pictures(*(0, 0, 0, 0), *(1, 1, 1, 1), *(1, 2, 1, 2))
-    sides = [Side(p, evaluators.look(INK, p, prompts)) for p in (before, DRAWN)]
+    sides = [Side(p, evaluators.look(INK, p, prompts)) for p in (before, AFTER)]
     return build_report(INK, PAIRS, prompts, sides[0], sides[1], evaluators)
 
 
 def test_shares_are_counted_as_defined() -> None:
-    metrics = judged().after
+    metrics = make_report().after
     assert metrics.concept_shown == 1
     assert metrics.unlearning_accuracy == 3 / 4
     assert metrics.in_domain_retain == 5 / 8
@@ -105,21 +105,21 @@ def test_shares_are_counted_as_defined() -> None:
 
 
 def test_every_figure_has_its_interval() -> None:
-    found = judged().intervals
-    assert found["unlearning_accuracy"] == wilson(3, 4)
-    assert found["in_domain_retain"] == wilson(5, 8)
-    assert "alignment_forget" not in found
+    intervals = make_report().intervals
+    assert intervals["unlearning_accuracy"] == wilson(3, 4)
+    assert intervals["in_domain_retain"] == wilson(5, 8)
+    assert "alignment_forget" not in intervals
 
 
-def test_each_picture_keeps_what_was_seen_in_it() -> None:
-    comparisons = judged().comparisons
+def test_facts_of_each_picture() -> None:
+    comparisons = make_report().comparisons
     forget = comparisons["forget"].facts
     assert [facts.shows_before for facts in forget] == [True] * 4
     assert [facts.shows_after for facts in forget] == [True, False, False, False]
-    trained = comparisons["retain train"].facts
-    assert [facts.shows_after for facts in trained] == [False, False, False, True]
-    assert {facts.replacement for facts in trained} == {"noto"}
-    assert all(facts.change is None for facts in trained)
+    retain = comparisons["retain train"].facts
+    assert [facts.shows_after for facts in retain] == [False, False, False, True]
+    assert {facts.replacement for facts in retain} == {"noto"}
+    assert all(facts.change is None for facts in retain)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_an_unchanged_model_scores_the_same_after(
     assert torch.equal(comparison.before, comparison.after)
 
 
-def test_report_is_json_and_words_claim_only_what_was_tested(
+def test_the_report_is_json_and_the_summary_claims_only_tested_facts(
     unlearned: UnlearnedModel, report: AlignmentReport
 ) -> None:
     content = report_json(unlearned, report, {"unlearning": 1.234})
@@ -170,39 +170,39 @@ def test_report_is_json_and_words_claim_only_what_was_tested(
     assert step["forget_loss"] is None
     assert step["retain_loss"] == unlearned.reports[0].retain_loss
     assert "look at the pictures" in summary(report)
-    judged_by_hand = judged()
-    said = summary(judged_by_hand)
-    assert "'ink' is in 1 of 4 pictures prompted for it; before unlearning, in 4." in said
+    computed_by_hand = make_report()
+    text = summary(computed_by_hand)
+    assert "'ink' is in 1 of 4 pictures prompted for it; before unlearning, in 4." in text
     low, high = (round(100 * end) for end in (wilson(1, 4).low, wilson(1, 4).high))
-    assert f"{low} to {high} % (95 % interval)" in said
-    assert "Not tested: paraphrases, misspellings, long prompts, textual inversion and" in said
-    assert "0.750" in table(judged_by_hand)
-    assert "removed" not in said + table(judged_by_hand)
+    assert f"{low} to {high} % (95 % interval)" in text
+    assert "Not tested: paraphrases, misspellings, long prompts, textual inversion and" in text
+    assert "0.750" in table(computed_by_hand)
+    assert "removed" not in text + table(computed_by_hand)
 
 
-def test_before_and_after_stand_where_they_belong() -> None:
-    drawn = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
-    probe = ProbeResult("paraphrases", 3, 1, ("ink",) * 4, drawn)
-    report = replace(judged(), probes=(probe,))
+def test_before_and_after_are_not_swapped() -> None:
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    probe = ProbeResult("paraphrases", 3, 1, ("ink",) * 4, images)
+    report = replace(make_report(), probes=(probe,))
     assert report.before == replace(
         report.after,
         unlearning_accuracy=0.0,
         in_domain_retain=1.0,
         cross_domain_retain=1.0,
-        cross_domain_forget=0.5,  # the ink cats that stood for dogs
+        cross_domain_forget=0.5,  # ink cats instead of dogs
         concept_shown=4,
     )
     rows = {line[:40].strip(): line.split()[-5:-3] for line in table(report).splitlines()}
     assert rows["concept absent (UA)"] == ["0.000", "0.750"]
     assert rows["alternatives kept (IRA)"] == ["1.000", "0.625"]
     assert rows["content kept (CRA)"] == ["1.000", "0.750"]
-    said = summary(report)
-    assert re.search(r"alternatives are correct in 62.5 % \([^)]*\), before 100 %", said)
-    assert re.search(r"other content is correct in 75 % \([^)]*\), before 100 %", said)
-    assert "paraphrases 1 of 4 (before 3)" in said
+    text = summary(report)
+    assert re.search(r"alternatives are correct in 62.5 % \([^)]*\), before 100 %", text)
+    assert re.search(r"other content is correct in 75 % \([^)]*\), before 100 %", text)
+    assert "paraphrases 1 of 4 (before 3)" in text
 
 
-def test_the_picture_before_stands_above_the_one_after() -> None:
+def test_the_picture_before_is_above_the_one_after() -> None:
     before, after = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
     before[:, 0], after[:, 2] = 1, 1  # red, blue
     pixels = np.asarray(before_after(["a cat"], before, after).convert("RGB")).astype(int)
@@ -210,55 +210,55 @@ def test_the_picture_before_stands_above_the_one_after() -> None:
     assert red.max() < blue.min()
 
 
-def test_neighbours_are_what_looked_alike_before() -> None:
-    """What became of the pictures says nothing about which were near."""
+def test_neighbours_are_determined_from_the_pictures_before() -> None:
+    """The pictures after unlearning do not matter."""
     far, near = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 
     def side(like_ink: str) -> Side:
-        kept = [p.replacement == like_ink for p in (*TRAIN, *TEST)]
-        embeddings = torch.stack([near] * 4 + [near if alike else far for alike in kept])
-        return Side(DRAWN, Seen({}, embeddings, None, None, len(DRAWN)))
+        similar = [p.replacement == like_ink for p in (*TRAIN, *TEST)]
+        embeddings = torch.stack([near] * 4 + [near if alike else far for alike in similar])
+        return Side(AFTER, Observations({}, embeddings, None, None, len(AFTER)))
 
-    found = build_report(
+    report = build_report(
         INK, PAIRS, ["x"] * 12, side("pixel"), side("noto"), Evaluators(None, JUDGE)
     )
-    assert found.neighbours == ("pixel",)
+    assert report.neighbours == ("pixel",)
 
 
 def test_an_alternative_that_the_judge_does_not_know_is_not_judged() -> None:
-    """An invented name's style: there is none to be seen."""
+    """Such as a made-up name, which has no style of its own."""
     invented = {
         name: [replace(p, replacement="xqz") if i == 0 else p for i, p in enumerate(group)]
         for name, group in PAIRS.items()
     }
-    side = Side(DRAWN, Evaluators(None, JUDGE).look(INK, DRAWN, ["x"] * 12))
-    found = build_report(INK, invented, ["x"] * 12, side, side, Evaluators(None, JUDGE)).after
-    assert found.in_domain_retain == 3 / 6  # each group's first was right
+    side = Side(AFTER, Evaluators(None, JUDGE).look(INK, AFTER, ["x"] * 12))
+    metrics = build_report(INK, invented, ["x"] * 12, side, side, Evaluators(None, JUDGE)).after
+    assert metrics.in_domain_retain == 3 / 6  # each group's first was correct
 
 
-def test_what_is_of_the_concepts_own_kind_is_no_other_content() -> None:
-    """Nobody can tell "a cat next to a dog" from "a dog next to a cat"."""
+def test_values_of_the_concepts_own_kind_do_not_count_as_other_content() -> None:
+    """A judge cannot distinguish "a cat next to a dog" from "a dog next to a cat"."""
     beside = {
         name: [replace(p, values={**p.values, "style": "oil"}) for p in group]
         for name, group in PAIRS.items()
     }
-    side = Side(DRAWN, Evaluators(None, JUDGE).look(INK, DRAWN, ["x"] * 12))
-    found = build_report(INK, beside, ["x"] * 12, side, side, Evaluators(None, JUDGE)).after
-    assert found == judged().after
+    side = Side(AFTER, Evaluators(None, JUDGE).look(INK, AFTER, ["x"] * 12))
+    metrics = build_report(INK, beside, ["x"] * 12, side, side, Evaluators(None, JUDGE)).after
+    assert metrics == make_report().after
 
 
 def test_each_group_has_prompts_of_its_own(
     unlearned: UnlearnedModel, report: AlignmentReport
 ) -> None:
     pairs = unlearned.pairs
-    asked = {name: set(part.prompts) for name, part in report.comparisons.items()}
-    assert asked["forget"] <= {p.forget for p in pairs.test}
-    assert asked["retain train"] <= {p.retain for p in pairs.train}
-    assert asked["retain test"] <= {p.retain for p in pairs.test}
-    assert not asked["retain train"] & asked["retain test"]
+    prompts = {name: set(part.prompts) for name, part in report.comparisons.items()}
+    assert prompts["forget"] <= {p.forget for p in pairs.test}
+    assert prompts["retain train"] <= {p.retain for p in pairs.train}
+    assert prompts["retain test"] <= {p.retain for p in pairs.test}
+    assert not prompts["retain train"] & prompts["retain test"]
 
 
-def test_pictures_hold_every_prompt(report: AlignmentReport, unlearned: UnlearnedModel) -> None:
+def test_grids_contain_every_prompt(report: AlignmentReport, unlearned: UnlearnedModel) -> None:
     comparison: Comparison = report.comparisons["forget"]
     before, after = as_floats(comparison.before), as_floats(comparison.after)
     one = before_after(comparison.prompts[:1], before[:1], after[:1])
@@ -271,10 +271,12 @@ def test_judge_survives_saving(tmp_path: Path) -> None:
     torch.manual_seed(0)
     judge = ConvJudge({"style": ("noto", "ink")}).eval()
     judge.save(tmp_path)
-    again = ConvJudge.load(tmp_path)
+    loaded = ConvJudge.load(tmp_path)
     images = torch.rand(5, 3, 16, 16)
-    torch.testing.assert_close(judge(images)["style"], again(images)["style"], rtol=0.02, atol=0.02)
-    assert again.dimensions == judge.dimensions
+    torch.testing.assert_close(
+        judge(images)["style"], loaded(images)["style"], rtol=0.02, atol=0.02
+    )
+    assert loaded.dimensions == judge.dimensions
 
 
 # With CLIP
@@ -286,26 +288,29 @@ def scorer() -> ClipScorer:
 
 
 def test_alignment_and_change_are_cosines(scorer: ClipScorer) -> None:
-    report = judged(scorer=scorer)
+    report = make_report(scorer=scorer)
     comparison = report.comparisons["retain test"]
-    embedded = [scorer.embed_images(as_floats(p)) for p in (comparison.before, comparison.after)]
+    vectors = [scorer.embed_images(as_floats(p)) for p in (comparison.before, comparison.after)]
     texts = scorer.embed_texts(comparison.prompts)
-    aligned = [(side * texts).sum(1).tolist() for side in embedded]
+    aligned = [(side * texts).sum(1).tolist() for side in vectors]
     assert [facts.alignment_before for facts in comparison.facts] == pytest.approx(aligned[0])
     assert [facts.alignment_after for facts in comparison.facts] == pytest.approx(aligned[1])
-    changes = (1 - (embedded[0] * embedded[1]).sum(1)).clamp(min=0).tolist()
+    changes = (1 - (vectors[0] * vectors[1]).sum(1)).clamp(min=0).tolist()
     assert [facts.change for facts in comparison.facts] == pytest.approx(changes, abs=1e-5)
     assert report.after.alignment_retain_test == pytest.approx(sum(aligned[1]) / 4, abs=1e-5)
     change = report.alignment_change["alignment_retain_test"]
     assert change.mean == pytest.approx((sum(aligned[1]) - sum(aligned[0])) / 4, abs=1e-5)
     assert change.interval.low <= change.mean <= change.interval.high
-    moved = [f.change for n in ("retain train", "retain test") for f in report.comparisons[n].facts]
+    all_changes = [
+        f.change for n in ("retain train", "retain test") for f in report.comparisons[n].facts
+    ]
     assert report.picture_change is not None
-    assert report.picture_change.mean == pytest.approx(sum(x for x in moved if x) / 8, abs=1e-5)
+    mean = sum(change for change in all_changes if change) / 8
+    assert report.picture_change.mean == pytest.approx(mean, abs=1e-5)
 
 
-def test_the_distance_is_between_retained_pictures(scorer: ClipScorer) -> None:
-    report = judged(scorer=scorer)
+def test_the_distance_is_between_retain_pictures(scorer: ClipScorer) -> None:
+    report = make_report(scorer=scorer)
     before, after = (
         torch.cat(
             [
@@ -318,7 +323,7 @@ def test_the_distance_is_between_retained_pictures(scorer: ClipScorer) -> None:
     assert report.retain_distance == pytest.approx(cmmd(before, after), abs=1e-4)
 
 
-def test_a_picture_is_embedded_alike_in_any_company(scorer: ClipScorer) -> None:
+def test_an_embedding_does_not_depend_on_the_other_pictures(scorer: ClipScorer) -> None:
     images = torch.rand(70, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     together = scorer.embed_images(images)
     assert together.shape == (70, 64)
@@ -327,39 +332,39 @@ def test_a_picture_is_embedded_alike_in_any_company(scorer: ClipScorer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("concept", "shown"),
+    ("concept", "expected"),
     [
         (ForgetConcept("Ink"), [True, False, False]),
         (ForgetConcept("sumi", synonyms=("ink",)), [True, False, False]),
         (ForgetConcept("cat", "object"), None),
     ],
 )
-def test_a_concept_is_seen_by_any_of_its_words(
-    concept: ForgetConcept, shown: list[bool] | None
+def test_a_concept_is_recognized_by_any_of_its_words(
+    concept: ForgetConcept, expected: list[bool] | None
 ) -> None:
-    seen = Seen({"style": ["ink", "oil", None]}, None, None, None, 3)
-    assert seen.shows(concept) == shown
+    observations = Observations({"style": ["ink", "oil", None]}, None, None, None, 3)
+    assert observations.shows(concept) == expected
 
 
-def test_who_does_not_know_the_concept_does_not_judge_it() -> None:
-    """It would see the concept nowhere, before as after: a perfect score."""
+def test_a_judge_that_does_not_know_the_concept_is_not_used() -> None:
+    """It would never find the concept, neither before nor after: a perfect score."""
     words = {"object": ("cat", "dog")}
     pairs = diversify(INK, ["a {object} in {concept}"], words, train_count=1, test_count=1)
     demo = load_model(DEMO)
     scorer = find_scorer(demo)
     assert isinstance(find_evaluators(demo, pairs, scorer).judge, ConvJudge)
-    for changed in ({"name": "black ink"}, {"kind": "object"}):
-        other = replace(pairs, concept=replace(pairs.concept, **changed))
+    for changes in ({"name": "black ink"}, {"kind": "object"}):
+        other = replace(pairs, concept=replace(pairs.concept, **changes))
         assert isinstance(find_evaluators(demo, other, scorer).judge, ZeroShotJudge)
-        nobody = find_evaluators(demo, other, None)
-        assert nobody.judge is None
-        assert any("own judge does not know" in said for said in nobody.missing)
+        without_scorer = find_evaluators(demo, other, None)
+        assert without_scorer.judge is None
+        assert any("own judge does not know" in text for text in without_scorer.missing)
 
 
-def test_what_the_own_judge_cannot_tell_is_said() -> None:
+def test_limits_of_the_models_own_judge_are_reported() -> None:
     demo = load_model(DEMO)
     known = {"object": ("cat", "dog")}
-    for concept, words, said in (
+    for concept, words, expected in (
         (INK, known, []),
         (INK, {"subject": ("cat", "dog")}, ["Other content is not judged"]),
         (replace(INK, replacements=("Monet",)), known, ["Alternatives are not judged"]),
@@ -368,28 +373,28 @@ def test_what_the_own_judge_cannot_tell_is_said() -> None:
         template = f"a {{{name}}} in {{concept}}"
         pairs = diversify(concept, [template], words, train_count=1, test_count=1)
         missing = find_evaluators(demo, pairs, find_scorer(demo)).missing
-        assert [sentence.split(":")[0] for sentence in missing] == said
+        assert [sentence.split(":")[0] for sentence in missing] == expected
 
 
-def test_clip_judges_a_model_that_brings_no_judge(
+def test_clip_judges_a_model_without_its_own_judge(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
     pairs = sets.pairs
     assert find_scorer(sd_model) is None
     chosen = find_scorer(sd_model, DEMO / "evaluation")
-    found = find_evaluators(sd_model, pairs, chosen)
-    assert isinstance(found.judge, ZeroShotJudge)
-    assert found.judge.dimensions["object"] == ("cat", "dog", "house")
+    evaluators = find_evaluators(sd_model, pairs, chosen)
+    assert isinstance(evaluators.judge, ZeroShotJudge)
+    assert evaluators.judge.dimensions["object"] == ("cat", "dog", "house")
     images = torch.rand(3, 3, 16, 16)
-    assert found.judge.classify(images) == found.judge.read(found.judge.scorer.embed_images(images))
-    assert found.missing == ()
-    nobody = find_evaluators(sd_model, pairs, None)
-    assert (nobody.scorer, nobody.judge) == (None, None)
-    assert "choose an open_clip model as scorer" in nobody.missing[0]
+    embeddings = evaluators.judge.scorer.embed_images(images)
+    assert evaluators.judge.classify(images) == evaluators.judge.classify_embeddings(embeddings)
+    assert evaluators.missing == ()
+    without_scorer = find_evaluators(sd_model, pairs, None)
+    assert (without_scorer.scorer, without_scorer.judge) == (None, None)
+    assert "choose an open_clip model as scorer" in without_scorer.missing[0]
     lone = replace(pairs, concept=replace(pairs.concept, replacements=()))
-    alone = find_evaluators(sd_model, lone, chosen)
-    assert "name replacements" in alone.missing[0]
-    # Others of its kind may stand in its prompts: among these CLIP would never see the concept.
+    assert "name replacements" in find_evaluators(sd_model, lone, chosen).missing[0]
+    # A dimension of the concept's kind does not contain the concept, so CLIP could not choose it.
     kind = lone.concept.kind
     beside = replace(lone, dimensions={**lone.dimensions, kind: ("fox", "owl")})
     judge = find_evaluators(sd_model, beside, chosen).judge
@@ -407,31 +412,37 @@ def test_the_scorer_of_the_settings_gives_figures_to_any_model(unlearned: Unlear
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
-        ({}, "is no folder with open_clip_config.json and open_clip_model.safetensors"),
-        ({"open_clip_config.json": "{}"}, "is no folder with"),
-        ({"open_clip_config.json": "{", "open_clip_model.safetensors": ""}, "is not open_clip's"),
-        ({"open_clip_config.json": "[]", "open_clip_model.safetensors": ""}, "is not open_clip's"),
+        ({}, "is not a folder with open_clip_config.json and open_clip_model.safetensors"),
+        ({"open_clip_config.json": "{}"}, "is not a folder with"),
+        (
+            {"open_clip_config.json": "{", "open_clip_model.safetensors": ""},
+            "not in open_clip's",
+        ),
+        (
+            {"open_clip_config.json": "[]", "open_clip_model.safetensors": ""},
+            "not in open_clip's",
+        ),
         (
             {
                 "open_clip_config.json": '{"model_cfg": {"text_cfg": {"hf_model_name": "x/y"}}}',
                 "open_clip_model.safetensors": "",
             },
-            "takes 'x/y' from the network",
+            "needs 'x/y' from the network",
         ),
     ],
 )
-def test_a_folder_without_a_whole_clip_is_refused(
-    tmp_path: Path, files: dict[str, str], said: str
+def test_a_folder_without_a_complete_clip_is_refused(
+    tmp_path: Path, files: dict[str, str], message: str
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=f"^scorer: .*{said}"):
+    with pytest.raises(ValueError, match=f"^scorer: .*{message}"):
         ClipScorer.load(tmp_path)
 
 
-def test_neighbours_are_the_quarter_that_looks_most_alike() -> None:
+def test_neighbours_are_the_most_similar_quarter() -> None:
     words = ("far", "near", "nearest", "opposite", "never drawn")
     concept = replace(INK, replacements=words)
     pairs = [pair(word, "cat") for word in words[:4] for _ in range(2)] + [pair("xqz", "cat")]
@@ -444,63 +455,63 @@ def test_neighbours_are_the_quarter_that_looks_most_alike() -> None:
     assert nearest_words(replace(INK, replacements=()), forget, retain, pairs) == ()
 
 
-def test_groups_show_the_worst_first_and_every_pair_once(scorer: ClipScorer) -> None:
-    report = judged(scorer=scorer)
-    found = {group.key: group for group in groups(report)}
-    assert list(found) == ["forget", "neighbours", "rest"]
-    assert found["forget"].pairs[0].facts.shows_after
-    assert {p.facts.replacement for p in found["neighbours"].pairs} == set(report.neighbours)
-    assert sum(group.total for group in found.values()) == 12
-    changes = [p.facts.change or 0 for p in found["rest"].pairs]
+def test_groups_list_the_worst_first_and_every_pair_once(scorer: ClipScorer) -> None:
+    report = make_report(scorer=scorer)
+    by_key = {group.key: group for group in groups(report)}
+    assert list(by_key) == ["forget", "neighbours", "rest"]
+    assert by_key["forget"].pairs[0].facts.shows_after
+    assert {p.facts.replacement for p in by_key["neighbours"].pairs} == set(report.neighbours)
+    assert sum(group.total for group in by_key.values()) == 12
+    changes = [p.facts.change or 0 for p in by_key["rest"].pairs]
     assert changes == sorted(changes, reverse=True)
-    unjudged = {group.key for group in groups(judged())}
+    unjudged = {group.key for group in groups(make_report())}
     assert unjudged == {"forget", "rest"}
 
 
 # Probes of an evaluation
 
 
-def test_probes_are_run_where_asked(unlearned: UnlearnedModel) -> None:
+def test_the_settings_choose_the_probes(unlearned: UnlearnedModel) -> None:
     settings = EvaluationSettings(2, GenerationSettings(steps=2), DEMO / "evaluation", "wordings")
     progress = Recorder()
     report = evaluate(unlearned, settings, progress=progress)
-    assert [probe.name for probe in report.probes] == list(WORDED)
+    assert [probe.name for probe in report.probes] == list(REWORDINGS)
     assert progress.counts("probing") == [0, 1, 2, 3]
     assert progress.updates[-1] == ("probing", 3, 3)
     assert all(len(probe.prompts) == 2 and probe.after is not None for probe in report.probes)
     drawing = replace(settings.generation, seed=ProbeSettings().generation.seed)
-    assert drawing != settings.generation, "else the probes draw the evaluation's pictures again"
+    assert drawing != settings.generation, "the probes would repeat the evaluation's pictures"
     for probe in report.probes:
-        drawn = draw_pictures(unlearned.model, probe.prompts, drawing)
-        assert torch.equal(probe.pictures, drawn)
-    said = summary(report)
-    assert "Pictures with the concept, by probe: paraphrases" in said
-    assert "Not tested: textual inversion and relearning from ten pictures." in said
+        expected = draw_pictures(unlearned.model, probe.prompts, drawing)
+        assert torch.equal(probe.pictures, expected)
+    text = summary(report)
+    assert "Pictures with the concept, by probe: paraphrases" in text
+    assert "Not tested: textual inversion and relearning from ten pictures." in text
     assert "paraphrases" in table(report)
     assert report_json(unlearned, report, {})["probes"]["paraphrases"]["interval"]
 
 
-def test_a_probe_that_runs_out_of_memory_costs_no_other_figure(
+def test_a_probe_that_runs_out_of_memory_does_not_affect_other_figures(
     class_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_memory(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 36 GiB")
 
     monkeypatch.setattr("unlearn_core.judging.probes.relearn", out_of_memory)
-    report = evaluated(class_folder)
+    report = evaluate_class_model(class_folder)
     assert {probe.name for probe in report.probes} >= {"paraphrases"}
     assert any("ran out of memory: choose a smaller batch_size" in line for line in report.missing)
 
 
-def test_a_probe_without_means_is_said_and_the_rest_goes_on(class_folder: Path) -> None:
-    report = evaluated(class_folder)
+def test_an_unsupported_probe_is_reported_and_the_others_run(class_folder: Path) -> None:
+    report = evaluate_class_model(class_folder)
     assert {"paraphrases"} <= {probe.name for probe in report.probes}
     assert "textual inversion" not in {probe.name for probe in report.probes}
     assert any("'textual inversion' was not possible" in line for line in report.missing)
     assert "'textual inversion' was not possible" in summary(report)
 
 
-def test_a_fault_in_a_probe_is_no_probe_without_means(
+def test_an_error_in_a_probe_is_not_reported_as_unsupported(
     class_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fault(*_: object, **__: object) -> None:
@@ -508,11 +519,11 @@ def test_a_fault_in_a_probe_is_no_probe_without_means(
 
     monkeypatch.setattr("unlearn_core.judging.probes.relearn", fault)
     with pytest.raises(ValueError, match="shapes do not match"):
-        evaluated(class_folder)
+        evaluate_class_model(class_folder)
 
 
-def evaluated(class_folder: Path) -> AlignmentReport:
-    """A model that is asked to come back in every way, and knows no words."""
+def evaluate_class_model(class_folder: Path) -> AlignmentReport:
+    """The report of all probes on a class-conditional model, which reads no prompts."""
     model = load_model(class_folder)
     pairs = diversify(
         ForgetConcept("cat", "class", (), ("dog", "house")),

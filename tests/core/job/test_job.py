@@ -481,7 +481,12 @@ def test_prompts_tells_of_words_that_make_too_few(
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
         ("evaluation", "probes", "hard", "probes must be one of 'none', 'wordings', 'all'"),
         ("evaluation", "scorer", 5, "scorer must be the path of a folder, got 5"),
-        ("evaluation", "scorer", "nowhere", "scorer: 'nowhere' is no folder with open_clip_config"),
+        (
+            "evaluation",
+            "scorer",
+            "nowhere",
+            "'nowhere' is not a folder with open_clip_config",
+        ),
         (None, "model", "missing", "does not exist"),
         (None, "modle", "x", "no field 'modle'"),
     ],

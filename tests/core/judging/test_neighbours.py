@@ -1,4 +1,4 @@
-"""The nearest neighbours of a concept, on the demo model that draws them."""
+"""The nearest neighbours of a concept, with pictures from the demo model."""
 
 from __future__ import annotations
 
@@ -37,46 +37,48 @@ def scorer() -> ClipScorer:
     return ClipScorer.load(DEMO / "evaluation")
 
 
-def test_nearest_is_what_clip_finds_most_alike_picture_by_picture(scorer: ClipScorer) -> None:
+def test_neighbours_are_ranked_by_the_similarity_of_single_pictures(scorer: ClipScorer) -> None:
     model, words = load_model(DEMO), ["key", "crown", "pizza"]
     progress = Recorder()
-    found = nearest_neighbours(model, CAT, words, PAIRS, scorer, STEPS, progress=progress)
+    ranking = nearest_neighbours(model, CAT, words, PAIRS, scorer, STEPS, progress=progress)
     assert progress.updates[-1] == ("comparing", 16, 16)
     latents = {
         word: draw_latents(model, [p.forget.replace("cat", word) for p in PAIRS], STEPS)
         for word in ("cat", *words)
     }
-    embedded = {word: scorer.embed_images(model.decode_latents(latents[word])) for word in latents}
+    vectors = {word: scorer.embed_images(model.decode_latents(latents[word])) for word in latents}
     expected = {
-        word: sum(float(a.dot(b)) for a, b in zip(embedded[word], embedded["cat"], strict=True)) / 4
+        word: sum(float(a.dot(b)) for a, b in zip(vectors[word], vectors["cat"], strict=True)) / 4
         for word in words
     }
-    assert [n.word for n in found] == sorted(words, key=lambda word: -expected[word])
-    assert {n.word: n.similarity for n in found} == pytest.approx(expected, abs=1e-4)
+    assert [n.word for n in ranking] == sorted(words, key=lambda word: -expected[word])
+    assert {n.word: n.similarity for n in ranking} == pytest.approx(expected, abs=1e-4)
 
 
-def test_those_most_alike_join_the_replacements(scorer: ClipScorer, tmp_path: Path) -> None:
+def test_the_nearest_candidates_are_added_to_the_replacements(
+    scorer: ClipScorer, tmp_path: Path
+) -> None:
     model, cache = load_model(DEMO), LatentCache(tmp_path)
     words = ["key", "crown", "dog", "pizza"]
-    owned = replace(CAT, replacements=("dog",))  # which is protected already
+    concept = replace(CAT, replacements=("dog",))  # preserved already, so not a candidate
     grid = (["a {concept} in {style} style"], {"style": ("noto", "twemoji", "fluent", "pixel")})
-    few = diversify(owned, *grid, train_count=neighbours.PICTURES, test_count=1, seed=3)
-    ranked = nearest_neighbours(
+    pairs = diversify(concept, *grid, train_count=neighbours.PICTURES, test_count=1, seed=3)
+    ranking = nearest_neighbours(
         model,
         CAT,
         ["key", "crown", "pizza"],
-        few.train,
+        pairs.train,
         scorer,
         replace(STEPS, seed=3),
         cache=cache,
     )
     for count in (1, 2):
-        found = neighbours.with_neighbours(
-            model, owned, *grid, words, count, scorer, drawing=STEPS, seed=3, cache=cache
+        extended = neighbours.with_neighbours(
+            model, concept, *grid, words, count, scorer, drawing=STEPS, seed=3, cache=cache
         )
-        assert found.replacements == ("dog", *(n.word for n in ranked[:count]))
+        assert extended.replacements == ("dog", *(n.word for n in ranking[:count]))
     with pytest.raises(ValueError, match="neighbours must be 3 or less, .* got 4"):
-        neighbours.with_neighbours(model, owned, *grid, words, 4, scorer, drawing=STEPS)
+        neighbours.with_neighbours(model, concept, *grid, words, 4, scorer, drawing=STEPS)
 
 
 @pytest.mark.parametrize("candidates", [[], ["dog", "Cat"], [" "]])

@@ -1,4 +1,4 @@
-"""NudeNet as the judge of nudity: the real package on real pictures, and the counting."""
+"""NudeNet as the judge of nudity: the real package on a real picture, and the counting."""
 
 from __future__ import annotations
 
@@ -50,25 +50,25 @@ def nude_pairs() -> PromptPairs:
     )
 
 
-def test_the_real_detector_sees_the_face_and_counts_no_uncovered_part() -> None:
+def test_the_real_detector_finds_the_face_and_no_uncovered_part() -> None:
     pytest.importorskip("nudenet")
     detector = NudityDetector()
-    (found,) = detector.detector.detect(str(PORTRAIT))
-    assert found["class"] == "FACE_FEMALE"
-    x, y, width, height = found["box"]
+    (detection,) = detector.detector.detect(str(PORTRAIT))
+    assert detection["class"] == "FACE_FEMALE"
+    x, y, width, height = detection["box"]
     assert 100 < x < x + width < 400
     assert 100 < y < y + height < 400
     assert detector.detect(portrait()) == [Counter()]
 
 
-def test_it_is_given_pictures_as_it_reads_them_from_files() -> None:
+def test_pictures_have_the_format_in_which_nudenet_reads_files() -> None:
     pytest.importorskip("nudenet")
     detector = NudityDetector()
-    given: list[Any] = []
+    inputs: list[Any] = []
     real = detector.detector.detect
-    detector.detector.detect = lambda picture: given.append(picture) or real(picture)
+    detector.detector.detect = lambda picture: inputs.append(picture) or real(picture)
     detector.detect(portrait())
-    (ours,) = [found for picture in given for found in real(picture)]
+    (ours,) = [detection for picture in inputs for detection in real(picture)]
     (theirs,) = real(str(PORTRAIT))
     assert ours["score"] == pytest.approx(theirs["score"], abs=0.02)  # another JPEG decoder
     assert ours["box"] == pytest.approx(theirs["box"], abs=3)
@@ -107,14 +107,16 @@ def test_only_uncovered_parts_at_the_threshold_count() -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-def test_it_judges_nudity_and_clip_the_rest(sd_model: ModelHandle, nude_pairs: PromptPairs) -> None:
+def test_nudenet_judges_nudity_and_clip_everything_else(
+    sd_model: ModelHandle, nude_pairs: PromptPairs
+) -> None:
     evaluators = find_evaluators(sd_model, nude_pairs, ClipScorer.load(DEMO / "evaluation"))
     assert evaluators.missing == ()
-    drawn = torch.tensor([0, 1, 2], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 8, 8)
-    seen = evaluators.look(nude_pairs.concept, drawn, ["a", "b", "c"])
-    assert seen.shows(nude_pairs.concept) == [False, True, True]
-    assert set(seen.values) == {"nudity", "person"}
-    assert seen.detections == [
+    pictures = torch.tensor([0, 1, 2], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 8, 8)
+    observations = evaluators.look(nude_pairs.concept, pictures, ["a", "b", "c"])
+    assert observations.shows(nude_pairs.concept) == [False, True, True]
+    assert set(observations.values) == {"nudity", "person"}
+    assert observations.detections == [
         Counter(), Counter(BELLY_EXPOSED=1), Counter(FEMALE_BREAST_EXPOSED=2),
     ]  # fmt: skip
 
@@ -126,7 +128,7 @@ def unchanged(model: ModelHandle, pairs: PromptPairs) -> UnlearnedModel:
 SETTINGS = EvaluationSettings(2, GenerationSettings(steps=2))
 
 
-def test_an_evaluation_counts_what_it_finds(sd_model: ModelHandle, nude_pairs: PromptPairs) -> None:
+def test_an_evaluation_counts_detections(sd_model: ModelHandle, nude_pairs: PromptPairs) -> None:
     pytest.importorskip("nudenet")
     unlearned = unchanged(sd_model, nude_pairs)
     report = evaluate(unlearned, SETTINGS)
@@ -137,7 +139,7 @@ def test_an_evaluation_counts_what_it_finds(sd_model: ModelHandle, nude_pairs: P
     assert "pip install nudenet" not in summary(report)
 
 
-def test_without_the_package_the_evaluation_goes_on_and_says_how_to_get_it(
+def test_without_the_package_the_evaluation_continues_and_names_the_cure(
     sd_model: ModelHandle, nude_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "nudenet", None)

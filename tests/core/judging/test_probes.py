@@ -40,7 +40,7 @@ SETTINGS = ProbeSettings(pictures=2, examples=2, steps=2, generation=GenerationS
 
 
 class SeesInk:
-    """A judge that sees the concept in every second picture."""
+    """A judge that finds the concept in every second picture."""
 
     def __init__(self) -> None:
         self.dimensions: Mapping[str, Sequence[str]] = {"style": ("ink",)}
@@ -73,35 +73,35 @@ def unlearned(
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_every_probe_says_what_came_back(unlearned: UnlearnedModel, name: str) -> None:
+def test_every_probe_counts_pictures_with_the_concept(unlearned: UnlearnedModel, name: str) -> None:
     progress = Recorder()
     result = run_probe(name, unlearned, Evaluators(None, SeesInk()), SETTINGS, progress=progress)
     assert (result.before, result.after) == (0.5, 0.5)
     assert len(result.prompts) == len(result.pictures) == 2
     assert progress.checks
     assert not progress.updates, "the caller counts whole probes"
-    nobody = run_probe(name, unlearned, Evaluators(None, None), SETTINGS)
-    assert (nobody.before, nobody.after) == (None, None)
-    torch.testing.assert_close(nobody.pictures, result.pictures)
+    unjudged = run_probe(name, unlearned, Evaluators(None, None), SETTINGS)
+    assert (unjudged.before, unjudged.after) == (None, None)
+    torch.testing.assert_close(unjudged.pictures, result.pictures)
 
 
 @pytest.fixture
-def silenced(sd_model: ModelHandle, ink_pairs: PromptPairs) -> UnlearnedModel:
-    """A model erased to the last: whatever it is taught, it predicts nothing."""
+def erased_model(sd_model: ModelHandle, ink_pairs: PromptPairs) -> UnlearnedModel:
+    """A completely erased model: it predicts zeros, even after training."""
     last = {n: p for n, p in sd_model.named_parameters() if n.startswith("conv_out.")}
     assert last
-    nothing = with_tensors(sd_model, {name: torch.zeros_like(p) for name, p in last.items()})
-    return UnlearnedModel(nothing, sd_model, ink_pairs, UnlearnSettings(), ())
+    erased = with_tensors(sd_model, {name: torch.zeros_like(p) for name, p in last.items()})
+    return UnlearnedModel(erased, sd_model, ink_pairs, UnlearnSettings(), ())
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_it_is_the_unlearned_model_that_is_probed(silenced: UnlearnedModel, name: str) -> None:
-    result = run_probe(name, silenced, Evaluators(None, None), SETTINGS)
-    drawn, before = (
+def test_the_unlearned_model_is_probed(erased_model: UnlearnedModel, name: str) -> None:
+    result = run_probe(name, erased_model, Evaluators(None, None), SETTINGS)
+    after, before = (
         draw_pictures(model, result.prompts, SETTINGS.generation)
-        for model in (silenced.model, silenced.base)
+        for model in (erased_model.model, erased_model.base)
     )
-    assert torch.equal(result.pictures, drawn)
+    assert torch.equal(result.pictures, after)
     assert not torch.equal(result.pictures, before)
 
 
@@ -109,42 +109,42 @@ def test_it_is_the_unlearned_model_that_is_probed(silenced: UnlearnedModel, name
     ("name", "trains"),
     [("textual inversion", "invert"), ("relearning from ten pictures", "relearn")],
 )
-def test_what_teaches_it_again_are_pictures_by_the_model_before(
-    silenced: UnlearnedModel, monkeypatch: pytest.MonkeyPatch, name: str, trains: str
+def test_training_probes_use_pictures_of_the_model_before_unlearning(
+    erased_model: UnlearnedModel, monkeypatch: pytest.MonkeyPatch, name: str, trains: str
 ) -> None:
-    shown: list[Tensor] = []
+    examples_used: list[Tensor] = []
     train = getattr(probes, trains)
 
-    def spy(model: object, latents: Tensor, *given: Any, **settings: Any) -> ModelHandle:
-        shown.append(latents)
-        return train(model, latents, *given, **settings)
+    def spy(model: object, latents: Tensor, *args: Any, **settings: Any) -> ModelHandle:
+        examples_used.append(latents)
+        return train(model, latents, *args, **settings)
 
     monkeypatch.setattr(probes, trains, spy)
-    more = replace(SETTINGS, examples=6)  # than there are prompts
-    result = run_probe(name, silenced, Evaluators(None, None), more)
-    prompts = [silenced.pairs.train[i % 4].forget for i in range(6)]
-    expected = draw_latents(silenced.base, prompts, SETTINGS.generation)
+    more = replace(SETTINGS, examples=6)  # more than prompts
+    result = run_probe(name, erased_model, Evaluators(None, None), more)
+    prompts = [erased_model.pairs.train[i % 4].forget for i in range(6)]
+    expected = draw_latents(erased_model.base, prompts, SETTINGS.generation)
     assert not torch.equal(expected[0], expected[4]), "another picture of the same prompt"
-    assert len(shown) == 2  # by the model before, and by the unlearned one
-    assert all(torch.equal(latents, expected) for latents in shown)
-    concept = silenced.pairs.concept
-    asked = [pair.forget for pair in silenced.pairs.test]
+    assert len(examples_used) == 2  # for the model before and for the unlearned one
+    assert all(torch.equal(latents, expected) for latents in examples_used)
+    concept = erased_model.pairs.concept
+    prompts = [pair.forget for pair in erased_model.pairs.test]
     if trains == "invert":
-        asked = [concept.replaced_in(prompt, PLACEHOLDER) for prompt in asked]
-    assert list(result.prompts) == asked
+        prompts = [concept.replaced_in(prompt, PLACEHOLDER) for prompt in prompts]
+    assert list(result.prompts) == prompts
 
 
-def test_an_unknown_probe_is_answered_with_those_there_are(unlearned: UnlearnedModel) -> None:
+def test_an_unknown_probe_is_refused_with_a_list_of_probes(unlearned: UnlearnedModel) -> None:
     with pytest.raises(ValueError, match="paraphrases, misspellings"):
         run_probe("asking nicely", unlearned, Evaluators(None, None), SETTINGS)
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=12))
-def test_typos_are_close_to_the_word_and_never_it(word: str) -> None:
-    found = typos(word)
-    assert found
-    assert len(set(found)) == len(found)
-    for typo in found:
+def test_typos_are_close_to_the_word_and_differ_from_it(word: str) -> None:
+    misspelled = typos(word)
+    assert misspelled
+    assert len(set(misspelled)) == len(misspelled)
+    for typo in misspelled:
         assert typo.lower() != word.lower()
         assert abs(len(typo) - len(word)) <= max(1, len(word) if len(word) == 1 else 1)
 
@@ -163,32 +163,32 @@ def test_a_name_of_two_words_is_misspelled_too() -> None:
     assert len(set(typos("Gogh"))) > 3
 
 
-def test_wordings_ask_for_the_concept_in_other_words(ink_pairs: PromptPairs) -> None:
+def test_rewordings_mention_the_concept_in_new_prompts(ink_pairs: PromptPairs) -> None:
     concept, pairs = ink_pairs.concept, ink_pairs.test
-    trained = {pair.forget for pair in (*ink_pairs.train, *ink_pairs.test)}
+    known = {pair.forget for pair in (*ink_pairs.train, *ink_pairs.test)}
     for wording in (paraphrases, long_prompts):
         prompts = wording(concept, pairs)
         assert len(prompts) == len(pairs)
         for prompt, pair in zip(prompts, pairs, strict=True):
             assert concept.is_mentioned_in(prompt)
             assert pair.values["object"] in prompt
-            assert prompt not in trained
+            assert prompt not in known
     for prompt in misspellings(concept, pairs):
         assert not concept.is_mentioned_in(prompt)
 
 
-@pytest.mark.parametrize("kept", [{"place": "at sea"}, {}])
-def test_a_rewritten_prompt_is_paraphrased_with_all_that_it_asks_for(kept: dict[str, str]) -> None:
-    """Whatever of its values it still holds."""
-    written = PromptPair("an old lighthouse at sea in ink style", "a lighthouse", "", kept)
-    for prompt in paraphrases(ForgetConcept("ink"), [written] * 5):  # each of the wordings
+@pytest.mark.parametrize("values", [{"place": "at sea"}, {}])
+def test_an_edited_prompt_is_paraphrased_completely(values: dict[str, str]) -> None:
+    """Also the words that are not values of a dimension."""
+    edited = PromptPair("an old lighthouse at sea in ink style", "a lighthouse", "", values)
+    for prompt in paraphrases(ForgetConcept("ink"), [edited] * 5):  # one per paraphrase
         assert "an old lighthouse at sea" in prompt
     alone = PromptPair("ink style", "oil style", "", {})
     assert paraphrases(ForgetConcept("ink"), [alone] * 5) == ["ink"] * 5
 
 
 @pytest.mark.parametrize("kind", ["object", "person", "nudity"])
-def test_wordings_fit_every_kind(kind: str) -> None:
+def test_rewordings_suit_every_kind(kind: str) -> None:
     pairs = diversify(
         ForgetConcept("cat", kind),
         ["a {concept} in {place}"],
@@ -201,8 +201,8 @@ def test_wordings_fit_every_kind(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("person", "Ann Example"), ("nudity", "nude")])
-def test_nobody_is_called_a_thing(kind: str, name: str) -> None:
-    """A name takes no article, and nudity is no noun."""
+def test_names_and_nudity_get_no_article(kind: str, name: str) -> None:
+    """A person's name takes no article, and "nude" is an adjective."""
     preset = PRESETS[kind]
     pairs = diversify(
         ForgetConcept(name, kind),
@@ -227,62 +227,60 @@ def error(model: ModelHandle, latents: Tensor, prompts: list[str]) -> float:
         noise = torch.randn(latents.shape, generator=generator)
         t = model.times(torch.rand(len(latents), generator=generator))
         with torch.no_grad():
-            found = model.denoise_error(latents, model.encode_prompts(prompts), noise, t)
-        total += found.mean().item()
+            errors = model.denoise_error(latents, model.encode_prompts(prompts), noise, t)
+        total += errors.mean().item()
     return total
 
 
-def test_relearning_fits_the_pictures_and_changes_nothing_given(
+def test_relearning_fits_the_pictures_and_leaves_its_input_unchanged(
     unlearned: UnlearnedModel,
 ) -> None:
     prompts = ["a cat in ink style", "a dog in ink style"]
     latents = examples(unlearned.base, prompts)
     before = {n: p.detach().clone() for n, p in unlearned.model.named_parameters()}
-    taught = relearn(unlearned, latents, prompts, steps=30, seed=0)
-    assert error(taught, latents, prompts) < 0.999 * error(unlearned.model, latents, prompts)
+    relearned = relearn(unlearned, latents, prompts, steps=30, seed=0)
+    assert error(relearned, latents, prompts) < 0.999 * error(unlearned.model, latents, prompts)
     assert all(torch.equal(before[n], p) for n, p in unlearned.model.named_parameters())
-    assert taught.lora_layers()
-    again = relearn(unlearned, latents, prompts, steps=30, seed=0)
-    assert error(again, latents, prompts) == error(taught, latents, prompts)
-    slowly = relearn(unlearned, latents, prompts, steps=30, seed=0, at_once=1)
-    assert error(slowly, latents, prompts) == pytest.approx(error(taught, latents, prompts))
+    assert relearned.lora_layers()
+    repeated = relearn(unlearned, latents, prompts, steps=30, seed=0)
+    assert error(repeated, latents, prompts) == error(relearned, latents, prompts)
+    in_parts = relearn(unlearned, latents, prompts, steps=30, seed=0, at_once=1)
+    assert error(in_parts, latents, prompts) == pytest.approx(error(relearned, latents, prompts))
 
 
-def test_inversion_learns_one_word_alone(unlearned: UnlearnedModel) -> None:
+def test_inversion_changes_one_word_only(unlearned: UnlearnedModel) -> None:
     prompts = [f"a cat in {PLACEHOLDER} style", f"a dog in {PLACEHOLDER} style"]
     latents = examples(unlearned.base, ["a cat in ink style", "a dog in ink style"])
     model = unlearned.model
-    found = invert(model, latents, prompts, "ink", steps=40, seed=0)
-    started = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
-    assert error(found, latents, prompts) < error(started, latents, prompts)
+    inverted = invert(model, latents, prompts, "ink", steps=40, seed=0)
+    initial = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
+    assert error(inverted, latents, prompts) < error(initial, latents, prompts)
     others = ["a cat in pixel style"]
-    left, right = (m.encode_prompts(others).values for m in (model, found))
+    left, right = (m.encode_prompts(others).values for m in (model, inverted))
     assert torch.equal(left, right)
-    for name, parameter in found.named_parameters():
+    for name, parameter in inverted.named_parameters():
         assert parameter is dict(model.named_parameters())[name]
 
 
-def test_two_text_encoders_learn_the_word_and_the_pictures(
-    sdxl_folder: Path, ink_pairs: PromptPairs
-) -> None:
+def test_both_text_encoders_are_trained(sdxl_folder: Path, ink_pairs: PromptPairs) -> None:
     model = load_model(sdxl_folder)
     unlearned = UnlearnedModel(model, model, ink_pairs, UnlearnSettings(), ())
     prompts = [f"a cat in {PLACEHOLDER} style", f"a dog in {PLACEHOLDER} style"]
     latents = examples(model, ["a cat in ink style", "a dog in ink style"])
-    found = invert(model, latents, prompts, "ink", steps=40, seed=0)
-    started = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
-    assert error(found, latents, prompts) < error(started, latents, prompts)
-    left, right = found.encode_prompts(prompts), started.encode_prompts(prompts)
-    moved = (left.values - right.values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
-    assert moved[: len(moved) // 2].max() > 0
-    assert moved[len(moved) // 2 :].max() > 0
+    inverted = invert(model, latents, prompts, "ink", steps=40, seed=0)
+    initial = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
+    assert error(inverted, latents, prompts) < error(initial, latents, prompts)
+    left, right = inverted.encode_prompts(prompts), initial.encode_prompts(prompts)
+    change = (left.values - right.values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
+    assert change[: len(change) // 2].max() > 0
+    assert change[len(change) // 2 :].max() > 0
     assert left.pooled is not None
     assert right.pooled is not None
     assert not torch.equal(left.pooled, right.pooled)
-    taught = relearn(unlearned, latents, prompts, steps=30, seed=0)
-    assert error(taught, latents, prompts) < error(model, latents, prompts)
+    relearned = relearn(unlearned, latents, prompts, steps=30, seed=0)
+    assert error(relearned, latents, prompts) < error(model, latents, prompts)
 
 
-def test_ten_pictures_are_ten() -> None:
+def test_relearning_from_ten_pictures_uses_ten() -> None:
     assert "relearning from ten pictures" in PROBES
     assert ProbeSettings().examples == 10

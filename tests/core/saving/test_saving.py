@@ -1,4 +1,4 @@
-"""Saving: all or nothing, and nothing but what changed."""
+"""Saving: all or nothing, and changed tensors only."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def unlearned(sd_model: ModelHandle, sets: TrainingSets) -> UnlearnedModel:
 
 
 class Merges:
-    """Counts how often a LoRA layer is merged, and how many merged weights are held at once."""
+    """Counts the merges of LoRA layers, and the merged weights in memory at the same time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = self.most_held = 0
-        self._held: weakref.WeakSet[Tensor] = weakref.WeakSet()
+        self.count = self.peak = 0
+        self._alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
         self._merge = weights._merged
         monkeypatch.setattr(weights, "_merged", self._counted)
 
     def _counted(self, layer: Any) -> Tensor:
         merged = self._merge(layer)
         self.count += 1
-        self._held.add(merged)
-        self.most_held = max(self.most_held, len(self._held))
+        self._alive.add(merged)
+        self.peak = max(self.peak, len(self._alive))
         return merged
 
 
@@ -64,7 +64,7 @@ def merges(monkeypatch: pytest.MonkeyPatch) -> Merges:
 
 @pytest.fixture
 def lora(sd_model: ModelHandle, unlearned: UnlearnedModel) -> UnlearnedModel:
-    """The result of a LoRA run: every layer has an effect."""
+    """The result of a LoRA run in which every layer has an effect."""
     model = sd_model.lora_copy(parameter_names(sd_model, LORA), 2, 2.0, seed=0)
     with torch.no_grad():
         for _, parameter in model.named_parameters():
@@ -84,9 +84,9 @@ def test_a_name_is_looked_up_without_merging(lora: UnlearnedModel, merges: Merge
 def test_a_folder_is_saved_with_one_merged_weight_in_memory(
     lora: UnlearnedModel, merges: Merges, tmp_path: Path
 ) -> None:
-    """Each is merged twice, for the hash in the header stands before the content."""
+    """Each is merged twice, since the hash in the header comes before the content."""
     save_diffusers_folder(lora, tmp_path / "new")
-    assert (merges.count, merges.most_held) == (2 * len(lora.model.lora_layers()), 1)
+    assert (merges.count, merges.peak) == (2 * len(lora.model.lora_layers()), 1)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -94,13 +94,13 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_saved_model_loads_as_the_same_model(unlearned: UnlearnedModel, tmp_path: Path) -> None:
-    again = load_model(save_diffusers_folder(unlearned, tmp_path / "new"))
+    loaded = load_model(save_diffusers_folder(unlearned, tmp_path / "new"))
     expected = dict(unlearned.model.named_parameters())
-    for name, parameter in again.named_parameters():
+    for name, parameter in loaded.named_parameters():
         torch.testing.assert_close(parameter, expected[name], rtol=1e-3, atol=1e-3)
 
 
-def test_nobody_lists_a_model_that_is_still_being_written(tmp_path: Path) -> None:
+def test_an_incomplete_model_is_not_listed_as_a_model(tmp_path: Path) -> None:
     with appearing(tmp_path / "new.safetensors") as part:
         part.write_bytes(b"half of it")
         assert list(tmp_path.rglob("*.safetensors")) == []
@@ -117,12 +117,14 @@ def test_only_changed_tensors_change(
     differing = {name for name in before if not torch.equal(before[name], after[name])}
     assert differing
     assert all(".attn2." in name for name in differing)
-    own, kept = files(saved), files(sd_folder)
-    assert own.keys() - kept.keys() == {"unlearn_report.json"}
-    assert all(own[name] == kept[name] for name in kept if name != file)
+    new, original = files(saved), files(sd_folder)
+    assert new.keys() - original.keys() == {"unlearn_report.json"}
+    assert all(new[name] == original[name] for name in original if name != file)
 
 
-def test_existing_model_stays_unless_told(unlearned: UnlearnedModel, tmp_path: Path) -> None:
+def test_an_existing_model_is_replaced_on_request_only(
+    unlearned: UnlearnedModel, tmp_path: Path
+) -> None:
     saved = save_diffusers_folder(unlearned, tmp_path / "new")
     before = files(saved)
     with pytest.raises(FileExistsError, match="choose another name or allow overwriting"):
@@ -133,7 +135,7 @@ def test_existing_model_stays_unless_told(unlearned: UnlearnedModel, tmp_path: P
     assert files(saved) == before
 
 
-def test_a_folder_that_is_no_model_is_never_overwritten(
+def test_a_folder_without_a_model_is_never_overwritten(
     unlearned: UnlearnedModel, tmp_path: Path
 ) -> None:
     (tmp_path / "precious").mkdir()
@@ -144,7 +146,7 @@ def test_a_folder_that_is_no_model_is_never_overwritten(
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_full_disk_leaves_nothing_behind_and_keeps_the_old_model(
+def test_a_full_disk_leaves_no_temporary_files_and_the_old_model(
     unlearned: UnlearnedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
 ) -> None:
     destination = tmp_path / "new"
@@ -162,7 +164,7 @@ def test_full_disk_leaves_nothing_behind_and_keeps_the_old_model(
     assert [p.name for p in tmp_path.iterdir()] == (["new"] if overwrite else [])
 
 
-def test_the_model_that_one_started_from_is_never_overwritten(tmp_path: Path) -> None:
+def test_the_original_model_is_never_overwritten(tmp_path: Path) -> None:
     source = tmp_path / "mine.safetensors"
     source.write_bytes(b"days of work")
     with pytest.raises(FileExistsError, match="is the original model"):
@@ -175,7 +177,7 @@ def test_the_model_that_one_started_from_is_never_overwritten(tmp_path: Path) ->
         refuse_existing(tmp_path / "link", folder, overwrite=True)
 
 
-def test_the_old_folder_stands_again_where_the_new_one_cannot_take_its_place(
+def test_the_old_folder_is_restored_if_the_new_one_cannot_be_moved_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = tmp_path / "mine"
@@ -200,7 +202,7 @@ def test_the_old_folder_stands_again_where_the_new_one_cannot_take_its_place(
 
 
 def test_the_only_copy_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where neither of the two can take the place any more."""
+    """Even if neither folder can be moved into place."""
     old = tmp_path / "mine"
     old.mkdir()
     (old / "weights").write_bytes(b"old")
@@ -218,8 +220,8 @@ def test_the_only_copy_is_never_deleted(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(OSError, match="the previous version is in '.*old'"):
         save()
-    (kept,) = tmp_path.glob(".mine-*/old/weights")
-    assert kept.read_bytes() == b"old"
+    (copy,) = tmp_path.glob(".mine-*/old/weights")
+    assert copy.read_bytes() == b"old"
 
 
 def test_an_interrupt_between_two_moves_loses_nothing(
@@ -249,16 +251,14 @@ def test_an_interrupt_between_two_moves_loses_nothing(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-def test_others_on_a_shared_server_may_read_what_is_saved(
-    unlearned: UnlearnedModel, tmp_path: Path
-) -> None:
+def test_saved_files_are_readable_by_other_users(unlearned: UnlearnedModel, tmp_path: Path) -> None:
     saved = save_diffusers_folder(unlearned, tmp_path / "new")
     assert saved.stat().st_mode & 0o777 == 0o755
     for path in saved.rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
 
 
-def test_no_pickle_and_no_code_comes_along(
+def test_pickles_and_code_are_not_copied(
     sets: TrainingSets, sd_folder: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
@@ -269,8 +269,7 @@ def test_no_pickle_and_no_code_comes_along(
     names = [name for name, _ in model.named_parameters()][:1]
     same = UnlearnedModel(model.trainable_copy(names), model, sets.pairs, UnlearnSettings(), ())
     saved = save_diffusers_folder(same, tmp_path / "new")
-    own = files(saved).keys()
-    assert own - {"unlearn_report.json"} == files(sd_folder).keys()
+    assert files(saved).keys() - {"unlearn_report.json"} == files(sd_folder).keys()
 
 
 def test_a_model_that_predicts_its_variance_is_trained_and_saved(
@@ -284,10 +283,10 @@ def test_a_model_that_predicts_its_variance_is_trained_and_saved(
     run = Unlearning(base, sets, settings)
     assert len(list(run)) == 2
     model = run.result().model
-    again = load_model(save_diffusers_folder(run.result(), tmp_path / "new"))
+    loaded = load_model(save_diffusers_folder(run.result(), tmp_path / "new"))
     x, t = torch.randn(2, *base.latent_shape), torch.tensor([10, 500])
     cats = base.encode_prompts(["a cat"] * 2)
     with torch.no_grad():
-        before, after, saved = (m.predict(x, cats, t) for m in (base, model, again))
+        before, after, saved = (m.predict(x, cats, t) for m in (base, model, loaded))
     assert not torch.allclose(before, after, atol=1e-3)
     torch.testing.assert_close(saved, after)

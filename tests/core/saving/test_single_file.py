@@ -1,4 +1,4 @@
-"""Telling what a single file is from its header, before anything is loaded."""
+"""Recognizing a single file by its header, before it is loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(
     dtype: torch.dtype = torch.float16,
     **more: int,
 ) -> Path:
-    """The tensors by which a file is recognised, and no others."""
+    """Write a file with only the tensors by which it is recognized."""
     tensors = {FIRST: torch.zeros(width, channels, 1, 1), ATTENDED: torch.zeros(1, context)}
     if "pooled" in more:
         tensors[LABELS] = torch.zeros(1, more["pooled"])
@@ -63,13 +63,13 @@ def test_families(tmp_path: Path, shapes: dict[str, Any], label: str, dtype: tor
         ({"dtype": torch.float8_e4m3fn}, "holds F8_E4M3 numbers, .*choose its fp16"),
     ],
 )
-def test_relatives_that_are_not_supported(
+def test_related_models_that_are_not_supported(
     tmp_path: Path, shapes: dict[str, Any], message: str
 ) -> None:
     file = write(tmp_path / "model.safetensors", **shapes)
-    with pytest.raises(ModelError, match=rf"^model: 'model.safetensors' {message}") as caught:
+    with pytest.raises(ModelError, match=rf"^model: 'model.safetensors' {message}") as error:
         load_model(file)
-    assert "choose" in str(caught.value)
+    assert "choose" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_other_noise_schedules(tmp_path: Path, key: str) -> None:
         check_model(tmp_path / "file.safetensors")
 
 
-def test_no_safetensors_at_all(tmp_path: Path) -> None:
+def test_files_that_are_not_safetensors(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     whole = write(file).read_bytes()
     for content, message in (
@@ -123,7 +123,7 @@ def test_no_safetensors_at_all(tmp_path: Path) -> None:
         check_model(file)
 
 
-def test_a_recognised_file_that_lacks_tensors(tmp_path: Path) -> None:
+def test_a_recognized_file_with_missing_tensors(tmp_path: Path) -> None:
     file = write(tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match=r"the U-Net of 'model.safetensors' is built differently"):
         load_model(file)
@@ -132,7 +132,7 @@ def test_a_recognised_file_that_lacks_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [-64, 63, 100, 8256, 64.5])
-def test_a_picture_size_that_cannot_be(size: int) -> None:
+def test_impossible_picture_sizes(size: int) -> None:
     with pytest.raises(ValueError, match="image_size must be a multiple of 64 up to 8192") as error:
         LoadOptions(image_size=size)
     assert repr(size) in str(error.value)
@@ -145,7 +145,7 @@ def test_options_for_single_files_are_refused_for_folders(sd_folder: Path, tmp_p
         load_model(sd_folder, options=LoadOptions(prediction="epsilon"))
 
 
-def test_mixed_precision_is_refused_where_it_would_change_nothing(
+def test_mixed_precision_is_refused_where_it_has_no_effect(
     class_folder: Path, dit_folder: Path
 ) -> None:
     for folder in (class_folder, dit_folder):
@@ -159,7 +159,7 @@ def test_a_folder_at_another_picture_size(sd_folder: Path, class_folder: Path) -
         load_model(class_folder, options=LoadOptions(image_size=64))
 
 
-def test_what_a_family_was_trained_at() -> None:
+def test_training_sizes_of_the_families() -> None:
     sizes = {f.name: (f.own_size("epsilon"), f.own_size("v_prediction")) for f in FAMILIES}
     assert sizes == {"sd1": (512, 512), "sd2": (512, 768), "sdxl": (1024, 1024)}
 
@@ -174,7 +174,7 @@ def test_what_a_family_was_trained_at() -> None:
         (768, 0.2, {}, "epsilon"),
     ],
 )
-def test_what_a_file_says_that_it_predicts(
+def test_the_prediction_type_of_a_file(
     tmp_path: Path, context: int, spread: float, metadata: dict[str, str], expected: str
 ) -> None:
     file = tmp_path / "model.safetensors"
@@ -184,7 +184,7 @@ def test_what_a_file_says_that_it_predicts(
     assert predicts(file, *read_checkpoint(file)) == expected
 
 
-def test_clip_reads_prompts_as_the_published_tokenizer_does() -> None:
+def test_prompts_are_tokenized_as_by_the_published_tokenizer() -> None:
     """Token numbers of the original release; 2.x and XL's second encoder pad with 0."""
     tokens = tokenize(clip_tokenizer(), ["a photo of a cat"])[0].tolist()
     assert tokens[:7] == [49406, 320, 1125, 539, 320, 2368, 49407]

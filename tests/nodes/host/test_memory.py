@@ -142,6 +142,27 @@ def test_nothing_of_the_gpu_is_left_half_moved(
     assert patcher.loaded_size() == 0
 
 
+@pytest.mark.parametrize(
+    ("weights_on", "load_device", "loaded"),
+    [
+        ("mps:0", "mps", True),
+        ("mps", "mps:0", True),
+        ("cuda:0", "cuda", True),
+        ("cuda:1", "cuda:0", False),
+        ("cpu", "cuda:0", False),
+    ],
+)
+def test_a_device_is_the_same_with_and_without_an_index(
+    weights_on: str, load_device: str, loaded: bool
+) -> None:
+    memory = pack_module("nodes.host.memory")
+    weights = memory.UnlearnWeights([torch.zeros(3)])
+    weights.device = torch.device(weights_on)
+    device, cpu = torch.device(load_device), torch.device("cpu")
+    patcher = memory.WholeModelPatcher(weights, device, cpu, weights.size)
+    assert patcher.loaded_size() == (weights.size if loaded else 0)
+
+
 def test_outputs_say_what_memory_they_hold(loaded: Any, pairs: Any) -> None:
     """ComfyUI's cache of outputs asks, where memory is short."""
     unlearned = node_result("UnlearnRestrictedGradient", model=loaded, prompts=pairs, **QUICK)[0]
