@@ -1,4 +1,4 @@
-"""Which layers of a diffusers denoiser a name stands for."""
+"""Scopes: named groups of layers of a diffusers denoiser."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 XATTN, NOXATTN, NOXATTN_2025, FULL, LORA = "xattn", "noxattn", "noxattn-2025", "full", "lora"
 
-# The layers that kohya's LoRA trainer adapts: everything linear in the transformer blocks, and the
-# projections in and out of them.
+# The layers that kohya's LoRA trainer adapts: all linear layers in the transformer blocks, and the
+# projections into and out of them.
 LORA_WEIGHT = re.compile(
     r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2)\.weight"
 )
-# diffusers' names: ``attn2`` is cross-attention, and the others are the timestep's embedding and
-# the last layers.
+# Names in diffusers: ``attn2`` is cross-attention; the others are the timestep embedding and the
+# last layers.
 CROSS_ATTENTION = ".attn2."
 TIME_AND_OUT = ("time_embedding.", "conv_norm_out.", "conv_out.")
 KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
@@ -24,7 +24,7 @@ def _noxattn(name: str) -> bool:
 
 
 def _noxattn_2025(name: str) -> bool:
-    """Linear layers and convolutions; what else there is are normalisations."""
+    """Linear layers and convolutions; all other layers are normalisations."""
     layer = name.rpartition(".")[0].rpartition(".")[2]
     return CROSS_ATTENTION not in name and "norm" not in layer
 
@@ -36,16 +36,16 @@ SCOPES: dict[str, Callable[[str], bool]] = {
     FULL: lambda name: True,
     LORA: lambda name: LORA_WEIGHT.fullmatch(name) is not None,
 }
-"""Scope -> whether it contains the parameter of that name. With ``lora`` these weights stay as they
-are, and low-rank layers beside them are trained. ``noxattn`` is what ESD's first code trains for
-ESD-u, ``noxattn-2025`` what it trains since April 2025."""
+"""Scope -> a test whether it contains the parameter of a given name. With ``lora``, these weights
+stay unchanged and low-rank layers beside them are trained. For ESD-u, ESD's first code trains
+``noxattn``, its code since April 2025 ``noxattn-2025``."""
 
 
 def in_scope(names: Sequence[str], scope: str) -> list[str]:
-    """The names that belong to the scope, in their order."""
+    """The names in the scope, in their given order."""
     return [name for name in names if SCOPES[scope](name)]
 
 
 def text_projections(names: Sequence[str]) -> list[str]:
-    """The keys' and values' weights of every cross-attention, in their order."""
+    """The key and value weights of every cross-attention layer, in their given order."""
     return [name for name in names if name.endswith(KEYS_AND_VALUES)]

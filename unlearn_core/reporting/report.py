@@ -11,7 +11,7 @@ from ..evaluation.results import AlignmentReport, Estimate, Metrics
 from ..foundation.version import VERSION
 from ..judging.probes import PROBES
 from ..prompts.concept import ForgetConcept
-from ..unlearning.recipes import described
+from ..unlearning.recipes import describe
 from ..unlearning.results import UnlearnedModel
 from .figures import Figure, figures, probe_figures
 
@@ -136,7 +136,7 @@ def report_json(
             "family": unlearned.base.info.family,
             "fingerprint": unlearned.base.info.fingerprint,
         },
-        "recipe": described(unlearned.settings),
+        "recipe": describe(unlearned.settings),
         "settings": asdict(unlearned.settings),
         "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
         "scorer": report.scorer if report else None,

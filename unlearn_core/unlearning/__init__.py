@@ -1,1 +1,1 @@
-"""The unlearning methods: rules, objectives, optimizer, scopes and the loop."""
+"""The unlearning methods: rules, objectives, optimizer, scopes and the training loop."""

@@ -1,4 +1,4 @@
-"""What a step looks at: rows of the two sets, with noise and timesteps."""
+"""The batches of a step: rows of the two sets, with noise and timesteps."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .settings import UnlearnSettings
 
 Part = TypeVar("Part")
 RetainBatch = tuple[Tensor, Conditioning, Tensor, Tensor]
-"""Latents, prompts, noise and timesteps of retain pictures."""
+"""Latents, conditioning, noise and timesteps of retain pictures."""
 
 
 def empty_prompt(model: ModelHandle, settings: UnlearnSettings) -> Conditioning | None:
-    """The empty prompt, encoded, one row; None where the run has no use for it.
+    """Encode the empty prompt, one row; None if the run does not use it.
 
     Raises:
-        ValueError: a model that knows none.
+        ValueError: the model does not support an empty prompt.
     """
     if settings.objective != ERASE and settings.empty_share == 0:
         return None
@@ -30,49 +30,49 @@ def empty_prompt(model: ModelHandle, settings: UnlearnSettings) -> Conditioning 
         return model.encode_prompts([""])
     except ValueError as error:
         raise ValueError(
-            f"objective {ERASE!r} and an empty_share above 0 need a model that knows the empty "
-            f"prompt, choose another objective, and 0 ({error})"
+            f"objective {ERASE!r} and an empty_share above 0 need the empty prompt, which this "
+            f"model does not support; choose another objective and set empty_share to 0 ({error})"
         ) from None
 
 
 class Batches:
-    """Draws the forget batch and the retain batches of one step after another, from one seed.
+    """Draws the forget batch and the retain batches of each step, all from one seed.
 
     Raises:
-        ValueError: an objective that needs the empty prompt, which the model has not.
+        ValueError: the objective needs the empty prompt and the model does not support it.
     """
 
     def __init__(self, base: ModelHandle, sets: TrainingSets, settings: UnlearnSettings) -> None:
         self.base, self.sets, self.settings = base, sets, settings
         self.generator = torch.Generator().manual_seed(settings.seed)
         parallels = sum(len(part.retain) for part in sets.paired)
-        self.more_to_keep = sum(map(len, sets.retain)) > parallels  # whom no parallel stands for
-        self.nothing, self.names = empty_prompt(base, settings), None
+        self.more_than_parallels = sum(map(len, sets.retain)) > parallels
+        self.empty, self.bare_names = empty_prompt(base, settings), None
         if settings.objective == ERASE:
-            self.names = base.encode_prompts([part.concept.alone for part in sets.pairs.each])
+            self.bare_names = base.encode_prompts([part.concept.alone for part in sets.pairs.each])
 
     def forget(self) -> ForgetBatch:
-        """``batch_size`` rows, each a concept's picture and its parallel."""
+        """Draw ``batch_size`` rows, each with a concept's picture and its parallel."""
         part = self._part(self.sets.paired, [len(part.forget) for part in self.sets.paired])
         return self._forget_rows(part, self._rows(len(part.forget)))
 
     def retain(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
-        """The retain pictures of the step, ``batch_size`` at a time, a share of them under the
+        """The retain pictures of the step, ``batch_size`` at a time, a share of them with the
         empty prompt."""
-        for latents, conditioning, noise, t in self._retained(forget):
-            yield latents, self._emptied(conditioning, len(latents)), noise, t
+        for latents, conditioning, noise, t in self._retain_batches(forget):
+            yield latents, self._with_empty_prompts(conditioning, len(latents)), noise, t
 
-    def _emptied(self, conditioning: Conditioning, count: int) -> Conditioning:
+    def _with_empty_prompts(self, conditioning: Conditioning, count: int) -> Conditioning:
         share = self.settings.empty_share
-        if self.nothing is None or share == 0:
+        if self.empty is None or share == 0:
             return conditioning
-        emptied = torch.rand(count, generator=self.generator) < share
-        rows = torch.where(emptied, count, torch.arange(count))
-        return Conditioning.cat([conditioning, self.nothing])[rows.tolist()]
+        is_empty = torch.rand(count, generator=self.generator) < share
+        rows = torch.where(is_empty, count, torch.arange(count))
+        return Conditioning.cat([conditioning, self.empty])[rows.tolist()]
 
-    def _retained(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
-        """As many times as ``retain_batch_factor`` says, or the whole set once. Parallels that come
-        first leave room for one batch of what joined them."""
+    def _retain_batches(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
+        """``retain_batch_factor`` batches, or the whole set once. The parallels count as the first
+        batch; if the retain set contains other pictures too, at least one batch of all follows."""
         size, factor = self.settings.batch_size, self.settings.retain_batch_factor
         if factor == 0:
             for part in self.sets.retain:
@@ -83,7 +83,7 @@ class Batches:
             latents, conditioning = forget.parallel_latents, forget.parallel_conditioning
             yield latents, conditioning, forget.noise, forget.t
             factor -= 1
-            if self.more_to_keep:
+            if self.more_than_parallels:
                 factor = max(1, factor)
         for _ in range(factor):
             part = self._part(self.sets.retain, [len(part) for part in self.sets.retain])
@@ -99,6 +99,7 @@ class Batches:
         latents, conditioning = part.forget.take(rows, self.base.device)
         parallel_latents, parallel_conditioning = part.retain.take(rows, self.base.device)
         noise, t = self._noise(latents)
+        names = self.bare_names
         return ForgetBatch(
             latents=latents,
             conditioning=conditioning,
@@ -107,8 +108,8 @@ class Batches:
             noise=noise,
             t=t,
             from_concept=self._halves(len(latents)).to(latents.device),
-            alone=None if self.names is None else self.names[part.concepts[rows].tolist()],
-            nothing=self.nothing,
+            bare_names=None if names is None else names[part.concepts[rows].tolist()],
+            empty=self.empty,
         )
 
     def _retain_rows(self, part: Rows, rows: Tensor) -> RetainBatch:
@@ -116,14 +117,15 @@ class Batches:
         return latents, conditioning, *self._noise(latents)
 
     def _part(self, parts: Sequence[Part], sizes: Sequence[int]) -> Part:
-        """One of the parts, in proportion to their rows: a batch is of one picture size."""
+        """Draw a part with a probability proportional to its rows: all pictures of a batch have
+        one size."""
         if len(parts) == 1:
             return parts[0]
-        drawn = torch.multinomial(torch.tensor(sizes).float(), 1, generator=self.generator)
-        return parts[int(drawn)]
+        index = torch.multinomial(torch.tensor(sizes).float(), 1, generator=self.generator)
+        return parts[int(index)]
 
     def _halves(self, count: int) -> Tensor:
-        """True for one half of the rows, in random order; an odd row falls to either side."""
+        """True for a random half of the rows; an odd row falls to either half."""
         order = torch.randperm(count, generator=self.generator)
         odd = int(torch.randint(2, (1,), generator=self.generator))
         return (order + odd) % 2 == 0
@@ -132,8 +134,8 @@ class Batches:
         return torch.randint(total, (self.settings.batch_size,), generator=self.generator)
 
     def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Gaussian noise and timesteps, drawn on the CPU so that devices agree. Strata in random
-        order, for a row's place in the batch may mean something."""
+        """Gaussian noise and timesteps, drawn on the CPU so that every device gives the same
+        result. The order of the strata is random because a row's position may not be."""
         count = len(latents)
         strata = torch.randperm(count, generator=self.generator)
         spread = torch.rand(count, generator=self.generator)

@@ -25,10 +25,10 @@ Gradient = tuple[Tensor, ...]
 
 
 class Unlearning:
-    """One run over ``settings.steps`` steps; iterate it for a ``StepReport`` after each.
+    """One run of ``settings.steps`` steps; iterate over it to get a ``StepReport`` after each.
 
-    ``result()`` may be asked for at any time, also after the iteration was broken off: it holds
-    the model as the last finished step left it. The model given is never changed.
+    Call ``result()`` at any time, also after an interrupted iteration: it returns the model after
+    the last finished step. ``base`` is never changed.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Unlearning:
             yield report
 
     def result(self) -> UnlearnedModel:
-        """What the steps so far have made; the model lives on, and a later step changes it."""
+        """The model after the steps so far; it is not a copy, so later steps change it."""
         for parameter in self.parameters:
             parameter.requires_grad_(False)
         pairs, reports = self.sets.pairs, tuple(self.reports)
@@ -79,7 +79,7 @@ class Unlearning:
         started = time.perf_counter()
         settings, step = self.settings, len(self.reports) + 1
         for parameter in self.parameters:
-            parameter.requires_grad_(True)  # ``result`` may have frozen them in between
+            parameter.requires_grad_(True)  # ``result`` may have frozen them since the last step
 
         if settings.saliency < 1 and not self.mask:
             self.mask = saliency_mask(
@@ -91,10 +91,10 @@ class Unlearning:
         forget_loss, grad_forget = self._forget_gradient(batch)
         retain_loss, grad_retain = self._retain_gradient(batch)
         for gradients in (grad_forget, grad_retain):
-            for gradient, kept in zip(gradients, self.mask, strict=False):
-                gradient.mul_(kept)
+            for gradient, mask in zip(gradients, self.mask, strict=False):
+                gradient.mul_(mask)
 
-        # Adam's step along the direction that is made of them.
+        # Adam's step along their combined direction.
         products = gram(grad_forget, grad_retain)
         change = self.optimizer.step(
             grad_forget,
@@ -127,26 +127,27 @@ class Unlearning:
         return loss.detach(), gradients
 
     def _retain_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
-        """Mean over the step's retain pictures, and the gradient smoothed over steps if asked."""
+        """Mean loss over the step's retain pictures, and its gradient, smoothed over the steps if
+        ``retain_ema`` is set."""
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
         losses: list[Tensor] = []
         count, gradients = 0, None
         for part in self.batches.retain(batch):
             loss = objective(self.model, self.base, *part).sum()
-            found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            losses.append(loss.detach())  # read at the step's end: a device is not waited for
+            part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+            losses.append(loss.detach())  # read after the step, so as not to wait for the device
             count += len(part[0])
             self.progress.check()
             if gradients is None:
-                gradients = found
+                gradients = part_gradients
             else:
-                torch._foreach_add_(gradients, found)
-        assert gradients is not None, "a step has a retain picture or more"
+                torch._foreach_add_(gradients, part_gradients)
+        assert gradients is not None, "a step has at least one retain picture"
         torch._foreach_div_(gradients, count)
         return torch.stack(losses).sum() / count, self._smoothed(gradients)
 
     def _smoothed(self, gradients: Gradient) -> Gradient:
-        """Exponential moving average over the steps, without bias towards its start at zero."""
+        """Exponential moving average over the steps, corrected for its start at zero."""
         decay, step = self.settings.retain_ema, len(self.reports) + 1
         if decay == 0:
             return gradients

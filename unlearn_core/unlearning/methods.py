@@ -1,4 +1,4 @@
-"""The two ways to unlearn, each with its own description: steps, and one edit in closed form."""
+"""The two kinds of unlearning behind one interface: training steps and a closed-form edit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASS_FAMILIES = ("class-conditional", "dit")  # their prompts must name a class
 
 
 class Run(Protocol):
-    """Iterate it for a report after each step; ask for the result at any time."""
+    """Iterate over it to get a report after each step; call ``result`` at any time."""
 
     def __len__(self) -> int: ...
 
@@ -32,19 +32,19 @@ class Run(Protocol):
 
 
 class Method(Protocol):
-    """What the rest of the program must know about a way to unlearn."""
+    """The interface of a way to unlearn."""
 
     @property
     def needs_pictures(self) -> bool:
-        """Whether it looks at pictures; otherwise the prompts are enough."""
+        """Whether it trains on pictures; otherwise the prompts are enough."""
         ...
 
     def steps(self, settings: UnlearnSettings) -> int:
-        """How many steps it takes."""
+        """The number of training steps."""
         ...
 
     def adds_layers(self, settings: UnlearnSettings) -> bool:
-        """Whether the result has low-rank layers beside unchanged weights."""
+        """Whether the result consists of unchanged weights and additional low-rank layers."""
         ...
 
     def check(
@@ -65,12 +65,12 @@ class Method(Protocol):
         settings: UnlearnSettings,
         progress: Progress | None,
     ) -> Run:
-        """A run before its first step."""
+        """Create a run, ready for its first step."""
         ...
 
 
 class Steps:
-    """Gradient steps on pictures of both sets, by one of the rules."""
+    """Gradient steps on pictures of both sets, combined by one of the rules."""
 
     needs_pictures = True
 
@@ -90,7 +90,7 @@ class Steps:
     ) -> None:
         parameter_names(base, settings.scope)
         empty_prompt(base, settings)
-        if base.info.family in CLASS_FAMILIES:  # others accept any prompt
+        if base.info.family in CLASS_FAMILIES:  # other families accept any prompt
             for part in pairs.each:
                 for pair in (*part.train, *part.test):
                     base.encode_prompts([pair.forget, pair.retain])
@@ -118,7 +118,7 @@ class Steps:
 
 
 class Edit:
-    """One edit of cross-attention in closed form, from the prompts alone."""
+    """One closed-form edit of cross-attention, computed from the prompts alone."""
 
     needs_pictures = False
 
@@ -139,8 +139,8 @@ class Edit:
         edited_names(base)
         if forget_pictures is not None or retain_pictures is not None:
             raise ValueError(
-                f"method: {settings.method!r} uses prompts alone; unlink your own pictures, or "
-                "choose another method"
+                f"method {settings.method!r} uses only prompts; unlink your own pictures or choose "
+                "another method"
             )
 
     def begin(
@@ -154,7 +154,7 @@ class Edit:
 
 
 def method_of(settings: UnlearnSettings) -> Method:
-    """The way to unlearn that the settings name."""
+    """The method that the settings choose."""
     return Edit() if settings.method == UCE else Steps()
 
 
@@ -165,11 +165,11 @@ def check(
     forget_pictures: OwnPictures | None = None,
     retain_pictures: OwnPictures | None = None,
 ) -> None:
-    """Refuse a run that cannot begin or end, before pictures are drawn for it.
+    """Refuse a run that cannot succeed, before pictures are drawn for it.
 
     Raises:
-        ValueError: a scope, objective or method that the model does not support, a prompt that it
-            cannot express, or pictures from which a concept would learn nothing.
+        ValueError: the model does not support the scope, objective, method or a prompt, or the
+            user's own pictures leave a concept without any picture to learn from.
     """
     method_of(settings).check(base, pairs, settings, forget_pictures, retain_pictures)
 
@@ -180,13 +180,13 @@ def begin(
     settings: UnlearnSettings,
     progress: Progress | None = None,
 ) -> Run:
-    """A run before its first step.
+    """Create a run, ready for its first step.
 
     Args:
         progress: shows the closed-form edit, if there is one, and is checked between the batches
             of a step.
 
     Raises:
-        ValueError: a scope, objective or method that the model does not support.
+        ValueError: the model does not support the scope, objective or method.
     """
     return method_of(settings).begin(base, sets, settings, progress)

@@ -1,6 +1,6 @@
 """Forget and retain losses, per sample [B]; the loop reduces them.
 
-A forget loss is written so that decreasing it makes the model worse at the concept.
+Decreasing a forget loss makes the model worse at the concept.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ class ForgetBatch:
     """Forget pictures and, row by row, the pictures of their parallel prompts.
 
     Attributes:
-        latents: of pictures that show the concept, [B, C, h, w].
-        conditioning: the prompts that ask for it.
-        parallel_latents: of the parallel prompts' pictures, [B, C, h, w].
-        parallel_conditioning: the same prompts without the concept.
+        latents: pictures of the concept, [B, C, h, w].
+        conditioning: their prompts, which name the concept.
+        parallel_latents: pictures of the parallel prompts, [B, C, h, w].
+        parallel_conditioning: the parallel prompts: the same without the concept.
         noise: [B, C, h, w].
         t: timesteps int64 [B].
-        from_concept: bool [B]; whether ``redirect`` starts from the concept's picture or from the
-            parallel's.
-        alone: the concept's bare name, row by row; None where no objective asks for it.
-        nothing: the empty prompt, one row; likewise.
+        from_concept: bool [B]; True if ``redirect`` starts from the concept's picture, False if it
+            starts from the parallel's.
+        bare_names: the concept's bare name for each row; None if the objective does not need it.
+        empty: the empty prompt, one row; None if the run does not use it.
     """
 
     latents: Tensor
@@ -39,13 +39,13 @@ class ForgetBatch:
     noise: Tensor
     t: Tensor
     from_concept: Tensor
-    alone: Conditioning | None = None
-    nothing: Conditioning | None = None
+    bare_names: Conditioning | None = None
+    empty: Conditioning | None = None
 
 
 @dataclass(frozen=True)
 class Strengths:
-    """How far the objectives go; ``UnlearnSettings`` says what each means."""
+    """Strengths of the forget objectives; ``UnlearnSettings`` describes each."""
 
     truncation: float
     negative_guidance: float
@@ -72,10 +72,10 @@ def distill(
     noise: Tensor,
     t: Tensor,
 ) -> Tensor:
-    """How far the prediction has moved from the frozen model's on retain pictures, [B].
+    """Squared distance to the frozen model's prediction on retain pictures, [B].
 
-    The minimum is the same as ``denoise``'s for a model that drew its own retain set, but the
-    noise that no model can predict has cancelled: what is left of the gradient is damage alone.
+    For a retain set drawn by the model itself, the minimum is the same as that of ``denoise``. The
+    unpredictable part of the noise cancels, so the gradient contains only the damage to the model.
     """
     latents_t = model.add_noise(latents, noise, t)
     with torch.no_grad():
@@ -86,10 +86,11 @@ def distill(
 def ascent(
     model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """``-min((eps - eps_theta)^2, alpha)`` (the paper, with its CIFAR code's truncation), [B].
+    """``-min((eps - eps_theta)^2, alpha)``, [B]: the paper's loss, with the truncation of its CIFAR
+    code.
 
-    An element whose error has passed ``truncation`` has no gradient: the model is pushed away from
-    the concept only until it is that wrong.
+    An element with an error above ``truncation`` has no gradient: the model is pushed away from the
+    concept only up to this error.
     """
     return -_per_sample(_concept_error(model, batch).clamp(max=strengths.truncation))
 
@@ -97,10 +98,11 @@ def ascent(
 def ascent_stop_above(
     model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """``-(eps - eps_theta)^2``, switched off while the batch's mean is above ``truncation``, [B].
+    """``-(eps - eps_theta)^2``, switched off while the batch's mean error is above ``truncation``,
+    [B].
 
-    The paper's Stable Diffusion code divides such a batch's loss by its own norm; what it computes
-    is this switch, for the gradient of a number divided by itself is zero.
+    The paper's Stable Diffusion code divides the loss of a batch with a larger error by its own
+    norm. A number divided by itself has zero gradient, so that division acts as this switch.
     """
     error = _per_sample(_concept_error(model, batch))
     return -torch.where(error.detach().mean() > strengths.truncation, error.detach(), error)
@@ -113,21 +115,21 @@ def npo(
     log-likelihood, ``-2 / beta * log sigmoid(beta * (l_theta - l_0))``, [B], where ``l`` is the
     squared error summed over a picture.
 
-    Ascent that fades for every picture at which the model is already worse than the frozen one;
+    The ascent fades out for each picture on which the model is already worse than the frozen one;
     for ``beta`` near 0 it is plain ascent.
     """
     with torch.no_grad():
         before = _per_sample(_concept_error(frozen, batch))
     size = batch.latents[0].numel()
-    beta = strengths.npo_beta * size  # the summed error, while the loss stays a mean
-    worse = _per_sample(_concept_error(model, batch)) - before
-    return -2 / beta * logsigmoid(beta * worse)
+    beta = strengths.npo_beta * size  # turns the mean error into the summed one
+    increase = _per_sample(_concept_error(model, batch)) - before
+    return -2 / beta * logsigmoid(beta * increase)
 
 
 def relabel(
     model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """The training loss for the parallel's picture under the concept's prompt, [B]."""
+    """The training loss on the parallel's picture with the concept's prompt, [B]."""
     error = model.denoise_error(batch.parallel_latents, batch.conditioning, batch.noise, batch.t)
     return _per_sample(error)
 
@@ -135,10 +137,10 @@ def relabel(
 def random_label(
     model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """SalUn's random labels (Fan et al. 2024), and MUNBa's (Wu and Harandi 2024), [B].
+    """The random labels of SalUn (Fan et al. 2024) and MUNBa (Wu and Harandi 2024), [B].
 
-    On the concept's picture the concept's prompt is to predict what another prompt does, the
-    parallel, which differs from row to row: ``||eps_theta(x_t, c_f) - sg eps_theta(x_t, c_r)||^2``.
+    On the concept's picture, the concept's prompt should give the same prediction as another
+    prompt, here the row's parallel: ``||eps_theta(x_t, c_f) - sg eps_theta(x_t, c_r)||^2``.
     """
     latents_t = model.add_noise(batch.latents, batch.noise, batch.t)
     with torch.no_grad():
@@ -149,42 +151,43 @@ def random_label(
 def erase(
     model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """ESD (Gandikota et al. 2023): distance to the frozen model's guidance away from the concept,
-    ``eps_0(x_t) - eta * (eps_0(x_t, c_f) - eps_0(x_t))`` with ``eta`` = ``negative_guidance``, [B].
-    As there, ``c_f`` is the concept's bare name: under a whole prompt, all that the prompt says
-    would be erased with it.
+    """ESD (Gandikota et al. 2023): distance to the frozen model's prediction guided away from the
+    concept, ``eps_0(x_t) - eta * (eps_0(x_t, c_f) - eps_0(x_t))`` with ``eta`` =
+    ``negative_guidance``, [B]. As in ESD, ``c_f`` is the concept's bare name: with a full prompt,
+    everything else in the prompt would be erased too.
     """
-    assert batch.alone is not None, "the loop gives both to this objective"
-    assert batch.nothing is not None, "the loop gives both to this objective"
-    nothing = batch.nothing[[0] * len(batch.t)]
+    assert batch.bare_names is not None, "`Batches` provides both for this objective"
+    assert batch.empty is not None, "`Batches` provides both for this objective"
+    empty = batch.empty[[0] * len(batch.t)]
     latents_t = model.add_noise(batch.latents, batch.noise, batch.t)
     eta = strengths.negative_guidance
-    return _away(model, frozen, latents_t, batch.t, batch.alone, nothing, eta)
+    return _distance_beyond(model, frozen, latents_t, batch.t, batch.bare_names, empty, eta)
 
 
 def redirect(
     model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """Distance to what the frozen model predicts for the parallel prompt, and a little beyond, [B].
+    """Distance to a target slightly beyond the frozen model's prediction for the parallel prompt,
+    [B].
 
-    The concept's prompt comes to mean its parallel: ``||eps_theta(x_t, c_f) - target||^2`` with
+    The concept's prompt learns to draw its parallel: ``||eps_theta(x_t, c_f) - target||^2`` with
     ``target = eps_0(x_t, c_r) - eta * (eps_0(x_t, c_f) - eps_0(x_t, c_r))``, where ``eta`` is
     ``negative_guidance`` (Kumari et al. 2023 for eta = 0; the second term is that of Gandikota et
-    al. 2023). Without it, what is left of the concept is amplified by guidance when sampling.
+    al. 2023). Without the second term, guidance amplifies the rest of the concept when sampling.
     Half of the rows start from the concept's pictures and half from the parallel's, so that the
-    answer is right both where sampling starts and where it ends up.
+    prediction is right both where sampling starts and where it ends.
     """
     from_concept = batch.from_concept.view(-1, 1, 1, 1)
     latents = torch.where(from_concept, batch.latents, batch.parallel_latents)
     latents_t = model.add_noise(latents, batch.noise, batch.t)
     concept, parallel = batch.conditioning, batch.parallel_conditioning
     eta = strengths.negative_guidance
-    return _away(model, frozen, latents_t, batch.t, concept, parallel, eta)
+    return _distance_beyond(model, frozen, latents_t, batch.t, concept, parallel, eta)
 
 
 RetainObjective = Callable[[ModelHandle, ModelHandle, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[ModelHandle, ModelHandle, ForgetBatch, Strengths], Tensor]
-ERASE = "erase (ESD)"  # the one that needs the bare name and the empty prompt
+ERASE = "erase (ESD)"  # the only one that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     "redirect": redirect,
@@ -199,11 +202,11 @@ RETAIN_OBJECTIVES: dict[str, RetainObjective] = {"distill": distill, "denoise": 
 
 
 def _concept_error(model: ModelHandle, batch: ForgetBatch) -> Tensor:
-    """The squared error on the concept's pictures under its prompts, [B, C, h, w]."""
+    """The squared error on the concept's pictures with its prompts, [B, C, h, w]."""
     return model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
 
 
-def _away(
+def _distance_beyond(
     model: ModelHandle,
     frozen: ModelHandle,
     latents_t: Tensor,
@@ -212,11 +215,12 @@ def _away(
     anchor: Conditioning,
     eta: float,
 ) -> Tensor:
-    """Distance of the concept's prediction to the frozen anchor's, ``eta`` beyond it, [B]."""
+    """Squared distance of the concept's prediction to a target: the frozen model's prediction for
+    the anchor, moved ``eta`` times the difference further away from the concept's, [B]."""
     with torch.no_grad():
-        wanted = frozen.predict(latents_t, anchor, t)
-        unwanted = frozen.predict(latents_t, concept, t)
-        target = wanted - eta * (unwanted - wanted)
+        at_anchor = frozen.predict(latents_t, anchor, t)
+        at_concept = frozen.predict(latents_t, concept, t)
+        target = at_anchor - eta * (at_concept - at_anchor)
     return _per_sample((model.predict(latents_t, concept, t) - target).square())
 
 

@@ -1,4 +1,4 @@
-"""Adam whose step, not only its gradient, can be restricted."""
+"""Adam with an optional restriction of the step itself, not only of its gradient."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from .rules import Coefficients, Gram, combine, into_cone
 
-BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's usual
-MARGIN = 1e-3  # a hair more than needed, so that rounding does not leave a rise
+BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's usual values
+MARGIN = 1e-3  # relative surplus of the correction, so that rounding does not leave a rise
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a step changes each loss by, to first order: ``grad . step``."""
+    """The change of each loss by a step, to first order: ``grad . step``."""
 
     forget: float
     retain: float
@@ -25,12 +25,12 @@ class Change:
 class RestrictedAdam:
     """AdamW (Loshchilov and Hutter 2019) on ``a g_f + b g_r``, which is never materialised.
 
-    Momentum and the diagonal turn a step away from the gradient that it was made of, and so undo
-    the promise of the restricted gradient. With ``restrict``, the step that is about to be made is
-    projected on the cone of those that raise neither loss.
+    Momentum and Adam's scaling turn the step away from its gradient, so it can lose the guarantee
+    of the restricted gradient. ``restrict`` therefore projects each step on the cone of steps that
+    raise neither loss.
 
     Args:
-        parameters: changed in place by ``step``.
+        parameters: the trained tensors; ``step`` changes them in place.
         weight_decay: decoupled, per unit of the learning rate.
     """
 
@@ -57,11 +57,12 @@ class RestrictedAdam:
         *,
         restrict: bool,
     ) -> Change:
-        """One step. The gradients are read, never written.
+        """Take one step. The gradients stay unchanged.
 
         Args:
-            products: their inner products.
+            products: inner products of the gradients.
             coefficients: ``(a, b)`` of the direction.
+            restrict: project the step so that it raises neither loss.
         """
         self.steps += 1
         for i, (f, r) in enumerate(zip(grad_forget, grad_retain, strict=True)):
@@ -69,7 +70,7 @@ class RestrictedAdam:
             self.means[i].lerp_(direction, 1 - BETAS[0])
             self.squares[i].lerp_(direction.square_(), 1 - BETAS[1])
 
-        # Twice over the tensors, each worked out anew, rather than a third copy of the model.
+        # The updates are computed twice, tensor by tensor, to avoid a third copy of the model.
         change = self._change(grad_forget, grad_retain, learning_rate)
         more_forget = more_retain = 0.0
         if restrict:
@@ -91,7 +92,7 @@ class RestrictedAdam:
         )
 
     def _updates(self, learning_rate: float) -> Iterator[Tensor]:
-        """What plain AdamW would add to each parameter."""
+        """The update of each parameter by plain AdamW."""
         first, second = (1 - beta**self.steps for beta in BETAS)
         for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
             update = mean / square.div(second).sqrt_().add_(EPS)
@@ -112,16 +113,17 @@ class RestrictedAdam:
         return Change(*sums.tolist())
 
 
-WARM_UP = 0.1  # share of the steps over which the rate grows from zero
+WARM_UP = 0.1  # share of the steps in which the learning rate grows from zero
 
 
 def constant(step: int, steps: int) -> float:
-    """A short warm-up, in which Adam learns how large gradients are, then level."""
+    """A constant factor after a short warm-up, in which Adam estimates the gradients' scale."""
     return min(1.0, step / max(1.0, WARM_UP * steps))
 
 
 def linear(step: int, steps: int) -> float:
-    """After the warm-up down to zero: the last steps settle what the first have stirred up."""
+    """Linear decay to zero after the warm-up: the last steps smooth out the disturbance of the
+    first."""
     return constant(step, steps) * (1 - (step - 1) / steps)
 
 

@@ -1,7 +1,7 @@
-"""Whole methods by name, for the node, the command line and the benchmark.
+"""Complete methods by name, for the node, the command line and the benchmark.
 
-A recipe fills every setting that is part of a method. Settings that depend on the model or on the
-machine stay free: ``FREE``. A retain weight is the one that the benchmark's search chose.
+A recipe sets every setting that belongs to the method. Settings that depend on the model or the
+machine stay free (``FREE``). The benchmark's search chose the retain weights.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .settings import LAST_TOKEN, UCE, UnlearnSettings
 
 OURS = "ours"
 FREE = ("steps", "learning_rate", "seed", "batch_size", "lora_rank", "lora_alpha")
-"""Settings that no recipe fills."""
-OF_EDIT = ("method", "retain_weight", "uce_tokens", "diversified")
-"""The settings of an edit in closed form; the others have no effect on it."""
+"""Settings that no recipe sets."""
+EDIT_SETTINGS = ("method", "retain_weight", "uce_tokens", "diversified")
+"""Settings of the closed-form edit; the others have no effect on it."""
 
 _PAPER: dict[str, Any] = {
     "objective": "ascent",
@@ -61,41 +61,41 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "gradient ascent": {**_PAPER, "method": "forget only", "retain_weight": 0.0},
     "fine-tune": {**_PAPER, "method": "retain only", "retain_weight": 0.0},
 }
-"""Recipe -> its differences from the defaults. All train cross-attention but ESD-u, which is
-defined by training everything else. Sources: RG and RGD, Ko et al. 2024; GradDiff, Liu et al. 2022;
-MUNBa, Wu and Harandi 2024; NPO, Zhang et al. 2024; SalUn, Fan et al. 2024; ESD, Gandikota et al.
-2023, and the authors' code since April 2025; UCE, Gandikota et al. 2024, their code of 2023 and
-since April 2025. The stratified timesteps and the rising rate of the first steps are this
-package's own, for all."""
+"""Recipe -> its differences from the defaults. All recipes train cross-attention except ESD-u,
+which by definition trains everything else. Sources: RG and RGD, Ko et al. 2024; GradDiff, Liu et
+al. 2022; MUNBa, Wu and Harandi 2024; NPO, Zhang et al. 2024; SalUn, Fan et al. 2024; ESD, Gandikota
+et al. 2023, and the authors' code since April 2025; UCE, Gandikota et al. 2024, their code of 2023
+and since April 2025. Stratified timesteps and the learning-rate warm-up are additions of this
+package to all of them."""
 
 
-def _filled(changes: Mapping[str, Any]) -> Mapping[str, Any]:
+def _settings_of_method(changes: Mapping[str, Any]) -> Mapping[str, Any]:
     settings = UnlearnSettings(**changes)
     names = [field.name for field in fields(settings) if field.name not in FREE]
     if settings.method == UCE:
-        names = list(OF_EDIT)
+        names = list(EDIT_SETTINGS)
     return MappingProxyType({name: getattr(settings, name) for name in names})
 
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {name: _filled(changes) for name, changes in _CHANGES.items()}
+    {name: _settings_of_method(changes) for name, changes in _CHANGES.items()}
 )
-"""Recipe -> the value of every setting that it fills."""
+"""Recipe -> the value of every setting that it sets."""
 
 
 @dataclass(frozen=True)
 class RecipeChoice:
-    """The recipe that a form or a settings file names."""
+    """The recipe chosen in a form or a settings file."""
 
     recipe: str = choice(
         OURS,
         tuple(RECIPES),
-        help="A whole method: it sets all inputs that belong to the method, and each may be changed"
-        " afterwards. 'ours' is the best one here. The others are for comparison: 'RG' and 'RGD' "
-        "(the paper's method without and with diversified prompts), 'GradDiff', 'MUNBa', 'NPO', "
-        "'SalUn', 'ESD', 'UCE' (takes a second, and needs no pictures), plain gradient ascent and "
-        "fine-tuning. '2025' marks the authors' later version. Those that start from the unedited "
-        "model need about three times the learning rate of 'ours'.",
+        help="A complete method. It sets every input that belongs to the method; you can change "
+        "each of them afterwards. 'ours' gives the best results here. The others are for "
+        "comparison: 'RG' and 'RGD' (the paper's method without and with diversified prompts), "
+        "'GradDiff', 'MUNBa', 'NPO', 'SalUn', 'ESD', 'UCE' (takes a second and needs no pictures), "
+        "plain gradient ascent and fine-tuning. '2025' marks the authors' later version. Methods "
+        "that start from the unedited model need about three times the learning rate of 'ours'.",
     )
 
     def __post_init__(self) -> None:
@@ -103,10 +103,10 @@ class RecipeChoice:
 
 
 def from_recipe(recipe: str, **changes: Any) -> UnlearnSettings:
-    """The settings of a recipe, with some of them changed.
+    """The settings of a recipe, with changes.
 
     Raises:
-        ValueError: no such recipe, or a value out of range.
+        ValueError: unknown recipe, or a value out of range.
     """
     return UnlearnSettings(**{**RECIPES[RecipeChoice(recipe).recipe], **changes})
 
@@ -118,18 +118,18 @@ def changes(settings: UnlearnSettings, recipe: str) -> dict[str, Any]:
 
 
 def nearest(settings: UnlearnSettings) -> str:
-    """The recipe of the same kind, edit or steps, from which the fewest settings differ; the first
-    of several."""
+    """The recipe of the same kind (edit or steps) with the fewest differences from the settings;
+    the first one if several are equally near."""
     is_edit = settings.method == UCE
-    alike = [name for name, values in RECIPES.items() if (values["method"] == UCE) == is_edit]
-    return min(alike, key=lambda recipe: len(changes(settings, recipe)))
+    same_kind = [name for name, values in RECIPES.items() if (values["method"] == UCE) == is_edit]
+    return min(same_kind, key=lambda recipe: len(changes(settings, recipe)))
 
 
-def described(settings: UnlearnSettings, recipe: str | None = None) -> str:
-    """The recipe in words, with the settings that differ from it: ``GradDiff, with scope full``.
+def describe(settings: UnlearnSettings, recipe: str | None = None) -> str:
+    """The recipe's name and the settings that differ from it: ``GradDiff, with scope full``.
 
     Args:
-        recipe: the one that was chosen; None for the nearest.
+        recipe: the chosen recipe; None for the nearest.
     """
     recipe = recipe or nearest(settings)
     differences = [f"{name} {getattr(settings, name)}" for name in changes(settings, recipe)]

@@ -1,4 +1,4 @@
-"""What a run of unlearning returns: a report of each step and the new model."""
+"""The result of an unlearning run: a report of each step and the new model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .settings import UnlearnSettings
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did.
+    """Losses and gradients of one step.
 
     Attributes:
-        step: 1 for the first.
-        forget_loss: of the forget batch before the step, decreasing as the model forgets.
-        retain_loss: of the retain batch before the step.
-        cosine: of the two gradients, -1..1; negative is a conflict.
-        conflict: whether the gradients were in conflict.
+        step: its number, from 1.
+        forget_loss: loss on the forget batch before the step; decreases as the model forgets.
+        retain_loss: loss on the retain batch before the step.
+        cosine: cosine between the two gradients, -1..1; negative in a conflict.
+        conflict: whether the gradients are in conflict.
         grad_forget_norm, grad_retain_norm: Euclidean norms over the trained parameters.
-        forget_change, retain_change: of the two losses by the step made, to first order; with
+        forget_change, retain_change: change of the two losses by the step, to first order; with
             ``retain_ema``, along the smoothed retain gradient.
         seconds: wall time of the step.
     """
@@ -39,13 +39,14 @@ class StepReport:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """By name; None for what is not finite, of which JSON has nothing."""
+        """The values by name; None for values that are not finite, as JSON has none."""
         return {k: v if math.isfinite(v) else None for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, eq=False)
 class UnlearnedModel:
-    """The result of a run, complete or cut short, with what is needed to judge and save it."""
+    """The result of a complete or interrupted run, with everything needed to evaluate and save
+    it."""
 
     model: ModelHandle
     base: ModelHandle
@@ -54,5 +55,5 @@ class UnlearnedModel:
     reports: tuple[StepReport, ...]
 
     def get_ram_usage(self) -> int:
-        """Bytes of what it adds to its base; the name is ComfyUI's, whose cache of outputs asks."""
+        """Bytes in addition to the base model. ComfyUI's output cache calls this method by name."""
         return sum(tensor.nbytes for tensor in self.model.own_tensors())

@@ -1,11 +1,12 @@
 """The restricted gradient of Ko et al. 2024 (NeurIPS, arXiv 2412.07808), as pure functions.
 
-Notation of the paper: ``L_f`` is the forget loss, written so that *decreasing* it makes the model
-worse on the forget set, and ``L_r`` the retain loss. ``grad_forget`` and ``grad_retain`` are their
-gradients over the same ordered list of parameters, ``retain_weight`` is the lambda of Theorem 4.
+Notation of the paper: ``L_f`` is the forget loss, defined so that *decreasing* it makes the model
+worse on the forget set, and ``L_r`` is the retain loss. ``grad_forget`` and ``grad_retain`` are
+their gradients over the same ordered list of parameters; ``retain_weight`` is the lambda of
+Theorem 4.
 
-Every rule here is a linear combination ``a * grad_forget + b * grad_retain`` whose two coefficients
-depend on nothing but three inner products, so no projection is ever materialised.
+Every rule is a linear combination ``a * grad_forget + b * grad_retain``. Its two coefficients
+depend only on three inner products and ``retain_weight``, so no projection is ever materialised.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Gram:
 
     @property
     def conflict(self) -> bool:
-        """Whether a descent step on one loss raises the other, to first order."""
+        """Whether a descent step on either loss raises the other, to first order."""
         return self.forget_retain < 0
 
     @property
@@ -45,10 +46,10 @@ class Gram:
 
 
 def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
-    """Inner products of two gradients given as equally shaped lists of tensors.
+    """Inner products of two gradients, which are lists of tensors of the same shapes.
 
     Raises:
-        ValueError: when the lists differ in length or shapes, or a gradient is not finite.
+        ValueError: the lists differ in length or shapes, or a gradient is not finite.
     """
     if [g.shape for g in grad_forget] != [g.shape for g in grad_retain]:
         raise ValueError("grad_forget and grad_retain must list the same parameters in one order")
@@ -60,28 +61,29 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
         totals += torch.stack([f.dot(f), f.dot(r), r.dot(r)])
     forget_forget, forget_retain, retain_retain = totals.tolist()  # one device sync
     if not all(map(math.isfinite, (forget_forget, forget_retain, retain_retain))):
-        raise ValueError("a gradient is not finite: lower learning_rate, or choose precision fp32")
+        raise ValueError("a gradient is not finite; lower learning_rate or choose precision fp32")
     return Gram(forget_forget, forget_retain, retain_retain)
 
 
-OPPOSITE = 1e-6  # inner products in fp32 tell no smaller angle from that of opposite gradients
+OPPOSITE = 1e-6  # 1 + cosine; in fp32, smaller values do not differ from opposite gradients
 
 Coefficients = tuple[float, float]
 Rule = Callable[[Gram, float], Coefficients]
 
 
 def restricted(products: Gram, retain_weight: float) -> Coefficients:
-    """Theorem 4: the step along ``delta_f + lambda * delta_r``.
+    """Theorem 4: the direction ``delta_f + lambda * delta_r``.
 
     With a conflict, ``delta_f = g_f - (g_f.g_r / |g_r|^2) g_r`` and
-    ``delta_r = g_r - (g_f.g_r / |g_f|^2) g_f``: each loses the part that would raise the other
-    loss, so moving against the sum raises neither loss to first order. Without one, or when a
-    gradient vanishes, both are kept whole. For ``retain_weight=1`` this is PCGrad on two losses.
+    ``delta_r = g_r - (g_f.g_r / |g_f|^2) g_f``: each gradient loses the part that would raise the
+    other loss, so a step against the sum raises neither loss to first order. Without a conflict, or
+    if a gradient is zero, both stay unchanged. With ``retain_weight=1`` this is PCGrad for two
+    losses.
 
     Returns:
         ``(a, b)`` of the direction ``a * grad_forget + b * grad_retain``.
     """
-    # A product of two tiny gradients may survive where their own squares underflow to zero.
+    # The product of two tiny gradients can be nonzero although a square underflows to zero.
     if not products.conflict or 0 in (products.forget_forget, products.retain_retain):
         return 1.0, retain_weight
     along_retain = products.forget_retain / products.retain_retain
@@ -90,12 +92,12 @@ def restricted(products: Gram, retain_weight: float) -> Coefficients:
 
 
 def plain_sum(products: Gram, retain_weight: float) -> Coefficients:
-    """GradDiff (Liu et al. 2022): ``g_f + lambda * g_r``, whatever the angle between them."""
+    """GradDiff (Liu et al. 2022): ``g_f + lambda * g_r``, for any angle between them."""
     return 1.0, retain_weight
 
 
 def retain_only(products: Gram, retain_weight: float) -> Coefficients:
-    """Fine-tuning on the retain set, in the hope that what is not rehearsed is forgotten."""
+    """Fine-tuning on the retain set alone; the model may forget the concept by itself."""
     return 0.0, 1.0
 
 
@@ -106,8 +108,8 @@ def forget_only(products: Gram, retain_weight: float) -> Coefficients:
 
 def dual_cone(products: Gram, retain_weight: float) -> Coefficients:
     """The direction nearest to ``g_f + lambda * g_r`` that raises neither loss (Lopez-Paz and
-    Ranzato 2017, for two). Where ``restricted`` corrects each gradient, this corrects their sum,
-    and leaves it as it is more often."""
+    Ranzato 2017, for two losses). Unlike ``restricted``, it corrects the sum instead of each
+    gradient, and leaves it unchanged more often."""
     a, b = 1.0, retain_weight
     along_forget = a * products.forget_forget + b * products.forget_retain
     along_retain = a * products.forget_retain + b * products.retain_retain
@@ -116,14 +118,14 @@ def dual_cone(products: Gram, retain_weight: float) -> Coefficients:
 
 
 def nash(products: Gram, retain_weight: float) -> Coefficients:
-    """MUNBa (Wu and Harandi 2024): the Nash bargaining solution, for two in closed form.
+    """MUNBa (Wu and Harandi 2024): the Nash bargaining solution for two losses, in closed form.
 
     The direction ``d = x g_f + y g_r`` that maximises ``log(g_f.d) + lambda log(g_r.d)`` over a
-    ball satisfies ``x (g_f.d) = 1`` and ``y (g_r.d) = lambda``. Both gradients count by their angle
-    alone, not by their lengths.
+    ball satisfies ``x (g_f.d) = 1`` and ``y (g_r.d) = lambda``. It depends on the directions of the
+    gradients, not on their lengths.
 
     Returns:
-        ``(x, y)``; zeros where the gradients are opposite, for then the two agree on no step.
+        ``(x, y)``; zeros if the gradients are opposite, as then no step suits both.
     """
     if 0 in (products.forget_forget, products.retain_retain):
         return 1.0, retain_weight
@@ -131,7 +133,7 @@ def nash(products: Gram, retain_weight: float) -> Coefficients:
     if cosine < -1 + OPPOSITE:
         return 0.0, 0.0
     # With u = x |g_f| and v = y |g_r|: u^2 = 1 - cosine p and v^2 = lambda - cosine p, where the
-    # product p = u v is a root of a quadratic; in the form that cancels nothing.
+    # product p = u v is a root of a quadratic; each branch uses the form without cancellation.
     both = cosine * (1 + retain_weight)
     root = math.sqrt(both**2 + 4 * retain_weight * (1 - cosine**2))
     if both > 0:
@@ -154,27 +156,27 @@ RULES: dict[str, Rule] = {
 
 
 def into_cone(products: Gram, rise_forget: float, rise_retain: float) -> Coefficients:
-    """The shortest correction that makes a step raise neither loss.
+    """The shortest correction of a step such that it raises neither loss.
 
     Args:
-        rise_forget, rise_retain: ``g_f.u`` and ``g_r.u`` of the step ``u``, what it changes each
-            loss by, to first order.
+        rise_forget, rise_retain: ``g_f.u`` and ``g_r.u`` of the step ``u``: its change of each
+            loss, to first order.
 
     Returns:
-        ``(a, b)``, neither negative, such that ``u - a g_f - b g_r`` raises neither: the projection
-        of ``u`` on the cone of such steps, from its conditions of optimality (at most two
-        constraints, so that each combination can be tried).
+        ``(a, b)``, both nonnegative, such that ``u - a g_f - b g_r`` raises neither loss: the
+        projection of ``u`` on the cone of these steps. It follows from the optimality conditions;
+        with at most two active constraints, every combination can be tried.
     """
     f, r, c = products.forget_forget, products.retain_retain, products.forget_retain
     if rise_forget <= 0 and rise_retain <= 0:
         return 0.0, 0.0
-    # One constraint alone, if the other then holds too.
+    # One active constraint, if the other one then holds as well.
     if rise_forget > 0 and f > 0 and rise_retain - rise_forget / f * c <= 0:
         return rise_forget / f, 0.0
     if rise_retain > 0 and r > 0 and rise_forget - rise_retain / r * c <= 0:
         return 0.0, rise_retain / r
     area = f * r - c * c
-    if area <= 1e-6 * f * r:  # one line: what takes the larger rise away, takes both away
+    if area <= 1e-6 * f * r:  # parallel gradients: removing the larger rise removes both
         if f == 0 or (r > 0 and rise_retain / math.sqrt(r) > rise_forget / math.sqrt(f)):
             return 0.0, max(0.0, rise_retain) / r if r > 0 else 0.0
         return max(0.0, rise_forget) / f, 0.0
@@ -185,7 +187,7 @@ def into_cone(products: Gram, rise_forget: float, rise_retain: float) -> Coeffic
 
 
 def combine(grad_forget: Tensor, grad_retain: Tensor, coefficients: Coefficients) -> Tensor:
-    """``a * grad_forget + b * grad_retain`` of one parameter, so that no second gradient of the
-    whole model is held."""
+    """``a * grad_forget + b * grad_retain`` for one parameter. Called parameter by parameter, so
+    that no further gradient of the whole model is stored."""
     a, b = coefficients
     return (a * grad_forget).add_(grad_retain, alpha=b)

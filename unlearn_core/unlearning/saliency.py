@@ -19,9 +19,9 @@ def saliency_mask(
     share: float,
     progress: Progress | None = None,
 ) -> list[Tensor]:
-    """True for the ``share`` (0..1) of all weights where the training loss on the forget set has
-    its steepest gradients, one boolean tensor a parameter. Fewer, where it has no gradient in so
-    many: what the concept does not touch at all is never chosen."""
+    """Mask of the weights with the largest gradients of the training loss on the forget set: True
+    for a ``share`` (0..1) of all weights, one boolean tensor per parameter. Weights with zero
+    gradient are never selected, so the share may be smaller."""
     progress = progress or Progress()
     totals = [torch.zeros_like(p) for p in parameters]
     for batch in batches.every_forget_row():
@@ -32,7 +32,7 @@ def saliency_mask(
         ):
             total.add_(gradient)
         progress.check()
-    steepness = torch.cat([total.abs_().flatten() for total in totals])
-    kept = max(1, round(share * len(steepness)))
-    threshold = steepness.kthvalue(len(steepness) - kept + 1).values
+    magnitudes = torch.cat([total.abs_().flatten() for total in totals])
+    count = max(1, round(share * len(magnitudes)))
+    threshold = magnitudes.kthvalue(len(magnitudes) - count + 1).values
     return [(total >= threshold) & (total > 0) for total in totals]

@@ -1,4 +1,4 @@
-"""Trainable scopes: a name becomes the parameters that unlearning may change."""
+"""Trainable scopes: the parameters that unlearning may change, by the name of the scope."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def parameter_names(model: ModelHandle, scope: str) -> list[str]:
     """Names of the parameters in ``scope``, in the model's own order.
 
     Raises:
-        ValueError: for an unknown scope, or one that is empty in this model.
+        ValueError: unknown scope, or a scope that is empty in this model.
     """
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
@@ -29,11 +29,11 @@ def parameter_names(model: ModelHandle, scope: str) -> list[str]:
 def trainable(
     model: ModelHandle, scope: str, *, lora_rank: int, lora_alpha: float, seed: int
 ) -> tuple[ModelHandle, list[nn.Parameter]]:
-    """A copy of the model, and those of its parameters that may change.
+    """Copy the model; return the copy and its trainable parameters.
 
     Args:
         lora_rank, lora_alpha: size and strength of the layers that scope ``lora`` trains.
-        seed: of their first weights.
+        seed: seed of their initial weights.
 
     Raises:
         ValueError: a scope that is empty in this model.
@@ -42,5 +42,5 @@ def trainable(
     if scope == LORA:
         copied = model.lora_copy(names, lora_rank, lora_alpha, seed)
         return copied, [p for _, p in copied.named_parameters() if p.requires_grad]
-    copied, wanted = model.trainable_copy(names), set(names)
-    return copied, [p for name, p in copied.named_parameters() if name in wanted]
+    copied, in_scope = model.trainable_copy(names), set(names)
+    return copied, [p for name, p in copied.named_parameters() if name in in_scope]

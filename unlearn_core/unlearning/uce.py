@@ -1,6 +1,7 @@
-"""Unified Concept Editing (Gandikota et al. 2024): cross-attention solved for in closed form.
+"""Unified Concept Editing (Gandikota et al. 2024): a closed-form edit of cross-attention.
 
-It takes no steps and looks at no picture: a method of its own, and a good place to begin from.
+It needs no training steps and no pictures. It is a method of its own and a good starting point for
+the others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .results import StepReport, UnlearnedModel
 from .settings import LAST_TOKEN, UCE, UnlearnSettings
 
 ENCODED_AT_ONCE = 64  # prompts
-RIDGE = 0.5  # how much the weights want to stay as they are, as in the authors' code
+RIDGE = 0.5  # pull of the weights towards their original values, as in the authors' code
 PUNCTUATION = ".,;:!?"
 
 
@@ -29,15 +30,15 @@ def edits(
     tokens: str,
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
-    """The keys' and values' weights of every cross-attention after the edit, by name.
+    """The key and value weights of every cross-attention layer after the edit, by name.
 
     Args:
-        retain_weight: the weight of the preserved prompts.
-        tokens: one of ``UCE_TOKENS``, the tokens that the edit looks at.
-        progress: ticks once for each pair of prompts.
+        retain_weight: weight of the preserved prompts.
+        tokens: one of ``UCE_TOKENS``: the tokens that the edit changes.
+        progress: ticks once per pair of prompts.
 
     Raises:
-        ValueError: a model without cross-attention.
+        ValueError: the model has no cross-attention.
     """
     names = edited_names(base)
     moved, targets, preserved = _products(base, pairs, tokens, progress or Progress())
@@ -59,8 +60,8 @@ def warm_up(
     tokens: str,
     progress: Progress | None = None,
 ) -> None:
-    """Copy the edit into ``model``, a trainable copy of ``base``: those of the edited weights that
-    are ``trained``."""
+    """Copy the edit into ``model``, a trainable copy of ``base``; only weights in ``trained``
+    change."""
     trained_ids = {id(parameter) for parameter in trained}
     weights = dict(model.named_parameters())
     names = [name for name in model.text_projections() if id(weights[name]) in trained_ids]
@@ -80,8 +81,8 @@ def edited_names(model: ModelHandle) -> list[str]:
     names = model.text_projections()
     if not names:
         raise ValueError(
-            f"method: {UCE!r} edits cross-attention, and {model.info.name!r} has none; choose "
-            "another method"
+            f"method {UCE!r} needs cross-attention, which {model.info.name!r} does not have; "
+            "choose another method"
         )
     return names
 
@@ -89,14 +90,13 @@ def edited_names(model: ModelHandle) -> list[str]:
 def _products(
     base: ModelHandle, pairs: PromptPairs, tokens: str, progress: Progress
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``m^T m``, ``m^T w`` and ``k^T k``, [D, D] each, of the token embeddings to edit ``m``, of
-    those that they should act like ``w``, and of those to preserve ``k``.
+    """``m^T m``, ``m^T w`` and ``k^T k``, [D, D] each, from three sets of token embeddings: ``m``
+    to edit, ``w`` their targets, ``k`` to preserve.
 
-    ``to the end`` (the authors' code of 2023): the concept's last token should act like the last
-    token of its replacement, and each later token like its counterpart, to the end of the prompt.
-    All tokens of the retain prompts are preserved. ``last token`` (their code since April 2025):
-    only the concept's last token is edited, and only the last token of each retain prompt is
-    preserved.
+    ``to the end`` (the authors' code of 2023): the concept's last token is mapped to the last token
+    of its replacement, and each later token to its counterpart, to the end of the prompt. All
+    tokens of the retain prompts are preserved. ``last token`` (their code since April 2025): only
+    the concept's last token is edited, and only the last token of each retain prompt is preserved.
     """
     train = [pair for part in pairs.each for pair in part.train]
     sums: list[Tensor] = []
@@ -130,8 +130,8 @@ def _products_of(base: ModelHandle, pairs: Sequence[PromptPair], tokens: str) ->
 
 
 def _before_shared_end(forget: str, retain: str) -> tuple[str, str]:
-    """Both prompts up to the words that they end on alike: up to the concept and what stands in its
-    place."""
+    """Both prompts without their common ending: the first then ends with the concept, the second
+    with its replacement."""
     left, right = forget.split(), retain.split()
     while left and right and left[-1] == right[-1]:
         left.pop()
@@ -140,22 +140,22 @@ def _before_shared_end(forget: str, retain: str) -> tuple[str, str]:
 
 
 def _last_token(base: ModelHandle, prefixes: Sequence[str]) -> list[int]:
-    """Where the last token of each prefix stands in a prompt that begins with it. CLIP looks
-    backward only, so that one more word changes nothing before itself."""
-    different = list(dict.fromkeys(prefixes))
-    shorter = base.encode_prompts(different).values
-    longer = base.encode_prompts([f"{prefix} a" for prefix in different]).values
-    differs = (shorter - longer).abs().amax(-1) > 1e-4  # [N, L]; none beyond what the model reads
+    """Position of each prefix's last token in a prompt that begins with it. CLIP's attention is
+    causal: another word at the end changes only the embeddings from its own position on."""
+    unique = list(dict.fromkeys(prefixes))
+    shorter = base.encode_prompts(unique).values
+    longer = base.encode_prompts([f"{prefix} a" for prefix in unique]).values
+    differs = (shorter - longer).abs().amax(-1) > 1e-4  # [N, L]; all False if longer is truncated
     ends = torch.where(differs.any(1), differs.int().argmax(1), differs.shape[1])
-    found = dict(zip(different, (ends - 1).tolist(), strict=True))
-    return [found[prefix] for prefix in prefixes]
+    positions = dict(zip(unique, (ends - 1).tolist(), strict=True))
+    return [positions[prefix] for prefix in prefixes]
 
 
 class ClosedForm:
-    """UCE, an edit that is made at once: no step is reported. The model given is never changed.
+    """A UCE run: one immediate edit, without step reports. ``base`` is never changed.
 
     Raises:
-        ValueError: a model without cross-attention.
+        ValueError: the model has no cross-attention.
     """
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ from unlearn_core.unlearning.rules import Gram
 from unlearn_core.unlearning.scopes import parameter_names
 from unlearn_core.unlearning.settings import UnlearnSettings
 
-# Untrained weights draw latents far from unit variance; the truncation must not hide them all.
+# Untrained weights draw latents far from unit variance, so a lower truncation could cut them all.
 SETTINGS = UnlearnSettings(
     scope="full",
     objective="ascent",
@@ -53,14 +53,14 @@ def weights(model: ModelHandle) -> dict[str, Tensor]:
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    """Bit for bit."""
+    """Whether all tensors are equal bit by bit."""
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
 def record_batches(
     unlearning: Unlearning, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[ForgetBatch], list[RetainBatch]]:
-    """What the loop draws from here on."""
+    """Lists of the batches that the loop draws from now on."""
     forget: list[ForgetBatch] = []
     retain: list[RetainBatch] = []
     draw_forget, draw_retain = unlearning.batches.forget, unlearning.batches.retain
@@ -101,7 +101,7 @@ def test_a_report_for_every_step(sd_model: ModelHandle, sets: TrainingSets) -> N
 def test_every_family_unlearns(
     model: ModelHandle, pairs: PromptPairs, settings: UnlearnSettings
 ) -> None:
-    """As the paper has it, and with the defaults, where it has cross-attention to train."""
+    """With the paper's settings and with the defaults; scope full without cross-attention."""
     sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
     before = weights(model)
     if model.info.family in ("class-conditional", "dit"):
@@ -113,13 +113,13 @@ def test_every_family_unlearns(
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_family_takes_every_objective(
+def test_every_family_supports_every_objective(
     model: ModelHandle, pairs: PromptPairs, objective: str
 ) -> None:
-    """With a share of empty prompts, too, where it knows one; no step raises either loss."""
+    """Also with a share of empty prompts, where supported; no step raises either loss."""
     sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
-    knows_empty = model.info.family != "class-conditional"
-    reads_words = knows_empty and model.info.family != "dit"
+    has_empty_prompt = model.info.family != "class-conditional"
+    reads_words = has_empty_prompt and model.info.family != "dit"
     settings = UnlearnSettings(
         scope="xattn" if reads_words else "full",
         objective=objective,
@@ -127,9 +127,9 @@ def test_every_family_takes_every_objective(
         batch_size=2,
         truncation=100.0,
         warm_start=False,
-        empty_share=0.5 if knows_empty else 0.0,
+        empty_share=0.5 if has_empty_prompt else 0.0,
     )
-    if objective == ERASE and not knows_empty:
+    if objective == ERASE and not has_empty_prompt:
         with pytest.raises(ValueError, match="empty prompt"):
             run(model, sets, settings)
         return
@@ -140,10 +140,10 @@ def test_every_family_takes_every_objective(
         assert report.retain_change <= 1e-6 * abs(report.retain_loss)
 
 
-def test_a_seed_decides_every_bit(sd_model: ModelHandle, sets: TrainingSets) -> None:
+def test_a_seed_determines_every_bit(sd_model: ModelHandle, sets: TrainingSets) -> None:
     torch.manual_seed(1)
     first = run(sd_model, sets, SETTINGS)
-    torch.manual_seed(2)  # the global generator has no say
+    torch.manual_seed(2)  # the global generator has no effect
     second = run(sd_model, sets, SETTINGS)
     other = run(sd_model, sets, replace(SETTINGS, seed=1))
     assert same(weights(first.model), weights(second.model))
@@ -155,7 +155,7 @@ def test_a_seed_decides_every_bit(sd_model: ModelHandle, sets: TrainingSets) -> 
 
 
 @pytest.mark.parametrize("scope", ["full", "xattn", "noxattn", "lora"])
-def test_the_base_model_keeps_every_bit(
+def test_every_bit_of_the_base_model_stays(
     sd_model: ModelHandle, sets: TrainingSets, scope: str
 ) -> None:
     before = weights(sd_model)
@@ -171,13 +171,13 @@ def test_the_base_model_keeps_every_bit(
     assert all(p.grad is None for _, p in result.model.named_parameters())
 
 
-def test_xattn_changes_cross_attention_alone(sd_model: ModelHandle, sets: TrainingSets) -> None:
+def test_xattn_changes_only_cross_attention(sd_model: ModelHandle, sets: TrainingSets) -> None:
     result = run(sd_model, sets, replace(SETTINGS, scope="xattn"))
     assert set(result.model.changed_tensors()) == set(parameter_names(sd_model, "xattn"))
     assert all(".attn2." in name for name in result.model.changed_tensors())
 
 
-def test_lora_changes_the_attention_layers_alone(sd_model: ModelHandle, sets: TrainingSets) -> None:
+def test_lora_changes_only_the_attention_layers(sd_model: ModelHandle, sets: TrainingSets) -> None:
     result = run(sd_model, sets, replace(SETTINGS, scope="lora", lora_rank=2))
     names = parameter_names(sd_model, "lora")
     assert set(result.model.changed_tensors()) == set(names)
@@ -187,7 +187,7 @@ def test_lora_changes_the_attention_layers_alone(sd_model: ModelHandle, sets: Tr
         assert torch.linalg.matrix_rank(delta, rtol=1e-3) <= 2, name
 
 
-def test_breaking_off_leaves_the_model_of_the_last_finished_step(
+def test_an_interrupted_run_returns_the_model_of_the_last_finished_step(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
     unlearning = Unlearning(sd_model, sets, SETTINGS)
@@ -196,13 +196,13 @@ def test_breaking_off_leaves_the_model_of_the_last_finished_step(
             break
     result = unlearning.result()
     assert len(result.reports) == 2
-    # The same two steps as a run that was stopped by nothing.
+    # The same two steps as an uninterrupted run.
     whole = Unlearning(sd_model, sets, SETTINGS)
     list(itertools.islice(whole, 2))
     assert same(weights(result.model), weights(whole.model))
 
 
-def test_a_run_that_was_broken_off_goes_on_as_if_it_never_was(
+def test_an_interrupted_run_continues_without_a_difference(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
     unlearning = Unlearning(sd_model, sets, SETTINGS)
@@ -211,7 +211,7 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_never_was(
     assert same(weights(unlearning.model), weights(run(sd_model, sets, SETTINGS).model))
 
 
-def test_the_result_may_be_asked_for_at_any_time(sd_model: ModelHandle, sets: TrainingSets) -> None:
+def test_the_result_is_available_at_any_time(sd_model: ModelHandle, sets: TrainingSets) -> None:
     unlearning = Unlearning(sd_model, sets, SETTINGS)
     assert unlearning.result().reports == ()
     assert unlearning.result().model.changed_tensors() == {}
@@ -223,7 +223,7 @@ def test_the_result_may_be_asked_for_at_any_time(sd_model: ModelHandle, sets: Tr
 def test_a_run_works_where_gradients_are_switched_off(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
-    """A user interface may call from inside ``no_grad``."""
+    """A user interface may call it inside ``no_grad``."""
     with torch.no_grad():
         result = run(sd_model, sets, SETTINGS)
     assert same(weights(result.model), weights(run(sd_model, sets, SETTINGS).model))
@@ -231,7 +231,7 @@ def test_a_run_works_where_gradients_are_switched_off(
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_forget_loss_falls(sd_model: ModelHandle, sets: TrainingSets, objective: str) -> None:
-    """Measured on one fixed batch before and after, for batches of a run differ."""
+    """Measured on one fixed batch before and after, because the batches of a run differ."""
     settings = replace(
         SETTINGS, steps=10, objective=objective, retain_weight=0.0, learning_rate=1e-4
     )
@@ -248,7 +248,7 @@ def test_the_forget_loss_falls(sd_model: ModelHandle, sets: TrainingSets, object
     assert loss() < before - 1e-3 * abs(before)
 
 
-def test_the_retain_loss_falls_when_it_weighs_enough(
+def test_the_retain_loss_falls_with_a_large_weight(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
     settings = replace(
@@ -273,13 +273,13 @@ def test_the_methods_differ_only_when_the_losses_conflict(
         replace(reports[0], seconds=0.0, forget_change=0.0, retain_change=0.0)
         for reports in runs.values()
     ]
-    assert first[0] == first[1]  # the first batch, seen by the same weights
+    assert first[0] == first[1]  # the same batch and weights
 
 
 @pytest.mark.parametrize("scope", ["full", "xattn"])
 @pytest.mark.parametrize("method", ["restricted gradient", "GradDiff"])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_the_first_step_goes_along_the_direction_computed_apart(
+def test_the_first_step_follows_a_separately_computed_direction(
     sd_model: ModelHandle,
     sets: TrainingSets,
     monkeypatch: pytest.MonkeyPatch,
@@ -287,12 +287,12 @@ def test_the_first_step_goes_along_the_direction_computed_apart(
     method: str,
     batch_size: int,
 ) -> None:
-    """With torch.autograd and flat vectors on the batches that the loop drew: Theorem 4 over the
-    trained parameters alone, no trace of one loss in the other's gradient."""
+    """Theorem 4 over the trained parameters, computed with torch.autograd and flat vectors on the
+    loop's batches: neither loss contributes to the other's gradient."""
     settings = replace(SETTINGS, scope=scope, method=method, batch_size=batch_size)
     unlearning = Unlearning(sd_model, sets, settings)
     forget, retain = record_batches(unlearning, monkeypatch)
-    used: list[Tensor] = []
+    directions: list[Tensor] = []
     step = unlearning.optimizer.step
 
     def spy(
@@ -304,7 +304,7 @@ def test_the_first_step_goes_along_the_direction_computed_apart(
         restrict: bool,
     ) -> Change:
         a, b = coefficients
-        used.extend(a * f + b * r for f, r in zip(grad_forget, grad_retain, strict=True))
+        directions.extend(a * f + b * r for f, r in zip(grad_forget, grad_retain, strict=True))
         return step(grad_forget, grad_retain, products, coefficients, *rest, restrict=restrict)
 
     monkeypatch.setattr(unlearning.optimizer, "step", spy)
@@ -340,9 +340,9 @@ def test_the_first_step_goes_along_the_direction_computed_apart(
         expected = delta_f + lambda_ * delta_r
         assert report.conflict
 
-    found = torch.cat([g.flatten().double() for g in used])
+    actual = torch.cat([g.flatten().double() for g in directions])
     size = (g_f.norm() + lambda_ * g_r.norm()).item()
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * size)
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5 * size)
     assert report.forget_loss == pytest.approx(loss_f.item(), rel=1e-4)
     assert report.retain_loss == pytest.approx(loss_r.item(), rel=1e-4)
     assert report.grad_forget_norm == pytest.approx(g_f.norm().item(), rel=1e-3)
@@ -358,25 +358,25 @@ def test_batches_are_rows_of_the_sets(
     unlearning = Unlearning(sd_model, sets, settings)
     forget, retain = record_batches(unlearning, monkeypatch)
     list(unlearning)
-    (drawn,) = sets.paired
+    (part,) = sets.paired
     for batch in forget:
         assert len(batch.latents) == len(batch.t) == len(batch.conditioning) == 3
         for i in range(3):
-            # A forget picture, its prompt and its parallel are one and the same row.
-            matches = [torch.equal(batch.latents[i], row) for row in drawn.forget.latents]
+            # A forget picture, its prompt and its parallel come from the same row.
+            matches = [torch.equal(batch.latents[i], row) for row in part.forget.latents]
             row = matches.index(True)
-            assert torch.equal(batch.parallel_latents[i], drawn.retain.latents[row])
-            asked = drawn.forget.conditioning.values[row]
-            assert torch.equal(batch.conditioning.values[i], asked)
+            assert torch.equal(batch.parallel_latents[i], part.retain.latents[row])
+            conditioning = part.forget.conditioning.values[row]
+            assert torch.equal(batch.conditioning.values[i], conditioning)
             assert torch.equal(
-                batch.parallel_conditioning.values[i], drawn.retain.conditioning.values[row]
+                batch.parallel_conditioning.values[i], part.retain.conditioning.values[row]
             )
     assert len(retain) == 3 * len(forget)
     for latents, conditioning, noise, t in retain:
         assert len(latents) == len(conditioning) == len(noise) == len(t) == 3
         for i in range(3):
-            row = [torch.equal(latents[i], one) for one in drawn.retain.latents].index(True)
-            assert torch.equal(conditioning.values[i], drawn.retain.conditioning.values[row])
+            row = [torch.equal(latents[i], one) for one in part.retain.latents].index(True)
+            assert torch.equal(conditioning.values[i], part.retain.conditioning.values[row])
     noises = torch.cat([batch.noise for batch in forget])
     assert abs(noises.mean().item()) < 0.1
     assert noises.std().item() == pytest.approx(1, abs=0.1)
@@ -386,26 +386,26 @@ def test_batches_are_rows_of_the_sets(
 def test_timesteps_are_spread_over_the_whole_schedule(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
-    """One in every tenth of the schedule, and every timestep equally likely."""
+    """One in each tenth of the schedule, and all timesteps equally likely."""
     unlearning = Unlearning(sd_model, sets, replace(SETTINGS, batch_size=10))
-    drawn = torch.stack([unlearning.batches.forget().t for _ in range(300)])  # [300, 10]
-    tenths = (drawn * 10 // 1000).sort(1).values
+    times = torch.stack([unlearning.batches.forget().t for _ in range(300)])  # [300, 10]
+    tenths = (times * 10 // 1000).sort(1).values
     assert torch.equal(tenths, torch.arange(10).expand_as(tenths))
-    assert 0 <= drawn.min() <= 5
-    assert 994 <= drawn.max() <= 999
-    within = (drawn % 100).float()
+    assert 0 <= times.min() <= 5
+    assert 994 <= times.max() <= 999
+    within = (times % 100).float()
     assert within.mean().item() == pytest.approx(49.5, abs=3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_no_row_is_tied_to_a_part_of_the_schedule(
+def test_no_row_is_limited_to_a_part_of_the_schedule(
     sd_model: ModelHandle, sets: TrainingSets, batch_size: int
 ) -> None:
-    """Each place in a batch sees every noise level, and both starting points at every level."""
+    """Every position in a batch gets all noise levels, and both starting points at each level."""
     batches = Unlearning(sd_model, sets, replace(SETTINGS, batch_size=batch_size)).batches
-    drawn = [batches.forget() for _ in range(400)]
-    t = torch.stack([batch.t for batch in drawn]).float()
-    from_concept = torch.stack([batch.from_concept for batch in drawn])
+    forget = [batches.forget() for _ in range(400)]
+    t = torch.stack([batch.t for batch in forget]).float()
+    from_concept = torch.stack([batch.from_concept for batch in forget])
     assert (t.mean(0) - 1000 / 2).abs().max() < 60
     assert (from_concept.float().mean(0) - 0.5).abs().max() < 0.1
     assert abs(t[from_concept].mean() - t[~from_concept].mean()) < 60
@@ -415,7 +415,7 @@ def test_no_row_is_tied_to_a_part_of_the_schedule(
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
-def test_the_learning_rate_warms_up_and_then_stays_or_falls(
+def test_the_learning_rate_warms_up_and_then_stays_constant_or_falls(
     schedule: str, sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlearning = Unlearning(
@@ -424,9 +424,9 @@ def test_the_learning_rate_warms_up_and_then_stays_or_falls(
     rates: list[float] = []
     step = unlearning.optimizer.step
 
-    def spy(*given: Any, restrict: bool) -> Change:
-        rates.append(given[4])
-        return step(*given, restrict=restrict)
+    def spy(*arguments: Any, restrict: bool) -> Change:
+        rates.append(arguments[4])
+        return step(*arguments, restrict=restrict)
 
     monkeypatch.setattr(unlearning.optimizer, "step", spy)
     list(unlearning)
@@ -439,11 +439,11 @@ def test_the_learning_rate_warms_up_and_then_stays_or_falls(
         assert rates[-1] == pytest.approx(SETTINGS.learning_rate / 30)
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights(
+def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_change(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
-    (kept,) = sets.retain
-    broken = replace(sets, retain=(replace(kept, latents=kept.latents * float("nan")),))
+    (retain,) = sets.retain
+    broken = replace(sets, retain=(replace(retain, latents=retain.latents * float("nan")),))
     unlearning = Unlearning(sd_model, broken, replace(SETTINGS, paired=False))
     with pytest.raises(ValueError, match="learning_rate"):
         list(unlearning)
@@ -454,14 +454,14 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights(
 def test_a_scope_that_the_model_lacks_is_refused_before_any_work(
     class_folder: Path, sets: TrainingSets
 ) -> None:
-    with pytest.raises(ValueError, match="scope 'xattn'"):
+    with pytest.raises(ValueError, match="scope must be 'full' .*, got 'xattn'"):
         Unlearning(load_model(class_folder), sets, replace(SETTINGS, scope="xattn"))
 
 
 def test_weight_decay_pulls_the_weights_towards_zero(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
-    """AdamW's: the step is the same, and ``rate * decay`` of each weight goes."""
+    """As in AdamW: the same step, and each weight shrinks by ``rate * decay`` of itself."""
     settings = replace(SETTINGS, steps=1, restrict_step=False, schedule="constant")
     free = weights(run(sd_model, sets, settings).model)
     decayed = weights(run(sd_model, sets, replace(settings, weight_decay=0.5)).model)

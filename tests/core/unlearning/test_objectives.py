@@ -40,14 +40,14 @@ def batch(sd_model: ModelHandle) -> ForgetBatch:
         noise=draws[2],
         t=torch.tensor([0, 300, 600, 999]),
         from_concept=torch.tensor([True, False, False, True]),
-        alone=sd_model.encode_prompts(["cat"] * SIZE),
-        nothing=sd_model.encode_prompts([""]),
+        bare_names=sd_model.encode_prompts(["cat"] * SIZE),
+        empty=sd_model.encode_prompts([""]),
     )
 
 
 @pytest.fixture
 def changed(sd_model: ModelHandle) -> ModelHandle:
-    """A trainable copy a little away from the frozen model."""
+    """A trainable copy that differs slightly from the frozen model."""
     copy = sd_model.trainable_copy([name for name, _ in sd_model.named_parameters()])
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -75,20 +75,20 @@ def forget_loss(
 def test_distill_is_the_distance_to_the_frozen_prediction(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
-    given = (batch.latents, batch.conditioning, batch.noise, batch.t)
-    assert distill(sd_model, sd_model, *given).max() == 0
+    inputs = (batch.latents, batch.conditioning, batch.noise, batch.t)
+    assert distill(sd_model, sd_model, *inputs).max() == 0
     x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
-    moved = changed.predict(x_t, batch.conditioning, batch.t)
-    expected = (moved - sd_model.predict(x_t, batch.conditioning, batch.t)).square()
-    torch.testing.assert_close(distill(changed, sd_model, *given), expected.mean((1, 2, 3)))
+    prediction = changed.predict(x_t, batch.conditioning, batch.t)
+    expected = (prediction - sd_model.predict(x_t, batch.conditioning, batch.t)).square()
+    torch.testing.assert_close(distill(changed, sd_model, *inputs), expected.mean((1, 2, 3)))
 
 
 def test_denoise_is_the_training_loss_of_each_picture(
     sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
-    found = denoise(sd_model, sd_model, batch.latents, batch.conditioning, batch.noise, batch.t)
-    assert found.shape == (SIZE,)
-    torch.testing.assert_close(found, squared_error(sd_model, batch).mean((1, 2, 3)))
+    losses = denoise(sd_model, sd_model, batch.latents, batch.conditioning, batch.noise, batch.t)
+    assert losses.shape == (SIZE,)
+    torch.testing.assert_close(losses, squared_error(sd_model, batch).mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("truncation", [0.05, 1.0, 1e9])
@@ -100,7 +100,7 @@ def test_ascent_is_the_negative_truncated_error(
     torch.testing.assert_close(forget_loss(ascent, changed, sd_model, batch, truncation), expected)
 
 
-def test_what_is_wrong_enough_has_no_gradient(
+def test_errors_above_the_truncation_have_no_gradient(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
     parameters = [p for _, p in changed.named_parameters()]
@@ -119,21 +119,21 @@ def test_what_is_wrong_enough_has_no_gradient(
 def test_redirect_is_the_distance_to_the_frozen_prediction_of_the_parallel(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, eta: float
 ) -> None:
-    """Row by row, each from the picture that it is to start from."""
-    found = forget_loss(redirect, changed, sd_model, batch, negative_guidance=eta)
-    assert found.shape == (SIZE,)
+    """Row by row, each from its own starting picture."""
+    losses = forget_loss(redirect, changed, sd_model, batch, negative_guidance=eta)
+    assert losses.shape == (SIZE,)
     for row in range(SIZE):
         latents = batch.latents if batch.from_concept[row] else batch.parallel_latents
         one = slice(row, row + 1)
         x_t = sd_model.add_noise(latents[one], batch.noise[one], batch.t[one])
         parallel = sd_model.predict(x_t, batch.parallel_conditioning[one], batch.t[one])
         concept = sd_model.predict(x_t, batch.conditioning[one], batch.t[one])
-        wanted = (1 + eta) * parallel - eta * concept
-        given = changed.predict(x_t, batch.conditioning[one], batch.t[one])
-        torch.testing.assert_close(found[row], (given - wanted).square().mean())
+        target = (1 + eta) * parallel - eta * concept
+        prediction = changed.predict(x_t, batch.conditioning[one], batch.t[one])
+        torch.testing.assert_close(losses[row], (prediction - target).square().mean())
 
 
-def test_redirect_has_nothing_to_do_for_equal_prompts_and_models(
+def test_redirect_is_zero_for_equal_prompts_and_models(
     sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
     same = replace(batch, parallel_conditioning=batch.conditioning)
@@ -141,7 +141,7 @@ def test_redirect_has_nothing_to_do_for_equal_prompts_and_models(
     assert forget_loss(redirect, sd_model, sd_model, batch, 1.0).min() > 0
 
 
-def test_redirect_trains_the_model_and_not_the_frozen_one(
+def test_redirect_trains_only_the_model_and_not_the_frozen_one(
     sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
     names = [name for name, _ in sd_model.named_parameters()]
@@ -154,36 +154,36 @@ def test_redirect_trains_the_model_and_not_the_frozen_one(
 
 
 @pytest.mark.parametrize("truncation", [0.1, 1e9])
-def test_stop_above_is_ascent_or_nothing(
+def test_stop_above_is_either_ascent_or_off(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, truncation: float
 ) -> None:
     error = squared_error(changed, batch).mean((1, 2, 3))
-    found = forget_loss(ascent_stop_above, changed, sd_model, batch, truncation)
-    torch.testing.assert_close(found, -error)
+    losses = forget_loss(ascent_stop_above, changed, sd_model, batch, truncation)
+    torch.testing.assert_close(losses, -error)
     parameters = [p for _, p in changed.named_parameters()]
-    gradients = torch.autograd.grad(found.mean(), parameters)
-    moved = sum(g.square().sum().item() for g in gradients) > 0
-    assert moved is (error.mean().item() <= truncation)
+    gradients = torch.autograd.grad(losses.mean(), parameters)
+    is_on = sum(g.square().sum().item() for g in gradients) > 0
+    assert is_on is (error.mean().item() <= truncation)
 
 
 @pytest.mark.parametrize("beta", [1e-4, 0.1, 10.0])
-def test_npo_is_its_formula_and_between_ascent_and_zero(
+def test_npo_agrees_with_its_formula_and_is_not_negative(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch, beta: float
 ) -> None:
     size = batch.latents[0].numel()
     after, before = (
         squared_error(m, batch).flatten(1).double().sum(1) for m in (changed, sd_model)
     )
-    # The published form, with the likelihood ratio of Gaussians whose errors these are.
+    # The published form, with the likelihood ratio of Gaussians with these errors.
     ratio = torch.exp(-(after - before))
     expected = 2 / beta * torch.log1p(ratio**beta) / size
-    found = forget_loss(npo, changed, sd_model, batch, npo_beta=beta)
+    losses = forget_loss(npo, changed, sd_model, batch, npo_beta=beta)
     finite = expected.isfinite()
-    torch.testing.assert_close(found[finite].double(), expected[finite], rtol=1e-3, atol=1e-6)
-    assert found.min() >= 0
+    torch.testing.assert_close(losses[finite].double(), expected[finite], rtol=1e-3, atol=1e-6)
+    assert losses.min() >= 0
 
 
-def test_npo_of_a_small_beta_has_the_gradient_of_ascent(
+def test_npo_with_a_small_beta_has_the_gradient_of_ascent(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
     parameters = [p for _, p in changed.named_parameters()]
@@ -199,31 +199,31 @@ def test_npo_of_a_small_beta_has_the_gradient_of_ascent(
 def test_relabel_is_the_training_loss_of_the_parallels_picture(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
-    given = (batch.parallel_latents, batch.conditioning, batch.noise, batch.t)
-    expected = changed.denoise_error(*given).mean((1, 2, 3))
+    inputs = (batch.parallel_latents, batch.conditioning, batch.noise, batch.t)
+    expected = changed.denoise_error(*inputs).mean((1, 2, 3))
     torch.testing.assert_close(forget_loss(relabel, changed, sd_model, batch), expected)
 
 
-def test_a_random_label_is_followed_on_the_concepts_picture(
+def test_random_label_is_the_distance_to_the_parallels_prediction(
     changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
     x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
-    given = changed.predict(x_t, batch.conditioning, batch.t)
+    prediction = changed.predict(x_t, batch.conditioning, batch.t)
     label = changed.predict(x_t, batch.parallel_conditioning, batch.t)
-    found = forget_loss(random_label, changed, sd_model, batch)
-    torch.testing.assert_close(found, (given - label).square().mean((1, 2, 3)))
-    # The label is what the model says now, and no gradient flows into it.
+    losses = forget_loss(random_label, changed, sd_model, batch)
+    torch.testing.assert_close(losses, (prediction - label).square().mean((1, 2, 3)))
+    # The label is the current model's prediction, and no gradient flows into it.
     weights = [p for _, p in changed.named_parameters()]
     for w in weights:
         w.requires_grad_(True)
     with torch.enable_grad():
         loss = forget_loss(random_label, changed, sd_model, batch).sum()
-        found_gradient = torch.autograd.grad(loss, weights, materialize_grads=True)
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
         fixed = changed.predict(x_t, batch.conditioning, batch.t) - label.detach()
         expected = torch.autograd.grad(
             fixed.square().mean((1, 2, 3)).sum(), weights, materialize_grads=True
         )
-    for one, other in zip(found_gradient, expected, strict=True):
+    for one, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -233,16 +233,16 @@ def test_erase_is_the_distance_to_guidance_away_from_the_concept(
 ) -> None:
     x_t = sd_model.add_noise(batch.latents, batch.noise, batch.t)
     free = sd_model.predict(x_t, sd_model.encode_prompts([""] * SIZE), batch.t)
-    alone = sd_model.encode_prompts(["cat"] * SIZE)
-    concept = sd_model.predict(x_t, alone, batch.t)
-    given = changed.predict(x_t, alone, batch.t)
-    expected = (given - free + eta * (concept - free)).square().mean((1, 2, 3))
-    found = forget_loss(erase, changed, sd_model, batch, negative_guidance=eta)
-    torch.testing.assert_close(found, expected)
+    names = sd_model.encode_prompts(["cat"] * SIZE)
+    concept = sd_model.predict(x_t, names, batch.t)
+    prediction = changed.predict(x_t, names, batch.t)
+    expected = (prediction - free + eta * (concept - free)).square().mean((1, 2, 3))
+    losses = forget_loss(erase, changed, sd_model, batch, negative_guidance=eta)
+    torch.testing.assert_close(losses, expected)
 
 
 @pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"ascent, stop above"}))
-def test_no_row_is_moved_by_another(
+def test_no_row_depends_on_another(
     objective: str, changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
 ) -> None:
     loss = OBJECTIVES[objective]

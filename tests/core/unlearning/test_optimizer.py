@@ -30,10 +30,10 @@ def flat(tensors: list[Tensor]) -> Tensor:
 def run(
     steps: int, *, restrict: bool, weight_decay: float = 0.0, scale: float = 1.0, seed: int = 0
 ) -> list[tuple[Tensor, Change, Tensor, Tensor]]:
-    """Each step's (move, change said, grad_forget, grad_retain)."""
+    """For each step: (move, reported change, grad_forget, grad_retain)."""
     parameters = draw(seed)
     optimizer = RestrictedAdam(parameters, weight_decay=weight_decay)
-    done = []
+    history = []
     for step in range(steps):
         grad_forget, grad_retain = draw(2 * step + seed + 1), draw(2 * step + seed + 2, scale)
         products = gram(grad_forget, grad_retain)
@@ -42,12 +42,12 @@ def run(
             grad_forget, grad_retain, products, restricted(products, 2.0), 1e-2, restrict=restrict
         )
         move = flat(parameters) - before
-        done.append((move, change, flat(grad_forget), flat(grad_retain)))
-    return done
+        history.append((move, change, flat(grad_forget), flat(grad_retain)))
+    return history
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_unrestricted_it_is_torchs_adamw(weight_decay: float) -> None:
+def test_without_restriction_it_equals_torchs_adamw(weight_decay: float) -> None:
     ours, theirs = draw(0), draw(0)
     optimizer = RestrictedAdam(ours, weight_decay=weight_decay)
     oracle = torch.optim.AdamW(theirs, lr=1e-2, weight_decay=weight_decay)
@@ -62,7 +62,7 @@ def test_unrestricted_it_is_torchs_adamw(weight_decay: float) -> None:
 
 
 @pytest.mark.parametrize("restrict", [False, True])
-def test_it_says_what_the_step_changes(restrict: bool) -> None:
+def test_it_reports_the_change_of_each_loss(restrict: bool) -> None:
     for move, change, forget, retain in run(20, restrict=restrict, weight_decay=0.1):
         rounding = 1e-5 * move.norm().item()
         assert change.forget == pytest.approx(move.dot(forget).item(), rel=1e-3, abs=rounding)
@@ -76,32 +76,32 @@ def test_a_restricted_step_raises_neither_loss(seed: int, scale: float) -> None:
         assert move.dot(retain) <= 2e-6 * move.norm() * retain.norm()
 
 
-def test_adam_alone_breaks_the_promise_of_its_gradient() -> None:
-    """What the restriction is for: most of the directions were within the cone, not all steps."""
+def test_plain_adam_loses_the_guarantee_of_its_gradient() -> None:
+    """The reason for the restriction: gradients inside the cone can give steps outside it."""
     free = run(200, restrict=False)
     assert sum(c.forget > 0 or c.retain > 0 for _, c, _, _ in free) > 20
-    kept = run(200, restrict=True)
-    assert not any(c.forget > 0 or c.retain > 0 for _, c, _, _ in kept)
+    restricted_steps = run(200, restrict=True)
+    assert not any(c.forget > 0 or c.retain > 0 for _, c, _, _ in restricted_steps)
 
 
 def test_the_margin_of_one_loss_does_not_raise_the_other() -> None:
-    """Strong conflict, and a step that already lowers one of the two."""
+    """A strong conflict, and a step that already lowers one of the losses."""
     grad_forget, grad_retain = [torch.tensor([1.0, 0.0])], [torch.tensor([-0.9, 0.4359])]
     products = gram(grad_forget, grad_retain)
     optimizer = RestrictedAdam([torch.zeros(2)])
-    optimizer.means[0] += torch.tensor([0.09, -4.0])  # momentum that has its own ideas
+    optimizer.means[0] += torch.tensor([0.09, -4.0])  # momentum in another direction
     change = optimizer.step(grad_forget, grad_retain, products, (0.0, 0.0), 1.0, restrict=True)
     assert change.forget <= 0
     assert change.retain <= 0
 
 
-def test_a_step_that_raises_nothing_is_left_alone() -> None:
-    for free, kept in zip(run(1, restrict=False), run(1, restrict=True), strict=True):
+def test_a_step_that_raises_neither_loss_stays_unchanged() -> None:
+    for free, checked in zip(run(1, restrict=False), run(1, restrict=True), strict=True):
         if free[1].forget <= 0 and free[1].retain <= 0:
-            torch.testing.assert_close(free[0], kept[0])
+            torch.testing.assert_close(free[0], checked[0])
 
 
-def test_the_gradients_are_only_read() -> None:
+def test_the_gradients_stay_unchanged() -> None:
     grad_forget, grad_retain, parameters = draw(1), draw(2), draw(3)
     products = gram(grad_forget, grad_retain)
     RestrictedAdam(parameters).step(
@@ -112,32 +112,31 @@ def test_the_gradients_are_only_read() -> None:
 
 
 @given(st.integers(0, 10_000), *[st.floats(-3, 3).map(lambda exponent: 10.0**exponent)] * 2)
-def test_the_correction_is_the_solvers(seed: int, forget: float, retain: float) -> None:
-    """The projection on the cone is a least-squares problem with signs, which scipy solves."""
+def test_the_correction_agrees_with_a_solver(seed: int, forget: float, retain: float) -> None:
+    """The projection on the cone is a nonnegative least-squares problem, which scipy solves."""
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((2, 5)) * np.array([[forget], [retain]])
     step = rng.standard_normal(5)
     products = Gram(rows[0] @ rows[0], rows[0] @ rows[1], rows[1] @ rows[1])
-    found = into_cone(products, float(rows[0] @ step), float(rows[1] @ step))
+    correction = into_cone(products, float(rows[0] @ step), float(rows[1] @ step))
     lengths = np.linalg.norm(rows, axis=1)
     expected = nnls((rows / lengths[:, None]).T, step)[0] / lengths
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    assert correction == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_gradients_on_one_line(sign: float) -> None:
-    """Parallel or opposite: one correction serves both."""
+def test_parallel_and_opposite_gradients_need_one_correction(sign: float) -> None:
     row, step = np.array([3.0, 4.0]), np.array([1.0, 1.0])
     products = Gram(25.0, sign * 50.0, 100.0)
     rise = float(row @ step)
     a, b = into_cone(products, rise, sign * 2 * rise)
-    left = step - a * row - b * sign * 2 * row
-    assert left @ row == pytest.approx(0, abs=1e-9)
+    corrected = step - a * row - b * sign * 2 * row
+    assert corrected @ row == pytest.approx(0, abs=1e-9)
     assert min(a, b) >= 0
 
 
 @pytest.mark.parametrize("products", [Gram(0.0, 0.0, 4.0), Gram(4.0, 0.0, 0.0), Gram(0, 0, 0)])
-def test_a_gradient_that_vanished_constrains_nothing(products: Gram) -> None:
+def test_a_zero_gradient_constrains_nothing(products: Gram) -> None:
     a, b = into_cone(
         products, 1.0 if products.forget_forget else 0.0, 1.0 if products.retain_retain else 0.0
     )

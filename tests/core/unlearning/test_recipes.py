@@ -1,4 +1,4 @@
-"""Whole methods by name."""
+"""Complete methods by name."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import fields, replace
 import pytest
 
 from unlearn_core.unlearning.recipes import (
+    EDIT_SETTINGS,
     FREE,
-    OF_EDIT,
     OURS,
     RECIPES,
     changes,
-    described,
+    describe,
     from_recipe,
     nearest,
 )
@@ -22,14 +22,14 @@ NAMES = {field.name for field in fields(UnlearnSettings)}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_is_whole_and_known_by_its_settings(recipe: str) -> None:
+def test_a_recipe_is_complete_and_is_recognised_by_its_settings(recipe: str) -> None:
     settings = from_recipe(recipe, steps=7, seed=3)
-    filled = set(RECIPES[recipe])
-    assert filled == (set(OF_EDIT) if settings.method == UCE else NAMES - set(FREE))
+    names = set(RECIPES[recipe])
+    assert names == (set(EDIT_SETTINGS) if settings.method == UCE else NAMES - set(FREE))
     assert (settings.steps, settings.seed) == (7, 3)
     assert changes(settings, recipe) == {}
     assert nearest(settings) == recipe
-    assert described(settings) == recipe
+    assert describe(settings) == recipe
 
 
 def test_recipes_differ() -> None:
@@ -41,30 +41,30 @@ def test_ours_is_the_default() -> None:
     assert from_recipe(OURS) == UnlearnSettings()
 
 
-def test_a_change_is_described_as_a_change_of_the_recipe() -> None:
+def test_a_change_is_described_relative_to_the_recipe() -> None:
     settings = from_recipe("GradDiff", scope="full", retain_weight=1.5)
     assert changes(settings, "GradDiff") == {"scope": "xattn", "retain_weight": 5.0}
-    assert described(settings) == "GradDiff, with scope full, retain_weight 1.5"
-    assert described(settings, "SalUn") == (
+    assert describe(settings) == "GradDiff, with scope full, retain_weight 1.5"
+    assert describe(settings, "SalUn") == (
         "SalUn, with objective ascent, scope full, retain_weight 1.5, saliency 1.0"
     )
-    ours = described(replace(UnlearnSettings(), warm_start=False))
+    ours = describe(replace(UnlearnSettings(), warm_start=False))
     assert ours == "ours, with warm_start False"
 
 
-def test_settings_without_effect_on_an_edit_are_no_change_of_it() -> None:
+def test_settings_that_do_not_affect_an_edit_are_not_reported_as_changes() -> None:
     edit = UnlearnSettings(method=UCE, schedule="constant", saliency=0.5)
-    assert described(edit) == "UCE"
+    assert describe(edit) == "UCE"
 
 
-def test_the_baselines_are_what_their_papers_say() -> None:
-    """What sets each apart from plain gradient difference."""
+def test_the_baselines_agree_with_their_papers() -> None:
+    """The settings in which each differs from plain gradient difference."""
     base = from_recipe("GradDiff")
-    apart = {
+    differences = {
         name: {key for key in changes(base, name) if key != "retain_weight"}
         for name in ("RGD (paper)", "RG (paper)", "NPO", "SalUn", "MUNBa", "ESD-x", "ESD-u")
     }
-    assert apart == {
+    assert differences == {
         "RGD (paper)": {"method"},
         "RG (paper)": {"method", "diversified"},
         "NPO": {"objective"},

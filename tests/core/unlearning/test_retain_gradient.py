@@ -1,4 +1,4 @@
-"""How the loop calms the retain gradient, restricts its step and masks weights."""
+"""The retain gradient and its smoothing, the restricted step, and the saliency mask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unlearn_core.unlearning.settings import UnlearnSettings
 from ..tiny_models import CLASS_NAMES
 from ..watching import StopError, Stopping
 
-# From the first step on both losses have a gradient, and they conflict.
+# Both losses have a gradient from the first step on, and the gradients conflict.
 SETTINGS = UnlearnSettings(
     scope="xattn",
     objective="ascent",
@@ -47,51 +47,51 @@ def flat(tensors: list[Tensor]) -> Tensor:
 
 
 def retain_gradients(unlearning: Unlearning, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """What the optimizer is given for the retain set, step by step."""
-    seen: list[Tensor] = []
+    """The retain gradients that reach the optimizer, step by step."""
+    gradients: list[Tensor] = []
     step = unlearning.optimizer.step
 
-    def spy(*given: Any, restrict: bool) -> Change:
-        seen.append(flat(given[1]))
-        return step(*given, restrict=restrict)
+    def spy(*arguments: Any, restrict: bool) -> Change:
+        gradients.append(flat(arguments[1]))
+        return step(*arguments, restrict=restrict)
 
     monkeypatch.setattr(unlearning.optimizer, "step", spy)
-    return seen
+    return gradients
 
 
-def test_the_whole_retain_set_at_every_step(
+def test_a_factor_of_zero_uses_the_whole_retain_set(
     sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each picture once, and the gradient that one large batch has."""
+    """Each picture once, with the gradient of one large batch."""
     settings = replace(SETTINGS, retain_batch_factor=0, steps=1)
     unlearning = Unlearning(sd_model, sets, settings)
-    seen = retain_gradients(unlearning, monkeypatch)
-    drawn: list[RetainBatch] = []
+    gradients = retain_gradients(unlearning, monkeypatch)
+    batches: list[RetainBatch] = []
     draw = unlearning.batches.retain
 
     def retain(batch: ForgetBatch) -> Iterator[RetainBatch]:
         for part in draw(batch):
-            drawn.append(part)
+            batches.append(part)
             yield part
 
     monkeypatch.setattr(unlearning.batches, "retain", retain)
     fresh = sd_model.trainable_copy([n for n, _ in sd_model.named_parameters() if ".attn2." in n])
     list(unlearning)
-    latents = torch.cat([part[0] for part in drawn])
+    latents = torch.cat([part[0] for part in batches])
     assert torch.equal(latents, sets.retain[0].latents)
     parameters = [p for n, p in fresh.named_parameters() if ".attn2." in n]
-    loss = sum(fresh.denoise_error(*part).flatten(1).mean(1).sum() for part in drawn)
+    loss = sum(fresh.denoise_error(*part).flatten(1).mean(1).sum() for part in batches)
     assert isinstance(loss, Tensor)
     expected = flat(list(torch.autograd.grad(loss / len(latents), parameters)))
-    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-6 * expected.norm().item())
+    tolerance = 1e-6 * expected.norm().item()
+    torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=tolerance)
 
 
 @pytest.mark.parametrize("changed", [{"retain_batch_factor": 0}, {"saliency": 0.5}])
-def test_a_step_over_many_batches_can_be_broken_off(
+def test_a_step_over_many_batches_can_be_stopped(
     sd_model: ModelHandle, sets: TrainingSets, changed: dict[str, Any]
 ) -> None:
-    """With hundreds of pictures it takes minutes."""
-
+    """With hundreds of pictures, a step takes minutes."""
     run = Unlearning(sd_model, sets, replace(SETTINGS, **changed, warm_start=False), Stopping())
     with pytest.raises(StopError):
         list(run)
@@ -111,11 +111,9 @@ def test_pairs_share_rows_noise_and_timesteps(sd_model: ModelHandle, sets: Train
     assert not torch.equal(free[2], forget.noise)
 
 
-def test_timesteps_fall_into_strata_of_the_schedule_or_anywhere(
-    sd_model: ModelHandle, sets: TrainingSets
-) -> None:
-    """With as many strata as rows each holds one; without, all orders of chance occur. Either way
-    every part of the schedule is as frequent."""
+def test_timesteps_are_stratified_or_independent(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    """Stratified: one row in each of as many strata. Independent: any combination. Either way,
+    every part of the schedule is equally frequent."""
     size, draws = 4, 400
     for stratified in (True, False):
         settings = replace(SETTINGS, batch_size=size, stratified_timesteps=stratified)
@@ -131,14 +129,14 @@ def test_timesteps_fall_into_strata_of_the_schedule_or_anywhere(
 def test_the_moving_average_of_the_retain_gradient(
     sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With no step to speak of, the gradients are those of a run without it, averaged."""
-    still = replace(SETTINGS, learning_rate=1e-12)
+    """With negligible steps, the smoothed gradients are averages of those of a plain run."""
+    negligible = replace(SETTINGS, learning_rate=1e-12)
     runs = []
     for decay in (0.0, 0.6):
-        unlearning = Unlearning(sd_model, sets, replace(still, retain_ema=decay))
-        seen = retain_gradients(unlearning, monkeypatch)
+        unlearning = Unlearning(sd_model, sets, replace(negligible, retain_ema=decay))
+        gradients = retain_gradients(unlearning, monkeypatch)
         list(unlearning)
-        runs.append(seen)
+        runs.append(gradients)
     plain, smooth = runs
     for step in range(SETTINGS.steps):
         weights = torch.tensor([0.6 ** (step - i) for i in range(step + 1)], dtype=torch.double)
@@ -151,16 +149,16 @@ def test_the_moving_average_of_the_retain_gradient(
 def test_a_restricted_step_raises_neither_loss(sd_model: ModelHandle, sets: TrainingSets) -> None:
     settings = replace(SETTINGS, steps=30)
     free = list(Unlearning(sd_model, sets, replace(settings, restrict_step=False)))
-    kept = list(Unlearning(sd_model, sets, replace(settings, restrict_step=True)))
+    restricted = list(Unlearning(sd_model, sets, replace(settings, restrict_step=True)))
     assert any(r.forget_change > 0 or r.retain_change > 0 for r in free)
-    assert not any(r.forget_change > 0 or r.retain_change > 0 for r in kept)
+    assert not any(r.forget_change > 0 or r.retain_change > 0 for r in restricted)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
-def test_a_mask_leaves_the_other_weights_alone(
+def test_weights_outside_the_mask_stay_unchanged(
     sd_model: ModelHandle, sets: TrainingSets, share: float
 ) -> None:
-    """And those that move are where the training loss on the concept is steepest."""
+    """Nearly all weights inside it change."""
     unlearning = Unlearning(sd_model, sets, replace(SETTINGS, saliency=share))
     before = flat(list(unlearning.parameters))
     list(unlearning)
@@ -171,7 +169,9 @@ def test_a_mask_leaves_the_other_weights_alone(
     assert moved[mask].double().mean() > 0.95
 
 
-def test_the_mask_is_of_the_steepest_weights(sd_model: ModelHandle, sets: TrainingSets) -> None:
+def test_the_mask_selects_the_weights_with_the_largest_gradients(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
     unlearning = Unlearning(sd_model, sets, replace(SETTINGS, saliency=0.3, steps=1))
     generator = unlearning.batches.generator.get_state()
     list(unlearning)
@@ -184,15 +184,13 @@ def test_the_mask_is_of_the_steepest_weights(sd_model: ModelHandle, sets: Traini
     for batch in batches.every_forget_row():
         error = fresh.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
         loss = loss + error.flatten(1).mean(1).sum()
-    steepness = flat(list(torch.autograd.grad(loss, parameters))).abs()
+    magnitudes = flat(list(torch.autograd.grad(loss, parameters))).abs()
     mask = flat(unlearning.mask).bool()
-    assert steepness[mask].min() >= steepness[~mask].max() * 0.999
+    assert magnitudes[mask].min() >= magnitudes[~mask].max() * 0.999
 
 
-def test_a_mask_leaves_out_what_the_concept_does_not_touch(
-    class_folder: Path, pairs: PromptPairs
-) -> None:
-    """The other classes' embeddings have no gradient, however large the share that may change."""
+def test_the_mask_excludes_weights_without_gradient(class_folder: Path, pairs: PromptPairs) -> None:
+    """The embeddings of other classes have no gradient, whatever the share."""
     class_model = load_model(class_folder)
     sets = make_training_sets(class_model, pairs, GenerationSettings(steps=2))
     settings = replace(SETTINGS, scope="full", saliency=0.9999, steps=1)
@@ -200,44 +198,44 @@ def test_a_mask_leaves_out_what_the_concept_does_not_touch(
     list(unlearning)
     trained = zip(parameter_names(class_model, "full"), unlearning.mask, strict=True)
     (embedding,) = (mask for name, mask in trained if "class_embedding" in name)
-    chosen = embedding.bool().any(1)
-    assert chosen[CLASS_NAMES.index("cat")]
-    assert chosen.sum() == 1
+    selected = embedding.bool().any(1)
+    assert selected[CLASS_NAMES.index("cat")]
+    assert selected.sum() == 1
 
 
 def test_erasing_needs_the_empty_prompt(class_folder: Path, pairs: PromptPairs) -> None:
     class_model = load_model(class_folder)
     sets = make_training_sets(class_model, pairs, GenerationSettings(steps=2))
-    for asked in ({"objective": ERASE}, {"empty_share": 0.1}):
+    for changes in ({"objective": ERASE}, {"empty_share": 0.1}):
         with pytest.raises(
             ValueError, match=r"'erase \(ESD\)' and an empty_share .* choose another"
         ):
-            Unlearning(class_model, sets, replace(SETTINGS, scope="full", **asked))
+            Unlearning(class_model, sets, replace(SETTINGS, scope="full", **changes))
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_a_share_of_what_is_kept_is_looked_at_with_an_empty_prompt(
+def test_a_share_of_the_retain_rows_has_an_empty_prompt(
     sd_model: ModelHandle, sets: TrainingSets, paired: bool
 ) -> None:
     settings = replace(SETTINGS, batch_size=5, paired=paired, empty_share=0.3)
     batches = Unlearning(sd_model, sets, settings).batches
     empty = sd_model.encode_prompts([""]).values[0]
-    emptied: list[bool] = []
+    empty_rows: list[bool] = []
     for _ in range(60):
         forget = batches.forget()
         parallel = forget.parallel_conditioning.values.clone()
         for _, conditioning, noise, _ in batches.retain(forget):
             is_empty = [torch.equal(row, empty) for row in conditioning.values]
-            emptied += is_empty
+            empty_rows += is_empty
             if paired:
                 assert torch.equal(noise, forget.noise)
-                kept = torch.tensor(is_empty).logical_not()
-                assert torch.equal(conditioning.values[kept], parallel[kept])
+                others = torch.tensor(is_empty).logical_not()
+                assert torch.equal(conditioning.values[others], parallel[others])
         assert torch.equal(forget.parallel_conditioning.values, parallel)
-    assert 0.2 < sum(emptied) / len(emptied) < 0.4
+    assert 0.2 < sum(empty_rows) / len(empty_rows) < 0.4
 
 
-def test_erasing_takes_the_label_of_no_class_for_the_empty_prompt(
+def test_erasing_uses_the_null_class_as_the_empty_prompt(
     dit_folder: Path, pairs: PromptPairs
 ) -> None:
     model = load_model(dit_folder)

@@ -1,4 +1,4 @@
-"""Theorem 4 against oracles that share no code with it."""
+"""Theorem 4 against oracles without shared code."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ shapes = st.lists(
 scales = st.floats(-4, 4).map(lambda exponent: 10.0**exponent)
 retain_weights = st.floats(0, 20)
 dtypes = st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16])
-RESTRICTING = ("restricted gradient", "dual cone", "Nash (MUNBa)")  # whose step raises neither loss
+RESTRICTING = ("restricted gradient", "dual cone", "Nash (MUNBa)")  # they raise neither loss
 narrow = st.sampled_from([(torch.bfloat16, 2.0**-6), (torch.float16, 2.0**-8)])
-"""Types of few bits, and how well those can keep an angle."""
+"""Types with few bits, with the relative precision of an inner product."""
 
 
 @st.composite
 def gradient_pairs(
     draw: st.DrawFn, dtype: torch.dtype = torch.float32
 ) -> tuple[Gradient, Gradient]:
-    """Two Gaussian gradients over random shapes, each at a scale of its own."""
+    """Two Gaussian gradients over random shapes, each with its own scale."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     sizes = draw(shapes)
     forget, retain = (
@@ -44,7 +44,7 @@ def gradient_pairs(
 
 @st.composite
 def conflicts(draw: st.DrawFn) -> tuple[Gradient, Gradient]:
-    """Two gradients at an obtuse angle, apart from the opposite ones."""
+    """Two gradients at an obtuse angle, but not opposite."""
     forget, retain = draw(gradient_pairs())
     if dot(forget, retain) > 0:
         retain = [-r for r in retain]
@@ -72,15 +72,15 @@ def direction(
 
 
 def deltas(forget: Gradient, retain: Gradient) -> tuple[Gradient, Gradient]:
-    """delta_f and delta_r, read off the direction, which is linear in the retain weight."""
-    balance = norm(forget) / norm(retain)  # so that neither is lost in the other's rounding
+    """delta_f and delta_r, derived from the direction, which is linear in the retain weight."""
+    balance = norm(forget) / norm(retain)  # so that neither is lost in rounding
     delta_f = direction(forget, retain, 0.0)
     both = direction(forget, retain, balance)
     return delta_f, [(d - f) / balance for d, f in zip(both, delta_f, strict=True)]
 
 
 def test_golden_values_of_pcgrad() -> None:
-    """The two rows and the result that TorchJD's documentation prints for PCGrad."""
+    """The example for PCGrad in TorchJD's documentation."""
     forget, retain = [torch.tensor([-4.0, 1.0, 1.0])], [torch.tensor([6.0, 1.0, 1.0])]
     expected = torch.tensor([0.5848, 3.8012, 3.8012])
     torch.testing.assert_close(direction(forget, retain, 1.0)[0], expected, atol=1e-4, rtol=0)
@@ -90,25 +90,25 @@ def test_golden_values_of_pcgrad() -> None:
 def test_retain_weight_one_is_pcgrad(pair: tuple[Gradient, Gradient]) -> None:
     forget, retain = pair
     oracle = PCGrad()(torch.stack([flat(forget), flat(retain)]))
-    found = flat(direction(forget, retain, 1.0))
+    result = flat(direction(forget, retain, 1.0))
     size = norm(forget) + norm(retain)
-    torch.testing.assert_close(found, oracle, rtol=1e-4, atol=1e-5 * size)
+    torch.testing.assert_close(result, oracle, rtol=1e-4, atol=1e-5 * size)
 
 
 @given(conflicts(), retain_weights)
 def test_it_is_the_weighted_sum_of_projections_on_the_dual_cone(
     pair: tuple[Gradient, Gradient], retain_weight: float
 ) -> None:
-    """Definition 3, whatever lambda: ``delta_f`` and ``delta_r`` are the points of the cone of
-    directions that raise neither loss nearest to each gradient, found by a solver."""
+    """Definition 3, for any lambda. The dual cone contains the directions that raise neither loss;
+    ``delta_f`` and ``delta_r`` are its nearest points to the gradients, computed by a solver."""
     forget, retain = pair
-    # The cone depends on the angle alone, so the solver may have rows of one length.
+    # The cone depends only on the angle, so the solver may use normalised rows.
     rows = torch.stack([flat(forget) / norm(forget), flat(retain) / norm(retain)]).numpy()
     delta_f, delta_r = (row + rows.T @ nnls(rows.T, -row)[0] for row in rows)
     expected = norm(forget) * delta_f + retain_weight * norm(retain) * delta_r
-    found = flat(direction(forget, retain, retain_weight))
+    result = flat(direction(forget, retain, retain_weight))
     size = norm(forget) + retain_weight * norm(retain)
-    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-3, atol=1e-4 * size)
+    torch.testing.assert_close(result, torch.from_numpy(expected), rtol=1e-3, atol=1e-4 * size)
 
 
 @given(conflicts())
@@ -120,8 +120,8 @@ def test_each_part_is_orthogonal_to_the_other_gradient(pair: tuple[Gradient, Gra
 
 
 @given(conflicts())
-def test_each_part_is_what_the_closed_form_says(pair: tuple[Gradient, Gradient]) -> None:
-    """|delta|^2 = |g|^2 sin^2: no part is longer than needed or in another plane."""
+def test_each_part_agrees_with_the_closed_form(pair: tuple[Gradient, Gradient]) -> None:
+    """|delta|^2 = |g|^2 sin^2: no part is too long or leaves the plane of the gradients."""
     forget, retain = pair
     sine = math.sqrt(1 - (dot(forget, retain) / norm(forget) / norm(retain)) ** 2)
     for delta, own in zip(deltas(forget, retain), (forget, retain), strict=True):
@@ -142,14 +142,14 @@ def test_a_step_raises_neither_loss(pair: tuple[Gradient, Gradient], retain_weig
 
 @pytest.mark.parametrize("method", RESTRICTING)
 def test_finite_differences_of_two_quadratics(method: str) -> None:
-    """Both losses fall along the direction where the plain sum makes one of them rise."""
+    """Both losses fall along the direction, while the plain sum raises one of them."""
     generator = torch.Generator().manual_seed(0)
-    raised_by_sum = conflicts_seen = 0
+    raised_by_sum = conflict_count = 0
     for _ in range(200):
         theta = torch.randn(6, generator=generator, dtype=torch.float64).requires_grad_()
         centres = torch.randn(2, 6, generator=generator, dtype=torch.float64)
         curvatures = torch.rand(2, 6, generator=generator, dtype=torch.float64) + 0.1
-        curvatures[0] *= 10  # one loss so steep that the sum sacrifices the other
+        curvatures[0] *= 10  # one loss is so steep that the sum raises the other
 
         def loss(i: int, at: Tensor, c: Tensor = centres, k: Tensor = curvatures) -> Tensor:
             return (k[i] * (at - c[i]).square()).sum()
@@ -158,33 +158,33 @@ def test_finite_differences_of_two_quadratics(method: str) -> None:
         products = gram(forget, retain)
         if products.cosine > -0.05:
             continue
-        conflicts_seen += 1
+        conflict_count += 1
         step = direction(forget, retain, 1.0, method)[0]
         h = 1e-5 / step.norm()
-        for i in range(2):  # a step of the dual cone may leave one of them level
+        for i in range(2):  # a dual cone step may leave one of them unchanged
             assert loss(i, theta - h * step) < loss(i, theta) + 1e-9
         assert min(loss(i, theta - h * step) - loss(i, theta) for i in range(2)) < -1e-9
         plain = direction(forget, retain, 1.0, "GradDiff")[0]
         raised_by_sum += bool(loss(1, theta - h * plain) > loss(1, theta))
-    assert conflicts_seen >= 10
+    assert conflict_count >= 10
     assert raised_by_sum >= 10
 
 
 @given(conflicts(), st.floats(-3, 3).map(lambda exponent: 10.0**exponent))
-def test_scaling_one_gradient_scales_its_part_alone(
+def test_scaling_one_gradient_scales_only_its_part(
     pair: tuple[Gradient, Gradient], scale: float
 ) -> None:
     forget, retain = pair
     delta_f, delta_r = deltas(forget, retain)
     scaled_f, same_r = deltas([scale * f for f in forget], retain)
     same_f, scaled_r = deltas(forget, [scale * r for r in retain])
-    for found, expected, size in (
+    for part, expected, size in (
         (scaled_f, [scale * d for d in delta_f], scale * norm(forget)),
         (same_r, delta_r, norm(retain)),
         (same_f, delta_f, norm(forget)),
         (scaled_r, [scale * d for d in delta_r], scale * norm(retain)),
     ):
-        torch.testing.assert_close(flat(found), flat(expected), rtol=1e-3, atol=1e-4 * size)
+        torch.testing.assert_close(flat(part), flat(expected), rtol=1e-3, atol=1e-4 * size)
 
 
 @given(gradient_pairs(), retain_weights)
@@ -196,8 +196,8 @@ def test_without_conflict_it_is_the_plain_sum(
         retain = [-r for r in retain]
     expected = [f + retain_weight * r for f, r in zip(forget, retain, strict=True)]
     for method in ("restricted gradient", "GradDiff", "dual cone"):
-        found = direction(forget, retain, retain_weight, method)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * norm(expected))
+        result = direction(forget, retain, retain_weight, method)
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6 * norm(expected))
 
 
 @given(conflicts(), retain_weights)
@@ -208,7 +208,7 @@ def test_grad_diff_is_the_plain_sum_in_conflict_too(
     assert plain_sum(gram(forget, retain), retain_weight) == (1.0, retain_weight)
 
 
-def rows_of_one_length(forget: Gradient, retain: Gradient) -> np.ndarray:
+def normalised_rows(forget: Gradient, retain: Gradient) -> np.ndarray:
     return torch.stack([flat(forget) / norm(forget), flat(retain) / norm(retain)]).numpy()
 
 
@@ -216,38 +216,38 @@ def rows_of_one_length(forget: Gradient, retain: Gradient) -> np.ndarray:
 def test_dual_cone_is_the_projection_of_the_sum(
     pair: tuple[Gradient, Gradient], retain_weight: float
 ) -> None:
-    """By a solver."""
+    """Against a solver."""
     forget, retain = pair
-    rows = rows_of_one_length(forget, retain)
+    rows = normalised_rows(forget, retain)
     assume(abs(rows[0] @ rows[1]) < 0.999)
     total = (flat(forget) + retain_weight * flat(retain)).numpy()
     expected = total + rows.T @ nnls(rows.T, -total)[0]
-    found = flat(direction(forget, retain, retain_weight, "dual cone")).numpy()
+    result = flat(direction(forget, retain, retain_weight, "dual cone")).numpy()
     size = norm(forget) + retain_weight * norm(retain)
-    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * size)
+    assert result == pytest.approx(expected, rel=1e-3, abs=1e-4 * size)
 
 
 @given(conflicts())
 def test_torchjd_agrees_for_equal_weights(pair: tuple[Gradient, Gradient]) -> None:
-    """Its projections of the mean and, UPGrad, the mean of its projections: for two losses the
-    latter is the restricted gradient. Its solver regularises, so lengths are near one here."""
+    """DualProj projects the mean gradient. UPGrad averages the projected gradients, which for two
+    losses is the restricted gradient. TorchJD's solver regularises, hence lengths near one."""
     forget, retain = ([part / norm(one) for part in one] for one in pair)
     assume(gram(forget, retain).cosine > -0.95)
     retain = [0.5 * r for r in retain]
     rows = torch.stack([flat(forget), flat(retain)])
     for method, oracle in (("dual cone", DualProj()), ("restricted gradient", UPGrad())):
-        found = flat(direction(forget, retain, 1.0, method))
-        torch.testing.assert_close(found, 2 * oracle(rows), rtol=0, atol=2e-3)
+        result = flat(direction(forget, retain, 1.0, method))
+        torch.testing.assert_close(result, 2 * oracle(rows), rtol=0, atol=2e-3)
 
 
 @given(gradient_pairs(), st.floats(0.1, 20))
 def test_nash_is_the_bargaining_solution(
     pair: tuple[Gradient, Gradient], retain_weight: float
 ) -> None:
-    """Its optimality conditions, which have one solution: ``x (g_f.d) = 1, y (g_r.d) = lambda``."""
+    """The optimality conditions have one solution: ``x (g_f.d) = 1, y (g_r.d) = lambda``."""
     forget, retain = pair
     products = gram(forget, retain)
-    assume(products.cosine > -0.99)  # beyond, the oracle's own rounding shows
+    assume(products.cosine > -0.99)  # below, the rounding of the oracle is visible
     x, y = nash(products, retain_weight)
     step = [x * f + y * r for f, r in zip(forget, retain, strict=True)]
     assert x > 0 < y
@@ -257,8 +257,8 @@ def test_nash_is_the_bargaining_solution(
 
 @pytest.mark.parametrize("retain_weight", [0.0, 1e-30, 1e-20, 1e-8, 1e8, 1e20])
 @pytest.mark.parametrize("cosine", [-1.0, -0.5, 0.0, 0.5, 1.0])
-def test_nash_takes_any_weight(retain_weight: float, cosine: float) -> None:
-    """Also none at all, where what is to be kept asks for no more than not to be worn down."""
+def test_nash_accepts_any_weight(retain_weight: float, cosine: float) -> None:
+    """With weight 0, the step must still not raise the retain loss."""
     x, y = nash(Gram(4.0, 6 * cosine, 9.0), retain_weight)
     assert math.isfinite(x)
     assert math.isfinite(y)
@@ -270,8 +270,10 @@ def test_nash_takes_any_weight(retain_weight: float, cosine: float) -> None:
 
 
 @given(st.floats(-5.9, 0), st.floats(-2, 2))
-def test_nash_raises_neither_loss_however_opposite(exponent: float, of_weight: float) -> None:
-    """Up to where fp32 tells two gradients from opposite ones; beyond that it stands still."""
+def test_nash_raises_neither_loss_for_nearly_opposite_gradients(
+    exponent: float, of_weight: float
+) -> None:
+    """Up to the precision of fp32; beyond it, there is no step."""
     cosine, retain_weight = 10**exponent - 1, 10**of_weight
     x, y = nash(Gram(4.0, 6 * cosine, 9.0), retain_weight)
     assert x * (4 * x + 6 * cosine * y) == pytest.approx(1, rel=1e-3)
@@ -280,12 +282,12 @@ def test_nash_raises_neither_loss_however_opposite(exponent: float, of_weight: f
 
 @pytest.mark.parametrize("retain_weight", [0.2, 1.0, 5.0, 50.0])
 @pytest.mark.parametrize("beyond", [0.0, 1e-7, 9e-7])
-def test_nash_makes_no_step_between_opposite_gradients(retain_weight: float, beyond: float) -> None:
+def test_nash_takes_no_step_for_opposite_gradients(retain_weight: float, beyond: float) -> None:
     assert nash(Gram(4.0, 6 * (beyond - 1), 9.0), retain_weight) == (0.0, 0.0)
 
 
 @given(conflicts(), scales, scales)
-def test_nash_does_not_look_at_lengths(
+def test_nash_does_not_depend_on_lengths(
     pair: tuple[Gradient, Gradient], forget_scale: float, retain_scale: float
 ) -> None:
     forget, retain = pair
@@ -296,7 +298,7 @@ def test_nash_does_not_look_at_lengths(
 
 
 @given(gradient_pairs(), retain_weights)
-def test_one_loss_alone(pair: tuple[Gradient, Gradient], retain_weight: float) -> None:
+def test_the_rules_for_a_single_loss(pair: tuple[Gradient, Gradient], retain_weight: float) -> None:
     forget, retain = pair
     torch.testing.assert_close(direction(forget, retain, retain_weight, "forget only"), forget)
     torch.testing.assert_close(direction(forget, retain, retain_weight, "retain only"), retain)
@@ -304,9 +306,7 @@ def test_one_loss_alone(pair: tuple[Gradient, Gradient], retain_weight: float) -
 
 @pytest.mark.parametrize("method", list(RULES))
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_every_rule_is_finite_for_vanishing_and_opposite_gradients(
-    method: str, sign: float
-) -> None:
+def test_every_rule_is_finite_for_zero_and_opposite_gradients(method: str, sign: float) -> None:
     one, zero = [torch.tensor([3.0, 4.0])], [torch.zeros(2)]
     for pair in ((one, zero), (zero, one), (zero, zero), (one, [sign * 2 * one[0]])):
         assert direction(*pair, 3.0, method)[0].isfinite().all()
@@ -319,7 +319,7 @@ def test_orthogonal_gradients_are_no_conflict(retain_weight: float) -> None:
 
 @pytest.mark.parametrize("method", [*RESTRICTING, "GradDiff"])
 @given(pair=gradient_pairs(), retain_weight=retain_weights)
-def test_a_zero_gradient_leaves_the_other_whole(
+def test_a_zero_gradient_leaves_the_other_unchanged(
     method: str, pair: tuple[Gradient, Gradient], retain_weight: float
 ) -> None:
     forget, retain = pair
@@ -338,7 +338,7 @@ def test_a_zero_gradient_leaves_the_other_whole(
 def test_opposite_gradients_cancel(
     method: str, pair: tuple[Gradient, Gradient], scale: float
 ) -> None:
-    """No direction lowers both, so the model must stand still."""
+    """No direction lowers both, so the model must not change."""
     forget = pair[0]
     retain = [-scale * f for f in forget]
     step = direction(forget, retain, 2.0, method)
@@ -358,13 +358,13 @@ def test_inner_products_are_those_of_the_flat_vectors(
     pair: tuple[Gradient, Gradient], dtype: torch.dtype
 ) -> None:
     forget, retain = ([g.to(dtype) for g in gradient] for gradient in pair)
-    found = gram(forget, retain)
-    assert found.forget_forget == pytest.approx(norm(forget) ** 2, rel=1e-5)
-    assert found.retain_retain == pytest.approx(norm(retain) ** 2, rel=1e-5)
+    products = gram(forget, retain)
+    assert products.forget_forget == pytest.approx(norm(forget) ** 2, rel=1e-5)
+    assert products.retain_retain == pytest.approx(norm(retain) ** 2, rel=1e-5)
     scale = norm(forget) * norm(retain)
-    assert found.forget_retain == pytest.approx(dot(forget, retain), abs=1e-5 * scale)
-    assert -1 <= found.cosine <= 1
-    assert found.cosine == pytest.approx(dot(forget, retain) / scale, abs=1e-4)
+    assert products.forget_retain == pytest.approx(dot(forget, retain), abs=1e-5 * scale)
+    assert -1 <= products.cosine <= 1
+    assert products.cosine == pytest.approx(dot(forget, retain) / scale, abs=1e-4)
 
 
 def test_bfloat16_products_are_summed_in_float32() -> None:
@@ -375,14 +375,14 @@ def test_bfloat16_products_are_summed_in_float32() -> None:
 
 @pytest.mark.parametrize("method", RESTRICTING)
 @given(pair=gradient_pairs(), retain_weight=retain_weights, kind=narrow)
-def test_a_narrow_type_is_kept_and_so_is_the_guarantee(
+def test_narrow_types_preserve_the_type_and_the_guarantee(
     method: str,
     pair: tuple[Gradient, Gradient],
     retain_weight: float,
     kind: tuple[torch.dtype, float],
 ) -> None:
     dtype, rounding = kind
-    # One length for both: float16 ends at 65,504 and at 6e-8, and no rule can mend that.
+    # Both normalised: float16 ranges only from 6e-8 to 65,504.
     forget, retain = ([(g / norm(side)).to(dtype) for g in side] for side in pair)
     step = direction(forget, retain, retain_weight, method)
     assert {g.dtype for g in step} == {dtype}
@@ -396,8 +396,8 @@ def test_a_narrow_type_is_kept_and_so_is_the_guarantee(
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-18])
 @pytest.mark.parametrize("swap", [False, True])
-def test_gradients_of_very_unequal_size(scale: float, swap: bool) -> None:
-    """The squared norm of one may leave float32, where it counts as vanished: no step breaks."""
+def test_gradients_of_very_different_size(scale: float, swap: bool) -> None:
+    """The squared norm of one may underflow in float32 and count as zero; the step stays finite."""
     large, small = [torch.tensor([-1.0, 2.0])], [torch.tensor([3.0, 1.0]) * scale]
     step = direction(small, large, 1.0) if swap else direction(large, small, 1.0)
     assert all(g.isfinite().all() for g in step)

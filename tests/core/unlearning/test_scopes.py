@@ -1,4 +1,4 @@
-"""Which parameters a scope trains."""
+"""The parameters in each scope."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.unlearning.scopes import parameter_names
 
 
-def test_full_is_everything_in_the_models_order(model: ModelHandle) -> None:
+def test_full_contains_all_parameters_in_the_models_order(model: ModelHandle) -> None:
     assert parameter_names(model, "full") == [name for name, _ in model.named_parameters()]
 
 
-def test_noxattn_is_what_esd_u_trains(sd_model: ModelHandle) -> None:
-    """Its code leaves out what LDM calls ``attn2``, ``time_embed`` and ``out``."""
-    every = {name for name, _ in sd_model.named_parameters()}
-    left_out = (
-        every - set(parameter_names(sd_model, "noxattn")) - set(parameter_names(sd_model, "xattn"))
+def test_noxattn_is_the_scope_of_esd_u(sd_model: ModelHandle) -> None:
+    """ESD's code excludes ``attn2``, ``time_embed`` and ``out``, by their names in LDM."""
+    names = {name for name, _ in sd_model.named_parameters()}
+    excluded = (
+        names - set(parameter_names(sd_model, "noxattn")) - set(parameter_names(sd_model, "xattn"))
     )
-    assert {name.rsplit(".", 1)[0] for name in left_out} == {
+    assert {name.rsplit(".", 1)[0] for name in excluded} == {
         "time_embedding.linear_1",
         "time_embedding.linear_2",
         "conv_norm_out",
@@ -31,8 +31,8 @@ def test_noxattn_is_what_esd_u_trains(sd_model: ModelHandle) -> None:
     }
 
 
-def test_noxattn_2025_is_what_esd_u_trains_by_now(sd_model: ModelHandle) -> None:
-    """Its code goes by the layers' types: those of linear layers and convolutions."""
+def test_noxattn_2025_is_the_present_scope_of_esd_u(sd_model: ModelHandle) -> None:
+    """ESD's code selects layers by type: linear layers and convolutions."""
     expected = {
         f"{name}.{parameter}"
         for name, layer in sd_model.denoiser.named_modules()  # pyright: ignore[reportAttributeAccessIssue]
@@ -45,9 +45,9 @@ def test_noxattn_2025_is_what_esd_u_trains_by_now(sd_model: ModelHandle) -> None
     assert set(names) != set(parameter_names(sd_model, "noxattn"))
 
 
-def test_xattn_is_what_reads_the_prompt(sd_model: ModelHandle) -> None:
-    """In a Stable Diffusion U-Net exactly the cross-attention keys and values have the width of
-    the text embeddings; the scope is their layers, with queries and outputs."""
+def test_xattn_contains_the_layers_that_read_the_prompt(sd_model: ModelHandle) -> None:
+    """In a Stable Diffusion U-Net, only the cross-attention keys and values have the width of the
+    text embeddings; the scope contains their layers, including queries and outputs."""
     names = parameter_names(sd_model, "xattn")
     readers = {
         name.rsplit(".to_", 1)[0]
@@ -61,11 +61,11 @@ def test_xattn_is_what_reads_the_prompt(sd_model: ModelHandle) -> None:
     assert len(names) < len(parameter_names(sd_model, "full")) / 2
 
 
-def test_an_empty_scope_is_refused_with_a_way_out(class_folder: Path) -> None:
+def test_the_error_for_an_empty_scope_suggests_another(class_folder: Path) -> None:
     with pytest.raises(ValueError, match="scope must be 'full' for 'tiny-class', got 'xattn'"):
         parameter_names(load_model(class_folder), "xattn")
 
 
-def test_an_unknown_scope_is_answered_with_the_known_ones(sd_model: ModelHandle) -> None:
+def test_the_error_for_an_unknown_scope_lists_the_known_ones(sd_model: ModelHandle) -> None:
     with pytest.raises(ValueError, match=f"scope must be one of {', '.join(SCOPES)}, got 'lora9'"):
         parameter_names(sd_model, "lora9")

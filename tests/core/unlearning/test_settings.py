@@ -1,4 +1,4 @@
-"""A run that cannot work is refused when its settings are made."""
+"""A run that cannot work is refused when its settings are created."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "retain_batch_factor", value) for value in (-1, 1.5)),
     *(
         (UnlearnSettings, field, value)
-        for field in ("paired", "stratified_timesteps", "restrict_step", "warm_start")
+        for field in (
+            "paired",
+            "diversified",
+            "stratified_timesteps",
+            "restrict_step",
+            "warm_start",
+        )
         for value in (1, "")
     ),
     *((UnlearnSettings, "retain_ema", value) for value in (-0.1, 1.0, NAN)),
@@ -46,6 +52,7 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "retain_weight", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "warm_start_weight", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "negative_guidance", value) for value in (-0.1, NAN, INF)),
+    *((UnlearnSettings, "uce_tokens", value) for value in ("", "first token")),
     *((UnlearnSettings, "schedule", value) for value in ("", "cosine")),
     *((UnlearnSettings, "retain_objective", value) for value in ("", "keep")),
     *((EvaluationSettings, "pictures", value) for value in (0, -1, 1.5)),
@@ -55,7 +62,9 @@ BAD: list[tuple[type, str, object]] = [
 
 
 @pytest.mark.parametrize(("settings", "field", "value"), BAD)
-def test_a_bad_value_is_named_and_shown(settings: type, field: str, value: object) -> None:
+def test_the_error_names_the_field_and_the_bad_value(
+    settings: type, field: str, value: object
+) -> None:
     with pytest.raises(ValueError, match=rf"^{field} must be ") as caught:
         settings(**{field: value})
     assert str(caught.value).endswith(f"got {value!r}")
@@ -71,10 +80,10 @@ def test_a_bad_value_is_named_and_shown(settings: type, field: str, value: objec
     ],
     ids=lambda value: value.name if isinstance(value, dataclasses.Field) else value.__name__,
 )
-def test_a_value_of_another_type_is_named_and_shown(
+def test_the_error_names_a_value_of_the_wrong_type(
     settings: type, field: dataclasses.Field[Any]
 ) -> None:
-    """A settings file may hold any JSON."""
+    """A settings file may contain any JSON."""
     wrong: list[object] = [{}, ["a"], {"a": 1}]
     if field.type in ("int", "float"):
         wrong += ["1e-3", True, None]
@@ -85,21 +94,21 @@ def test_a_value_of_another_type_is_named_and_shown(
 
 
 @pytest.mark.parametrize("settings", [GenerationSettings, UnlearnSettings, EvaluationSettings])
-def test_every_field_is_refused_something(settings: type) -> None:
-    """A field added without a check fails here."""
+def test_every_field_refuses_some_value(settings: type) -> None:
+    """Fails for a new field without a check."""
     checked = {field for owner, field, _ in BAD if owner is settings}
-    settings_of_their_own = {"generation"}
-    assert {f.name for f in dataclasses.fields(settings)} - settings_of_their_own == checked
+    without_check = {"generation"}
+    assert {f.name for f in dataclasses.fields(settings)} - without_check == checked
 
 
 @pytest.mark.parametrize("settings", [GenerationSettings, UnlearnSettings, EvaluationSettings])
-def test_the_defaults_are_good_and_frozen(settings: type) -> None:
-    made = settings()
+def test_the_defaults_are_valid_and_frozen(settings: type) -> None:
+    defaults = settings()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.steps = 3
+        defaults.steps = 3
 
 
-def test_the_ends_of_every_range_are_allowed() -> None:
+def test_the_bounds_of_every_range_are_allowed() -> None:
     UnlearnSettings(
         steps=1, batch_size=1, retain_batch_factor=1, retain_weight=0, seed=2**63,
         learning_rate=1e-12, truncation=1e-6,
@@ -113,12 +122,12 @@ def test_the_ends_of_every_range_are_allowed() -> None:
         assert UnlearnSettings(scope=scope).scope == scope
 
 
-def test_a_mask_does_not_go_with_what_it_cannot_mask() -> None:
+def test_a_saliency_mask_is_refused_with_settings_that_it_cannot_mask() -> None:
     for other in ({"weight_decay": 0.1}, {"scope": "lora"}):
         with pytest.raises(ValueError, match="saliency must be 1 with"):
             UnlearnSettings(saliency=0.5, **other)  # pyright: ignore[reportArgumentType]
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'restricted gradient', 'GradDiff'"):
         UnlearnSettings(method="SalUn")

@@ -1,4 +1,4 @@
-"""Two concepts in one run: prompts, pictures, figures and files know both."""
+"""Two concepts in one run, in prompts, pictures, figures and files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def both() -> PromptPairs:
     return together(pairs_of("cat", "fox"), pairs_of("dog", "fox"))
 
 
-def test_together_keeps_each(both: PromptPairs) -> None:
+def test_together_preserves_every_concept(both: PromptPairs) -> None:
     assert [part.concept.name for part in both.each] == ["cat", "dog"]
     three = together(both, pairs_of("bird", "fox"))
     assert [part.concept.name for part in three.each] == ["cat", "dog", "bird"]
@@ -55,7 +55,7 @@ def test_together_keeps_each(both: PromptPairs) -> None:
     assert [part.concept.name for part in other_way.each] == ["bird", "cat", "dog"]
 
 
-def test_what_one_forgets_the_other_may_not_keep() -> None:
+def test_a_concept_may_not_preserve_what_another_forgets() -> None:
     with pytest.raises(ValueError, match=r"'a dog in \w+' mentions 'dog', .* of 'cat'"):
         together(pairs_of("cat", "dog"), pairs_of("dog", "fox"))
     with pytest.raises(ValueError, match="'dog', which is also to be forgotten"):
@@ -64,7 +64,7 @@ def test_what_one_forgets_the_other_may_not_keep() -> None:
         together(pairs_of("cat", "fox"), pairs_of("cat", "dog"))
 
 
-def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: PromptPairs) -> None:
+def test_a_run_uses_the_pictures_of_both(sd_model: ModelHandle, both: PromptPairs) -> None:
     sets = make_training_sets(sd_model, both, DRAWING)
     (part,) = sets.paired
     assert len(part.forget) == len(part.retain) == 6
@@ -86,25 +86,25 @@ def test_a_run_looks_at_the_pictures_of_both(sd_model: ModelHandle, both: Prompt
     for part, name in zip(report.each, ("cat", "dog"), strict=True):
         of_words = {probe.name: probe.prompts for probe in part.probes}
         assert all(name in prompt for prompt in of_words["paraphrases"] + of_words["long prompts"])
-    for said in (summary(report), table(report)):
-        assert "cat" in said
-        assert "dog" in said
+    for text in (summary(report), table(report)):
+        assert "cat" in text
+        assert "dog" in text
     assert comparison_grid(report).height > 1.9 * comparison_grid(report.also[0]).height
 
     content = json.loads(json.dumps(report_json(result, report, {})))
     assert content["concept"]["name"] == "cat"
     assert [part["concept"]["name"] for part in content["also"]] == ["dog"]
     assert content["also"][0]["after"]["pictures"] == 2
-    unjudged = report_json(result, None, {})
-    assert unjudged["also"][0]["after"] is None
+    unevaluated = report_json(result, None, {})
+    assert unevaluated["also"][0]["after"] is None
     metadata = checkpoint_metadata(result, content, "title", {}, {})("0" * 64)
     assert "'cat' and 'dog'" in metadata["modelspec.description"]
     assert summary(report).splitlines()[-1] in metadata["modelspec.description"]
     assert "dog" in metadata["unlearn.also"]
     assert metadata["modelspec.resolution"] == "16x16"
-    told = {"modelspec.resolution": "1024x1024"}
-    kept = checkpoint_metadata(result, content, "title", told, {})("0" * 64)
-    assert kept["modelspec.resolution"] == "1024x1024", "not what it was opened at"
+    original = {"modelspec.resolution": "1024x1024"}
+    metadata = checkpoint_metadata(result, content, "title", original, {})("0" * 64)
+    assert metadata["modelspec.resolution"] == "1024x1024", "the original takes precedence"
 
 
 def test_esd_pushes_each_row_away_from_its_own_concepts_name(
@@ -114,17 +114,17 @@ def test_esd_pushes_each_row_away_from_its_own_concepts_name(
     names = sd_model.encode_prompts(["cat", "dog"]).values
     batches = Unlearning(sd_model, sets, UnlearnSettings(objective=ERASE, batch_size=6)).batches
     (batch,) = batches.every_forget_row()
-    assert batch.alone is not None
-    assert torch.equal(batch.alone.values, names[[0, 0, 0, 1, 1, 1]])
-    asked = [pair.forget for part in both.each for pair in part.train]
-    assert torch.equal(batch.conditioning.values, sd_model.encode_prompts(asked).values)
+    assert batch.bare_names is not None
+    assert torch.equal(batch.bare_names.values, names[[0, 0, 0, 1, 1, 1]])
+    prompts = [pair.forget for part in both.each for pair in part.train]
+    assert torch.equal(batch.conditioning.values, sd_model.encode_prompts(prompts).values)
 
 
 @pytest.mark.parametrize("method", [UCE, "restricted gradient"])
-def test_the_edit_in_closed_form_is_of_every_concept(
+def test_the_closed_form_edit_covers_every_concept(
     sd_model: ModelHandle, both: PromptPairs, method: str
 ) -> None:
-    """By itself, and as the start of a run."""
+    """Alone and as a warm start."""
     sets = make_training_sets(sd_model, both, DRAWING)
     run = begin(sd_model, sets, UnlearnSettings(method=method, retain_weight=0.01))
     before = dict(sd_model.named_parameters())
@@ -136,9 +136,9 @@ def test_the_edit_in_closed_form_is_of_every_concept(
             for side in ("forget", "retain")
         )
         for name, weight in edited.items():
-            wanted = retain @ before[name].detach().T
-            was = (forget @ before[name].detach().T - wanted).norm()
-            assert (forget @ weight.T - wanted).norm() < 0.6 * was, (part.concept.name, name)
+            target = retain @ before[name].detach().T
+            distance = (forget @ before[name].detach().T - target).norm()
+            assert (forget @ weight.T - target).norm() < 0.6 * distance, (part.concept.name, name)
 
 
 def test_previews_show_each_in_turn(both: PromptPairs) -> None:
@@ -151,7 +151,7 @@ def test_previews_show_each_in_turn(both: PromptPairs) -> None:
     assert PreviewPrompts.of(four, DRAWING).forget_count == 4
 
 
-def test_a_settings_file_names_further_concepts(tmp_path: Path) -> None:
+def test_a_settings_file_can_contain_further_concepts(tmp_path: Path) -> None:
     save_file({}, tmp_path / "model.safetensors")
     file = tmp_path / "settings.json"
     prompts = {"templates": ["a {concept} in {place}"], "dimensions": {"place": ["town", "sea"]}}
@@ -166,12 +166,12 @@ def test_a_settings_file_names_further_concepts(tmp_path: Path) -> None:
     assert [part.concept.name for part in pairs.each] == ["yak", "Van Gogh"]
     assert "subject" in pairs.also[0].dimensions  # the preset for styles
 
-    for also, said in (
+    for also, message in (
         ({}, "also: wanted a list"),
         ([{}], r"also\[0\]: 'concept' is missing"),
         ([{"concept": {"name": "x"}, "weight": 2}], r"also\[0\]: no field 'weight'"),
         ([{"concept": {"name": "x", "colour": 2}}], r"also\[0\].concept: no field 'colour'"),
     ):
         file.write_text(json.dumps({**content, "also": also}), encoding="utf-8")
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             read_settings(file)

@@ -31,7 +31,7 @@ def outputs(model: ModelHandle, name: str, tokens: torch.Tensor) -> torch.Tensor
     return tokens @ dict(model.named_parameters())[name].T
 
 
-def test_it_changes_keys_and_values_alone(sd_model: ModelHandle, sets: TrainingSets) -> None:
+def test_it_changes_only_keys_and_values(sd_model: ModelHandle, sets: TrainingSets) -> None:
     progress, pairs = Recorder(), len(sets.pairs.train)
     run = begin(sd_model, sets, SETTINGS, progress)
     assert progress.updates[-1] == ("first edit", pairs, pairs)
@@ -46,11 +46,11 @@ def test_it_changes_keys_and_values_alone(sd_model: ModelHandle, sets: TrainingS
 
 
 @pytest.mark.parametrize("tokens", UCE_TOKENS)
-def test_no_small_change_of_the_weights_serves_the_sum_better(
+def test_the_edit_minimises_the_papers_sum(
     sd_model: ModelHandle, sd_folder: Path, sets: TrainingSets, tokens: str
 ) -> None:
-    """The edit is the minimum of what the paper minimises, written out token by token: to the end
-    of the prompt, or the concept's last token alone."""
+    """The paper's sum, written out token by token: to the end of the prompt, or only for the
+    concept's last token."""
     result = begin(sd_model, sets, replace(SETTINGS, uce_tokens=tokens)).result()
     name = next(iter(result.model.changed_tensors()))
     before = dict(sd_model.named_parameters())[name].detach().double()
@@ -78,25 +78,25 @@ def test_no_small_change_of_the_weights_serves_the_sum_better(
     weight = after.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(cost(weight), weight)
     start = before.clone().requires_grad_()
-    (steep,) = torch.autograd.grad(cost(start), start)
-    assert gradient.norm() < 1e-3 * steep.norm()
+    (gradient_before,) = torch.autograd.grad(cost(start), start)
+    assert gradient.norm() < 1e-3 * gradient_before.norm()
     assert cost(after) < cost(before)
 
 
-def test_the_concepts_prompts_come_to_act_like_their_parallels(
+def test_the_concepts_prompts_act_like_their_parallels_afterwards(
     sd_model: ModelHandle, sets: TrainingSets
 ) -> None:
     result = begin(sd_model, sets, replace(SETTINGS, retain_weight=0.01)).result()
     (part,) = sets.paired
     forget, retain = part.forget.conditioning.values, part.retain.conditioning.values
     for name in result.model.changed_tensors():
-        wanted = outputs(sd_model, name, retain)
-        was = (outputs(sd_model, name, forget) - wanted).norm()
-        assert (outputs(result.model, name, forget) - wanted).norm() < 0.5 * was
+        target = outputs(sd_model, name, retain)
+        before = (outputs(sd_model, name, forget) - target).norm()
+        assert (outputs(result.model, name, forget) - target).norm() < 0.5 * before
 
 
 @pytest.mark.parametrize("tokens", UCE_TOKENS)
-def test_many_pairs_are_summed_up_part_by_part(
+def test_many_pairs_are_summed_in_parts(
     sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch, tokens: str
 ) -> None:
     whole = closed_form.edits(sd_model, sets.pairs, 2.0, tokens)
@@ -124,43 +124,43 @@ def test_equal_prompts_need_no_edit(sd_model: ModelHandle, sets: TrainingSets) -
         ("cat house", "house"),
     ],
 )
-def test_words_of_any_length_are_matched_at_their_last_token(
+def test_the_last_token_is_found_for_words_of_any_length(
     sd_model: ModelHandle, sd_folder: Path, forget: str, retain: str
 ) -> None:
-    """What the tokenizer says of the two prompts, against what can be told from the embeddings."""
+    """Positions from the tokenizer against positions from the embeddings."""
     tokenizer = CLIPTokenizer.from_pretrained(sd_folder / "tokenizer")
     left, right = (tokenizer(text)["input_ids"][1:-1] for text in (forget, retain))
     shared = 0
     while shared < min(len(left), len(right)) and left[-1 - shared] == right[-1 - shared]:
         shared += 1
     words = _before_shared_end(forget, retain)
-    found = _last_token(sd_model, words)
-    expected = [len(left) - shared, len(right) - shared]  # after the token that begins a prompt
+    positions = _last_token(sd_model, words)
+    expected = [len(left) - shared, len(right) - shared]  # after the start token
     if all(words):
-        assert found[0] - found[1] == expected[0] - expected[1]
-        assert len(tokenizer(words[0])["input_ids"]) - 2 == found[0]
+        assert positions[0] - positions[1] == expected[0] - expected[1]
+        assert len(tokenizer(words[0])["input_ids"]) - 2 == positions[0]
     else:
-        assert found == expected
+        assert positions == expected
 
 
 @pytest.mark.parametrize(("scope", "weight"), [("full", 4.0), ("xattn", 4.0), ("xattn", 0.5)])
-def test_a_run_may_begin_from_the_edit(
+def test_a_run_can_start_from_the_edit(
     sd_model: ModelHandle, sets: TrainingSets, scope: str, weight: float
 ) -> None:
     before = {name: p.detach().clone() for name, p in sd_model.named_parameters()}
     settings = UnlearnSettings(scope=scope, warm_start_weight=weight)
     warm = Unlearning(sd_model, sets, settings).result()
     edited = begin(sd_model, sets, replace(SETTINGS, retain_weight=weight)).result()
-    found, expected = warm.model.changed_tensors(), edited.model.changed_tensors()
-    assert found.keys() == expected.keys() != set()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    actual, expected = warm.model.changed_tensors(), edited.model.changed_tensors()
+    assert actual.keys() == expected.keys() != set()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
     assert all(torch.equal(p, before[name]) for name, p in sd_model.named_parameters())
     cold = Unlearning(sd_model, sets, UnlearnSettings(scope=scope, warm_start=False)).result()
     assert cold.model.changed_tensors() == {}
 
 
 @pytest.mark.parametrize("settings", [{"scope": "noxattn"}, {"scope": "lora"}, {"saliency": 0.5}])
-def test_what_may_not_change_is_no_part_of_the_start(
+def test_the_warm_start_leaves_frozen_weights_unchanged(
     sd_model: ModelHandle, sets: TrainingSets, settings: dict[str, Any]
 ) -> None:
     run = Unlearning(sd_model, sets, UnlearnSettings(**settings))
@@ -170,7 +170,7 @@ def test_what_may_not_change_is_no_part_of_the_start(
             assert torch.equal(parameter, before[name])
 
 
-def test_a_model_without_cross_attention_begins_as_it_is(
+def test_a_run_without_cross_attention_starts_from_the_unchanged_model(
     class_folder: Path, pairs: PromptPairs
 ) -> None:
     model = load_model(class_folder)
@@ -183,5 +183,5 @@ def test_a_model_without_cross_attention_begins_as_it_is(
 def test_a_model_without_cross_attention_is_refused(class_folder: Path, pairs: PromptPairs) -> None:
     model = load_model(class_folder)
     sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
-    with pytest.raises(ValueError, match="method 'UCE .* none of: choose another"):
+    with pytest.raises(ValueError, match="method 'UCE .* needs cross-attention.*; choose another"):
         begin(model, sets, SETTINGS)
