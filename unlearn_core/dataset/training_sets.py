@@ -1,4 +1,4 @@
-"""The forget and retain sets: pictures that the model itself draws, cached on disk by content."""
+"""The forget and retain sets: the model's own pictures, cached on disk, and the user's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ..models.protocol import ModelHandle, OnPicture, OnStep
 from ..prompts.pairs import PromptPairs
 from .drawing import LatentCache, draw_latents, encode_all
-from .own_pictures import OwnPictures, captioned, check_retained, encoded
+from .own_pictures import OwnPictures, captioned, check_retained, encode_pictures
 from .rows import PairedRows, Rows, TrainingSets
 from .settings import GenerationSettings
 
@@ -25,17 +25,17 @@ def make_training_sets(
     on_picture: OnPicture | None = None,
     on_step: OnStep | None = None,
 ) -> TrainingSets:
-    """Draw the pictures of every train prompt of every concept; both halves of a pair start from
-    the same seed.
+    """Generate pictures for the train prompts of all concepts. Both pictures of a pair have the
+    same seed.
 
     Args:
-        forget_pictures: a person's own pictures of the concept, which join the drawn ones or take
-            their place; their parallels are drawn, in the same sizes.
-        retain_pictures: pictures of what is to be kept, likewise.
+        forget_pictures: the user's own pictures of the concepts, which are added to the generated
+            ones or replace them; their parallels are generated in the same sizes.
+        retain_pictures: the user's own pictures for the retain set, added or replacing likewise.
         on_picture: progress in pictures drawn or read.
 
     Raises:
-        ValueError: a caption that does not go with its set.
+        ValueError: a caption is unsuitable for its set.
     """
     own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
     if retain_pictures:
@@ -47,7 +47,7 @@ def make_training_sets(
     total = 2 * len(drawn) + len(own_pairs) + sum(len(own.images) for own in owned)
     maker = _RowMaker(model, settings, cache, on_picture or (lambda *_: None), on_step, total)
 
-    # Own ones first: what is wrong with them should be known before hundreds of others are drawn.
+    # Own pictures first, so that errors in them appear before hundreds of others are generated.
     forget_own, retain_own = maker.own(forget_pictures), maker.own(retain_pictures)
     paired = []
     if drawn:
@@ -68,7 +68,7 @@ def make_training_sets(
 
 @dataclass
 class _RowMaker:
-    """Makes the rows of a set, and tells how many of all pictures are there."""
+    """Creates the rows of the sets and reports the progress over all pictures."""
 
     model: ModelHandle
     settings: GenerationSettings
@@ -93,11 +93,11 @@ class _RowMaker:
         return Rows(latents, encode_all(self.model, prompts, self.on_step))
 
     def own(self, pictures: OwnPictures | None) -> list[tuple[Rows, list[int]]]:
-        """A person's pictures, a part for each size, and which of them are in it."""
+        """The rows of the user's pictures, one part per size, with the indices of its pictures."""
         if pictures is None:
             return []
         found = []
-        for latents, chosen in encoded(self.model, pictures, self._read):
+        for latents, chosen in encode_pictures(self.model, pictures, self._read):
             captions = [pictures.captions[i] for i in chosen]
             found.append((Rows(latents, encode_all(self.model, captions, self.on_step)), chosen))
         return found
