@@ -1,4 +1,4 @@
-"""The forget and retain sets: pictures that the model itself draws, cached on disk by content."""
+"""The forget and retain sets: the model's own pictures, cached on disk, and the user's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..foundation.progress import MAKING_IMAGES, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPair, PromptPairs
 from .drawing import LatentCache, draw_latents, encode_all
-from .own_pictures import OwnPictures, captioned, check_retained, encoded
+from .own_pictures import OwnPictures, captioned, check_retained, encode_pictures
 from .rows import PairedRows, Rows, TrainingSets
 from .settings import GenerationSettings
 
@@ -25,17 +25,17 @@ def make_training_sets(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> TrainingSets:
-    """Draw the pictures of every train prompt of every concept; both halves of a pair start from
-    the same seed.
+    """Generate pictures for the train prompts of all concepts. Both pictures of a pair have the
+    same seed.
 
     Args:
-        forget_pictures: a person's own pictures of the concept, which join the drawn ones or take
-            their place; their parallels are drawn, in the same sizes.
-        retain_pictures: pictures of what is to be kept, likewise.
-        progress: ticks once for each picture that is drawn or read.
+        forget_pictures: the user's own pictures of the concepts, which are added to the generated
+            ones or replace them; their parallels are generated in the same sizes.
+        retain_pictures: the user's own pictures for the retain set, added or replacing likewise.
+        progress: ticks once for each picture that is generated or read.
 
     Raises:
-        ValueError: a caption that does not go with its set.
+        ValueError: a caption is unsuitable for its set.
     """
     own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
     if retain_pictures:
@@ -59,10 +59,9 @@ def _training_sets(
     forget_pictures: OwnPictures | None,
     retain_pictures: OwnPictures | None,
 ) -> TrainingSets:
-    """The sets of ``drawn`` pairs and of a person's own pictures; each pair with the index of its
-    concept."""
+    """The sets from generated and own pictures; each pair has the index of its concept."""
     model = maker.model
-    # Own ones first: what is wrong with them should be known before hundreds of others are drawn.
+    # Own pictures first, so that errors in them appear before hundreds of others are generated.
     forget_own, retain_own = maker.own(forget_pictures), maker.own(retain_pictures)
     paired = []
     if drawn:
@@ -83,7 +82,7 @@ def _training_sets(
 
 @dataclass
 class _RowMaker:
-    """Draws or reads the pictures of a set, and encodes their prompts."""
+    """Generates or reads the pictures of a set, and encodes their prompts."""
 
     model: ModelHandle
     settings: GenerationSettings
@@ -102,11 +101,11 @@ class _RowMaker:
         return Rows(latents, encode_all(self.model, prompts, self.progress))
 
     def own(self, pictures: OwnPictures | None) -> list[tuple[Rows, list[int]]]:
-        """A person's pictures, a part for each size, and which of them are in it."""
+        """The rows of the user's pictures, one part per size, with the indices of its pictures."""
         if pictures is None:
             return []
         found = []
-        for latents, chosen in encoded(self.model, pictures, self.progress):
+        for latents, chosen in encode_pictures(self.model, pictures, self.progress):
             captions = [pictures.captions[i] for i in chosen]
             found.append((Rows(latents, encode_all(self.model, captions, self.progress)), chosen))
         return found
