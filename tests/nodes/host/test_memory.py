@@ -31,7 +31,7 @@ def offload(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def found(offload: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def facts(offload: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of ``pretended_comfyui``."""
     folder = tmp_path_factory.mktemp("device")
     command = [sys.executable, "-m", "tests.nodes.pretended_comfyui", str(folder), offload]
@@ -42,51 +42,51 @@ def found(offload: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_models_are_loaded_and_trained_on_the_gpu(found: dict[str, Any]) -> None:
-    assert found["loaded"] == found["trained"] == [DEVICE]
+def test_models_are_loaded_and_trained_on_the_gpu(facts: dict[str, Any]) -> None:
+    assert facts["loaded"] == facts["trained"] == [DEVICE]
 
 
 def test_unloading_removes_all_our_weights_from_the_gpu(
-    found: dict[str, Any], offload: str
+    facts: dict[str, Any], offload: str
 ) -> None:
-    assert found["unloaded"] == [offload]
-    assert found["listed after unloading"] == 0
+    assert facts["unloaded"] == [offload]
+    assert facts["listed after unloading"] == 0
 
 
-def test_a_run_after_unloading_has_the_same_result(found: dict[str, Any]) -> None:
-    first, second = found["results"]
+def test_a_run_after_unloading_has_the_same_result(facts: dict[str, Any]) -> None:
+    first, second = facts["results"]
     assert first == second
 
 
-def test_results_of_every_scope_survive_unloading(found: dict[str, Any]) -> None:
-    before, after = found["pictures"]
+def test_results_of_every_scope_survive_unloading(facts: dict[str, Any]) -> None:
+    before, after = facts["pictures"]
     assert before == after
     assert len(set(before)) == 3  # of the base, of a trained copy, of a LoRA
-    first, second = found["reports"]
+    first, second = facts["reports"]
     assert first == second
 
 
 def test_models_that_share_weights_are_loaded_separately(
-    found: dict[str, Any], offload: str
+    facts: dict[str, Any], offload: str
 ) -> None:
-    assert found["base alone"] == [[DEVICE], [offload]]
-    assert found["beside a run"] == [offload]
+    assert facts["base alone"] == [[DEVICE], [offload]]
+    assert facts["beside a run"] == [offload]
 
 
-def test_only_long_work_unloads_other_models(found: dict[str, Any]) -> None:
+def test_only_long_work_unloads_other_models(facts: dict[str, Any]) -> None:
     """They are unloaded for a run, but not for saving."""
-    assert found["another's model"] == [True, False, True]
+    assert facts["another's model"] == [True, False, True]
 
 
-def test_unused_models_are_freed_without_garbage_collection(found: dict[str, Any]) -> None:
-    assert found["dropped result"] == found["dropped model"] == [True, True]
-    listed = found["listed"]
-    assert found["listed without it"] == listed - 1
-    assert found["listed without any"] == 0
+def test_unused_models_are_freed_without_garbage_collection(facts: dict[str, Any]) -> None:
+    assert facts["dropped result"] == facts["dropped model"] == [True, True]
+    listed = facts["listed"]
+    assert facts["listed without it"] == listed - 1
+    assert facts["listed without any"] == 0
 
 
-def test_no_evaluator_outlives_its_evaluation(found: dict[str, Any]) -> None:
-    assert found["judges afterwards"] == []
+def test_no_evaluator_outlives_its_evaluation(facts: dict[str, Any]) -> None:
+    assert facts["judges afterwards"] == []
 
 
 def test_no_language_model_outlives_its_node(
