@@ -1,1 +1,1 @@
-"""Model families behind one protocol; ``load.load_model`` opens them."""
+"""Model families with a common protocol; ``load.load_model`` loads them."""

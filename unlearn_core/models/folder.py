@@ -1,4 +1,4 @@
-"""Opens a diffusers folder, recognises its family, and refuses what is not a diffusion model."""
+"""Load a diffusers folder: recognize its family and refuse anything that is not supported."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ PIXEL_CHANNELS = (1, 3)
 def load_folder(
     folder: Path, device: torch.device, options: LoadOptions, on_bytes: OnBytes | None = None
 ) -> ModelHandle:
-    """Open a diffusers folder, ready for unlearning."""
+    """Load a diffusers folder, ready for unlearning."""
     index = read_index(folder)
     build = _BUILDERS[recognise(folder, index)]
     if options.vae is not None:
         raise ModelError(
             f"vae: {options.vae.name!r} is for models in one file; {folder.name!r} is a folder "
-            "with a VAE of its own"
+            "with its own VAE, choose no other"
         )
     if options.prediction != "auto":
         raise ModelError(
-            f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} says "
-            "itself what it predicts, choose 'auto'"
+            f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} is a "
+            "folder that contains this setting, choose 'auto'"
         )
     if options.precision == "mixed" and build is not _stable_diffusion:
         raise ModelError(
-            f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is a model of classes, "
+            f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is class-conditional, "
             "choose 'auto'"
         )
     return build(folder, index, weights_fingerprint(folder, on_bytes), device, options)
 
 
 def recognise(folder: Path, index: dict[str, Any]) -> str:
-    """The name of the builder for what a ``model_index.json`` describes.
+    """The name of the builder for the model that a ``model_index.json`` describes.
 
     Raises:
-        ModelError: no model that this pack can teach.
+        ModelError: the model is not supported.
     """
     parts = {name for name, value in index.items() if isinstance(value, list) and any(value)}
     if {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= parts:
@@ -66,17 +66,21 @@ def recognise(folder: Path, index: dict[str, Any]) -> str:
         return "class-conditional"
     elif {"transformer", "vae", "scheduler"} <= parts and "id2label" in index:
         return "dit"
-    raise ModelError(f"model: {folder.name!r} is {index.get('_class_name')}; wanted {SUPPORTED}")
+    raise ModelError(f"model: {folder.name!r} is {index.get('_class_name')}; choose {SUPPORTED}")
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """``model_index.json`` of a diffusers folder, after looking at what was given instead."""
+    """Read ``model_index.json`` of a diffusers folder.
+
+    Raises:
+        ModelError: there is no such folder or file, or it is not a JSON object.
+    """
     if not folder.exists():
         raise ModelError(f"model: {str(folder)!r} does not exist, choose {SUPPORTED}")
     file = folder / "model_index.json"
     if not file.is_file():
         raise ModelError(
-            f"model: {folder.name!r} has no model_index.json, so it is no diffusion model; "
+            f"model: {folder.name!r} has no model_index.json, so it is not a diffusion model; "
             f"choose {SUPPORTED}"
         )
     try:
@@ -84,26 +88,27 @@ def read_index(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"model: {folder.name}/model_index.json is not JSON ({error})") from None
     if not isinstance(index, dict):
-        raise ModelError(f"model: {folder.name}/model_index.json holds no object")
+        raise ModelError(f"model: {folder.name}/model_index.json is not a JSON object")
     return index
 
 
 def weights_fingerprint(folder: Path, on_bytes: OnBytes | None = None) -> str:
-    """SHA-256 over every weight file and the scheduler's settings, which decide what weights mean;
-    on the way, checks that each weight file can be read to its end.
+    """SHA-256 over every weight file and the scheduler's settings, on which the meaning of the
+    weights depends. Also checks that each weight file is complete.
 
     Raises:
-        ModelError: a truncated or damaged safetensors file, or none of a denoiser.
+        ModelError: a safetensors file is truncated or damaged, or the denoiser has none.
     """
     files = sorted(f for f in folder.glob("*/*.safetensors") if f.parent.name != "evaluation")
     denoisers = ("unet", "transformer")
     if not any(f.parent.name in denoisers for f in files):
         inside = [f for name in denoisers for f in folder.glob(f"{name}/*")]
         pickles = [f.name for f in inside if f.suffix in PICKLES]
-        found = f"only the pickle {pickles[0]}" if pickles else "no weights"
-        where = inside[0].parent.name if inside else "unet"
+        content = f"only the pickle {pickles[0]}" if pickles else "no weights"
+        subfolder = inside[0].parent.name if inside else "unet"
         raise ModelError(
-            f"model: {folder.name!r} has {found} in its {where} folder, wanted a .safetensors file"
+            f"model: {folder.name!r} has {content} in its {subfolder} folder; "
+            "it needs a .safetensors file"
         )
     digest = hashlib.sha256()
     done, total = 0, sum(file.stat().st_size for file in files)
@@ -182,8 +187,8 @@ def _stable_diffusion(
 
 
 def family_of(unet: Any) -> str:
-    """The published family that a U-Net belongs to, by the width of what it attends to and the
-    number of its blocks; ``"stable-diffusion"`` for none."""
+    """The published family of a U-Net, by the width of its text embeddings and its number of
+    blocks; ``"stable-diffusion"`` for any other."""
     widths = tuple(unet.config["block_out_channels"])
     for family in FAMILIES:
         blocks = len(family.unet["down_block_types"])
@@ -194,10 +199,10 @@ def family_of(unet: Any) -> str:
 
 def _class_names(folder: Path, index: dict[str, Any]) -> tuple[str, ...]:
     names = index["id2label"]
-    wanted = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
-    if not wanted or set(names) != set(wanted):
+    labels = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
+    if not labels or set(names) != set(labels):
         raise ModelError(f"model: id2label of {folder.name!r} must name the labels 0, 1, 2, …")
-    return tuple(names[i] for i in wanted)
+    return tuple(names[i] for i in labels)
 
 
 def _class_conditional(
@@ -215,12 +220,12 @@ def _class_conditional(
     unet = read_denoiser(UNet2DModel, folder, "unet", device)
     if unet.config["in_channels"] not in PIXEL_CHANNELS:
         raise ModelError(
-            f"model: {folder.name}/unet has {unet.config['in_channels']} channels; wanted a model "
-            "in pixel space, of 1 channel (grey) or 3 (colour)"
+            f"model: {folder.name}/unet has {unet.config['in_channels']} channels; choose a model "
+            "in pixel space, with 1 channel (grey) or 3 (colour)"
         )
     _check_output(folder, "unet", unet.config)
     if not isinstance(unet.config["sample_size"], int):
-        raise ModelError(f"model: {folder.name}/unet/config.json must say its sample_size")
+        raise ModelError(f"model: {folder.name}/unet/config.json must contain sample_size")
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     schedule, config = read_scheduler(folder)
@@ -284,20 +289,21 @@ def _dit(
 
 
 def _check_output(folder: Path, name: str, config: Mapping[str, Any]) -> None:
-    """A denoiser predicts as many channels as it is given, and may predict their variance too."""
-    given, predicted = config["in_channels"], config["out_channels"] or config["in_channels"]
-    if predicted not in (given, 2 * given):
+    """A denoiser must have as many output channels as input channels, or twice as many with a
+    learned variance."""
+    inputs, outputs = config["in_channels"], config["out_channels"] or config["in_channels"]
+    if outputs not in (inputs, 2 * inputs):
         raise ModelError(
-            f"model: {folder.name}/{name} predicts {predicted} channels from {given}; wanted "
-            f"{given}, or {2 * given} with a learned variance"
+            f"model: {folder.name}/{name} predicts {outputs} channels from {inputs}; it must "
+            f"predict {inputs}, or {2 * inputs} with a learned variance"
         )
 
 
 def _own_size(folder: Path, size: int, options: LoadOptions) -> int:
     if options.image_size not in (0, size):
         raise ModelError(
-            f"image_size: {folder.name!r} draws {size} × {size} px only, choose 0, "
-            f"got {options.image_size}"
+            f"image_size: {folder.name!r} supports {size} × {size} px only, "
+            f"got {options.image_size}; choose 0"
         )
     return size
 
