@@ -206,7 +206,7 @@ def test_bad_options_of_a_model(widgets: dict[str, Any], message: str) -> None:
 def test_folder_without_a_model(diffusers: Path) -> None:
     (diffusers / "holiday").mkdir()
     (answer,) = refusals("UnlearnLoadModel", model="holiday")
-    assert "has no model_index.json, so it is no diffusion model" in answer
+    assert "has no model_index.json, so it is not a diffusion model" in answer
 
 
 def test_model_of_another_kind(diffusers: Path) -> None:
