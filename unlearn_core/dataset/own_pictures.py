@@ -48,7 +48,7 @@ class OwnPictures:
         if len(self.images) != len(self.captions):
             raise ValueError(
                 f"captions: {len(self.captions)} for {len(self.images)} pictures; "
-                "write one for all, or one a line for each"
+                "write one line for all, or one per picture"
             )
 
     def get_ram_usage(self) -> int:
@@ -95,7 +95,7 @@ def with_captions(
     if len(lines) not in (0, 1, len(names)):
         raise ValueError(
             f"captions: {len(lines)} lines for {len(names)} pictures; "
-            "write one for all, or one a line for each"
+            "write one line for all, or one per picture"
         )
     files = beside or [None] * len(names)
     ordered = lines if len(lines) == len(names) else [None] * len(names)

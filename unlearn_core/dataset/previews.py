@@ -29,9 +29,9 @@ class PreviewPrompts:
         """A few forget prompts, alternating between the concepts, and as many retain prompts."""
         tests = [part.test for part in pairs.each]
         in_turn = (pair for row in itertools.zip_longest(*tests) for pair in row if pair)
-        chosen = list(itertools.islice(in_turn, max(FORGET_PROMPTS, len(tests))))
-        prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
-        return PreviewPrompts(tuple(prompts), len(chosen), settings)
+        first = list(itertools.islice(in_turn, max(FORGET_PROMPTS, len(tests))))
+        prompts = [pair.forget for pair in first] + [pair.retain for pair in first]
+        return PreviewPrompts(tuple(prompts), len(first), settings)
 
     def draw(self, model: ModelHandle, progress: Progress | None = None) -> Tensor:
         """Pictures [N, 3, H, W] in 0..1, one per prompt; ``progress`` ticks once for each."""

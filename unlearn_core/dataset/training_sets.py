@@ -40,21 +40,23 @@ def make_training_sets(
     own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
     if retain_pictures:
         check_retained(retain_pictures, pairs)
-    drawn = [(pair, k) for k, part in enumerate(pairs.each) for pair in part.train]
+    train_pairs = [(pair, k) for k, part in enumerate(pairs.each) for pair in part.train]
     if forget_pictures and forget_pictures.alone:
-        drawn = []
-    owned = [own for own in (forget_pictures, retain_pictures) if own is not None]
-    total = 2 * len(drawn) + len(own_pairs) + sum(len(own.images) for own in owned)
+        train_pairs = []
+    own_sets = [own for own in (forget_pictures, retain_pictures) if own is not None]
+    total = 2 * len(train_pairs) + len(own_pairs) + sum(len(own.images) for own in own_sets)
     progress = progress or Progress()
     maker = _RowMaker(model, settings, cache, progress)
     with progress.phase(MAKING_IMAGES, total):
-        return _training_sets(maker, pairs, drawn, own_pairs, forget_pictures, retain_pictures)
+        return _training_sets(
+            maker, pairs, train_pairs, own_pairs, forget_pictures, retain_pictures
+        )
 
 
 def _training_sets(
     maker: _RowMaker,
     pairs: PromptPairs,
-    drawn: list[tuple[PromptPair, int]],
+    train_pairs: list[tuple[PromptPair, int]],
     own_pairs: list[tuple[PromptPair, int]],
     forget_pictures: OwnPictures | None,
     retain_pictures: OwnPictures | None,
@@ -64,20 +66,20 @@ def _training_sets(
     # Own pictures first, so that errors in them appear before hundreds of others are generated.
     forget_own, retain_own = maker.own(forget_pictures), maker.own(retain_pictures)
     paired = []
-    if drawn:
-        forget = maker.drawn([pair.forget for pair, _ in drawn], model.latent_shape)
-        retain = maker.drawn([pair.retain for pair, _ in drawn], model.latent_shape)
-        paired.append(PairedRows(forget, retain, torch.tensor([k for _, k in drawn])))
-    for own, chosen in forget_own:
+    if train_pairs:
+        forget = maker.drawn([pair.forget for pair, _ in train_pairs], model.latent_shape)
+        retain = maker.drawn([pair.retain for pair, _ in train_pairs], model.latent_shape)
+        paired.append(PairedRows(forget, retain, torch.tensor([k for _, k in train_pairs])))
+    for own, indices in forget_own:
         shape = (own.latents.shape[1], own.latents.shape[2], own.latents.shape[3])
-        retain = maker.drawn([own_pairs[i][0].retain for i in chosen], shape)
-        concepts = torch.tensor([own_pairs[i][1] for i in chosen])
+        retain = maker.drawn([own_pairs[i][0].retain for i in indices], shape)
+        concepts = torch.tensor([own_pairs[i][1] for i in indices])
         paired.append(PairedRows(own, retain, concepts))
-    kept = [own for own, _ in retain_own]
+    retain_rows = [own for own, _ in retain_own]
     alone = retain_pictures is not None and retain_pictures.alone
     if not alone:
-        kept = [*(part.retain for part in paired), *kept]
-    return TrainingSets(pairs, tuple(paired), tuple(kept), includes_parallels=not alone)
+        retain_rows = [*(part.retain for part in paired), *retain_rows]
+    return TrainingSets(pairs, tuple(paired), tuple(retain_rows), includes_parallels=not alone)
 
 
 @dataclass
