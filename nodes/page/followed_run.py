@@ -1,5 +1,5 @@
-"""The unlearning of a node: the page follows it and may end it early, and a saved state is returned
-without running again."""
+"""A node's unlearning run: the page follows it and can end it early; a state that is already saved
+is returned without a new run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from .runs import CANCELLED, FAILED, FINISHED, KEPT, LAST, RUNS, LiveRun
 FIRST_LOOK = "first look"
 
 
-class _Followed(NodeProgress):
-    """Progress that the page sees as well."""
+class _PageProgress(NodeProgress):
+    """Progress that is sent to the page too."""
 
     def __init__(self, costs: Mapping[str, float], run: LiveRun) -> None:
         super().__init__(costs)
@@ -41,7 +41,7 @@ class _Followed(NodeProgress):
 
 @dataclass
 class FollowedRun(Observer):
-    """A node's task, and the preview images by which a person follows it."""
+    """A node's task, with the preview images for the user to follow it."""
 
     task: Task
     preview_every: int
@@ -55,8 +55,8 @@ class FollowedRun(Observer):
         self.last_step = self.keep_step or self.steps
 
     def run_or_return(self, node: str, workflow: str | None) -> tuple[LiveRun, UnlearnedModel]:
-        """The result, and the run as the page follows it: a new run, or the node's last one if
-        that has saved the requested state."""
+        """The run and its result: a new run, or the node's last one if the requested state is
+        saved there."""
         identity = self._identity()
         last = RUNS.get((workflow, node))
         if last is not None and last.identity == identity and last.has_state(self.last_step):
@@ -83,7 +83,7 @@ class FollowedRun(Observer):
             raise
 
     def comparison(self, unlearned: UnlearnedModel) -> Image.Image:
-        """The previews' prompts before and after."""
+        """Pictures of the preview prompts before and after."""
         progress = NodeProgress({FIRST_LOOK: 1}).silent()
         if self.before is None:
             self.before = self.previews.draw(self.task.model, progress)
@@ -92,21 +92,21 @@ class FollowedRun(Observer):
             self.images[step] = self.previews.draw(unlearned.model, progress)
         return before_after(self.previews.prompts, self.before, self.images[step])
 
-    def stepped(self, report: StepReport) -> None:
+    def after_step(self, report: StepReport) -> None:
         self.live.step(report)
 
-    def ends(self, run: Run) -> bool:
+    def should_end(self, run: Run) -> bool:
         if self.preview_every and len(self.live.steps) % self.preview_every == 0:
             self._preview(run.result())
         return self.live.asked is not None
 
-    def ended(self, run: Run) -> None:
-        """Save the last state, also of a run that failed or was cancelled."""
+    def after_run(self, run: Run) -> None:
+        """Save the last state, also of a failed or cancelled run."""
         self.live.keep(run.result())
 
     def _unlearn(self) -> UnlearnedModel:
         live = self.live
-        self.progress = _Followed(self._costs(), live)
+        self.progress = _PageProgress(self._costs(), live)
         with self.progress.phase(FIRST_LOOK, len(self.previews.prompts)):
             self.before = self.previews.draw(self.task.model, self.progress)
         live.preview_before(picture_strip(self.before))
@@ -114,7 +114,7 @@ class FollowedRun(Observer):
             self.task,
             self,
             last_step=self.last_step,
-            cache=LatentCache(cache_folder()),  # so that Cancel loses none of the pictures
+            cache=LatentCache(cache_folder()),  # so that Cancel loses no pictures
             progress=self.progress,
         )
         if len(live.steps) not in live.previews:
@@ -132,7 +132,7 @@ class FollowedRun(Observer):
     def _preview(self, unlearned: UnlearnedModel) -> None:
         images = self.previews.draw(unlearned.model, self.progress.silent())
         step = len(self.live.steps)
-        self.images = {step: images}  # only the last: they are large
+        self.images = {step: images}  # only the last ones, because they are large
         self.live.preview(step, picture_strip(images))
         self.live.keep(unlearned)
 
@@ -142,28 +142,28 @@ class FollowedRun(Observer):
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _costs(self) -> dict[str, float]:
-        """Rough cost of each phase, in passes of one picture through the denoiser: a guided
-        denoising step takes two, a training step three times as many because it goes back too, and
-        the edit of a pair of prompts less than one."""
+        """Rough cost of each phase, in denoiser passes of one picture. A guided sampling step needs
+        two, a picture in a training step three because of the backward pass, and the edit of a
+        pair of prompts less than one."""
         task, settings = self.task, self.task.settings
         pairs = sum(len(part.train) for part in task.pairs.each)
         picture = task.drawing.steps * 2
-        look = len(self.previews.prompts) * picture
-        costs: dict[str, float] = {FIRST_LOOK: look}
+        preview = len(self.previews.prompts) * picture
+        costs: dict[str, float] = {FIRST_LOOK: preview}
         if method_of(settings).needs_pictures:
             costs[MAKING_IMAGES] = 2 * pairs * picture
         costs[FIRST_EDIT] = pairs
         if self.steps:
-            retained = settings.batch_size * settings.retain_batch_factor or pairs
-            training = self.last_step * (settings.batch_size + retained) * 3
-            looks = self.last_step // self.preview_every if self.preview_every else 1
-            costs[UNLEARNING] = training + looks * look
+            retain = settings.batch_size * settings.retain_batch_factor or pairs
+            training = self.last_step * (settings.batch_size + retain) * 3
+            previews = self.last_step // self.preview_every if self.preview_every else 1
+            costs[UNLEARNING] = training + previews * preview
         return costs
 
 
 def _end(live: LiveRun, step: int) -> None:
-    """End with the state of this step. Only an earlier step than the last is a choice, which the
-    page notes in the workflow."""
+    """End with the state of this step. If it is not the last step, the user chose it, and the page
+    records it in the workflow."""
     if step < live.total:
         live.end(KEPT, f"Kept as it was after step {step} of {live.total}.", step)
     else:

@@ -1,4 +1,4 @@
-"""Progress objects that remember what they were shown, or stop the work."""
+"""Progress objects that record updates or stop the work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from unlearn_core.foundation.progress import Progress
 
 
 class Recorder(Progress):
-    """Remembers each update as (phase, units done, units in all)."""
+    """Records each update as (phase, done units, total units)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,16 +20,16 @@ class Recorder(Progress):
         self.checks += 1
 
     def counts(self, phase: str) -> list[int]:
-        """The units done at each update of a phase."""
+        """The number of done units at each update of a phase."""
         return [done for name, done, _ in self.updates if name == phase]
 
 
 class StopError(Exception):
-    """What a Cancel button raises."""
+    """Stands in for the exception of a Cancel button."""
 
 
 class Stopping(Recorder):
-    """Stops the work at the given check, counted from 1."""
+    """Stops the work at the check with this number, counted from 1."""
 
     def __init__(self, at: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How far a long piece of work has come, and whether to stop it."""
+"""Progress of a long operation, and requests to stop it."""
 
 from __future__ import annotations
 
@@ -26,55 +26,56 @@ Part = TypeVar("Part")
 
 
 class Progress:
-    """The progress of one piece of work, phase by phase.
+    """The progress of one operation, phase by phase.
 
-    This class shows nothing and never stops the work. A subclass overrides ``show`` and ``check``.
+    This class shows nothing and never stops the operation; subclasses override ``show`` and
+    ``check``.
 
     Attributes:
-        name: the present phase.
-        done, total: units of that phase.
+        name: the current phase.
+        done, total: units of this phase.
         note: figures of the last unit, to show beside the bar.
-        began: the time at which it began, by ``time.perf_counter``.
+        start_time: start of this phase, from ``time.perf_counter``.
         seconds: the duration of each phase so far.
     """
 
     def __init__(self) -> None:
-        self.name, self.note, self.done, self.total, self.began = "", "", 0, 0, 0.0
+        self.name, self.note, self.done, self.total, self.start_time = "", "", 0, 0, 0.0
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Self]:
-        """A phase of ``total`` units. Phases follow one another and are not nested."""
+        """Context of a phase of ``total`` units. Phases must not be nested."""
         self.name, self.note, self.done, self.total = name, "", 0, total
-        self.began = time.perf_counter()
+        self.start_time = time.perf_counter()
         self.show()
         self.check()
         try:
             yield self
         finally:
-            passed = time.perf_counter() - self.began
-            self.seconds[name] = self.seconds.get(name, 0.0) + passed
+            seconds = time.perf_counter() - self.start_time
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def tick(self, count: int = 1, note: str = "") -> None:
-        """Report ``count`` further units as done; raises as ``check`` does."""
+        """Report ``count`` more units as done; raises what ``check`` raises."""
         self.done, self.note = self.done + count, note
         self.show()
         self.check()
 
     def ticking(self, parts: Iterable[Part]) -> Iterator[Part]:
-        """The same parts, with a tick after each."""
+        """Iterate over ``parts`` with a tick after each."""
         for part in parts:
             yield part
             self.tick()
 
     def show(self) -> None:
-        """Show the present state."""
+        """Show the current state."""
 
     def check(self) -> None:
-        """Raise an exception to stop the work. Called often, also between two ticks."""
+        """Raise an exception to stop the operation. Called often, also between two ticks."""
 
     def silent(self) -> Progress:
-        """Progress for work inside one unit of a phase: shows nothing, but stops like this."""
+        """A progress object for the inside of one unit: shows nothing, but stops like this one."""
         return _Silent(self)
 
 

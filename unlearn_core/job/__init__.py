@@ -1,1 +1,1 @@
-"""A complete job from one settings file, and the command line."""
+"""Complete jobs from a settings file, and the command line."""

@@ -1,4 +1,4 @@
-"""``python -m unlearn_core``: the same job without ComfyUI."""
+"""``python -m unlearn_core``: unlearning jobs without ComfyUI."""
 
 from __future__ import annotations
 
@@ -21,44 +21,46 @@ from .job import SAVE_AS, Job, require_unlearned
 from .reference import reference
 from .settings_file import JobSettings, read_settings
 
-SETTINGS = "settings"  # the stage that only checks
+SETTINGS = "settings"  # this stage only checks
 OUT_OF_MEMORY = (
-    "lower batch_size in the section `unlearn`, or in `generation` and `evaluation.generation`; or "
+    "lower batch_size in the sections `unlearn`, `generation` and `evaluation.generation`, or "
     "choose the scope xattn or lora"
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+def create_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="python -m unlearn_core",
         description=__doc__,
         epilog="`python -m unlearn_core settings --help` explains every field of a settings file.",
     )
-    stages = top.add_subparsers(dest="stage", required=True)
+    stages = parser.add_subparsers(dest="stage", required=True)
     stages.add_parser(
         SETTINGS,
         help="check a settings file; its --help explains every field",
-        description="Checks a settings file. Its sections and their fields:",
+        description="Check a settings file. Sections and fields:",
         epilog=reference(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).add_argument("settings", help="settings file, JSON")
     for stage, text in (
-        ("prompts", "show the diversified prompt pairs; nothing is drawn"),
-        ("propose", "let a language model of yours propose more values for each dimension"),
-        ("unlearn", "draw the forget and retain sets and unlearn; leaves the result in --out"),
-        ("evaluate", "compare what `unlearn` left in --out with the model before"),
-        ("save", "write what `unlearn` left in --out as a model file or folder"),
-        ("run", "unlearn, evaluate and save, one after the other"),
+        ("prompts", "show the diversified prompt pairs, without drawing anything"),
+        ("propose", "propose more values for each dimension, with your own language model"),
+        ("unlearn", "draw the forget and retain sets and unlearn; stores the result in --out"),
+        ("evaluate", "compare the unlearned model in --out with the original"),
+        ("save", "save the unlearned model in --out as a model file or folder"),
+        ("run", "unlearn, evaluate and save"),
     ):
         sub = stages.add_parser(stage, help=text, description=text)
         sub.add_argument("settings", help="settings file, JSON")
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
         if stage == "propose":
             sub.add_argument(
-                "--language-model", type=Path, required=True, help="a folder of transformers"
+                "--language-model", type=Path, required=True, help="a model folder for transformers"
             )
-            sub.add_argument("--count", type=int, default=8, help="of each (%(default)s)")
-            sub.add_argument("--concept", help="which of those to forget; the first by default")
+            sub.add_argument(
+                "--count", type=int, default=8, help="values to propose per dimension (%(default)s)"
+            )
+            sub.add_argument("--concept", help="which concept to propose for; the first by default")
         if stage not in ("prompts", "propose"):
             sub.add_argument(
                 "--out", type=Path, default=Path("unlearned"), help="folder of results"
@@ -66,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
         if stage != "prompts":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            sub.add_argument("--device", default=device, help="%(default)s here by default")
+            sub.add_argument(
+                "--device", default=device, help="default on this machine: %(default)s"
+            )
         if stage in ("save", "run"):
             sub.add_argument(
                 "--as",
@@ -75,13 +79,13 @@ def parser() -> argparse.ArgumentParser:
                 default=SAVE_AS[0],
                 help="kind of file (%(default)s)",
             )
-            sub.add_argument("--rank", type=int, default=32, help="of a LoRA (%(default)s)")
-    return top
+            sub.add_argument("--rank", type=int, default=32, help="rank of a LoRA (%(default)s)")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status; a mistake in the settings or files is one line on stderr."""
-    options = parser().parse_args(arguments)
+    """Run the command line and return its exit status; errors are reported in one line."""
+    options = create_parser().parse_args(arguments)
     try:
         run(options)
     except (ValueError, OSError) as error:
@@ -93,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if options.stage in ("unlearn", "run"):
             sys.stderr.write(
-                f"stopped: pictures and steps are kept; `evaluate` and `save` go on from the steps "
-                f"in {options.out}, if there are any\n"
+                "stopped: pictures and finished steps are stored; if there are any steps in "
+                f"{options.out}, `evaluate` and `save` use them\n"
             )
         return 130
     return 0
@@ -103,25 +107,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     settings = read_settings(options.settings)
     if options.stage == SETTINGS:
-        say(f"{options.settings}: no mistake found")
+        say(f"{options.settings}: no mistakes found")
         return
     if "device" in options:
         _check_device(options.device)
     if options.stage == "prompts":
         pairs = settings.pairs()
         for part, split in itertools.product(pairs.each, ("train", "test")):
-            if told := repetition(part.concept, getattr(part, split)):
-                sys.stderr.write(f"{part.concept.name}, {split}: {told}\n")
-        if settings.wants_neighbours:
+            if warning := repetition(part.concept, getattr(part, split)):
+                sys.stderr.write(f"{part.concept.name}, {split}: {warning}\n")
+        if settings.needs_neighbours:
             sys.stderr.write(
-                "neighbours: `unlearn` finds and adds them, for it loads the model, and leaves the "
-                "whole prompts in its folder\n"
+                "neighbours: not included, because finding them needs the model; `unlearn` adds "
+                "them and stores the complete prompts in its folder\n"
             )
         if options.json:
             if pairs.also:
                 raise ValueError(
-                    "also: a file of prompts holds one concept: leave the others out, or take "
-                    "those that `unlearn` leaves in its folder"
+                    "also: a file of prompts can contain only one concept; remove the others, or "
+                    "use the files that `unlearn` stores in its folder"
                 )
             sys.stdout.write(write_prompts(pairs))
         else:
@@ -146,9 +150,9 @@ def run(options: argparse.Namespace) -> None:
         if options.stage in ("save", "run"):
             job.check_save(options.save_as, options.rank)
         unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
-        made, wanted = len(unlearned.reports), unlearned.settings.steps
-        if 0 < made < wanted:
-            sys.stderr.write(f"unlearn: broken off after {made} of {wanted} steps\n")
+        done, total = len(unlearned.reports), unlearned.settings.steps
+        if 0 < done < total:
+            sys.stderr.write(f"unlearn: stopped after {done} of {total} steps\n")
         report = job.evaluate(unlearned) if options.stage in ("evaluate", "run") else None
         saved = None
         if options.stage in ("save", "run"):
@@ -161,10 +165,10 @@ def run(options: argparse.Namespace) -> None:
     if report is not None:
         say(f"{table(report)}\n\n{summary(report)}")
     if saved is not None:
-        held = f" (holds {100 * job.captured:.1f} % of the change)" if job.captured < 1 else ""
-        say(f"Saved: {saved}{held}")
-    took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
-    say(f"Results in {options.out} ({took})")
+        share = f" (captures {100 * job.captured:.1f} % of the change)" if job.captured < 1 else ""
+        say(f"Saved: {saved}{share}")
+    durations = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
+    say(f"Results in {options.out} ({durations})")
 
 
 def _check_device(device: str) -> None:
@@ -172,20 +176,20 @@ def _check_device(device: str) -> None:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device: {device!r} cannot be used here ({reason}); try cpu") from None
+        raise ValueError(f"device: {device!r} is not available ({reason}); try cpu") from None
 
 
 def propose(settings: JobSettings, options: argparse.Namespace) -> None:
-    """Prints the dimensions with the proposed values, as a settings file has them."""
-    wanted = settings.concept.name if options.concept is None else options.concept
-    grids = {part.concept.name: part for part in (settings, *settings.also)}
-    if wanted not in grids:
-        raise ValueError(f"concept must be one of {', '.join(grids)}, got {wanted!r}")
-    concept, prompts = grids[wanted].concept, grids[wanted].prompts
+    """Print the dimensions with the proposed values, in the form of a settings file."""
+    name = settings.concept.name if options.concept is None else options.concept
+    parts = {part.concept.name: part for part in (settings, *settings.also)}
+    if name not in parts:
+        raise ValueError(f"concept must be one of {', '.join(parts)}, got {name!r}")
+    concept, prompts = parts[name].concept, parts[name].prompts
     if prompts.file is not None:
         raise ValueError(
-            f"prompts.file: {prompts.file.name!r} holds whole prompts, to which no values can be "
-            "added; name templates and dimensions in its place"
+            f"prompts.file: {prompts.file.name!r} contains complete prompts, so no values can be "
+            "added; use templates and dimensions instead"
         )
     if options.count < 1:
         raise ValueError(f"count must be 1 or more, got {options.count}")
@@ -193,13 +197,13 @@ def propose(settings: JobSettings, options: argparse.Namespace) -> None:
     proposer = Proposer(options.language_model, options.device)
     bars = Bars()
     try:
-        found = extended(
+        extended_dimensions = extended(
             proposer, dimensions, options.count, concept, seed=prompts.seed, progress=bars
         )
     finally:
         bars.close()
     if options.json:
-        say(json.dumps(found, ensure_ascii=False))
+        say(json.dumps(extended_dimensions, ensure_ascii=False))
         return
-    for name, values in found.items():
-        say(f"{name}: {', '.join(values)}")
+    for dimension, values in extended_dimensions.items():
+        say(f"{dimension}: {', '.join(values)}")

@@ -1,4 +1,4 @@
-"""Progress bars and lines on a terminal, and where the command line keeps its pictures."""
+"""Terminal output of the command line, and its folder of cached pictures."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tqdm import tqdm
 from ..foundation.progress import Progress
 
 CACHE = Path.home() / ".cache" / "unlearn"
-LABEL = 16  # characters
+LABEL_WIDTH = 16  # characters
 
 
 class Bars(Progress):
-    """One progress bar for each phase, on stderr: stdout is for ``--json``."""
+    """One progress bar per phase, on stderr, because stdout is for ``--json``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bar: tqdm | None = None
-        self.shown = (0.0, "")
+        self.bar_phase = (0.0, "")
 
     def show(self) -> None:
-        phase = self.began, self.name
-        if self.bar is None or phase != self.shown:
+        phase = self.start_time, self.name
+        if self.bar is None or phase != self.bar_phase:
             self.close()
-            self.shown = phase
-            self.bar = tqdm(total=self.total, desc=f"{self.name:<{LABEL}}", file=sys.stderr)
+            self.bar_phase = phase
+            self.bar = tqdm(total=self.total, desc=f"{self.name:<{LABEL_WIDTH}}", file=sys.stderr)
         if self.note:
             self.bar.set_postfix_str(self.note, refresh=False)
         self.bar.update(self.done - self.bar.n)

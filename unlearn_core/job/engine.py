@@ -1,7 +1,7 @@
-"""One unlearning run, from the prompts to the result: the same for the command line and the node.
+"""One unlearning run from prompts to result, for the command line and the node alike.
 
-An ``Observer`` sees the steps. It also receives the last good state of a run that failed or was
-stopped, so that no finished step is lost.
+An ``Observer`` receives each step and the final state, also of a failed or stopped run, so that no
+finished step is lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..unlearning.settings import UnlearnSettings
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Everything that decides the result of a run."""
+    """Everything that determines the result of a run."""
 
     model: ModelHandle
     pairs: PromptPairs
@@ -38,13 +38,13 @@ class Task:
         """Refuse a task that cannot succeed.
 
         Raises:
-            ValueError: naming the field.
+            ValueError: names the field.
         """
         check(self.model, self.pairs, self.settings, self.forget_pictures, self.retain_pictures)
 
     @property
     def training_pairs(self) -> PromptPairs:
-        """The prompts that the run learns from."""
+        """The prompts for training: all, or only the first pair without ``diversified``."""
         return self.pairs if self.settings.diversified else without_diversity(self.pairs)
 
     def identity(self) -> dict[str, Any]:
@@ -60,18 +60,18 @@ class Task:
 
 
 class Observer:
-    """Watches a run; does nothing by itself."""
+    """Callbacks during a run; these do nothing."""
 
-    def stepped(self, report: StepReport) -> None:
-        """Called after each step."""
+    def after_step(self, report: StepReport) -> None:
+        """Called after each step, before the progress shows it."""
 
-    def ends(self, run: Run) -> bool:
-        """Called next, once the progress shows the step. True ends the run here."""
+    def should_end(self, run: Run) -> bool:
+        """Called after each step, once the progress shows it; True ends the run here."""
         return False
 
-    def ended(self, run: Run) -> None:
-        """Called once after the last step, also when an error or Cancel ended the run:
-        ``run.result()`` is the model after its last finished step."""
+    def after_run(self, run: Run) -> None:
+        """Called once after the last step, also if an error or Cancel ended the run:
+        ``run.result()`` is the model after the last finished step."""
 
 
 def unlearn(
@@ -82,15 +82,15 @@ def unlearn(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> UnlearnedModel:
-    """Draw the two sets, make the first edit, and take the steps.
+    """Draw both training sets, apply the closed-form edit if there is one, and train.
 
     Args:
-        last_step: the step to end after; None for the last one.
-        cache: keeps the drawn pictures, also of a run that is stopped.
-        progress: phase by phase; its ``check`` may raise to stop the run.
+        last_step: end the run after this step; None for all steps.
+        cache: stores drawn pictures, also those of a stopped run.
+        progress: reports each phase; its ``check`` may raise to stop the run.
 
     Raises:
-        ValueError: a task that cannot succeed, or a gradient that is not finite.
+        ValueError: the task cannot succeed, or a gradient is not finite.
     """
     progress, pairs = progress or Progress(), task.training_pairs
     sets = TrainingSets(pairs, (), ())
@@ -107,16 +107,16 @@ def unlearn(
     run = begin(task.model, sets, task.settings, progress)
     steps = len(run) if last_step is None else last_step
     try:
-        if steps:  # an edit in closed form takes none
+        if steps:  # a closed-form edit has none
             with progress.phase(UNLEARNING, steps):
                 for report in run:
-                    observer.stepped(report)
+                    observer.after_step(report)
                     progress.tick(
                         note=f"forget {report.forget_loss:.2g}, retain {report.retain_loss:.2g}, "
                         f"cosine {report.cosine:+.2f}"
                     )
-                    if observer.ends(run) or report.step == steps:
+                    if observer.should_end(run) or report.step == steps:
                         break
     finally:
-        observer.ended(run)
+        observer.after_run(run)
     return replace(run.result(), pairs=task.pairs)

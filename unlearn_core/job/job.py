@@ -1,4 +1,4 @@
-"""A whole job from a settings file: prompts, unlearning, evaluation, saving, in one folder."""
+"""A complete job from a settings file: prompts, unlearning, evaluation and saving in one folder."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
 TENSORS = "unlearned.safetensors"
 LOSSES = "loss.png"
 REPORT = "report.json"
-OF_EVALUATION = ("report.html", REPORT, "before_after.png")
+EVALUATION_FILES = ("report.html", REPORT, "before_after.png")
 
 
 def require_unlearned(folder: Path) -> None:
-    """Refuse a folder in which no job has left a model.
+    """Refuse a folder without an unlearned model.
 
     Raises:
-        ValueError: naming the folder.
+        ValueError: names the folder.
     """
     if not (folder / TENSORS).exists():
         raise ValueError(f"out: no unlearned model in {str(folder)!r}; run `unlearn` first")
 
 
 class Job(Observer):
-    """A job and its folder. Each stage leaves its result there, for the next one or another day."""
+    """A job and its folder. Each stage stores its result there, so the next can run any time."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class Job(Observer):
     ) -> None:
         self.settings, self.folder, self.cache = settings, folder, cache
         self.progress = progress or Progress()
-        self.captured = 1.0  # share of the change that what was saved holds; a LoRA may hold less
-        # Before the model: what is wrong here is refused at once.
+        self.captured = 1.0  # share of the change in the saved file; below 1 for some LoRAs
+        # Checked before the model is loaded, so that mistakes are reported at once.
         _check_folder("out", folder)
         if cache is not None:
             _check_folder("cache", cache.folder)
@@ -76,8 +76,8 @@ class Job(Observer):
             check_scorer(settings.evaluation.scorer)
         self.base = load_model(settings.model, device, settings.loading, self.progress)
         self.task = self._task(pairs)
-        if settings.wants_neighbours:
-            self.task = self._task(settings.pairs(self._protect))
+        if settings.needs_neighbours:
+            self.task = self._task(settings.pairs(self._with_neighbours))
 
     def _task(self, pairs: PromptPairs) -> Task:
         settings = self.settings
@@ -90,7 +90,7 @@ class Job(Observer):
         """The duration of each phase."""
         return self.progress.seconds
 
-    def _protect(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
+    def _with_neighbours(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
         return with_neighbours(
             self.base,
             concept,
@@ -105,54 +105,55 @@ class Job(Observer):
         )
 
     def unlearn(self) -> UnlearnedModel:
-        """Draw the sets, unlearn, and leave the changed tensors in the folder."""
+        """Draw the training sets, unlearn, and store the changed tensors in the folder."""
         return unlearn(self.task, self, cache=self.cache, progress=self.progress)
 
-    def ended(self, run: Run) -> None:
-        """Keep the steps of a run that failed or was stopped, too; no step is no result."""
+    def after_run(self, run: Run) -> None:
+        """Store the result, also of a failed or stopped run unless it has no finished step."""
         unlearned = run.result()
         if unlearned.reports or not len(run):
-            for name in OF_EVALUATION:  # an earlier one was of other weights
+            for name in EVALUATION_FILES:  # they describe the previous weights
                 (self.folder / name).unlink(missing_ok=True)
             self._store(unlearned)
             if unlearned.reports:
                 loss_picture(unlearned.reports).save(self.folder / LOSSES)
 
     def _store(self, unlearned: UnlearnedModel) -> None:
-        said = {"of": self.task.identity(), "seconds": self.seconds}
-        write_unlearned(unlearned, self.folder / TENSORS, said)
+        description = {"of": self.task.identity(), "seconds": self.seconds}
+        write_unlearned(unlearned, self.folder / TENSORS, description)
         for file in (*self.folder.glob("prompts-*.json"), self.folder / LOSSES):
-            file.unlink(missing_ok=True)  # of another run
-        for i, part in enumerate(self.task.pairs.each):  # with the neighbours that were found
+            file.unlink(missing_ok=True)  # from an earlier run
+        for i, part in enumerate(self.task.pairs.each):  # including neighbours
             name = f"prompts-{i + 1}.json" if i else "prompts.json"
             self._write(name, write_prompts(part))
 
     def unlearned(self) -> UnlearnedModel:
-        """What ``unlearn`` left in the folder.
+        """Load the result of ``unlearn`` from the folder.
 
         Raises:
-            ValueError: it left nothing, or not for this model, these prompts and settings.
+            ValueError: there is none, or it belongs to another model, other prompts or settings.
         """
         require_unlearned(self.folder)
         file = self.folder / TENSORS
         try:
-            said = read_description(file)
-            of, seconds = said["of"], said["seconds"]
+            description = read_description(file)
+            identity, seconds = description["of"], description["seconds"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
-        for section, wanted in self.task.identity().items():
-            if of.get(section) != wanted:
+        for section, expected in self.task.identity().items():
+            stored = identity.get(section)
+            if stored != expected:
                 raise ValueError(
-                    f"{section}: what `unlearn` left in {str(self.folder)!r} was made with another "
-                    f"{section} than the settings name{_difference(of.get(section), wanted)}; "
-                    "unlearn again, or choose another folder"
+                    f"{section}: the settings differ from those of the unlearned model in "
+                    f"{str(self.folder)!r}{_difference(stored, expected)}; unlearn again or choose "
+                    "another folder"
                 )
-        for phase, taken in seconds.items():
-            self.seconds.setdefault(phase, taken)
+        for phase, duration in seconds.items():
+            self.seconds.setdefault(phase, duration)
         return read_unlearned(file, self.base, self.task.pairs, self.settings.unlearn)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
-        """Judge the model; leaves ``report.html``, ``report.json`` and ``before_after.png``."""
+        """Evaluate the model; writes ``report.html``, ``report.json`` and ``before_after.png``."""
         report = evaluate(
             unlearned, self.settings.evaluation, cache=self.cache, progress=self.progress
         )
@@ -167,12 +168,12 @@ class Job(Observer):
         save_as: str = SAVE_AS[0],
         rank: int = 32,
     ) -> Path:
-        """Write the model into the folder: ``model`` or ``model.safetensors``, with the figures of
-        its evaluation, if there was one.
+        """Write the model into the folder, as ``model`` or ``model.safetensors``, with the results
+        of its evaluation if there are any.
 
         Args:
             save_as: a name in ``SAVE_AS``.
-            rank: of a LoRA.
+            rank: rank of a LoRA.
         """
         destination = self.folder / "model"
         figures = self.figures()
@@ -191,7 +192,7 @@ class Job(Observer):
         }
         saved = savers[save_as]()
         if figures is not None:
-            seconds = {phase: round(taken, 2) for phase, taken in self.seconds.items()}
+            seconds = {phase: round(duration, 2) for phase, duration in self.seconds.items()}
             self._write_report({**figures, "seconds": {**figures.get("seconds", {}), **seconds}})
         return saved
 
@@ -203,37 +204,37 @@ class Job(Observer):
         return saved.path
 
     def check_save(self, save_as: str, rank: int) -> None:
-        """Refuse what ``save`` would refuse, before the work is done that it would save.
+        """Refuse now what ``save`` would refuse after all the work.
 
         Raises:
-            ValueError: a kind of file that cannot be made of this model, or not here.
+            ValueError: this model cannot be saved as this kind of file, or not in this folder.
         """
         model = self.settings.model
         if rank < 1:
             raise ValueError(f"rank must be 1 or more, got {rank}")
         if save_as == "checkpoint" and not model.is_file():
             raise ValueError(
-                f"as: {model.name!r} is a folder, of which no checkpoint can be made; choose "
+                f"as: {model.name!r} is a folder, which cannot be saved as a checkpoint; choose "
                 "'folder' or 'lora'"
             )
         family = self.base.info.family
         if save_as == "lora" and family not in SUITABLE:
             raise ValueError(
-                f"as: {model.name!r} is {family}, for which no program loads LoRA files; choose "
-                "'as-loaded'"
+                f"as: {model.name!r} is {family}, and no program loads LoRA files for this family; "
+                "choose 'as-loaded'"
             )
-        for made in (self.folder / "model", self.folder / "model.safetensors"):
-            if made.exists() and model.exists() and made.samefile(model):
+        for path in (self.folder / "model", self.folder / "model.safetensors"):
+            if path.exists() and model.exists() and path.samefile(model):
                 raise ValueError(
-                    f"out: {str(self.folder)!r} holds the model that you start from, which is "
-                    "never overwritten; choose another folder"
+                    f"out: {str(self.folder)!r} contains the original model, which is never "
+                    "overwritten; choose another folder"
                 )
 
     def figures(self) -> dict[str, Any] | None:
-        """What ``evaluate`` found of the weights in the folder; None before it.
+        """The report of the weights in the folder; None if they have not been evaluated.
 
         Raises:
-            ValueError: its ``report.json`` is broken.
+            ValueError: ``report.json`` is broken.
         """
         file = self.folder / REPORT
         if not file.is_file():
@@ -251,27 +252,27 @@ class Job(Observer):
             part.write_text(text, encoding="utf-8")
 
 
-def _difference(there: object, wanted: object) -> str:
-    """The first field of a section that is another one; empty where a section has no fields."""
-    if not isinstance(there, dict) or not isinstance(wanted, dict):
+def _difference(stored: object, expected: object) -> str:
+    """The first different field of a section; empty if the section has no fields."""
+    if not isinstance(stored, dict) or not isinstance(expected, dict):
         return ""
-    for name in wanted:
-        if there.get(name) != wanted[name]:
-            return f" ({name} {there.get(name)!r}, now {wanted[name]!r})"
+    for name in expected:
+        if stored.get(name) != expected[name]:
+            return f" ({name} was {stored.get(name)!r}, now {expected[name]!r})"
     return ""
 
 
 def _check_folder(field: str, folder: Path) -> None:
-    """Refuse at once what could not be written in the end. Nothing is made.
+    """Check in advance that the folder can be written to. Creates nothing.
 
     Raises:
-        ValueError: naming the field.
+        ValueError: names the field.
     """
-    there = next(
-        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
     )
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise ValueError(f"{field}: cannot write into {str(folder)!r} ({error})") from None

@@ -1,4 +1,4 @@
-"""Every field of a settings file with its default, its rule and what it does, for ``--help``."""
+"""Text for ``--help``: every field of a settings file with its default, rule and description."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def _default(value: object) -> str:
     if value is REQUIRED:
         return "required"
     if dataclasses.is_dataclass(value):
-        return "left out by default"
+        return "absent by default"
     return f"default {json.dumps(value)}"

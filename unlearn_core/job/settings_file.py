@@ -1,4 +1,4 @@
-"""A whole job's settings, and the JSON file that holds them."""
+"""The settings of a complete job, and the JSON file that contains them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ SECTIONS: dict[str, type] = {
     "unlearn": UnlearnSettings,
     "evaluation": EvaluationSettings,
 }
-Protect = Callable[[ForgetConcept, PromptSettings], ForgetConcept]
+AddNeighbours = Callable[[ForgetConcept, PromptSettings], ForgetConcept]
 
 
 @dataclass(frozen=True)
 class Also:
-    """A further concept that the same run forgets."""
+    """A further concept for the same run to forget."""
 
     concept: ForgetConcept
     prompts: PromptSettings = field(default_factory=PromptSettings)
@@ -46,7 +46,7 @@ class Also:
 
 @dataclass(frozen=True)
 class JobSettings:
-    """What a settings file holds; see ``read_settings``."""
+    """The content of a settings file; see ``read_settings``."""
 
     model: Path
     concept: ForgetConcept
@@ -59,28 +59,28 @@ class JobSettings:
     unlearn: UnlearnSettings = field(default_factory=UnlearnSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
-    def pairs(self, protect: Protect | None = None) -> PromptPairs:
+    def pairs(self, add_neighbours: AddNeighbours | None = None) -> PromptPairs:
         """The diversified prompts of every concept.
 
         Args:
-            protect: adds to each concept what looks like it; without, those stay as they are.
+            add_neighbours: adds similar concepts to a concept's replacements; None adds none.
 
         Raises:
-            ValueError: prompts that cannot be, or a file of prompts for another concept.
+            ValueError: impossible prompts, or a file of prompts for another concept.
         """
-        of_each = [(self.concept, self.prompts)]
-        of_each += [(further.concept, further.prompts) for further in self.also]
-        return functools.reduce(together, (_prompts(*part, protect) for part in of_each))
+        parts = [(self.concept, self.prompts)]
+        parts += [(further.concept, further.prompts) for further in self.also]
+        return functools.reduce(together, (_prompts(*part, add_neighbours) for part in parts))
 
     def own_pictures(self, name: str, progress: Progress | None = None) -> OwnPictures | None:
-        """A person's own pictures, if any.
+        """Read the user's own pictures, if any.
 
         Args:
             name: one of ``OWN_PICTURES``.
-            progress: ticks once for each picture.
+            progress: ticks once per picture.
 
         Raises:
-            ValueError: naming the field.
+            ValueError: names the field.
         """
         settings: PictureSettings | None = getattr(self, name)
         try:
@@ -89,18 +89,18 @@ class JobSettings:
             raise ValueError(f"{name}.{error}") from None
 
     @property
-    def wants_neighbours(self) -> bool:
-        """Whether ``pairs`` has anything to ``protect``."""
+    def needs_neighbours(self) -> bool:
+        """Whether ``pairs`` needs ``add_neighbours``."""
         return any(part.prompts.neighbours for part in (self, *self.also))
 
 
 def _prompts(
-    concept: ForgetConcept, settings: PromptSettings, protect: Protect | None
+    concept: ForgetConcept, settings: PromptSettings, add_neighbours: AddNeighbours | None
 ) -> PromptPairs:
     if settings.file is not None:
         return read_prompt_file(settings.file, concept)
-    if settings.neighbours and protect is not None:
-        concept = protect(concept, settings)
+    if settings.neighbours and add_neighbours is not None:
+        concept = add_neighbours(concept, settings)
     return diversify(
         concept,
         *settings.grid(concept),
@@ -117,10 +117,10 @@ Settings = TypeVar("Settings")
 
 
 def read_settings(file: str | Path) -> JobSettings:
-    """Read a settings file (JSON); relative paths in it count from its folder.
+    """Read a settings file (JSON); its relative paths start from its own folder.
 
     Raises:
-        ValueError: not JSON, a missing or unknown field, a value out of range; names the field.
+        ValueError: not JSON, a missing or unknown field, or a value out of range; names the field.
     """
     file = Path(file)
     try:
@@ -136,19 +136,19 @@ def read_settings(file: str | Path) -> JobSettings:
     parsed: dict[str, Any] = {
         name: _build(name, kind, content[name])
         for name, kind in SECTIONS.items()
-        if name in content and name not in ("unlearn", "evaluation")  # built in their own ways
+        if name in content and name not in ("unlearn", "evaluation")  # built below
     }
     if "unlearn" in content:
         parsed["unlearn"] = _unlearn(content["unlearn"])
     if not isinstance(content["model"], str) or not content["model"].strip():
         raise ValueError(
-            f"model must be the path of a model, from the settings file's folder or whole, got "
+            "model must be the path of a model, relative to the settings file or absolute, got "
             f"{content['model']!r}"
         )
     evaluation = content.get("evaluation", {})
     _check_fields("evaluation", evaluation, EvaluationSettings)
     evaluation = dict(evaluation)
-    # What is left out is drawn as the rest, but for the seed: its pictures are other ones.
+    # Missing fields come from ``generation``, except the seed: the evaluation needs new pictures.
     drawing = evaluation.pop("generation", {})
     _check_fields("evaluation.generation", drawing, GenerationSettings)
     drawing = {
@@ -157,10 +157,10 @@ def read_settings(file: str | Path) -> JobSettings:
         **drawing,
     }
     evaluation["generation"] = _build("evaluation.generation", GenerationSettings, drawing)
-    built = _build("evaluation", EvaluationSettings, evaluation)
-    if built.scorer is not None:
-        built = replace(built, scorer=file.parent / built.scorer)
-    parsed["evaluation"] = built
+    settings = _build("evaluation", EvaluationSettings, evaluation)
+    if settings.scorer is not None:
+        settings = replace(settings, scorer=file.parent / settings.scorer)
+    parsed["evaluation"] = settings
     loading = parsed.get("loading")
     if loading is not None and loading.vae is not None:
         parsed["loading"] = replace(loading, vae=file.parent / loading.vae)
@@ -169,17 +169,17 @@ def read_settings(file: str | Path) -> JobSettings:
             parsed[name] = replace(parsed[name], folder=file.parent / parsed[name].folder)
     if "also" in content:
         if not isinstance(content["also"], list):
-            raise ValueError(f"also: wanted a list, got {type(content['also']).__name__}")
+            raise ValueError(f"also must be a list, got {type(content['also']).__name__}")
         parsed["also"] = tuple(
             _further(i, part, file.parent) for i, part in enumerate(content["also"])
         )
     if "prompts" in parsed:
-        parsed["prompts"] = _beside(parsed["prompts"], file.parent)
+        parsed["prompts"] = _relative_to(parsed["prompts"], file.parent)
     return JobSettings(model=file.parent / content["model"], **parsed)
 
 
 def _unlearn(content: object) -> UnlearnSettings:
-    """The recipe's settings, with those changed that the section names."""
+    """The recipe's settings, with the changes in the section."""
     _check_fields("unlearn", content, RecipeChoice, UnlearnSettings)
     assert isinstance(content, dict)
     changes = dict(content)
@@ -190,28 +190,28 @@ def _unlearn(content: object) -> UnlearnSettings:
 
 
 def _further(i: int, content: object, folder: Path) -> Also:
-    where = f"also[{i}]"
-    _check_fields(where, content, Also)
+    section = f"also[{i}]"
+    _check_fields(section, content, Also)
     assert isinstance(content, dict)
     if "concept" not in content:
-        raise ValueError(f"{where}: 'concept' is missing")
-    concept = _build(f"{where}.concept", ForgetConcept, content["concept"])
-    prompts = _build(f"{where}.prompts", PromptSettings, content.get("prompts", {}))
-    return Also(concept, _beside(prompts, folder))
+        raise ValueError(f"{section}: 'concept' is missing")
+    concept = _build(f"{section}.concept", ForgetConcept, content["concept"])
+    prompts = _build(f"{section}.prompts", PromptSettings, content.get("prompts", {}))
+    return Also(concept, _relative_to(prompts, folder))
 
 
-def _beside(prompts: PromptSettings, folder: Path) -> PromptSettings:
+def _relative_to(prompts: PromptSettings, folder: Path) -> PromptSettings:
     return prompts if prompts.file is None else replace(prompts, file=folder / prompts.file)
 
 
 def _check_fields(section: str, content: object, *kinds: type) -> None:
     if not isinstance(content, dict):
-        raise ValueError(f"{section}: wanted an object, got {type(content).__name__}")
+        raise ValueError(f"{section} must be an object, got {type(content).__name__}")
     known = {f.name for kind in kinds for f in fields(kind)}
     unknown = sorted(content.keys() - known)
     if unknown:
         raise ValueError(
-            f"{section}: no field {unknown[0]!r}, choose from {', '.join(sorted(known))}"
+            f"{section}: unknown field {unknown[0]!r}; choose from {', '.join(sorted(known))}"
         )
 
 

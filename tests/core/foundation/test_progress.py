@@ -1,4 +1,4 @@
-"""The one object that reports how far the work has come."""
+"""The progress object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unlearn_core.foundation.progress import Progress
 from ..watching import Recorder, StopError, Stopping
 
 
-def test_a_phase_counts_its_ticks_and_its_seconds() -> None:
+def test_a_phase_counts_its_ticks_and_seconds() -> None:
     progress = Recorder()
     with progress.phase("drawing", 3):
         progress.tick()
@@ -25,7 +25,7 @@ def test_a_phase_counts_its_ticks_and_its_seconds() -> None:
     assert progress.seconds["saving"] >= 0.01 > progress.seconds["drawing"]
 
 
-def test_the_seconds_of_a_phase_add_up_also_when_it_fails() -> None:
+def test_the_seconds_of_a_phase_are_added_up_even_if_it_fails() -> None:
     progress = Progress()
 
     def fails() -> None:
@@ -39,7 +39,7 @@ def test_the_seconds_of_a_phase_add_up_also_when_it_fails() -> None:
     assert progress.seconds["saving"] >= 0.02
 
 
-def test_a_part_is_ticked_once_it_was_used() -> None:
+def test_a_part_is_ticked_after_its_use() -> None:
     progress = Recorder()
     with progress.phase("reading", 2):
         for part in progress.ticking("ab"):
@@ -47,7 +47,7 @@ def test_a_part_is_ticked_once_it_was_used() -> None:
     assert progress.counts("reading") == [0, 1, 2]
 
 
-def test_inner_work_shows_nothing_and_stops_with_the_outer() -> None:
+def test_silent_progress_shows_nothing_and_stops_like_the_outer() -> None:
     progress = Stopping(3)
     with progress.phase("probing", 1):  # the first check
         inner = progress.silent()

@@ -1,4 +1,4 @@
-"""The one run behind the command line and the node."""
+"""The run behind the command line and the node."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ DRAWING = GenerationSettings(steps=2, batch_size=4)
 
 
 class Watcher(Observer):
-    """Remembers what it saw; ends the run after a step, if told to."""
+    """Records each step and the result, and can end the run after a step."""
 
     def __init__(self, end_after: int = 0) -> None:
         self.end_after = end_after
         self.steps: list[int] = []
-        self.last: list[UnlearnedModel] = []
+        self.results: list[UnlearnedModel] = []
 
-    def stepped(self, report: StepReport) -> None:
+    def after_step(self, report: StepReport) -> None:
         self.steps.append(report.step)
 
-    def ends(self, run: Run) -> bool:
+    def should_end(self, run: Run) -> bool:
         return len(self.steps) == self.end_after
 
-    def ended(self, run: Run) -> None:
-        self.last.append(run.result())
+    def after_run(self, run: Run) -> None:
+        self.results.append(run.result())
 
 
-def task(model: ModelHandle, pairs: PromptPairs, **changed: object) -> Task:
-    return Task(model, pairs, replace(SETTINGS, **changed), DRAWING)
+def task(model: ModelHandle, pairs: PromptPairs, **changes: object) -> Task:
+    return Task(model, pairs, replace(SETTINGS, **changes), DRAWING)
 
 
 def test_the_phases_follow_one_another(sd_model: ModelHandle, pairs: PromptPairs) -> None:
@@ -50,7 +50,7 @@ def test_the_phases_follow_one_another(sd_model: ModelHandle, pairs: PromptPairs
     assert list(progress.seconds) == ["making images", "first edit", "unlearning"]
     assert progress.counts("unlearning") == [0, 1, 2, 3, 4]
     assert watcher.steps == [1, 2, 3, 4]
-    assert len(watcher.last) == 1
+    assert len(watcher.results) == 1
     assert len(result.reports) == 4
     assert result.pairs is pairs
 
@@ -61,12 +61,12 @@ def test_an_edit_needs_neither_pictures_nor_steps(
     progress, watcher = Recorder(), Watcher()
     result = unlearn(task(sd_model, pairs, method=UCE), watcher, progress=progress)
     assert list(progress.seconds) == ["first edit"]
-    assert (watcher.steps, len(watcher.last), result.reports) == ([], 1, ())
+    assert (watcher.steps, len(watcher.results), result.reports) == ([], 1, ())
     assert result.model.changed_tensors()
 
 
 @pytest.mark.parametrize(("end_after", "last_step"), [(2, None), (0, 2), (3, 2)])
-def test_a_run_ends_at_the_step_that_is_asked_for(
+def test_a_run_ends_at_the_requested_step(
     sd_model: ModelHandle, pairs: PromptPairs, end_after: int, last_step: int | None
 ) -> None:
     progress, watcher = Recorder(), Watcher(end_after)
@@ -97,15 +97,17 @@ def test_the_last_good_state_of_a_failed_run_is_not_lost(
     with pytest.raises(type(error)):
         unlearn(task(sd_model, pairs), watcher)
     monkeypatch.undo()
-    (last,) = watcher.last
+    (last,) = watcher.results
     assert len(last.reports) == 2
     expected = unlearn(task(sd_model, pairs), Observer(), last_step=2).model.changed_tensors()
-    left = last.model.changed_tensors()
-    assert left.keys() == expected.keys()
-    assert all(torch.equal(left[name], value) for name, value in expected.items())
+    actual = last.model.changed_tensors()
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 
-def test_a_stop_between_two_steps_keeps_them(sd_model: ModelHandle, pairs: PromptPairs) -> None:
+def test_a_stop_between_two_steps_preserves_the_finished_ones(
+    sd_model: ModelHandle, pairs: PromptPairs
+) -> None:
     class StopsAfterTwo(Stopping):
         def check(self) -> None:
             if (self.name, self.done) == ("unlearning", 2):
@@ -115,10 +117,10 @@ def test_a_stop_between_two_steps_keeps_them(sd_model: ModelHandle, pairs: Promp
     with pytest.raises(StopError):
         unlearn(task(sd_model, pairs), watcher, progress=StopsAfterTwo())
     assert watcher.steps == [1, 2]
-    assert [len(last.reports) for last in watcher.last] == [2]
+    assert [len(result.reports) for result in watcher.results] == [2]
 
 
-def test_without_diversity_all_pictures_are_of_the_first_pair(
+def test_without_diversity_all_pictures_come_from_the_first_pair(
     sd_model: ModelHandle, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts: list[set[str]] = []
@@ -131,7 +133,7 @@ def test_without_diversity_all_pictures_are_of_the_first_pair(
 
     monkeypatch.setattr(type(sd_model), "encode_prompts", spy)
     result = unlearn(task(sd_model, pairs, diversified=False, steps=1), Observer())
-    seen = set().union(*prompts)
-    assert {first.forget, first.retain} <= seen
-    assert not ({pair.forget for pair in others} - {first.forget}) & seen
+    used = set().union(*prompts)
+    assert {first.forget, first.retain} <= used
+    assert not ({pair.forget for pair in others} - {first.forget}) & used
     assert result.pairs is pairs, "the evaluation uses all prompts"

@@ -1,4 +1,4 @@
-"""The command line and the job behind it, on a tiny model: every stage, and every mistake."""
+"""The command line and its jobs on a tiny model: every stage and every error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unlearn_core.dataset.settings import GenerationSettings
-from unlearn_core.job import job
+from unlearn_core.job import engine, job
 from unlearn_core.job.cli import main
 from unlearn_core.job.settings_file import read_settings
 from unlearn_core.prompts.concept import ForgetConcept
@@ -34,7 +34,7 @@ DEMO = Path(__file__).parents[3] / "demo" / "models" / "emoji-canvas"
 
 @pytest.fixture
 def content(sd_folder: Path) -> Content:
-    """A whole settings file."""
+    """The content of a complete settings file."""
     return {
         "model": str(sd_folder),
         "concept": {"name": "ink", "kind": "style", "replacements": ["noto", "pixel"]},
@@ -62,11 +62,11 @@ def write(content: Content, folder: Path) -> Path:
 
 
 def run(stage: str, settings: Path, *more: str) -> int:
-    places = ("--out", str(settings.parent / "out"), "--cache", str(settings.parent / "cache"))
-    return main([stage, str(settings), *(() if stage == "prompts" else places), *more])
+    folders = ("--out", str(settings.parent / "out"), "--cache", str(settings.parent / "cache"))
+    return main([stage, str(settings), *(() if stage == "prompts" else folders), *more])
 
 
-def test_run_leaves_everything_that_a_person_looks_at(
+def test_run_writes_the_report_and_its_pictures(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("run", settings, "--json") == 0
@@ -77,7 +77,7 @@ def test_run_leaves_everything_that_a_person_looks_at(
     assert report["settings"]["steps"] == len(report["steps"]) == 2
     assert {"making images", "unlearning", "evaluating", "saving"} <= report["seconds"].keys()
     for side in ("before", "after"):
-        assert report[side]["unlearning_accuracy"] is None  # this model carries no judge
+        assert report[side]["unlearning_accuracy"] is None  # this model has no judge
         assert report[side]["alignment"].keys() == {"forget", "retain_train", "retain_test"}
     assert {"cosine", "conflict", "forget_loss", "grad_forget_norm"} <= report["steps"][0].keys()
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -87,7 +87,7 @@ def test_run_leaves_everything_that_a_person_looks_at(
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_saved_folder_is_the_unlearned_model_for_somebody_elses_loader(
+def test_diffusers_loads_the_unlearned_model_from_the_saved_folder(
     settings: Path, sd_folder: Path
 ) -> None:
     assert run("run", settings) == 0
@@ -106,16 +106,18 @@ def test_saved_folder_is_the_unlearned_model_for_somebody_elses_loader(
     assert (saved / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
 
 
-def test_stages_one_by_one_make_what_run_makes(settings: Path) -> None:
+def test_the_separate_stages_give_the_same_result_as_run(settings: Path) -> None:
     for stage in ("unlearn", "evaluate", "save"):
         assert run(stage, settings) == 0
     assert (settings.parent / "out" / "report.html").is_file()
     report = json.loads((settings.parent / "out" / "report.json").read_text())
     assert {"making images", "evaluating", "saving"} <= report["seconds"].keys()
-    carried = json.loads((settings.parent / "out/model/unlearn_report.json").read_text())
-    assert carried["after"] == report["after"] is not None, "the saved model carries its figures"
+    saved_report = json.loads((settings.parent / "out/model/unlearn_report.json").read_text())
+    assert saved_report["after"] == report["after"] is not None
     assert run("unlearn", settings) == 0
-    assert not (settings.parent / "out" / "report.html").exists(), "of the weights before"
+    assert not (settings.parent / "out" / "report.html").exists(), (
+        "it describes the previous weights"
+    )
     staged = load_file(settings.parent / "out" / "unlearned.safetensors")
     weights = settings.parent / "out/model/unet/diffusion_pytorch_model.safetensors"
     saved = load_file(weights)
@@ -137,7 +139,7 @@ def test_stages_one_by_one_make_what_run_makes(settings: Path) -> None:
         ("retain_pictures", "alone", True),
     ],
 )
-def test_a_later_stage_takes_no_weights_of_other_settings(
+def test_a_later_stage_refuses_the_weights_of_other_settings(
     content: Content,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -151,7 +153,7 @@ def test_a_later_stage_takes_no_weights_of_other_settings(
     content.setdefault(section, {})[field] = value
     assert run("save", write(content, tmp_path)) == 2
     error = capsys.readouterr().err
-    assert f"error: {section}: what `unlearn` left in" in error
+    assert f"error: {section}: the settings differ from those of the unlearned model" in error
     if section in ("unlearn", "generation"):
         assert f"now {value!r})" in error
     assert not (tmp_path / "out" / "model").exists()
@@ -165,14 +167,14 @@ def test_a_later_stage_takes_no_weights_of_other_settings(
         (("--cache", "{file}"), "error: cache: cannot write into"),
         (
             ("--as", "checkpoint"),
-            "is a folder, of which no checkpoint can be made; choose 'folder'",
+            "is a folder, which cannot be saved as a checkpoint; choose 'folder'",
         ),
         (("--as", "lora", "--rank", "0"), "error: rank must be 1 or more, got 0"),
-        (("--device", "foo"), "error: device: 'foo' cannot be used here"),
-        (("--out", "{source}"), "holds the model that you start from, which is never overwritten"),
+        (("--device", "foo"), "error: device: 'foo' is not available"),
+        (("--out", "{source}"), "contains the original model, which is never overwritten"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_any_work(
+def test_an_impossible_destination_is_refused_before_any_work(
     content: Content,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -183,42 +185,42 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     file.write_text("")
     shutil.copytree(content["model"], source / "model")
     content["model"] = str(source / "model")
-    places = {"file": file, "source": source}
-    told = [argument.format(**places) for argument in arguments]
-    assert run("run", write(content, tmp_path), *told) == 2
+    paths = {"file": file, "source": source}
+    more = [argument.format(**paths) for argument in arguments]
+    assert run("run", write(content, tmp_path), *more) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "cache").exists(), "pictures were drawn before the refusal"
 
 
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
-def test_what_it_starts_from_is_never_its_destination(
+def test_the_original_model_is_never_overwritten(
     content: Content, tmp_path: Path, name: str
 ) -> None:
-    made = job.Job(read_settings(write(content, tmp_path)), tmp_path / "out")
-    made.check_save("as-loaded", 1)
+    instance = job.Job(read_settings(write(content, tmp_path)), tmp_path / "out")
+    instance.check_save("as-loaded", 1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).touch()
-    # Whatever way leads there: a checkpoint whole would be gigabytes.
-    made.settings = replace(made.settings, model=tmp_path / "out" / ".." / "out" / name)
-    with pytest.raises(ValueError, match="holds the model that you start from"):
-        made.check_save("as-loaded", 1)
+    # By another path to the same file.
+    instance.settings = replace(instance.settings, model=tmp_path / "out" / ".." / "out" / name)
+    with pytest.raises(ValueError, match="contains the original model"):
+        instance.check_save("as-loaded", 1)
 
 
-def test_a_lora_of_a_low_rank_says_what_it_holds(
+def test_a_lora_of_a_low_rank_reports_its_share_of_the_change(
     content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content["unlearn"]["scope"] = "full"
     assert run("unlearn", write(content, tmp_path)) == 0
     assert run("save", write(content, tmp_path), "--as", "lora", "--rank", "1") == 0
-    said = capsys.readouterr().out
-    (held,) = re.findall(r"Saved: .*model\.safetensors \(holds (.*) % of the change\)", said)
-    assert 0 < float(held) < 100
+    output = capsys.readouterr().out
+    (share,) = re.findall(r"Saved: .*model\.safetensors \(captures (.*) % of the change\)", output)
+    assert 0 < float(share) < 100
 
 
-def test_pictures_alone_must_show_every_concept(
+def test_own_pictures_used_alone_must_show_every_concept(
     content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The other concept would be learned from nothing, in silence."""
+    """Otherwise the run would silently not forget the other concept."""
     pictures(tmp_path / "mine", 2)
     content["forget_pictures"] = {"folder": "mine", "captions": "an ink cat", "alone": True}
     other = {"name": "oil", "kind": "style", "replacements": ["noto"]}
@@ -228,7 +230,7 @@ def test_pictures_alone_must_show_every_concept(
     assert not (tmp_path / "cache").exists()
 
 
-def test_an_evaluation_draws_as_the_rest_from_seeds_of_its_own(
+def test_an_evaluation_draws_like_the_rest_but_from_its_own_seeds(
     content: Content, tmp_path: Path
 ) -> None:
     content["generation"] = {"steps": 5, "guidance_scale": 2.0, "batch_size": 3, "seed": 7}
@@ -242,22 +244,24 @@ def test_an_evaluation_draws_as_the_rest_from_seeds_of_its_own(
     )
 
 
-def test_the_same_weights_may_be_judged_by_other_prompts(content: Content, tmp_path: Path) -> None:
+def test_the_same_weights_can_be_evaluated_with_other_prompts(
+    content: Content, tmp_path: Path
+) -> None:
     assert run("unlearn", write(content, tmp_path)) == 0
     content["prompts"]["test_count"] = 1
     assert run("evaluate", write(content, tmp_path)) == 0
 
 
-def test_the_same_weights_may_be_judged_in_smaller_batches(
+def test_the_same_weights_can_be_evaluated_in_smaller_batches(
     content: Content, tmp_path: Path
 ) -> None:
-    """As somebody does who has run out of memory."""
+    """After running out of memory, for example."""
     assert run("unlearn", write(content, tmp_path)) == 0
     content["generation"]["batch_size"] = 1
     assert run("evaluate", write(content, tmp_path)) == 0
 
 
-def test_a_lora_of_a_model_of_classes_is_refused_before_any_work(
+def test_a_lora_of_a_class_conditional_model_is_refused(
     content: Content, tmp_path: Path, class_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content["model"] = str(class_folder)
@@ -266,36 +270,36 @@ def test_a_lora_of_a_model_of_classes_is_refused_before_any_work(
     content["prompts"]["dimensions"] = {"object": ["a", "the", "one", "some"]}
     content["unlearn"]["scope"] = "full"
     assert run("run", write(content, tmp_path), "--as", "lora") == 2
-    assert "as: 'tiny-class' is class-conditional, for which no" in capsys.readouterr().err
+    assert "as: 'tiny-class' is class-conditional, and no program loads" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_method_without_steps_goes_the_whole_way(content: Content, tmp_path: Path) -> None:
+def test_a_method_without_steps_runs_the_complete_job(content: Content, tmp_path: Path) -> None:
     content["unlearn"] = {"method": "UCE (closed form)"}
     assert run("run", write(content, tmp_path)) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["steps"] == []
-    drawn = len(list((tmp_path / "cache").iterdir()))
-    assert drawn == 3 * 2, "pictures to judge by, and none to learn from"
+    count = len(list((tmp_path / "cache").iterdir()))
+    assert count == 3 * 2, "pictures only for the evaluation"
     assert load_file(tmp_path / "out" / "unlearned.safetensors")
 
 
-def test_a_run_that_makes_no_step_leaves_what_an_earlier_one_made(
+def test_a_run_without_a_finished_step_leaves_an_earlier_result_untouched(
     settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("unlearn", settings) == 0
-    left = settings.parent / "out" / "unlearned.safetensors"
-    made = left.read_bytes()
+    file = settings.parent / "out" / "unlearned.safetensors"
+    before = file.read_bytes()
 
     def fails(self: Unlearning) -> StepReport:
         raise ValueError("a gradient is not finite")
 
     monkeypatch.setattr(Unlearning, "_step", fails)
     assert run("unlearn", settings) == 2
-    assert left.read_bytes() == made
+    assert file.read_bytes() == before
 
 
-def test_an_interrupt_keeps_the_steps_made_so_far(
+def test_an_interrupt_preserves_the_finished_steps(
     settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     step = Unlearning._step
@@ -310,41 +314,41 @@ def test_an_interrupt_keeps_the_steps_made_so_far(
     monkeypatch.undo()
     capsys.readouterr()
     assert run("save", settings) == 0
-    assert "unlearn: broken off after 1 of 2 steps" in capsys.readouterr().err
-    left = settings.parent / "out"
-    assert load_file(left / "unlearned.safetensors")
-    with safe_open(left / "unlearned.safetensors", "pt") as opened:
+    assert "unlearn: stopped after 1 of 2 steps" in capsys.readouterr().err
+    file = settings.parent / "out" / "unlearned.safetensors"
+    assert load_file(file)
+    with safe_open(file, "pt") as opened:
         assert len(json.loads(opened.metadata()["steps"])) == 1
 
 
-def test_every_field_of_the_prompts_arrives(content: Content, tmp_path: Path) -> None:
+def test_every_field_of_the_prompts_has_an_effect(content: Content, tmp_path: Path) -> None:
     counts = {"train_count": 5, "test_count": 3, "invented_names": 2, "gibberish_names": 3}
     more = {**counts, "test_share": 0.5, "seed": 9}
     content["prompts"].update(more)
-    found = read_settings(write(content, tmp_path)).pairs()
+    actual = read_settings(write(content, tmp_path)).pairs()
     templates, dimensions = content["prompts"]["templates"], content["prompts"]["dimensions"]
-    assert found == diversify(found.concept, templates, dimensions, **more)
+    assert actual == diversify(actual.concept, templates, dimensions, **more)
     for name in more:
         fewer = {**more, name: 0.25 if name == "test_share" else 1}
-        assert found != diversify(found.concept, templates, dimensions, **fewer)
+        assert actual != diversify(actual.concept, templates, dimensions, **fewer)
 
 
-def test_files_that_settings_name_lie_beside_them(content: Content, tmp_path: Path) -> None:
-    away = tmp_path / "away"
-    away.mkdir()
-    mine = read_settings(write(content, tmp_path)).pairs()
-    (away / "ink.json").write_text(write_prompts(mine), encoding="utf-8")
+def test_paths_in_a_settings_file_are_relative_to_it(content: Content, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pairs = read_settings(write(content, tmp_path)).pairs()
+    (elsewhere / "ink.json").write_text(write_prompts(pairs), encoding="utf-8")
     content["prompts"] = {"file": "ink.json"}
     content["also"] = [{"concept": {"name": "cat"}, "prompts": {"file": "cat.json"}}]
     content["loading"] = {"vae": "vae.safetensors"}
-    settings = read_settings(write(content, away))
-    assert settings.prompts.file == away / "ink.json"
-    assert settings.also[0].prompts.file == away / "cat.json"
-    assert settings.loading.vae == away / "vae.safetensors"
-    assert replace(settings, also=()).pairs() == mine
+    settings = read_settings(write(content, elsewhere))
+    assert settings.prompts.file == elsewhere / "ink.json"
+    assert settings.also[0].prompts.file == elsewhere / "cat.json"
+    assert settings.loading.vae == elsewhere / "vae.safetensors"
+    assert replace(settings, also=()).pairs() == pairs
 
 
-def test_what_an_earlier_run_left_is_no_part_of_the_next(content: Content, tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_are_deleted(content: Content, tmp_path: Path) -> None:
     place = {"templates": ["a {concept} in {place}"], "dimensions": {"place": ["town", "sea"]}}
     cat = {"name": "yak", "kind": "object", "replacements": ["fox"]}
     both = {**content, "also": [{"concept": cat, "prompts": place}]}
@@ -358,72 +362,72 @@ def test_what_an_earlier_run_left_is_no_part_of_the_next(content: Content, tmp_p
     assert not (out / "loss.png").exists()
 
 
-def test_a_report_never_stands_beside_weights_that_it_does_not_judge(
+def test_a_report_is_deleted_before_new_weights_are_written(
     content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever the next run is broken off."""
+    """So that an interruption leaves no report beside weights that it does not describe."""
     assert run("unlearn", write(content, tmp_path)) == 0
     assert run("evaluate", write(content, tmp_path)) == 0
-    seen: list[bool] = []
+    report_exists: list[bool] = []
     store = job.write_unlearned
 
-    def spy(*given: Any) -> None:
-        seen.append((tmp_path / "out" / "report.json").exists())
-        store(*given)
+    def spy(*arguments: Any) -> None:
+        report_exists.append((tmp_path / "out" / "report.json").exists())
+        store(*arguments)
 
     monkeypatch.setattr(job, "write_unlearned", spy)
     content["unlearn"]["seed"] = 1
     assert run("unlearn", write(content, tmp_path)) == 0
-    assert seen == [False]
+    assert report_exists == [False]
 
 
-def test_out_of_memory_is_a_line_with_a_cure(
+def test_out_of_memory_is_reported_with_a_cure(
     settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
 
-    monkeypatch.setattr(job, "begin", full)
+    monkeypatch.setattr(engine, "begin", full)
     assert run("unlearn", settings) == 2
-    said = capsys.readouterr().err
-    assert "error: CUDA out of memory. Tried to allocate 1 GiB.\nlower batch_size" in said
+    errors = capsys.readouterr().err
+    assert "error: CUDA out of memory. Tried to allocate 1 GiB.\nlower batch_size" in errors
 
 
 def test_propose_prints_longer_dimensions(
     settings: Path, content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = write_language_model(tmp_path / "llm")
-    asked = ["propose", str(settings), "--language-model", str(model), "--count", "2"]
-    assert main(asked) == 0
+    arguments = ["propose", str(settings), "--language-model", str(model), "--count", "2"]
+    assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    given = content["prompts"]["dimensions"]
-    assert [line.split(":")[0] for line in lines] == list(given)
-    for line, values in zip(lines, given.values(), strict=True):
+    dimensions = content["prompts"]["dimensions"]
+    assert [line.split(":")[0] for line in lines] == list(dimensions)
+    for line, values in zip(lines, dimensions.values(), strict=True):
         assert ", ".join(values) in line
-    assert main([*asked[:3], str(tmp_path / "nothing")]) == 2
+    assert main([*arguments[:3], str(tmp_path / "nothing")]) == 2
     assert "language_model: 'nothing' has no config.json" in capsys.readouterr().err
-    assert main([*asked[:-1], "0"]) == 2
+    assert main([*arguments[:-1], "0"]) == 2
     assert "count must be 1 or more, got 0" in capsys.readouterr().err
     content["prompts"] = {"file": "mine.json"}
-    assert main([asked[0], str(write(content, tmp_path)), *asked[2:]]) == 2
-    assert "prompts.file: 'mine.json' holds whole prompts" in capsys.readouterr().err
+    assert main([arguments[0], str(write(content, tmp_path)), *arguments[2:]]) == 2
+    assert "prompts.file: 'mine.json' contains complete prompts" in capsys.readouterr().err
 
     place = {"place": ["town", "sea"]}
     cat = {"concept": {"name": "cat", "kind": "object"}, "prompts": {"dimensions": place}}
     cat["prompts"]["templates"] = ["a {concept} in {place}"]
     settings.write_text(json.dumps({**content, "also": [cat]}), encoding="utf-8")
-    assert main([*asked, "--concept", "cat", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert list(told) == ["place"]
-    assert told["place"][:2] == place["place"]
-    proposed = set()
+    assert main([*arguments, "--concept", "cat", "--json"]) == 0
+    extended = json.loads(capsys.readouterr().out)
+    assert list(extended) == ["place"]
+    assert extended["place"][:2] == place["place"]
+    outputs = set()
     for seed in range(6):
         cat["prompts"]["seed"] = seed
         settings.write_text(json.dumps({**content, "also": [cat]}), encoding="utf-8")
-        assert main([*asked, "--concept", "cat", "--json"]) == 0
-        proposed.add(capsys.readouterr().out)
-    assert len(proposed) > 1, "the seed of the prompts is that of the proposals"
-    assert main([*asked, "--concept", "dog"]) == 2
+        assert main([*arguments, "--concept", "cat", "--json"]) == 0
+        outputs.add(capsys.readouterr().out)
+    assert len(outputs) > 1, "the seed of the prompts also seeds the proposals"
+    assert main([*arguments, "--concept", "dog"]) == 2
     assert "concept must be one of ink, cat, got 'dog'" in capsys.readouterr().err
 
 
@@ -431,19 +435,19 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("prompts", settings, "--json") == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert len(shown["train"]) == 4
-    assert all("ink" in pair["forget"] for pair in shown["train"] + shown["test"])
+    prompts = json.loads(capsys.readouterr().out)
+    assert len(prompts["train"]) == 4
+    assert all("ink" in pair["forget"] for pair in prompts["train"] + prompts["test"])
     assert not (settings.parent / "cache").exists()
 
 
-def test_prompts_tells_of_words_that_make_too_few(
+def test_prompts_warns_of_too_few_different_pairs(
     content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content["prompts"]["test_count"] = 500
     assert run("prompts", write(content, tmp_path)) == 0
-    told = capsys.readouterr().err
-    assert re.search(r"^ink, test: only \d+ of the 500 pairs differ, ", told, re.MULTILINE)
+    warnings = capsys.readouterr().err
+    assert re.search(r"^ink, test: only \d+ of the 500 pairs differ, ", warnings, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -453,7 +457,7 @@ def test_prompts_tells_of_words_that_make_too_few(
         ("unlearn", "steps", 10**9, "steps must be 100000 or less, got 1000000000"),
         ("unlearn", "learning_rate", 5, "learning_rate must be 1 or less, got 5"),
         ("unlearn", "method", "magic", "method must be one of"),
-        ("unlearn", "stepz", 1, "no field 'stepz'"),
+        ("unlearn", "stepz", 1, "unknown field 'stepz'"),
         ("concept", "name", " ", "concept must name what to forget"),
         ("prompts", "templates", ["a cat"], "does not contain the concept"),
         ("prompts", "train_count", 0, "train_count must be 1 or more, got 0"),
@@ -476,8 +480,8 @@ def test_prompts_tells_of_words_that_make_too_few(
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
         ("concept", "name", 5, "concept must be a word, got 5"),
-        (None, "model", 5, "model must be the path of a model, from"),
-        (None, "evaluation", 5, "evaluation: wanted an object, got int"),
+        (None, "model", 5, "model must be the path of a model, relative"),
+        (None, "evaluation", 5, "evaluation must be an object, got int"),
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
         ("evaluation", "probes", "hard", "probes must be one of 'none', 'wordings', 'all'"),
         ("evaluation", "scorer", 5, "scorer must be the path of a folder, got 5"),
@@ -488,10 +492,10 @@ def test_prompts_tells_of_words_that_make_too_few(
             "'nowhere' is not a folder with open_clip_config",
         ),
         (None, "model", "missing", "does not exist"),
-        (None, "modle", "x", "no field 'modle'"),
+        (None, "modle", "x", "unknown field 'modle'"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_field(
+def test_an_error_is_one_line_that_names_the_field(
     content: Content,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -521,15 +525,15 @@ def test_missing_fields_and_files_are_named(
     assert "is not JSON" in capsys.readouterr().err
 
 
-def test_evaluate_without_unlearn_says_what_is_missing(
+def test_evaluate_and_save_need_an_unlearned_model(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for stage in ("evaluate", "save"):
         assert run(stage, settings) == 2
-        told = capsys.readouterr().err
-        assert "out: no unlearned model" in told
-        assert "run `unlearn` first" in told
-        assert "loading" not in told  # at once
+        errors = capsys.readouterr().err
+        assert "out: no unlearned model" in errors
+        assert "run `unlearn` first" in errors
+        assert "loading" not in errors, "checked before the model is loaded"
 
 
 def pictures(folder: Path, count: int) -> Path:
@@ -539,16 +543,16 @@ def pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_own_pictures_take_the_place_of_drawn_ones(content: Content, tmp_path: Path) -> None:
+def test_own_pictures_replace_drawn_ones(content: Content, tmp_path: Path) -> None:
     pictures(tmp_path / "mine", 3)
     content["forget_pictures"] = {"folder": "mine", "captions": "a cat in ink style", "alone": True}
     assert run("unlearn", write(content, tmp_path)) == 0
-    drawn = list((tmp_path / "cache").iterdir())
-    assert len(drawn) == 3, "only the parallels of one's own pictures are drawn"
+    files = list((tmp_path / "cache").iterdir())
+    assert len(files) == 3, "only the parallels of the own pictures are drawn"
 
 
 @pytest.mark.parametrize(
-    ("field", "given", "said"),
+    ("field", "section", "message"),
     [
         (
             "forget_pictures",
@@ -561,28 +565,24 @@ def test_own_pictures_take_the_place_of_drawn_ones(content: Content, tmp_path: P
             r"retain_pictures\.captions: '0\.png' has none: add '0\.txt'",
         ),
         ("forget_pictures", {"folder": "mine", "captions": "a cat"}, "'a cat' does not mention"),
-        (
-            "retain_pictures",
-            {"folder": "mine", "captions": "ink"},
-            "of a retain picture mentions",
-        ),
-        ("retain_pictures", {"folder": "mine", "of": 1}, "retain_pictures: no field 'of'"),
+        ("retain_pictures", {"folder": "mine", "captions": "ink"}, "of a retain picture mentions"),
+        ("retain_pictures", {"folder": "mine", "of": 1}, "retain_pictures: unknown field 'of'"),
         ("retain_pictures", {"captions": "a cat"}, "retain_pictures: .*'folder'"),
         ("retain_pictures", {"folder": 3}, "folder must be the path of a folder, got 3"),
     ],
 )
-def test_pictures_that_cannot_be_taken(
+def test_own_pictures_that_cannot_be_used(
     content: Content,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     field: str,
-    given: Content,
-    said: str,
+    section: Content,
+    message: str,
 ) -> None:
     pictures(tmp_path / "mine", 1)
-    content[field] = given
+    content[field] = section
     assert run("unlearn", write(content, tmp_path)) == 2
-    assert re.search(said, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_the_nearest_candidates_join_the_replacements(
@@ -598,31 +598,31 @@ def test_the_nearest_candidates_join_the_replacements(
     capsys.readouterr()
     assert before == ["noto", "pixel"]
     assert nearest in ("fluent", "twemoji")
-    # The whole prompts, to be shared: they need no model and no CLIP.
+    # The complete prompts can be shared: they need no model and no CLIP.
     content["prompts"] = {"file": "out/prompts.json"}
     assert run("prompts", write(content, tmp_path), "--json") == 0
     assert nearest in json.loads(capsys.readouterr().out)["concept"]["replacements"]
 
 
-def test_neighbours_are_compared_as_the_settings_say(
+def test_neighbours_are_compared_by_the_settings(
     content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content["prompts"] |= {"neighbours": 2, "candidates": ["fluent", "twemoji", "noto"], "seed": 5}
     content["evaluation"]["scorer"] = str(DEMO / "evaluation")
-    asked: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
     compare = job.with_neighbours
 
-    def spy(*given: Any, **options: Any) -> ForgetConcept:
-        asked.append(options)
-        return compare(*given, **options)
+    def spy(*arguments: Any, **options: Any) -> ForgetConcept:
+        calls.append(options)
+        return compare(*arguments, **options)
 
     monkeypatch.setattr(job, "with_neighbours", spy)
     settings = read_settings(write(content, tmp_path))
-    found = job.Job(settings, tmp_path / "out").task.pairs.concept.replacements
-    assert found[:2] == ("noto", "pixel")
-    assert set(found[2:]) == {"fluent", "twemoji"}
-    assert [options["seed"] for options in asked] == [5]
-    assert asked[0]["drawing"] == settings.generation
+    replacements = job.Job(settings, tmp_path / "out").task.pairs.concept.replacements
+    assert replacements[:2] == ("noto", "pixel")
+    assert set(replacements[2:]) == {"fluent", "twemoji"}
+    assert [options["seed"] for options in calls] == [5]
+    assert calls[0]["drawing"] == settings.generation
 
 
 def test_neighbours_need_a_clip(
@@ -633,15 +633,15 @@ def test_neighbours_need_a_clip(
     assert "has no CLIP beside it" in capsys.readouterr().err
     content["prompts"]["candidates"] = []
     assert run("prompts", write(content, tmp_path)) == 2
-    assert "candidates: none given for neighbours" in capsys.readouterr().err
+    assert "candidates: none given to choose neighbours from" in capsys.readouterr().err
 
 
-def test_the_page_s_example_is_one_that_the_demo_model_knows(tmp_path: Path) -> None:
+def test_the_demo_model_supports_the_example_in_the_docs(tmp_path: Path) -> None:
     page = (DEMO.parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     settings = read_settings(write(json.loads(example), tmp_path))
     judge = json.loads((DEMO / "evaluation" / "judge.json").read_text(encoding="utf-8"))
     for name, values in settings.prompts.dimensions.items():
         assert set(values) <= set(judge["dimensions"][name])
-    tested = {pair.forget for pair in settings.pairs().test}
-    assert len(tested) >= 5, "one prompt again and again tells little"
+    prompts = {pair.forget for pair in settings.pairs().test}
+    assert len(prompts) >= 5, "enough different prompts for an evaluation"

@@ -12,18 +12,18 @@ from unlearn_core.job.cli import main
 from unlearn_core.job.settings_file import SECTIONS
 
 
-def test_help_has_every_field_with_default_rule_and_text(
+def test_help_contains_every_field_with_default_rule_and_description(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as caught:
         main(["settings", "--help"])
-    assert ended.value.code == 0
-    printed = capsys.readouterr().out
+    assert caught.value.code == 0
+    output = capsys.readouterr().out
     for section, owner in SECTIONS.items():
-        part = printed.split(f"\n{section}:\n")[1].split("\n\n")[0]
+        part = output.split(f"\n{section}:\n")[1].split("\n\n")[0]
         for field in fields(owner):
             assert f"\n  {field.name} (" in f"\n{part}", field.name
-    assert "learning_rate (default 0.0003): positive, 1 or less" in printed
+    assert "learning_rate (default 0.0003): positive, 1 or less" in output
 
 
 def test_a_settings_file_is_checked_without_a_run(
@@ -33,7 +33,7 @@ def test_a_settings_file_is_checked_without_a_run(
     content = {"model": "m", "concept": {"name": "ink"}, "unlearn": {"steps": 5}}
     file.write_text(json.dumps(content), encoding="utf-8")
     assert main(["settings", str(file)]) == 0
-    assert "no mistake found" in capsys.readouterr().out
+    assert "no mistakes found" in capsys.readouterr().out
     file.write_text(json.dumps({**content, "unlearn": {"steps": 0}}), encoding="utf-8")
     assert main(["settings", str(file)]) == 2
     assert "unlearn: steps must be 1 or more, got 0" in capsys.readouterr().err
