@@ -1,4 +1,4 @@
-"""Fixtures of the core's tests: tiny models of real architectures, and what is made with them."""
+"""Fixtures of the core's tests: tiny models of real architectures, prompts and training sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .tiny_models import (
     write_stable_diffusion_xl,
 )
 
-# A slow machine is not a failing test, and a red run can be repeated.
+# A slow machine must not fail a test, and a failure must be reproducible.
 settings.register_profile(
     "core",
     deadline=None,
@@ -35,7 +35,7 @@ settings.register_profile(
 )
 settings.load_profile("core")
 
-# Tensors this small gain nothing from threads, which wait for each other on a busy machine.
+# Such small tensors gain nothing from threads, which wait for each other on a busy machine.
 torch.set_num_threads(1)
 
 FAST = GenerationSettings(steps=2, batch_size=4)
@@ -44,13 +44,13 @@ FAMILIES = ("sd", "sd-v", "sdxl", "class", "class-grey", "class-variance", "dit"
 
 @pytest.fixture(scope="session")
 def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Stable Diffusion; read it, never write into it."""
+    """A tiny Stable Diffusion. Shared by all tests: do not write into it."""
     return write_stable_diffusion(tmp_path_factory.mktemp("models") / "tiny-sd")
 
 
 @pytest.fixture(scope="session")
 def sd_v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same weights under the other training target, velocity."""
+    """The same weights with velocity prediction."""
     return write_stable_diffusion(tmp_path_factory.mktemp("models") / "tiny-v", "v_prediction")
 
 
@@ -68,27 +68,27 @@ def dit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny class-conditional model in colour."""
+    """A tiny class-conditional model with three channels."""
     return write_class_conditional(tmp_path_factory.mktemp("models") / "tiny-class")
 
 
 @pytest.fixture(scope="session")
 def grey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with one channel, as MNIST models have, under the third target, the picture."""
+    """The same with one channel, like MNIST models, and with sample prediction."""
     folder = tmp_path_factory.mktemp("models") / "tiny-grey"
     return write_class_conditional(folder, channels=1, prediction_type="sample")
 
 
 @pytest.fixture(scope="session")
 def class_variance_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny class-conditional model that predicts its variance too."""
+    """A tiny class-conditional model that also predicts its variance."""
     folder = tmp_path_factory.mktemp("models") / "tiny-class-variance"
     return write_class_conditional(folder, scheduler=learned_variance(), predicted=6)
 
 
 @pytest.fixture(scope="session")
 def dit_variance_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny diffusion transformer whose scheduler names the learned variance."""
+    """A tiny diffusion transformer with learned variance in its scheduler."""
     return write_dit(tmp_path_factory.mktemp("models") / "tiny-dit-variance", learned_variance())
 
 
@@ -125,7 +125,7 @@ def model(
 
 @pytest.fixture(scope="session")
 def pairs() -> PromptPairs:
-    """Prompts that every family can express: class names are also ordinary words."""
+    """Prompts for every family: the class names are also ordinary words."""
     return diversify(
         ForgetConcept("cat", "object", replacements=("dog", "house")),
         ["a {concept} {place}"],

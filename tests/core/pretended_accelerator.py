@@ -1,9 +1,9 @@
-"""A pretended accelerator: its tensors refuse to meet the CPU's, as a GPU's do, and are worked out
-on the CPU. So a machine without a GPU finds what would break on one.
+"""A simulated accelerator. Like a GPU, it refuses to mix its tensors with the CPU's, but it
+computes on the CPU. So it reveals on a machine without a GPU what would fail on one.
 
-python pretended_accelerator.py JOBS.json   a list of command lines of ``unlearn_core``, each run in
-    turn; those with ``--device pretended`` on the pretended device. A process of its own: torch
-    takes one such device in a process, and keeps it.
+python pretended_accelerator.py JOBS.json   run a list of command lines of ``unlearn_core`` in
+    turn, those with ``--device pretended`` on the simulated device. Use a separate process: torch
+    accepts only one such device per process and cannot remove it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAME = "pretended"
 KEY, AUTOCAST = "PrivateUse1", "AutocastPrivateUse1"
 aten = torch.ops.aten
 CROSSES = {aten.copy_.default, aten._to_copy.default}
-TAKE_CPU_INDICES = {
+ACCEPT_CPU_INDICES = {
     aten.index.Tensor,
     aten.index_put.default,
     aten.index_put_.default,
@@ -34,7 +34,7 @@ TAKE_CPU_INDICES = {
 
 
 class Backend(backend_registration._DummyBackendModule):
-    """What torch asks of a device's module; it draws no numbers of its own."""
+    """The interface that torch requires of a device's module; random numbers are the CPU's."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
@@ -47,14 +47,14 @@ class Backend(backend_registration._DummyBackendModule):
 
 
 class Pretended(Tensor):
-    """A tensor on a device of this kind, around the one of the CPU that holds its values."""
+    """A tensor on the simulated device; ``raw`` is the CPU tensor with its values."""
 
     raw: Tensor
 
     @staticmethod
     def __new__(cls: type[Pretended], raw: Tensor, index: int = 0) -> Pretended:
-        make: Any = Tensor._make_wrapper_subclass
-        made: Pretended = make(
+        wrap: Any = Tensor._make_wrapper_subclass
+        tensor: Pretended = wrap(
             cls,
             raw.size(),
             strides=raw.stride(),
@@ -62,16 +62,16 @@ class Pretended(Tensor):
             dtype=raw.dtype,
             device=torch.device(NAME, index),
         )
-        made.raw = raw
-        return made
+        tensor.raw = raw
+        return tensor
 
     @classmethod
     def __torch_dispatch__(
         cls, func: Any, types: object, args: Any = (), kwargs: Any = None
     ) -> object:
-        return work_out(func, args, kwargs or {})
+        return run_operator(func, args, kwargs or {})
 
-    # What torch answers from the storage, which is the raw tensor's.
+    # Methods for which torch needs the storage, which belongs to the raw tensor.
     def data_ptr(self) -> int:
         return self.raw.data_ptr()
 
@@ -92,62 +92,62 @@ class Pretended(Tensor):
 
 
 class Pretending(TorchDispatchMode):
-    """Catches what makes a tensor out of nothing, too."""
+    """Also catches operators that create tensors."""
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
     ) -> object:
-        return work_out(func, args, kwargs or {})
+        return run_operator(func, args, kwargs or {})
 
 
-def work_out(func: Any, args: Any, kwargs: dict[str, Any]) -> object:
-    """Run an operator on the raw tensors, if a GPU would run it on these.
+def run_operator(func: Any, args: Any, kwargs: dict[str, Any]) -> object:
+    """Run an operator on the raw tensors if a GPU would accept the tensors.
 
     Raises:
-        RuntimeError: tensors of several devices, or a generator of the CPU.
+        RuntimeError: tensors of several devices, or a CPU generator.
     """
     if func is aten._has_compatible_shallow_copy_type.default:  # ``Module.to``, in inference mode
         return isinstance(args[0], Pretended) == isinstance(args[1], Pretended)
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     inside = [x for x in tensors if isinstance(x, Pretended)]
     outside = [x for x in tensors if not isinstance(x, Pretended)]
-    if inside and outside and not may_meet(func, args, outside):
+    if inside and outside and not may_mix(func, args, outside):
         shapes = [(type(x).__name__, *x.shape) for x in tensors]
         raise RuntimeError(f"{func}: tensors of the device and of the CPU: {shapes}")
     indices = {x.device.index for x in inside}
     if len(indices) > 1 and func not in CROSSES:
         raise RuntimeError(f"{func}: tensors of the devices {sorted(indices)}")
-    asked = kwargs.get("device")
-    on_device = bool(inside) if asked is None else torch.device(asked).type == NAME
-    index = torch.device(asked).index if asked is not None else next(iter(indices), 0)
+    device = kwargs.get("device")
+    on_device = bool(inside) if device is None else torch.device(device).type == NAME
+    index = torch.device(device).index if device is not None else next(iter(indices), 0)
     if on_device and kwargs.get("generator") is not None:
-        raise RuntimeError(f"{func}: a generator of the CPU draws on the device")
+        raise RuntimeError(f"{func}: a CPU generator cannot draw on the device")
 
     raw_args, raw_kwargs = tree_map(as_raw, (args, kwargs))
-    if asked is not None:
+    if device is not None:
         raw_kwargs["device"] = torch.device("cpu")
     result = func(*raw_args, **raw_kwargs)
     if func is aten.copy_.default:
         return args[0]
-    known = {id(x.raw): x for x in inside}  # an operator in place gives back what it was given
+    known = {id(x.raw): x for x in inside}  # an in-place operator returns its argument
 
-    def dressed(x: object) -> object:
+    def wrapped(x: object) -> object:
         if not on_device or not isinstance(x, Tensor):
             return x
         return known.get(id(x), Pretended(x, index or 0))
 
-    return tree_map(dressed, result)
+    return tree_map(wrapped, result)
 
 
 def as_raw(x: object) -> object:
     return x.raw if isinstance(x, Pretended) else x
 
 
-def may_meet(func: Any, args: Any, outside: list[Tensor]) -> bool:
-    """What CUDA allows: copies, single numbers in pointwise operators, indices from the CPU."""
+def may_mix(func: Any, args: Any, outside: list[Tensor]) -> bool:
+    """Whether CUDA allows it: copies, scalars in pointwise operators, indices from the CPU."""
     if func in CROSSES:
         return True
-    if func in TAKE_CPU_INDICES:
+    if func in ACCEPT_CPU_INDICES:
         return isinstance(args[0], Pretended)
     return torch.Tag.pointwise in func.tags and all(x.ndim == 0 for x in outside)
 
@@ -162,12 +162,12 @@ def empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: object) -> 
 
 
 def copy_from(source: Tensor, destination: Tensor, non_blocking: bool = False) -> Tensor:
-    work_out(aten.copy_.default, (destination, source), {})
+    run_operator(aten.copy_.default, (destination, source), {})
     return destination
 
 
 def cast_first(operator: Any, dtype: torch.dtype) -> Callable[..., object]:
-    """An operator as autocast runs it."""
+    """An operator that casts its arguments first, as in autocast."""
     here = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, AUTOCAST))
 
     def cast(x: object) -> object:
@@ -181,10 +181,10 @@ def cast_first(operator: Any, dtype: torch.dtype) -> Callable[..., object]:
 
 
 def register() -> list[torch.library.Library]:
-    """Make the device known to torch, for as long as the result lives."""
+    """Register the device with torch, for the lifetime of the returned libraries."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, Backend())
     library = torch.library.Library("aten", "IMPL")
-    # Made from inside torch, where no mode looks.
+    # torch calls these internally, where a dispatch mode has no effect.
     library.impl("empty.memory_format", empty, KEY)
     library.impl("empty_strided", empty_strided, KEY)
     library.impl("_copy_from", copy_from, KEY)
@@ -200,15 +200,15 @@ def register() -> list[torch.library.Library]:
 def main() -> int:
     from unlearn_core.job.cli import main as command_line
 
-    kept = register()
+    libraries = register()
     torch.set_num_threads(1)
     for arguments in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        watched = Pretending() if f"--device={NAME}" in arguments else nullcontext()
-        with watched:
+        context = Pretending() if f"--device={NAME}" in arguments else nullcontext()
+        with context:
             status = command_line(arguments)
         if status:
             return status
-    del kept
+    del libraries
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the core may depend on, read off its source and off a fresh interpreter."""
+"""Dependencies of the core, checked in its source and in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OUTSIDE = COMFYUI | {
     "tests",
 }
 CALLS = {"print", "eval", "exec", "compile", "__import__", "input", "breakpoint"}
-OF_TESTS = (
+TEST_ONLY = (
     "sklearn",
     "torchjd",
     "quadprog",
@@ -43,8 +43,7 @@ OF_TESTS = (
 )
 HEAVY = ("diffusers", "transformers", "open_clip", "safetensors")
 
-
-# Each room imports only those before it.
+# Each room imports only rooms above it in this list.
 LAYERS = (
     "foundation",
     "models",
@@ -65,7 +64,7 @@ def name_of(file: Path) -> str:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(level, module) of every import, also of those inside functions."""
+    """(level, module) of every import, including those inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
@@ -80,7 +79,7 @@ def calls(tree: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_the_core_knows_of_nobody_above_it(file: Path) -> None:
+def test_the_core_imports_nothing_outside(file: Path) -> None:
     allowed = {"tqdm"} if file.name in COMMAND_LINES else set()
     depth = len(file.relative_to(CORE).parts)
     for level, module in imports(ast.parse(file.read_text(encoding="utf-8"))):
@@ -93,35 +92,35 @@ def test_the_core_knows_of_nobody_above_it(file: Path) -> None:
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The pack's own modules that a file imports, as paths below the pack's root."""
+    """The modules of this pack that a file imports, as paths relative to the pack."""
     folder = file.relative_to(ROOT).parent
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = folder if node.level == 1 else folder.parents[node.level - 2]
             module = base.joinpath(*(node.module or "").split("."))
-            for alias in node.names:  # a module of a package, or a name of a module
+            for alias in node.names:  # a module in a package, or a name in a module
                 inner = ROOT / module / f"{alias.name}.py"
                 yield (module / alias.name if inner.exists() else module).as_posix()
 
 
 def layer_of(path: str, layers: Sequence[str]) -> int:
-    """The layer whose folder holds the module, the deepest folder first."""
-    found = [layer for layer in layers if f"{path}/".startswith(f"{layer}/")]
-    return layers.index(max(found, key=len))
+    """Index of the layer of a module; the deepest matching folder decides."""
+    matches = [layer for layer in layers if f"{path}/".startswith(f"{layer}/")]
+    return layers.index(max(matches, key=len))
 
 
 def test_each_room_imports_only_those_below_it() -> None:
     rooms = [f"unlearn_core/{name}" for name in LAYERS]
     assert {f.parent.name for f in FILES if f.parent != CORE} == set(LAYERS)
     for file in FILES:
-        if file.parent == CORE:  # what the whole offers to those outside
+        if file.parent == CORE:  # the public interface
             continue
         own = layer_of(file.relative_to(ROOT).as_posix(), rooms)
         for module in imported(file):
             assert layer_of(module, rooms) <= own, f"{name_of(file)} imports {module}"
 
 
-def test_the_nodes_rooms_stand_in_order_above_the_core() -> None:
+def test_the_rooms_of_the_nodes_are_layered_above_the_core() -> None:
     files = sorted((ROOT / "nodes").rglob("*.py"))
     for file in files:
         own = layer_of(file.relative_to(ROOT).as_posix(), PACK_LAYERS)
@@ -129,11 +128,11 @@ def test_the_nodes_rooms_stand_in_order_above_the_core() -> None:
             assert layer_of(module, PACK_LAYERS) <= own, f"{name_of(file)} imports {module}"
     flat = [file for file in files if file.parent == ROOT / "nodes"]
     assert all("io.ComfyNode" in file.read_text(encoding="utf-8") for file in flat), (
-        "only node files lie flat, and the file that announces them"
+        "only the node files and their list are directly in nodes/"
     )
 
 
-def test_no_imports_go_in_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     sources = [*FILES, *sorted((ROOT / "nodes").rglob("*.py"))]
     arrows = {
         file.relative_to(ROOT).with_suffix("").as_posix(): set(imported(file)) for file in sources
@@ -152,13 +151,13 @@ def test_no_imports_go_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("folder", ["unlearn_core", "nodes", "demo", "benchmarks"])
-def test_every_folder_says_what_is_in_it(folder: str) -> None:
+def test_every_folder_has_a_docstring(folder: str) -> None:
     for init in (ROOT / folder).rglob("__init__.py"):
         assert ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))), name_of(init)
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_the_core_neither_prints_nor_runs_text(file: Path) -> None:
+def test_the_core_neither_prints_nor_evaluates_text(file: Path) -> None:
     allowed = {"print"} if file.name in COMMAND_LINES else set()
     found = set(calls(ast.parse(file.read_text(encoding="utf-8"))))
     assert not found & (CALLS - allowed)
@@ -175,7 +174,7 @@ def test_nothing_is_unpickled(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_it_is_python_3_10(file: Path) -> None:
-    """``requires-python`` says so; names that ``typing`` has only since 3.11 break the import."""
+    """The minimum in ``requires-python``; newer names in ``typing`` would break the import."""
     source = file.read_text(encoding="utf-8")
     newer = {"Self", "assert_never", "LiteralString", "Never", "Unpack", "override"}
     for node in ast.walk(ast.parse(source, feature_version=(3, 10))):
@@ -185,7 +184,7 @@ def test_it_is_python_3_10(file: Path) -> None:
             assert "tomllib" not in {alias.name for alias in node.names}
 
 
-def test_the_checks_above_see_what_they_look_for() -> None:
+def test_the_checks_above_work() -> None:
     source = "def f():\n    from comfy.utils import x\n    import server\n    print(x, eval('1'))"
     tree = ast.parse(source)
     assert set(imports(tree)) == {(0, "comfy.utils"), (0, "server")}
@@ -194,39 +193,39 @@ def test_the_checks_above_see_what_they_look_for() -> None:
 
 
 def import_without(missing: tuple[str, ...], *modules: str) -> None:
-    """In an interpreter of their own that cannot find the missing packages."""
-    # None is how Python itself marks a name that is not to be found.
-    wanted = ", ".join(modules)
-    script = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import {wanted}"
+    """Import the modules in a new interpreter without the missing packages."""
+    # Python itself marks a name that it must not find by None.
+    names = ", ".join(modules)
+    script = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import {names}"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_the_light_modules_need_no_more_than_torch() -> None:
+def test_the_light_modules_need_only_torch() -> None:
     light = ("unlearning.rules", "prompts.concept", "prompts.diversify", "unlearning.settings")
     import_without(HEAVY, *(f"unlearn_core.{module}" for module in light))
 
 
-def test_the_libraries_of_models_wait_for_a_model() -> None:
-    """They take seconds to import, which neither ``--help`` nor a start of ComfyUI should."""
+def test_the_model_libraries_are_imported_only_for_a_model() -> None:
+    """Importing them takes seconds, too long for ``--help`` or a start of ComfyUI."""
     libraries = ("accelerate", "diffusers", "huggingface_hub", "matplotlib", "open_clip", "peft")
     import_without((*libraries, "transformers"), "unlearn_core", "unlearn_core.job.cli")
 
 
-def test_a_newcomer_needs_nothing_that_only_tests_need() -> None:
+def test_the_demo_needs_no_package_of_the_tests() -> None:
     """``python run.py demo`` installs the pack's requirements and the extra ``cli``."""
-    import_without(OF_TESTS, "demo.erase", "unlearn_core.job.cli")
+    import_without(TEST_ONLY, "demo.erase", "unlearn_core.job.cli")
 
 
-def test_the_example_of_the_package_runs_and_its_names_exist() -> None:
+def test_the_example_in_the_package_runs_and_its_names_exist() -> None:
     outcome = doctest.testmod(unlearn_core)
     assert outcome.attempted > 3
     assert outcome.failed == 0
     assert all(hasattr(unlearn_core, name) for name in unlearn_core.__all__)
 
 
-def test_the_version_is_the_registrys() -> None:
-    said = f'version = "{VERSION}"'
-    assert said in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+def test_the_version_agrees_with_pyproject() -> None:
+    line = f'version = "{VERSION}"'
+    assert line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()

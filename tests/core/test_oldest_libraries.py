@@ -1,5 +1,5 @@
-"""The oldest versions that our requirements allow do the whole job: what a ComfyUI has installed
-is seldom the newest."""
+"""The oldest versions that our requirements allow can run a complete job: an installed ComfyUI
+rarely has the newest ones."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ few = ProbeSettings(pictures=2, examples=2, steps=2, generation=GenerationSettin
 for name in PROBES:
     print(name, run_probe(name, unlearned, judges, few).after)
 """
-COMPANIONS = ("tokenizers==0.21.*", "huggingface_hub==0.34.*")  # that those versions ask for
+COMPANIONS = ("tokenizers==0.21.*", "huggingface_hub==0.34.*")  # required by those versions
 
 
 def lowest_pins() -> list[str]:
-    """The lower bounds of the pack and of its command line. torch is left out: on this Python
-    its oldest version may not be had."""
+    """The lower bounds of the pack and its command line. Without torch, as its oldest version may
+    not exist for this Python."""
     bound = re.compile(r"([\w.-]+)>=(\S+)")
-    found = [bound.fullmatch(line) for line in run.command_line_requirements()]
-    return [f"{match[1]}=={match[2]}.*" for match in found if match and match[1] != "torch"]
+    matches = [bound.fullmatch(line) for line in run.command_line_requirements()]
+    return [f"{match[1]}=={match[2]}.*" for match in matches if match and match[1] != "torch"]
 
 
-def test_every_lower_bound_is_among_them() -> None:
+def test_the_pins_cover_every_lower_bound() -> None:
     names = {pin.partition("==")[0] for pin in lowest_pins()}
     assert names == {"diffusers", "open_clip_torch", "peft", "transformers", "safetensors"}
 
 
 @pytest.fixture(scope="module")
 def oldest() -> Path:
-    """A folder of the oldest versions, in which Python looks before its own. It is installed once
-    for each set of versions."""
+    """A folder with the oldest versions, first in Python's search path. Installed once for each
+    set of versions."""
     pins = [*lowest_pins(), *COMPANIONS]
     digest = hashlib.sha256(json.dumps([pins, sys.version]).encode()).hexdigest()
     folder = ROOT / ".build" / "oldest" / digest[:12]
     if not folder.exists():
-        part = folder.with_suffix(".part")  # half a folder would look like a whole one
+        part = folder.with_suffix(".part")  # an incomplete folder must not look complete
         shutil.rmtree(folder.parent, ignore_errors=True)
         options = ["-q", "--no-deps", "--no-compile", "--target", str(part)]
         command = [sys.executable, "-m", "pip", "install", *options, *pins]
@@ -69,7 +69,7 @@ def oldest() -> Path:
 
 
 def run_python(oldest: Path, *arguments: str) -> str:
-    """What a Python with those versions prints."""
+    """Run Python with the oldest versions and return its output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -81,7 +81,7 @@ def run_python(oldest: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_whole_job_on_the_oldest_versions(oldest: Path, tmp_path: Path) -> None:
+def test_a_complete_job_on_the_oldest_versions(oldest: Path, tmp_path: Path) -> None:
     settings = {
         "model": str(DEMO),
         "concept": {"name": "ink", "replacements": ["noto"]},
@@ -97,12 +97,12 @@ def test_the_whole_job_on_the_oldest_versions(oldest: Path, tmp_path: Path) -> N
     }
     file, out = tmp_path / "settings.json", tmp_path / "out"
     file.write_text(json.dumps(settings), encoding="utf-8")
-    places = ["--out", str(out), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
-    run_python(oldest, "-m", "unlearn_core", "run", str(file), *places)
+    folders = ["--out", str(out), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    run_python(oldest, "-m", "unlearn_core", "run", str(file), *folders)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["missing"] == []
     assert report["after"]["alignment"]["forget"] is not None
-    probed = run_python(oldest, "-c", PROBES, str(file), str(out)).splitlines()
-    assert len(probed) == 5
-    assert not any(line.endswith("None") for line in probed)
+    lines = run_python(oldest, "-c", PROBES, str(file), str(out)).splitlines()
+    assert len(lines) == 5
+    assert not any(line.endswith("None") for line in lines)
     assert load_model(out / "model").info.family == "stable-diffusion"

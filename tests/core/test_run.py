@@ -1,6 +1,6 @@
-"""run.py: the choice of a Python, the pins that go with a ComfyUI, and the lines of its errors.
+"""run.py: the choice of a Python, the pins for a ComfyUI, and its error messages.
 
-pip itself runs here, on wheels of a few bytes that the tests make.
+The tests run pip itself, on their own wheels of a few bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PINNED_TORCH = next(pin for pin in PINS if name_of(pin) == "torch")
 
 
 def write_wheel(folder: Path, name: str, version: str, *needs: str) -> None:
-    """A wheel of one empty module."""
+    """Write a wheel with one empty module."""
     info = f"{name}-{version}.dist-info"
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     metadata = "\n".join([*lines, *(f"Requires-Dist: {need}" for need in needs)])
@@ -80,7 +80,7 @@ def empty_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def python(empty_venv: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Interpreter:
-    """A virtual environment with nothing in it, and only our wheels to be had."""
+    """An empty virtual environment, with only our wheels available."""
     path = empty_venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     remove = [str(path), "-m", "pip", "uninstall", "-q", "-y", "torch", "paint", "brush"]
     subprocess.run(remove, check=True, capture_output=True)
@@ -98,28 +98,27 @@ def versions(python: Interpreter) -> dict[str, str]:
     return {name: Interpreter(python.path).installed.get(name, "") for name in ("paint", "brush")}
 
 
-def test_torch_comes_first_and_a_second_run_asks_pip_nothing(python: Interpreter) -> None:
+def test_a_second_run_does_not_call_pip(python: Interpreter) -> None:
     assert install(python, ["brush"], keep_torch)
     assert versions(python) == {"paint": "2.0", "brush": "2.0"}
     assert not install(Interpreter(python.path), ["brush"], keep_torch)
 
 
-def test_what_is_there_is_kept(python: Interpreter) -> None:
+def test_installed_versions_stay(python: Interpreter) -> None:
     install(python, ["paint==1.0"], keep_torch)
-    theirs = Interpreter(python.path)
-    install(theirs, ["brush"], keep_everything)
+    install(Interpreter(python.path), ["brush"], keep_everything)
     assert versions(python) == {"paint": "1.0", "brush": "1.0"}
     assert not install(Interpreter(python.path), ["brush"], keep_everything)
 
 
-def test_what_is_there_and_does_not_fit_is_an_error_and_stays(python: Interpreter) -> None:
+def test_a_conflict_with_an_installed_version_is_an_error(python: Interpreter) -> None:
     install(python, ["paint==1.0"], keep_torch)
     with pytest.raises(ConflictError):
         install(Interpreter(python.path), ["brush==2.0"], keep_everything)
     assert versions(python) == {"paint": "1.0", "brush": ""}
 
 
-def test_pins_that_do_not_fit_are_given_up(python: Interpreter) -> None:
+def test_pins_in_conflict_are_dropped(python: Interpreter) -> None:
     ways = [partial(keep_pins, pins=[PINNED_TORCH, "paint==1.0"]), keep_torch]
     install(python, ["brush"], *ways)
     assert versions(python)["brush"] == "1.0"
@@ -128,7 +127,7 @@ def test_pins_that_do_not_fit_are_given_up(python: Interpreter) -> None:
     assert not install(Interpreter(python.path), ["brush==2.0"], *ways)
 
 
-def test_no_network_is_told_from_a_conflict(
+def test_a_missing_network_is_not_reported_as_a_conflict(
     python: Interpreter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
@@ -149,13 +148,13 @@ def test_no_network_is_told_from_a_conflict(
         ("error: subprocess-exited-with-error", "its last lines"),
     ],
 )
-def test_the_cure_fits_the_output_of_pip(output: str, cure: str) -> None:
+def test_the_error_suggests_a_cure_for_the_output_of_pip(output: str, cure: str) -> None:
     message = str(pip_error(output))
     assert cure in message
     assert "\n" not in message
 
 
-def test_own_python_is_taken_where_it_has_what_comfyui_needs(
+def test_own_python_is_used_if_it_has_the_requirements_of_comfyui(
     python: Interpreter, empty_venv: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     needs = ["torch", "paint", "# non essential", "never-there"]
@@ -167,7 +166,7 @@ def test_own_python_is_taken_where_it_has_what_comfyui_needs(
     assert versions(own) == {"paint": "1.0", "brush": "1.0"}
 
 
-def test_own_python_is_left_alone_where_ours_does_not_fit(
+def test_own_python_stays_unchanged_if_our_requirements_conflict(
     python: Interpreter, empty_venv: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     install(python, ["paint==1.0"], keep_torch)
@@ -176,33 +175,33 @@ def test_own_python_is_left_alone_where_ours_does_not_fit(
     assert versions(python) == {"paint": "1.0", "brush": ""}
 
 
-def test_the_likeliest_python_comes_first(tmp_path: Path) -> None:
+def test_the_most_likely_python_comes_first(tmp_path: Path) -> None:
     comfyui = tmp_path / "ComfyUI"
     executable = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
-    places = [comfyui / "venv", tmp_path / ".venv", tmp_path / "active"]
-    for place in places:
-        (place / executable).parent.mkdir(parents=True)
-        (place / executable).touch()
+    folders = [comfyui / "venv", tmp_path / ".venv", tmp_path / "active"]
+    for folder in folders:
+        (folder / executable).parent.mkdir(parents=True)
+        (folder / executable).touch()
     active = {"VIRTUAL_ENV": str(tmp_path / "active"), "CONDA_PREFIX": str(tmp_path / "gone")}
-    assert candidates_beside(comfyui, active) == [place / executable for place in places]
-    assert candidates_beside(comfyui, {}) == [place / executable for place in places[:2]]
+    assert candidates_beside(comfyui, active) == [folder / executable for folder in folders]
+    assert candidates_beside(comfyui, {}) == [folder / executable for folder in folders[:2]]
 
 
-def test_a_comfyui_with_our_pins_has_our_venv(tmp_path: Path) -> None:
+def test_a_comfyui_with_our_pins_uses_our_venv(tmp_path: Path) -> None:
     assert pins_beside(PINS, OLD_COMFYUI) == PINS
     assert run.venv_for(tmp_path, OLD_COMFYUI) == run.VENV
 
 
-def test_a_newer_comfyui_has_its_own_pins_and_a_venv_apart(tmp_path: Path) -> None:
-    left = {name_of(pin) for pin in pins_beside(PINS, NEW_COMFYUI)}
-    gone = {name_of(pin) for pin in PINS} - left
-    assert "comfyui-frontend-package" in gone
-    assert {"comfyui-workflow-templates", "comfyui-workflow-templates-core"} <= gone
-    assert all(name is not None and name.startswith("comfyui-") for name in gone)
-    assert {"torch", "numpy", "comfyui-embedded-docs"} <= left
-    apart = run.venv_for(tmp_path, NEW_COMFYUI)
-    assert apart.parent == run.COMFYUI.parent
-    assert apart != run.venv_for(tmp_path / "another", NEW_COMFYUI)
+def test_a_newer_comfyui_has_its_own_pins_and_venv(tmp_path: Path) -> None:
+    remaining = {name_of(pin) for pin in pins_beside(PINS, NEW_COMFYUI)}
+    dropped = {name_of(pin) for pin in PINS} - remaining
+    assert "comfyui-frontend-package" in dropped
+    assert {"comfyui-workflow-templates", "comfyui-workflow-templates-core"} <= dropped
+    assert all(name is not None and name.startswith("comfyui-") for name in dropped)
+    assert {"torch", "numpy", "comfyui-embedded-docs"} <= remaining
+    venv = run.venv_for(tmp_path, NEW_COMFYUI)
+    assert venv.parent == run.COMFYUI.parent
+    assert venv != run.venv_for(tmp_path / "another", NEW_COMFYUI)
 
 
 @pytest.mark.parametrize(
@@ -216,17 +215,17 @@ def test_a_newer_comfyui_has_its_own_pins_and_a_venv_apart(tmp_path: Path) -> No
         ("", None),
     ],
 )
-def test_the_name_in_a_line(line: str, name: str | None) -> None:
+def test_the_package_name_in_a_line(line: str, name: str | None) -> None:
     assert name_of(line) == name
 
 
-def test_the_command_line_gets_what_pyproject_says() -> None:
+def test_the_command_line_gets_the_requirements_in_pyproject() -> None:
     project = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()["project"]
-    written = [line for line in run.command_line_requirements() if not line.startswith("#")]
-    assert written == project["dependencies"] + project["optional-dependencies"]["cli"]
+    requirements = [line for line in run.command_line_requirements() if not line.startswith("#")]
+    assert requirements == project["dependencies"] + project["optional-dependencies"]["cli"]
 
 
-def test_an_unknown_comfyui_is_one_line() -> None:
+def test_a_wrong_comfyui_path_is_reported_in_one_line() -> None:
     environment = {**os.environ, "COMFYUI_PATH": "/nowhere"}
     done = subprocess.run(
         [sys.executable, "run.py", "comfyui"], cwd=ROOT, env=environment, capture_output=True

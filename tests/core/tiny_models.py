@@ -1,6 +1,6 @@
-"""Writes model folders of the real architectures, small enough to train in milliseconds.
+"""Tiny model folders of the real architectures, small enough to train in milliseconds.
 
-The weights are random but the same on every call; the folders are what ``save_pretrained`` writes.
+The weights are random but the same on every call; ``save_pretrained`` writes the folders.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from unlearn_core.models.text import clip_tokenizer
 
 CLASS_NAMES = ("cat", "dog", "house")
-WIDTH = 16  # of the text embeddings
+WIDTH = 16  # width of the text embeddings
 
 
-def _built(kind: Any, **options: Any) -> Any:
-    """diffusers types its options narrower than it takes them."""
+def _build(kind: Any, **options: Any) -> Any:
+    """Untyped, because diffusers accepts more than its type annotations allow."""
     return kind(**options)
 
 
 def _vae() -> AutoencoderKL:
-    return _built(
+    return _build(
         AutoencoderKL,
         sample_size=16, latent_channels=4, norm_num_groups=4, block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -51,7 +51,7 @@ def _text_config() -> CLIPTextConfig:
 
 
 def _scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
-    return _built(
+    return _build(
         DDIMScheduler,
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
         clip_sample=False, set_alpha_to_one=False, steps_offset=1,
@@ -60,7 +60,7 @@ def _scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
 
 
 def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
-    """A Stable Diffusion of 16 x 16 pixels and 4 x 8 x 8 latents, with cross-attention."""
+    """A Stable Diffusion with 16 x 16 pixels, 4 x 8 x 8 latents and cross-attention."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = UNet2DConditionModel(
@@ -72,7 +72,7 @@ def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Pa
         )  # fmt: skip
         vae = _vae()
         text_encoder = CLIPTextModel(_text_config())
-    pipeline = _built(
+    pipeline = _build(
         StableDiffusionPipeline,
         vae=vae,
         text_encoder=text_encoder,
@@ -88,10 +88,10 @@ def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Pa
 
 
 def write_stable_diffusion_xl(folder: Path) -> Path:
-    """The same in the shape of SDXL: two text encoders, pooled text and sizes."""
+    """The same as SDXL, with two text encoders, pooled text and sizes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = _built(
+        unet = _build(
             UNet2DConditionModel,
             sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
             block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=(2, 4),
@@ -104,7 +104,7 @@ def write_stable_diffusion_xl(folder: Path) -> Path:
         vae = _vae()
         first = CLIPTextModel(_text_config())
         second = CLIPTextModelWithProjection(_text_config())
-    pipeline = _built(
+    pipeline = _build(
         StableDiffusionXLPipeline,
         vae=vae,
         text_encoder=first,
@@ -129,10 +129,10 @@ def write_dit(folder: Path, scheduler: Any = None) -> Path:
             num_embeds_ada_norm=len(CLASS_NAMES),
         )  # fmt: skip
         vae = _vae()
-    _built(
+    _build(
         DiTPipeline, transformer=transformer, vae=vae, scheduler=scheduler or _scheduler()
     ).save_pretrained(folder)  # fmt: skip
-    # The published models name their classes here, which saving leaves out.
+    # The published models name their classes here; ``save_pretrained`` does not write them.
     index = folder / "model_index.json"
     content = json.loads(index.read_text(encoding="utf-8"))
     content["id2label"] = {i: f"{name}, {name} thing" for i, name in enumerate(CLASS_NAMES)}
@@ -141,8 +141,8 @@ def write_dit(folder: Path, scheduler: Any = None) -> Path:
 
 
 def learned_variance() -> DDPMScheduler:
-    """The scheduler of a model that predicts its variance too (Nichol and Dhariwal 2021)."""
-    return _built(DDPMScheduler, variance_type="learned_range", clip_sample=False)
+    """The scheduler of a model that also predicts its variance (Nichol and Dhariwal 2021)."""
+    return _build(DDPMScheduler, variance_type="learned_range", clip_sample=False)
 
 
 def write_class_conditional(
@@ -152,10 +152,10 @@ def write_class_conditional(
     scheduler: Any = None,
     predicted: int | None = None,
 ) -> Path:
-    """Class-conditional diffusion of 8 x 8 pixels over ``CLASS_NAMES``.
+    """Class-conditional diffusion with 8 x 8 pixels over ``CLASS_NAMES``.
 
     Args:
-        predicted: channels of the denoiser's output; those of the pictures by default.
+        predicted: output channels of the denoiser; as many as in the pictures by default.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -166,7 +166,7 @@ def write_class_conditional(
             up_block_types=("AttnUpBlock2D", "UpBlock2D"), num_class_embeds=len(CLASS_NAMES),
         )  # fmt: skip
     unet.save_pretrained(folder / "unet")
-    scheduler = scheduler or _built(DDPMScheduler, prediction_type=prediction_type)
+    scheduler = scheduler or _build(DDPMScheduler, prediction_type=prediction_type)
     scheduler.save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "ClassConditionalPipeline",
@@ -179,7 +179,7 @@ def write_class_conditional(
 
 
 def write_language_model(folder: Path, text: str = "") -> Path:
-    """A causal language model whose tokens are characters; knows ``text`` by heart."""
+    """A causal language model with characters as tokens, trained to repeat ``text``."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import WordLevel
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast

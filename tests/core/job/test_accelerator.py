@@ -1,5 +1,5 @@
-"""Whole jobs on an accelerator: no tensor of the CPU meets one of the device, and what comes out is
-what the CPU makes."""
+"""Complete jobs on a simulated accelerator: CPU and device tensors are never mixed, and the results
+agree with those of the CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEMO = ROOT / "demo" / "models" / "emoji-canvas"
 RUNNER = Path(__file__).parents[1] / "pretended_accelerator.py"
 DEVICES = ("cpu", "pretended")
 
-# What each job adds to ``content``; "run" also evaluates and saves.
+# The stage of each job and its additions to ``CONTENT``; "run" also evaluates and saves.
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": (
         "run",
@@ -66,24 +66,24 @@ CONTENT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def room(
+def results(
     tmp_path_factory: pytest.TempPathFactory,
     sd_folder: Path,
     sdxl_folder: Path,
     dit_folder: Path,
 ) -> Path:
-    """A folder of results of each job, ``JOB/DEVICE``."""
-    room = tmp_path_factory.mktemp("accelerator")
-    folders = {"sdxl": sdxl_folder, "sdxl-mixed": sdxl_folder, "dit": dit_folder}
-    pictures = room / "pictures"
+    """A folder with the results of each job in ``JOB/DEVICE``."""
+    folder = tmp_path_factory.mktemp("accelerator")
+    models = {"sdxl": sdxl_folder, "sdxl-mixed": sdxl_folder, "dit": dit_folder}
+    pictures = folder / "pictures"
     pictures.mkdir()
     Image.new("RGB", (20, 16), "red").save(pictures / "red.png")
     commands = []
     for name, (stage, more) in JOBS.items():
-        content = {"model": str(folders.get(name, sd_folder)), **CONTENT}
+        content = {"model": str(models.get(name, sd_folder)), **CONTENT}
         for section, values in more.items():
-            there = content.get(section, {})
-            content[section] = {**there, **values} if isinstance(values, dict) else values
+            default = content.get(section, {})
+            content[section] = {**default, **values} if isinstance(values, dict) else values
         if name == "own pictures":
             content["forget_pictures"]["folder"] = str(pictures)
         if name == "dit":
@@ -93,13 +93,13 @@ def room(
                 "train_count": 2,
                 "test_count": 2,
             }
-        file = room / name / "settings.json"
+        file = folder / name / "settings.json"
         file.parent.mkdir()
         file.write_text(json.dumps(content), encoding="utf-8")
         for device in DEVICES:
-            places = [f"--out={room / name / device}", f"--cache={room / device}"]
-            commands.append([stage, str(file), f"--device={device}", *places])
-    jobs = room / "jobs.json"
+            paths = [f"--out={folder / name / device}", f"--cache={folder / device}"]
+            commands.append([stage, str(file), f"--device={device}", *paths])
+    jobs = folder / "jobs.json"
     jobs.write_text(json.dumps(commands), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(RUNNER), str(jobs)],
@@ -108,41 +108,42 @@ def room(
         text=True,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return room
+    return folder
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_a_device_makes_what_the_cpu_makes(room: Path, name: str) -> None:
-    cpu, device = (load_file(room / name / d / "unlearned.safetensors") for d in DEVICES)
+def test_training_on_the_device_agrees_with_the_cpu(results: Path, name: str) -> None:
+    cpu, device = (load_file(results / name / d / "unlearned.safetensors") for d in DEVICES)
     assert cpu.keys() == device.keys() != set()
-    # Kernels of a device sum in another order, and mixed precision rounds elsewhere.
+    # The device's kernels sum in another order, and mixed precision rounds at other points.
     atol = 1e-2 if "mixed" in name else 1e-4
     for key, tensor in cpu.items():
         torch.testing.assert_close(device[key], tensor, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", [name for name, (stage, _) in JOBS.items() if stage == "run"])
-def test_a_device_judges_and_saves_as_the_cpu_does(room: Path, name: str) -> None:
+def test_evaluation_and_saving_on_the_device_agree_with_the_cpu(results: Path, name: str) -> None:
     cpu, device = (
-        json.loads((room / name / d / "report.json").read_text(encoding="utf-8")) for d in DEVICES
+        json.loads((results / name / d / "report.json").read_text(encoding="utf-8"))
+        for d in DEVICES
     )
     for side in ("before", "after"):
-        there, here = ({**said.pop("alignment"), **said} for said in (device[side], cpu[side]))
-        assert there == pytest.approx(here, abs=1e-3)
-    saved = [sorted((room / name / d / "model").rglob("*.safetensors")) for d in DEVICES]
-    assert [file.name for file in saved[0]] == [file.name for file in saved[1]] != []
-    for one, other in zip(*saved, strict=True):
-        expected = load_file(one)
-        for key, tensor in load_file(other).items():
-            torch.testing.assert_close(tensor, expected[key], rtol=0, atol=1e-3)
+        actual, expected = ({**part.pop("alignment"), **part} for part in (device[side], cpu[side]))
+        assert actual == pytest.approx(expected, abs=1e-3)
+    files = [sorted((results / name / d / "model").rglob("*.safetensors")) for d in DEVICES]
+    assert [file.name for file in files[0]] == [file.name for file in files[1]] != []
+    for cpu_file, device_file in zip(*files, strict=True):
+        weights = load_file(cpu_file)
+        for key, tensor in load_file(device_file).items():
+            torch.testing.assert_close(tensor, weights[key], rtol=0, atol=1e-3)
 
 
 def test_tensors_of_both_devices_are_refused(tmp_path: Path) -> None:
-    """The pretended device does refuse what a GPU refuses."""
+    """Like a GPU."""
     lines = [
         "import torch",
         "from pretended_accelerator import Pretending, register",
-        "kept = register()",
+        "libraries = register()",
         "with Pretending():",
         "    there = torch.ones(2, device='pretended')",
         "    print((there + torch.tensor(1.0)).sum().item())",
