@@ -81,7 +81,7 @@ def order_of_paper() -> str:
     runs = {m: list(of_method.values()) for m, of_method in records.items()}
     missing = [m for m in OF_PAPER if {digit for digit, _ in records[m]} < set(DIGITS)]
     if missing:
-        return f"The order is to be told when all digits are scored with {', '.join(missing)}."
+        return f"The order is known when all digits are scored with {', '.join(missing)}."
     lines = []
     for place, name, sign in ((1, "ra", -1), (2, "fid", 1)):  # a high RA, a low FID
         here = {m: sign * statistics.mean(r[name] for r in runs[m]) for m in OF_PAPER}

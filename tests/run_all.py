@@ -1,5 +1,5 @@
-"""Every check in its own process, side by side, then one summary. `python run.py test` sets up and
-calls this.
+"""Run every check in its own process, in parallel, and print a summary. `python run.py test` sets
+everything up and calls this.
 
 python tests/run_all.py [pytest arguments, or some of the paths tests/…]
 """
@@ -25,18 +25,18 @@ CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "pyright": ["pyright", "--pythonpath", sys.executable],
 }
-# In the order of their start: the longest first, so that none is left to go on alone for long. The
-# live tests apart from those of the nodes: in one process our `nodes` package would hide ComfyUI's
-# nodes.py.
+# Started in this order, the longest first, so that none runs alone for long at the end. The live
+# tests are separate from those of the nodes, because in one process our `nodes` package would hide
+# ComfyUI's nodes.py.
 TIERS = {
     "live": ["tests/comfyui"],
     "checkpoints": ["tests/checkpoints/test_against_comfyui.py"],
     "core": ["tests/core"],
     "nodes": ["tests/nodes"],
 }
-# Divided among several processes by pytest-xdist. The others share a server, or are short.
+# Distributed to several processes by pytest-xdist. The others share a server, or are short.
 DIVIDED = ("core",)
-# By itself: a server with a full-size model takes nearly all the memory of a common machine.
+# Run alone: a server with a full-size model needs almost all the memory of a common machine.
 LARGE = {"full-size": ["tests/checkpoints/test_in_the_server.py"]}
 SIDE_BY_SIDE = min(4, os.cpu_count() or 1)
 NO_TESTS_FOUND = 5  # pytest's exit status
@@ -44,19 +44,19 @@ Outcome = str | Counter[str]
 
 
 class Processors:
-    """Processors to share: those in use are never more than there are."""
+    """A pool of processors, shared by the tasks."""
 
     def __init__(self, count: int) -> None:
         self._free = count
         self._changed = threading.Condition()
 
     def take(self, most: int) -> int:
-        """Wait for a free one; take as many as are free, up to ``most``."""
+        """Wait for a free processor, and take all that are free, up to ``most``."""
         with self._changed:
             self._changed.wait_for(lambda: self._free > 0)
-            taken = min(most, self._free)
-            self._free -= taken
-            return taken
+            count = min(most, self._free)
+            self._free -= count
+            return count
 
     def give_back(self, count: int) -> None:
         with self._changed:
@@ -65,9 +65,9 @@ class Processors:
 
 
 def run_module(name: str, command: Sequence[str], threads: int) -> int:
-    """Its lines as they come, each under its name."""
+    """Run a module, and print each line of its output immediately, after the task's name."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    if name == "pyright":  # the place of ComfyUI's modules, which the tests find by themselves
+    if name == "pyright":  # it needs the folder of ComfyUI's modules; the tests find it themselves
         environment["PYTHONPATH"] = os.environ.get("COMFYUI_PATH", "")
     with subprocess.Popen(
         [sys.executable, "-m", *command],
@@ -87,11 +87,11 @@ def run_module(name: str, command: Sequence[str], threads: int) -> int:
 def side_by_side(
     tasks: Mapping[str, Callable[[int], Outcome]], processors: int
 ) -> dict[str, Outcome]:
-    """Run all tasks, started in their order, and return their outcomes.
+    """Start all tasks in their order, and return their outcomes.
 
     Args:
-        tasks: each is called with the number of processors that it has, which is 1 but for those
-            in ``DIVIDED``.
+        tasks: each is called with its number of processors, which is 1 except for those in
+            ``DIVIDED``.
     """
     shared = Processors(processors)
 
@@ -130,15 +130,15 @@ def run_pytest(
     """Run a tier.
 
     Args:
-        threads: of the arithmetic, in each process.
-        workers: processes to divide the test files among.
+        threads: number of OpenMP threads in each process.
+        workers: number of processes for the test files.
     """
     record = RECORDS / f"pytest-{name}.xml"
     record.parent.mkdir(exist_ok=True)
     record.unlink(missing_ok=True)
-    # By whole files, so that each builds its fixtures once.
-    divided = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
-    command = ["pytest", f"--junitxml={record}", *divided, *arguments, *places]
+    # Distributed by whole files, so that each file's fixtures are created once.
+    xdist = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
+    command = ["pytest", f"--junitxml={record}", *xdist, *arguments, *places]
     status = run_module(name, command, threads)
     counts: Counter[str] = Counter()
     if record.exists():
@@ -147,16 +147,16 @@ def run_pytest(
             counts["skipped"] += int(suite.get("skipped", 0))
             counts["passed"] += int(suite.get("tests", 0))
         counts["passed"] -= counts["failed"] + counts["skipped"]
-    chose_none = status == NO_TESTS_FOUND and bool(arguments)  # `-k` may leave a tier empty
-    if status != 0 and not counts["failed"] and not chose_none:
-        counts["failed"] = 1  # pytest itself broke off
+    empty = status == NO_TESTS_FOUND and bool(arguments)  # `-k` may leave a tier empty
+    if status != 0 and not counts["failed"] and not empty:
+        counts["failed"] = 1  # pytest itself failed
     return counts
 
 
-def chosen_places(tier: Sequence[str], chosen: Sequence[str]) -> list[str]:
-    """What a person chose of a tier's places; all of them where nothing was chosen."""
-    whole = [place for place in tier if not chosen or place.startswith(tuple(chosen))]
-    parts = [choice for choice in chosen if choice.startswith(tuple(tier))]
+def select_places(tier: Sequence[str], selection: Sequence[str]) -> list[str]:
+    """The selected places of a tier; all of them if the selection is empty."""
+    whole = [place for place in tier if not selection or place.startswith(tuple(selection))]
+    parts = [place for place in selection if place.startswith(tuple(tier))]
     return list(dict.fromkeys(whole + parts))
 
 
@@ -169,9 +169,9 @@ def as_text(outcome: Outcome) -> str:
 
 def main(arguments: list[str]) -> int:
     os.environ.update(MPLBACKEND="Agg", HF_HUB_OFFLINE="1")
-    chosen = [argument for argument in arguments if argument.startswith("tests/")]
-    others = [argument for argument in arguments if argument not in chosen]
-    places = {name: chosen_places(tier, chosen) for name, tier in {**TIERS, **LARGE}.items()}
+    selection = [argument for argument in arguments if argument.startswith("tests/")]
+    others = [argument for argument in arguments if argument not in selection]
+    places = {name: select_places(tier, selection) for name, tier in {**TIERS, **LARGE}.items()}
     tasks: dict[str, Callable[[int], Outcome]] = {
         name: partial(run_tier, name, others, places[name]) for name in TIERS if places[name]
     }
@@ -184,8 +184,8 @@ def main(arguments: list[str]) -> int:
     print("\n== summary")
     for name, outcome in summary.items():
         print(f"{name:<12}  {as_text(outcome)}")
-    counted = [outcome for outcome in summary.values() if isinstance(outcome, Counter)]
-    totals = sum(counted, Counter[str]())
+    counts = [outcome for outcome in summary.values() if isinstance(outcome, Counter)]
+    totals = sum(counts, Counter[str]())
     print(as_text(totals), flush=True)
     ok = totals["passed"] and not totals["failed"] and "FAILED" not in summary.values()
     return 0 if ok else 1

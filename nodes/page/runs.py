@@ -25,7 +25,7 @@ from ...unlearn_core.saving.run_state import (
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ...unlearn_core.unlearning.settings import UnlearnSettings
 from ..host.images import FilePlace, temp_folder, to_temp
-from .saved_steps import room_for, thinned
+from .saved_steps import room_for, spread_evenly
 
 Place = tuple[str | None, str]  # the ids of a graph and of a node in it
 
@@ -136,7 +136,7 @@ class LiveRun:
             logging.warning("Unlearn could not save step %d: %s", step, error)
             return
         with self.choice:
-            before, self.saved = self.saved, thinned([*self.saved, step], room, self.asked)
+            before, self.saved = self.saved, spread_evenly([*self.saved, step], room, self.asked)
         for surplus in set(before).difference(self.saved):
             self._state_file(surplus).unlink(missing_ok=True)
         self._send("unlearn.saved", {"saved": self.saved})

@@ -24,7 +24,7 @@ def room_for(size: int, saved: int, folder: Path) -> int:
     return min(MOST_STEPS, max(1, MOST_BYTES // size), int(SHARE_OF_DISK * free / size))
 
 
-def thinned(steps: Sequence[int], room: int, needed: int | None = None) -> list[int]:
+def spread_evenly(steps: Sequence[int], room: int, needed: int | None = None) -> list[int]:
     """At most ``room`` of the steps, spread evenly from the run's start to the newest.
 
     Args:

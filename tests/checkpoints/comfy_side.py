@@ -1,6 +1,6 @@
-"""The other side: ComfyUI's own code writes a checkpoint of random weights, loads what we saved,
-and says what it predicts. Run in ComfyUI's folder, in a process of its own, which takes one command
-a line, as JSON, and answers each with a line when it is done:
+"""ComfyUI's side: its own code writes a checkpoint of random weights, loads our files, and computes
+predictions. It runs in ComfyUI's folder in a separate process, which reads one JSON command per
+line and answers each with a line when it is done:
 
 ["make", FAMILY, FILE, SEED]
 ["predict", {checkpoint, clips?, lora?, strength?, vae?, out}]
@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path.cwd()))
 sys.argv = [sys.argv[0], "--cpu"]
 answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # whatever else is printed is no answer
+os.dup2(2, 1)  # other output must not be mixed with the answers
 
 # ruff: noqa: E402
 import comfy.options
@@ -50,7 +50,7 @@ UNETS: dict[str, dict[str, Any]] = {
         "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
         "transformer_depth_output": [1] * 9 + [0] * 3,
     },
-    # Narrower than the real ones: 2.x has the multipliers 1, 2, 4, 4, XL 1, 2, 4.
+    # Narrower than the real ones: 2.x has the multipliers 1, 2, 4, 4, and XL has 1, 2, 4.
     "sd2-v": {
         "channel_mult": [1, 2, 2, 2], "num_heads": -1, "num_head_channels": 64,
         "context_dim": 1024, "use_linear_in_transformer": True,
@@ -74,8 +74,8 @@ VAE = {
 }  # fmt: skip
 
 
-def filled(shape: tuple[int, ...], name: str, generator: torch.Generator) -> torch.Tensor:
-    """Weights that keep activations of about unit size, none of them zero."""
+def random_weights(shape: tuple[int, ...], name: str, generator: torch.Generator) -> torch.Tensor:
+    """Random non-zero weights for which activations have about unit variance."""
     values = torch.randn(shape, generator=generator)
     if len(shape) < 2:
         return 0.05 * values + (1.0 if name.endswith("weight") else 0.0)
@@ -128,13 +128,13 @@ def open_clip(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]
     return {f"{prefix}model.{name}": shape for name, shape in shapes.items()}
 
 
-# The rest is fp16, as most files are.
+# The others are fp16, like most files.
 STORED = {"sd2-v": torch.bfloat16, "sd1-ema": torch.float32}
 
 
 def make(family: str, file: str, seed: int) -> None:
-    """A checkpoint in the original layout, its key names and shapes from ComfyUI's modules (and for
-    text encoders from the original releases)."""
+    """Write a checkpoint in the original layout; key names and shapes are from ComfyUI's modules
+    (for text encoders, from the original releases)."""
     dtype = STORED.get(family, torch.float16)
     with torch.device("meta"):
         unet = UNetModel(**{**COMMON, **UNETS[family]}, operations=comfy.ops.disable_weight_init)
@@ -149,13 +149,14 @@ def make(family: str, file: str, seed: int) -> None:
         shapes |= clip_l("conditioner.embedders.0.")
         shapes |= open_clip("conditioner.embedders.1.", 1280, 32)
     generator = torch.Generator().manual_seed(seed)
-    # Values that fp16 can hold too, which is what ComfyUI keeps text encoders in.
+    # Values that fp16 can represent, because ComfyUI converts text encoders to fp16.
     tensors = {
-        name: filled(shape, name, generator).half().to(dtype) for name, shape in shapes.items()
+        name: random_weights(shape, name, generator).half().to(dtype)
+        for name, shape in shapes.items()
     }
-    if family == "sd2-v":  # by this spread programs tell what a 2.x model predicts
-        witness = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
-        tensors[witness] = tensors[witness] * 5
+    if family == "sd2-v":  # programs detect a 2.x model's prediction type by this deviation
+        detected = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+        tensors[detected] = tensors[detected] * 5
     if family == "sd1-ema":
         for name in [n for n in tensors if n.startswith("model.")]:
             flat = "model_ema." + name.removeprefix("model.").replace(".", "")
@@ -165,7 +166,8 @@ def make(family: str, file: str, seed: int) -> None:
 
 @torch.inference_mode()
 def predict(job: dict[str, Any]) -> None:
-    """The stock loaders' model: encoded prompts, estimate of x_0, a decoded and encoded picture."""
+    """Compute with the stock loaders' model: encoded prompts, an estimate of x_0, a decoded and an
+    encoded picture."""
     loaded: tuple[Any, ...] = comfy.sd.load_checkpoint_guess_config(
         job["checkpoint"], output_vae=True, output_clip=True
     )
@@ -192,11 +194,11 @@ def predict(job: dict[str, Any]) -> None:
     sigma = sampling.sigmas[TIMESTEP].expand(2)
     conditions: dict[str, Any] = {}
     if inner.adm_channels:
-        pooled = torch.cat([said["pooled_output"] for _, said in encoded])
+        pooled = torch.cat([extra["pooled_output"] for _, extra in encoded])
         conditions["y"] = inner.encode_adm(
             pooled_output=pooled, device="cpu", width=8 * EDGE, height=8 * EDGE
         )
-    # x_t of our convention is scaled by 1 / sqrt(1 + sigma^2) against ComfyUI's.
+    # In our convention x_t is smaller than ComfyUI's by a factor of sqrt(1 + sigma^2).
     x = latents * (1 + sigma[0] ** 2) ** 0.5
     estimate = inner.apply_model(x, sigma, c_crossattn=context, **conditions)
     pixels = vae.decode(latents)  # [2, H, W, 3] in 0..1
@@ -213,7 +215,7 @@ def main() -> None:
         name, *arguments = json.loads(line)
         COMMANDS[name](*arguments)
         comfy.model_management.unload_all_models()
-        gc.collect()  # the next may be as large
+        gc.collect()  # the next model may be as large
         print("done", file=answers, flush=True)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from other_loader import ComfySide, comfy_side_at_work
+from other_loader import ComfySide, running_comfy_side
 
 
 @pytest.fixture(scope="session")
 def comfy_side() -> Iterator[ComfySide]:
-    with comfy_side_at_work() as side:
+    with running_comfy_side() as side:
         yield side
 
 
@@ -24,7 +24,7 @@ def family(request: pytest.FixtureRequest) -> str:
 def checkpoint(
     family: str, comfy_side: ComfySide, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Random weights in the original layout; gigabytes, so deleted as soon as may be."""
+    """Random weights in the original layout; several gigabytes, so deleted early."""
     file = tmp_path_factory.mktemp(family) / f"{family}.safetensors"
     comfy_side.make(family, file)
     yield file

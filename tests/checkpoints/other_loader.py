@@ -1,4 +1,4 @@
-"""ComfyUI's code in a process of its own: its modules and ours would hide each other."""
+"""ComfyUI's code in a separate process, because its modules and ours would hide each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def content_hash(file: Path) -> str:
 
 @dataclass(frozen=True)
 class ComfySide:
-    """``comfy_side.py`` at work, and the ``folder`` of its ComfyUI."""
+    """The running process of ``comfy_side.py``, and the ``folder`` of its ComfyUI."""
 
     folder: Path
     process: subprocess.Popen[str]
@@ -39,8 +39,8 @@ class ComfySide:
         self._command("make", family, str(file), 1)
 
     def predict(self, room: Path, *jobs: dict[str, Any]) -> list[dict[str, Tensor]]:
-        """What the stock loaders' models say, see ``comfy_side.predict``."""
-        outs = [room / f"said-{i}.safetensors" for i in range(len(jobs))]
+        """Predictions of the stock loaders' models, see ``comfy_side.predict``."""
+        outs = [room / f"prediction-{i}.safetensors" for i in range(len(jobs))]
         for job, out in zip(jobs, outs, strict=True):
             self._command("predict", {**job, "out": out})
         return [load_file(out) for out in outs]
@@ -50,16 +50,16 @@ class ComfySide:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(command, default=str) + "\n")
         self.process.stdin.flush()
-        done = self.process.stdout.readline()
-        assert done, f"ComfyUI's process ended, see stderr: status {self.process.wait()}"
+        answer = self.process.stdout.readline()
+        assert answer, f"ComfyUI's process ended, see stderr: status {self.process.wait()}"
 
 
 @contextmanager
-def comfy_side_at_work() -> Iterator[ComfySide]:
-    """In the ComfyUI that ``run.py`` provisioned, or that ``COMFYUI_PATH`` names.
+def running_comfy_side() -> Iterator[ComfySide]:
+    """Run it in the ComfyUI of ``run.py``, or in that of ``COMFYUI_PATH``.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the folder contains no ComfyUI.
     """
     folder = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "ComfyUI")
     if not (folder / "main.py").is_file():

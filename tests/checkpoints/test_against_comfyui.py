@@ -1,6 +1,6 @@
-"""Somebody else's loader: real ComfyUI opens what we open and what we save, and both predict the
-same, before and after the weights change. Stable Diffusion 1.5, 2.1-v and XL, whole but for
-narrower U-Nets; ``test_in_the_server`` has a 1.5 of full size."""
+"""Comparison with real ComfyUI: it opens the same checkpoints and our saved files, and its
+predictions agree with ours before and after the weights change. Stable Diffusion 1.5, 2.1-v and XL,
+complete except for narrower U-Nets; ``test_in_the_server`` has a full-size 1.5."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def pairs() -> PromptPairs:
 
 
 def ours(model: ModelHandle) -> dict[str, Tensor]:
-    """The same that ``comfy_side.predict`` works out."""
+    """The same results as from ``comfy_side.predict``."""
     generator = torch.Generator().manual_seed(7)
     latents = torch.randn(2, 4, EDGE, EDGE, generator=generator)
     pixels = torch.rand(1, 8 * EDGE, 8 * EDGE, 3, generator=generator)
@@ -63,7 +63,7 @@ def ours(model: ModelHandle) -> dict[str, Tensor]:
     t = torch.full((2,), TIMESTEP)
     with torch.no_grad():
         output = model.predict(latents, encoded, t)
-    # x_0 from eps or v at this noise level, by adding noise to nothing.
+    # x_0 from eps or v; noise added to zero gives the coefficients of this noise level.
     spread = model.add_noise(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), t[:1])
     signal = model.add_noise(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), t[:1])
     if model.info.prediction == "epsilon":
@@ -79,9 +79,9 @@ def ours(model: ModelHandle) -> dict[str, Tensor]:
     }
 
 
-def assert_close(found: Tensor, expected: Tensor, what: str) -> None:
-    difference = (found - expected).norm() / expected.norm()
-    assert difference < 2e-4, f"{what}: relative difference {difference:.2e}"
+def assert_close(actual: Tensor, expected: Tensor, name: str) -> None:
+    difference = (actual - expected).norm() / expected.norm()
+    assert difference < 2e-4, f"{name}: relative difference {difference:.2e}"
 
 
 def unlearned(
@@ -91,14 +91,14 @@ def unlearned(
     return UnlearnedModel(changed, model, pairs, settings, ())
 
 
-def shaken(model: ModelHandle, names: list[str]) -> ModelHandle:
-    """A copy whose named weights have moved a good deal, by a change of rank 2 where it can be."""
+def perturbed(model: ModelHandle, names: list[str]) -> ModelHandle:
+    """A copy with a large random change of the named weights, of rank 2 if they are matrices."""
     copied = model.trainable_copy(names)
     generator = torch.Generator().manual_seed(3)
-    wanted = set(names)
+    selected = set(names)
     with torch.no_grad():
         for name, parameter in copied.named_parameters():
-            if name in wanted:
+            if name in selected:
                 rows, columns = parameter.shape[0], parameter[0].numel()
                 left = torch.randn(rows, 2, generator=generator)
                 right = torch.randn(2, columns, generator=generator)
@@ -113,16 +113,16 @@ def test_the_family_is_recognised(model: ModelHandle, family: str) -> None:
     assert model.info.prediction == ("v_prediction" if family == "sd2-v" else "epsilon")
 
 
-def test_comfyui_predicts_what_we_predict(
+def test_comfyui_s_predictions_agree(
     model: ModelHandle, checkpoint: Path, comfy_side: ComfySide, tmp_path: Path
 ) -> None:
-    """Text encoder, U-Net, noise schedule, and the autoencoder both ways."""
-    (said,) = comfy_side.predict(tmp_path, {"checkpoint": checkpoint})
-    for what, expected in ours(model).items():
-        assert_close(said[what], expected, what)
+    """Text encoder, U-Net, noise schedule, and the autoencoder in both directions."""
+    (theirs,) = comfy_side.predict(tmp_path, {"checkpoint": checkpoint})
+    for name, expected in ours(model).items():
+        assert_close(theirs[name], expected, name)
 
 
-def test_saving_what_has_not_changed_reproduces_every_bit(
+def test_saving_an_unchanged_model_reproduces_every_bit(
     model: ModelHandle, checkpoint: Path, pairs: PromptPairs, tmp_path: Path
 ) -> None:
     saved = save_single_file(unlearned(model, model, pairs, "full"), tmp_path / "same.safetensors")
@@ -134,7 +134,7 @@ def test_saving_what_has_not_changed_reproduces_every_bit(
     saved.unlink()
 
 
-def test_comfyui_predicts_what_the_changed_model_predicts(
+def test_comfyui_s_predictions_agree_for_a_changed_model(
     model: ModelHandle,
     checkpoint: Path,
     pairs: PromptPairs,
@@ -142,31 +142,30 @@ def test_comfyui_predicts_what_the_changed_model_predicts(
     tmp_path: Path,
     family: str,
 ) -> None:
-    """The file saved whole, and a LoRA extracted from the same change."""
+    """Of the whole saved file, and of a LoRA extracted from the same change."""
     names = parameter_names(model, "xattn")
     names += [n for n, _ in model.named_parameters() if "resnets.0" in n or "time_emb" in n]
-    result = unlearned(model, shaken(model, names), pairs, "full")
+    result = unlearned(model, perturbed(model, names), pairs, "full")
     whole = save_single_file(result, tmp_path / "changed.safetensors")
     lora = save_lora(result, tmp_path / "lora.safetensors", rank=4)
     assert lora.captured > 0.999
-    said = comfy_side.predict(
+    predictions = comfy_side.predict(
         tmp_path,
         {"checkpoint": whole},
         {"checkpoint": checkpoint, "lora": lora.path, "strength": 1.0},
     )
     before, after = ours(model)["estimate"], ours(result.model)["estimate"]
-    moved = (after - before).norm() / before.norm()
-    assert moved > 0.05
-    # 16-bit weights round the change itself, in the whole file as in the LoRA.
-    for estimate in said:
-        off = (estimate["estimate"] - after).norm() / (after - before).norm()
-        assert off < 0.02, f"{off:.2e}"
+    assert (after - before).norm() / before.norm() > 0.05
+    # 16-bit weights round the change itself, both in the whole file and in the LoRA.
+    for prediction in predictions:
+        error = (prediction["estimate"] - after).norm() / (after - before).norm()
+        assert error < 0.02, f"{error:.2e}"
     if family == "sd1-ema":
         assert_averages_follow(whole, checkpoint)
 
 
 def assert_averages_follow(whole: Path, checkpoint: Path) -> None:
-    """A moving average that kept the old weights would bring back what was unlearned."""
+    """A moving average of the old weights would bring back the unlearned concept."""
     key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     with safe_open(whole, "pt") as new, safe_open(checkpoint, "pt") as old:
         average = new.get_tensor("model_ema." + key.replace(".", ""))
@@ -176,7 +175,7 @@ def assert_averages_follow(whole: Path, checkpoint: Path) -> None:
         assert not torch.equal(average, old.get_tensor("model_ema." + key.replace(".", "")))
 
 
-def test_comfyui_predicts_what_a_lora_run_predicts(
+def test_comfyui_s_predictions_agree_for_a_lora_run(
     model: ModelHandle,
     checkpoint: Path,
     pairs: PromptPairs,
@@ -184,7 +183,7 @@ def test_comfyui_predicts_what_a_lora_run_predicts(
     tmp_path: Path,
     family: str,
 ) -> None:
-    """Factors as a LoRA run leaves them, saved as they are and merged into the whole file."""
+    """Of factors from a LoRA run, saved unchanged and merged into the whole file."""
     names = parameter_names(model, "lora")
     copied = model.lora_copy(names, 4, 2.0, seed=0)
     generator = torch.Generator().manual_seed(5)
@@ -197,23 +196,23 @@ def test_comfyui_predicts_what_a_lora_run_predicts(
     lora = save_lora(result, tmp_path / "lora.safetensors")
     assert (lora.rank, lora.captured) == (4, 1.0)
     whole = save_single_file(result, tmp_path / "merged.safetensors")
-    said = comfy_side.predict(
+    predictions = comfy_side.predict(
         tmp_path,
         {"checkpoint": checkpoint, "lora": lora.path, "strength": 1.0},
         {"checkpoint": whole},
     )
     before, after = ours(model)["estimate"], ours(copied)["estimate"]
     assert (after - before).norm() / before.norm() > 0.05
-    for estimate in said:
-        off = (estimate["estimate"] - after).norm() / (after - before).norm()
-        assert off < 0.02, f"{off:.2e}"
+    for prediction in predictions:
+        error = (prediction["estimate"] - after).norm() / (after - before).norm()
+        assert error < 0.02, f"{error:.2e}"
 
 
-def test_saving_holds_one_merged_weight_at_a_time(
+def test_only_one_merged_weight_is_in_memory_while_saving(
     model: ModelHandle, pairs: PromptPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Together the merged weights of a LoRA run could be as large as the model. Each is merged
-    twice for a file, as the hash in the header stands before the content."""
+    """All merged weights of a LoRA run together can be as large as the model. Each is merged twice
+    for a file, because the hash in the header precedes the content."""
     layers = parameter_names(model, "lora")
     copied = model.lora_copy(layers, 4, 2.0, seed=0)
     with torch.no_grad():
@@ -221,22 +220,22 @@ def test_saving_holds_one_merged_weight_at_a_time(
             if parameter.requires_grad:
                 parameter.fill_(0.01)
     result = unlearned(model, copied, pairs, "lora")
-    merge, held, most_held, count = weights._merged, weakref.WeakSet[Tensor](), 0, 0
+    merge, in_memory, most, count = weights._merged, weakref.WeakSet[Tensor](), 0, 0
 
-    def counted(layer: object) -> Tensor:
-        nonlocal most_held, count
+    def count_merged(layer: object) -> Tensor:
+        nonlocal most, count
         merged = merge(layer)
-        held.add(merged)
-        most_held, count = max(most_held, len(held)), count + 1
+        in_memory.add(merged)
+        most, count = max(most, len(in_memory)), count + 1
         return merged
 
-    monkeypatch.setattr(weights, "_merged", counted)
+    monkeypatch.setattr(weights, "_merged", count_merged)
     save_single_file(result, tmp_path / "merged.safetensors")
     averages = 2 if any(key.startswith("model_ema.") for key in keys_of(model)) else 1
-    assert (count, most_held) == (2 * averages * len(layers), 1)
+    assert (count, most) == (2 * averages * len(layers), 1)
     count = 0
     save_diffusers_folder(result, tmp_path / "folder")
-    assert (count, most_held) == (2 * len(layers), 1)
+    assert (count, most) == (2 * len(layers), 1)
 
 
 def keys_of(model: ModelHandle) -> Iterable[str]:
@@ -244,28 +243,28 @@ def keys_of(model: ModelHandle) -> Iterable[str]:
 
 
 @pytest.mark.parametrize("family", ["sd1-ema"], indirect=True)
-def test_a_vae_of_its_own(
+def test_a_separate_vae(
     checkpoint: Path, comfy_side: ComfySide, tmp_path: Path, family: str
 ) -> None:
-    """The stock VAELoader's file, without the prefix that it has in a checkpoint."""
+    """A file for the stock VAELoader, without the prefix of keys in a checkpoint."""
     prefix, vae = "first_stage_model.", tmp_path / "vae.safetensors"
-    with safe_open(checkpoint, "pt") as opened:
+    with safe_open(checkpoint, "pt") as file:
         tensors = {
-            key.removeprefix(prefix): opened.get_tensor(key)
-            for key in opened.keys()  # noqa: SIM118 - no dict
+            key.removeprefix(prefix): file.get_tensor(key)
+            for key in file.keys()  # noqa: SIM118 - no dict
             if key.startswith(prefix)
         }
     tensors["decoder.conv_out.bias"] = tensors["decoder.conv_out.bias"] + 0.2
     save_file(tensors, vae)
-    (said,) = comfy_side.predict(tmp_path, {"checkpoint": checkpoint, "vae": vae})
+    (theirs,) = comfy_side.predict(tmp_path, {"checkpoint": checkpoint, "vae": vae})
     own = load_model(checkpoint, options=LoadOptions(image_size=8 * EDGE))
     other = load_model(checkpoint, options=LoadOptions(image_size=8 * EDGE, vae=vae))
-    assert_close(ours(other)["pixels"], said["pixels"], "pixels")
-    assert not torch.allclose(ours(own)["pixels"], said["pixels"], atol=0.01)
+    assert_close(ours(other)["pixels"], theirs["pixels"], "pixels")
+    assert not torch.allclose(ours(own)["pixels"], theirs["pixels"], atol=0.01)
 
 
 @pytest.mark.parametrize("family", ["sd1-ema", "sdxl"], indirect=True)
-def test_a_single_file_taken_apart_into_a_diffusers_folder(
+def test_a_single_file_converted_to_a_diffusers_folder(
     model: ModelHandle,
     checkpoint: Path,
     pairs: PromptPairs,
@@ -273,21 +272,21 @@ def test_a_single_file_taken_apart_into_a_diffusers_folder(
     tmp_path: Path,
     family: str,
 ) -> None:
-    """diffusers opens it as the pipeline that it is, ComfyUI reads its text encoders and its
-    autoencoder (it knows no U-Net as narrow as these), and it is the changed model."""
+    """diffusers opens it as the right pipeline, ComfyUI reads its text encoders and its autoencoder
+    (it does not support such narrow U-Nets), and it contains the changed model."""
     names = parameter_names(model, "xattn")
-    result = unlearned(model, shaken(model, names), pairs, "xattn")
+    result = unlearned(model, perturbed(model, names), pairs, "xattn")
     folder = save_diffusers_folder(result, tmp_path / "folder")
     again = load_model(folder, options=LoadOptions(image_size=8 * EDGE))
     assert again.info.family == LABELS[family]
-    before, after, found = (ours(m)["estimate"] for m in (model, result.model, again))
-    assert (found - after).norm() < 0.02 * (after - before).norm()
+    before, after, reloaded = (ours(m)["estimate"] for m in (model, result.model, again))
+    assert (reloaded - after).norm() < 0.02 * (after - before).norm()
     encoders = sorted(folder.glob("text_encoder*/model.safetensors"))
     vae = folder / "vae" / "diffusion_pytorch_model.safetensors"
     job = {"checkpoint": checkpoint, "clips": encoders, "vae": vae}
-    (said,) = comfy_side.predict(tmp_path, job)
-    for what in ("context", "pixels", "latents"):
-        assert_close(said[what], ours(again)[what], what)
+    (theirs,) = comfy_side.predict(tmp_path, job)
+    for name in ("context", "pixels", "latents"):
+        assert_close(theirs[name], ours(again)[name], name)
     pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16)
     assert type(pipeline).__name__.startswith("StableDiffusion")
     assert ("XL" in type(pipeline).__name__) is (family == "sdxl")

@@ -1,5 +1,5 @@
-"""The shipped workflows for real checkpoints, in a live ComfyUI, on a full-size Stable Diffusion
-1.5 of random weights: all weights and LoRA, saved and handed to the stock nodes."""
+"""The bundled workflows for real checkpoints, in a live ComfyUI, on a full-size Stable Diffusion
+1.5 of random weights: a checkpoint and a LoRA are saved and loaded by the stock nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from live_server import PACK, Json, LiveServer, Run, running_server
-from other_loader import comfy_side_at_work
+from other_loader import running_comfy_side
 from PIL import Image
 from safetensors import safe_open
 from workflow_files import as_prompt, read, with_widgets
@@ -22,7 +22,7 @@ COMPARE = PACK / "workflows" / "compare before and after.json"
 MODEL = "v1-5-pruned-emaonly-fp16.safetensors"
 SAVED = "my-model-without-van-gogh"
 
-# A few steps at 64 px, so that two CPU cores get through; mixed precision so that 24 GB do.
+# A few steps at 64 px for two CPU cores, and mixed precision for 24 GB of memory.
 SHORT: dict[str, dict[str, Any]] = {
     "UnlearnLoadModel": {"image_size": 64, "precision": "mixed"},
     "UnlearnDiversifyPrompts": {"train_count": 2, "test_count": 1},
@@ -36,18 +36,18 @@ SHORT: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server of its own, with the checkpoint where the workflow looks for it."""
+    """A separate server that has the workflow's checkpoint."""
     base = tmp_path_factory.mktemp("comfyui")
     artifacts = PACK / "test_artifacts"
     artifacts.mkdir(exist_ok=True)
-    made = base / MODEL
-    with comfy_side_at_work() as side:  # and gone again, for the server needs its memory
-        side.make("sd1", made)
+    checkpoint = base / MODEL
+    with running_comfy_side() as side:  # ended before the server, which needs the memory
+        side.make("sd1", checkpoint)
     log = artifacts / "checkpoints.log"
     with running_server(side.folder, base / "base", log, with_pack=True) as server:
         for kind in ("checkpoints", "loras"):
             (server.base / "models" / kind).mkdir()
-        made.rename(server.base / "models" / "checkpoints" / MODEL)
+        checkpoint.rename(server.base / "models" / "checkpoints" / MODEL)
         yield server
     for file in base.rglob("*.safetensors"):
         file.unlink()
@@ -55,21 +55,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 def run(server: LiveServer, workflow: Json, overrides: dict[str, dict[str, Any]]) -> Run:
     info = server.object_info()
-    done = server.run(as_prompt(with_widgets(workflow, overrides, info), info), timeout=900)
-    assert done.status == "success", done.error
+    result = server.run(as_prompt(with_widgets(workflow, overrides, info), info), timeout=900)
+    assert result.status == "success", result.error
     server.forget_results()
-    return done
+    return result
 
 
-def picture(server: LiveServer, done: Run) -> np.ndarray:
-    """The one picture that a run showed, [H, W, 3] in 0..255."""
-    ((image,),) = [output["images"] for output in done.outputs.values() if "images" in output]
+def picture(server: LiveServer, result: Run) -> np.ndarray:
+    """The only picture among a run's outputs, [H, W, 3] in 0..255."""
+    ((image,),) = [output["images"] for output in result.outputs.values() if "images" in output]
     with urlopen(f"{server.url}/view?{urlencode(image)}") as answer:
         return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB")).astype(int)
 
 
-def halves(server: LiveServer, done: Run) -> tuple[np.ndarray, np.ndarray]:
-    both = picture(server, done)
+def halves(server: LiveServer, result: Run) -> tuple[np.ndarray, np.ndarray]:
+    both = picture(server, result)
     return both[:, :64], both[:, -64:]
 
 
@@ -80,18 +80,18 @@ SMALL = {
 
 
 def test_all_weights_as_a_checkpoint(server: LiveServer) -> None:
-    done = run(server, read(ARTIST), SHORT)
-    assert [event["step"] for event in done.of_kind("unlearn.step")] == [1, 2]
-    assert done.of_kind("unlearn.preview")
+    result = run(server, read(ARTIST), SHORT)
+    assert [event["step"] for event in result.of_kind("unlearn.step")] == [1, 2]
+    assert result.of_kind("unlearn.preview")
     file = server.base / "models" / "checkpoints" / f"{SAVED}.safetensors"
     original = file.with_name(MODEL)
     assert abs(file.stat().st_size - original.stat().st_size) < 2**20
     with safe_open(file, "pt") as new, safe_open(original, "pt") as old:
         assert new.keys() == old.keys()
-        said = new.metadata()
-    assert said["modelspec.architecture"] == "stable-diffusion-v1"
-    assert "Van Gogh" in said["unlearn.concept"]
-    assert "UnlearnSaveCheckpoint" in said["prompt"]
+        metadata = new.metadata()
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1"
+    assert "Van Gogh" in metadata["unlearn.concept"]
+    assert "UnlearnSaveCheckpoint" in metadata["prompt"]
 
     before, after = halves(server, run(server, read(COMPARE), SMALL))
     assert before.std() > 5
@@ -112,7 +112,7 @@ def test_a_lora_at_strengths(server: LiveServer) -> None:
 
     differences = []
     for strength in (0.0, 1.0):
-        shown = run(
+        result = run(
             server,
             with_lora(read(COMPARE)),
             {
@@ -121,14 +121,15 @@ def test_a_lora_at_strengths(server: LiveServer) -> None:
                 "LoraLoader": {"strength_model": strength},
             },
         )
-        before, after = halves(server, shown)
+        before, after = halves(server, result)
         differences.append(np.abs(before - after).max())
     assert differences[0] == 0
     assert differences[1] > 0
 
 
 def with_lora(workflow: Json) -> Json:
-    """The comparison as its note says: the LoRA switched on and linked to the lower sampler."""
+    """The comparison with the changes from its note: the LoRA is enabled and linked to the lower
+    sampler."""
     nodes = {node["id"]: node for node in workflow["nodes"]}
     (lora,) = [node for node in nodes.values() if node["type"] == "LoraLoader"]
     lora["mode"] = 0

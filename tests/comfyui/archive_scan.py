@@ -1,4 +1,4 @@
-"""What ComfyUI's registry looks for in an archive, and stops serving a version for."""
+"""The scan of ComfyUI's registry, which stops serving a version with findings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-# Modules that start programs, run what they read, or open connections.
+# Modules that start programs, execute data, or open connections.
 FORBIDDEN = {
     "aiohttp",
     "dill",
@@ -34,7 +34,7 @@ FORBIDDEN = {
     "websockets",
     "xmlrpc",
 }
-# What serves the page, takes an address apart, or names a status code reaches nobody outside.
+# Parts that serve the page, parse addresses or name status codes; they open no connections.
 HARMLESS = {"aiohttp.web", "http.HTTPStatus", "urllib.parse"}
 NETWORK = {"aiohttp", "http", "httpx", "huggingface_hub", "requests", "ssl", "urllib", "urllib3"}
 CALLS = {"__import__", "compile", "eval", "exec"}
@@ -45,12 +45,12 @@ ATTRIBUTES = re.compile(
 )
 WORDS = ("subprocess", "torch.load", "os.system")  # a scanner may read text, not syntax
 URL = re.compile(r"""["'`]\s*((?:https?|wss?):)?//[\w.${-]""")
-NAMESPACE = "http://www.w3.org/"  # names SVG's elements; nothing is fetched from it
-IMPORT_FROM_AFAR = re.compile(r"@import|url\(\s*['\"]?(https?:)?//")
+NAMESPACE = "http://www.w3.org/"  # identifies SVG elements; nothing is fetched from it
+REMOTE_IMPORT = re.compile(r"@import|url\(\s*['\"]?(https?:)?//")
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """The dotted names that are imported from other packages, also inside functions."""
+    """The dotted names of imports from other packages, also inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,14 +59,14 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def findings_in_python(source: str, network: bool = False) -> list[str]:
-    """What the registry would object to.
+    """Findings of the registry's scan.
 
     Args:
-        network: the file may open connections, which the person has asked for.
+        network: the file may open connections, which the user requests.
     """
     tree = ast.parse(source)
     allowed = NETWORK if network else set()
-    found = [
+    findings = [
         f"import of {name}"
         for name in imports(tree)
         if name.partition(".")[0] in FORBIDDEN - allowed
@@ -74,13 +74,13 @@ def findings_in_python(source: str, network: bool = False) -> list[str]:
     ]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            found += [f"call of {node.func.id}"] if node.func.id in CALLS else []
+            findings += [f"call of {node.func.id}"] if node.func.id in CALLS else []
         elif isinstance(node, ast.Attribute) and ATTRIBUTES.search(ast.unparse(node)):
-            found.append(f"use of {ast.unparse(node)}")
-    return found + [f"the word {word}" for word in WORDS if word in source]
+            findings.append(f"use of {ast.unparse(node)}")
+    return findings + [f"the word {word}" for word in WORDS if word in source]
 
 
 def findings_in_page(source: str) -> list[str]:
     """Addresses of other hosts in a script or a style sheet."""
     lines = [line for line in source.splitlines() if NAMESPACE not in line]
-    return [line.strip() for line in lines if URL.search(line) or IMPORT_FROM_AFAR.search(line)]
+    return [line.strip() for line in lines if URL.search(line) or REMOTE_IMPORT.search(line)]

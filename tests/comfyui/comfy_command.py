@@ -10,7 +10,7 @@ from live_server import PACK, private_environment
 
 
 class ComfyCli:
-    """comfy-cli with a home of its own, tracking switched off."""
+    """comfy-cli with its own home folder and with tracking disabled."""
 
     def __init__(self, home: Path, workspace: Path) -> None:
         self.environment = private_environment(home)

@@ -15,17 +15,17 @@ from playwright.sync_api import Browser, ConsoleMessage, Page
 
 LOAD_SECONDS = 120
 SETTINGS: Json = {
-    "Comfy.TutorialCompleted": True,  # or a first visit opens the Templates dialog
+    "Comfy.TutorialCompleted": True,  # else a first visit opens the Templates dialog
     "Comfy.Minimap.Visible": False,
     NODES_2: False,
     PALETTE: "dark",
     LOCALE: "en",
-    "LiteGraph.Canvas.MaximumFps": 10,  # drawn without a GPU, which costs a core at full speed
+    "LiteGraph.Canvas.MaximumFps": 10,  # drawing without a GPU uses a whole core at full speed
 }
 HIDE_BANNER = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
 FLAGS = (
     "--headless",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a test asks nobody outside
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no requests to other hosts
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -37,7 +37,7 @@ FLAGS = (
 
 NOT_OURS = (
     "net::ERR_NAME_NOT_RESOLVED",  # the page asks ComfyUI's registry about nodes it does not know
-    "[Jobs API]",  # which a newer page asks for, and the oldest supported ComfyUI has not
+    "[Jobs API]",  # newer pages use it, and the oldest supported ComfyUI lacks it
     "JobsApiError",
     "/api/jobs?",
 )
@@ -54,7 +54,7 @@ _RECORD_EVENTS = """() => {
 
 @dataclass
 class ComfyPage:
-    """The page, what it logged as errors, and the handful of things a person does with it."""
+    """The page, the errors that it logged, and the actions of a user."""
 
     page: Page
     server: LiveServer
@@ -87,7 +87,7 @@ class ComfyPage:
         self.page.evaluate("() => window.app.queuePrompt(0)")
 
     def expect_another_end(self) -> None:
-        """Before something else than ``queue`` starts a run."""
+        """Call this before anything other than ``queue`` starts a run."""
         self.page.evaluate("() => { window.seen.ended = null; window.seen.steps = 0; }")
 
     def widget(self, node_type: str, name: str) -> Any:
@@ -99,7 +99,7 @@ class ComfyPage:
         )
 
     def set_widget(self, node_type: str, name: str, value: object) -> None:
-        """As if a person had written it, of which the page tells its extensions."""
+        """Set a widget as a user would; the page then notifies its extensions."""
         self.page.evaluate(
             """([type, name, value]) => {
               const node = app.graph.nodes.find((node) => node.type === type);
@@ -130,7 +130,7 @@ class ComfyPage:
         return self.page.evaluate("() => window.seen.ended")
 
     def seen(self) -> dict[str, int]:
-        """How many `progress` and `steps` events the page has had."""
+        """The numbers of `progress` and `steps` events that the page has received."""
         return self.page.evaluate("() => window.seen")
 
     def laid_out(self) -> list[Json]:
@@ -146,12 +146,12 @@ class ComfyPage:
         self.page.wait_for_timeout(1000)  # the view glides there
 
     def screenshot(self, name: str) -> Path:
-        """With all texts, which the page leaves out of a view from afar to save work."""
+        """Take a screenshot with all texts, which the page omits when zoomed out."""
         file = self.artifacts / f"{name}.png"
-        usual = self.page.evaluate("() => window.app.canvas.min_font_size_for_lod")
+        default = self.page.evaluate("() => window.app.canvas.min_font_size_for_lod")
         self._smallest_text(0)
         self.page.screenshot(path=file)
-        self._smallest_text(usual)
+        self._smallest_text(default)
         return file
 
     def _smallest_text(self, size: float) -> None:
@@ -166,7 +166,8 @@ class ComfyPage:
             self.note(text)
 
     def note(self, text: object) -> None:
-        """Without what differs from run to run: port, line numbers and the names of bundles."""
+        """Record an error without the parts that differ from run to run: port, line numbers and
+        names of bundles."""
         text = re.sub(r"127\.0\.0\.1:\d+", "SERVER", str(text))
         text = re.sub(r"-[\w-]{8}\.js(:\d+)*", ".js", text)
         self.errors.append(text.strip())
@@ -174,7 +175,7 @@ class ComfyPage:
 
 @contextmanager
 def open_tab(browser: Browser) -> Iterator[Page]:
-    """An empty tab. What is opened in it again and again loads in half the time of a new one."""
+    """An empty tab. Reusing it for several pages halves their loading time."""
     context = browser.new_context(viewport={"width": 1700, "height": 1200})
     context.set_default_timeout(LOAD_SECONDS * 1000)
     tab = context.new_page()
@@ -187,10 +188,10 @@ def open_tab(browser: Browser) -> Iterator[Page]:
 def open_page(
     tab: Page, server: LiveServer, artifacts: Path, settings: Json | None = None
 ) -> Iterator[ComfyPage]:
-    """The page, opened anew in the tab and ready, as one who was never here finds it.
+    """Open the page in the tab as on a first visit, and wait until it is ready.
 
     Args:
-        settings: of the person; the server keeps them, so each caller gives the same ones.
+        settings: the user's settings; the server stores them.
     """
     page = ComfyPage(tab, server, artifacts)
     tab.on("console", page.note_message)
@@ -201,4 +202,4 @@ def open_page(
     finally:
         tab.remove_listener("console", page.note_message)
         tab.remove_listener("pageerror", page.note)
-        tab.goto("about:blank")  # or it would follow, and slow down, what comes next
+        tab.goto("about:blank")  # else the page would follow, and slow down, the next test

@@ -31,7 +31,7 @@ def comfy(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> ComfyCli:
 
 @pytest.fixture(scope="session")
 def artifacts() -> Path:
-    """An ignored folder for what a person may want to look at after a run."""
+    """A git-ignored folder for screenshots and logs to look at after a run."""
     folder = PACK / "test_artifacts"
     folder.mkdir(exist_ok=True)
     return folder
@@ -46,14 +46,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "both_front_ends: in CI, too, on the oldest and the newest")
-    config.addinivalue_line("markers", "every_view: in CI, too, on both and in every look")
-    config.addinivalue_line("markers", "classic_look: of something that Nodes 2.0 has not")
-    config.addinivalue_line("markers", "nodes_2: of something that the classic look has not")
+    config.addinivalue_line("markers", "both_front_ends: always run on the oldest and the newest")
+    config.addinivalue_line("markers", "every_view: always run on both and in every look")
+    config.addinivalue_line("markers", "classic_look: tests something that Nodes 2.0 lacks")
+    config.addinivalue_line("markers", "nodes_2: tests something that the classic look lacks")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes a ``view`` runs in each of those that were asked for."""
+    """Run a test with a ``view`` argument in each selected view."""
     if "view" not in metafunc.fixturenames:
         return
     definition = metafunc.definition
@@ -72,7 +72,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def server(
     comfyui: Path, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
-    """The live server with the pack in its custom_nodes and the newest front end."""
+    """A live server with the pack in its custom_nodes and the newest front end."""
     base, log = tmp_path_factory.mktemp("comfyui"), artifacts / "server.log"
     with running_server(comfyui, base, log, with_pack=True, arguments=newest()) as server:
         yield server
@@ -82,7 +82,7 @@ def server(
 def own_server(
     comfyui: Path, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
-    """A second one, with the front end that is installed with ComfyUI."""
+    """A second server, with the front end that is installed with ComfyUI."""
     base, log = tmp_path_factory.mktemp("own"), artifacts / "own_server.log"
     with running_server(comfyui, base, log, with_pack=True) as server:
         yield server
@@ -90,7 +90,7 @@ def own_server(
 
 @pytest.fixture
 def view_server(view: View, request: pytest.FixtureRequest) -> LiveServer:
-    """The one of the two that has the view's front end."""
+    """The server with the view's front end."""
     return request.getfixturevalue("server" if view.front_end == NEWEST else "own_server")
 
 
@@ -117,9 +117,9 @@ def tab(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def page(tab: Page, view: View, view_server: LiveServer, artifacts: Path) -> Iterator[ComfyPage]:
-    """ComfyUI's page with the pack, opened and ready, as the view has it."""
+    """ComfyUI's page with the pack in this view, opened and ready."""
     view_server.forget_results()
     with open_page(tab, view_server, artifacts, view.settings) as page:
         yield page
         assert [error for error in page.errors if PACK_FOLDER in error] == []
-    view_server.interrupt()  # or a run that a failed test has left would hold up all others
+    view_server.interrupt()  # else a run left by a failed test would block all others

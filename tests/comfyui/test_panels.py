@@ -1,5 +1,5 @@
-"""The panels on the nodes, in the real page: watched while a run goes on, stopped, looked back in,
-compared, edited, in both of ComfyUI's front ends."""
+"""The panels on the nodes in the real page: watching, stopping and rewinding a run, and comparing
+its results, in both front ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from page_parts import (
 from playwright.sync_api import Page, expect
 from workflow_files import DEMO, QUICK, read, with_widgets
 
-SEEDS = {view.name: seed for seed, view in enumerate(EVERY_VIEW)}  # each its own run
+SEEDS = {view.name: seed for seed, view in enumerate(EVERY_VIEW)}  # no view reuses another's run
 STEPS = "() => Number(document.querySelector('.unlearn .chart').dataset.steps)"
 
 
@@ -42,7 +42,7 @@ def wait_for_new_steps(page: ComfyPage, count: int) -> None:
 
 @pytest.mark.both_front_ends
 def test_watch_reload_stop_and_go_back(page: ComfyPage, view: View) -> None:
-    """The whole of what a person does while a run goes on."""
+    """Everything that a user can do during a run."""
     open_demo(page, steps=500, preview_every=2, seed=SEEDS[view.name])
     page.look_at(UNLEARN, scale(view))
     page.queue()
@@ -63,19 +63,19 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, view: View) -> None:
     page.expect_another_end()
     button(page, "Stop here and keep").click()
     assert page.wait_for_end(120) == "execution_success"
-    kept = page.widget(UNLEARN, "keep_step")
-    assert 6 <= kept < 500, "the workflow says where the run ended"
-    expect(phase(page)).to_contain_text(f"Kept as it was after step {kept} of 500.")
+    step = page.widget(UNLEARN, "keep_step")
+    assert 6 <= step < 500, "the workflow records where the run ended"
+    expect(phase(page)).to_contain_text(f"Kept the model after step {step} of 500.")
     page.screenshot(f"stopped_{view.name}")
 
-    # Back to the picture of step 4, by the keys alone.
+    # Back to the picture of step 4, by keyboard.
     scrubber = page.page.get_by_label("Pictures by step")
     scrubber.focus()
-    shown = page.page.locator(".unlearn .strip img").last
-    at_the_end = shown.get_attribute("src")
+    picture = page.page.locator(".unlearn .strip img").last
+    last_source = picture.get_attribute("src")
     page.page.keyboard.press("Home")
     page.page.keyboard.press("ArrowRight")
-    assert shown.get_attribute("src") != at_the_end
+    assert picture.get_attribute("src") != last_source
     expect(button(page, "Keep step 4")).to_be_enabled()
     page.screenshot(f"scrubbed_{view.name}")
     page.expect_another_end()
@@ -84,14 +84,14 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, view: View) -> None:
     assert page.wait_for_end(120) == "execution_success"
     assert page.seen()["steps"] == 0, "nothing was trained again"
     assert page.widget(UNLEARN, "keep_step") == 4
-    kept = "Kept as it was after step 4 of 500. keep_step ends later runs there, too."
-    expect(phase(page)).to_have_text(kept)
+    message = "Kept the model after step 4 of 500. keep_step also ends later runs there."
+    expect(phase(page)).to_have_text(message)
 
 
 @contextmanager
 def seconds_later(page: ComfyPage, seconds: float) -> Iterator[None]:
-    """The page's clock is put forward. Playwright's own clock could not be put back for the tests
-    that come after in the same browser."""
+    """Put the page's clock forward. Playwright's own clock cannot be reset for later tests in the
+    same browser."""
     page.page.evaluate(
         """ms => {
           const now = performance.now.bind(performance);
@@ -103,15 +103,15 @@ def seconds_later(page: ComfyPage, seconds: float) -> Iterator[None]:
     page.page.evaluate("() => { delete performance.now; }")
 
 
-def test_news_is_of_the_run_that_the_page_shows(page: ComfyPage, view: View) -> None:
-    """Another workflow that runs meanwhile may have a node of the same id."""
+def test_events_of_other_graphs_are_ignored(page: ComfyPage, view: View) -> None:
+    """Another workflow running meanwhile may have a node of the same id."""
     open_demo(page)
     page.look_at(UNLEARN, scale(view))
     run = a_run(page)
-    kept = {"state": "kept", "result": 4}
+    ended = {"state": "kept", "result": 4}
 
-    send(page, "unlearn.run", {**run, **kept, "workflow": "another"})
-    expect(page.page.get_by_text(re.compile("^Press Run: the losses"))).to_be_visible()
+    send(page, "unlearn.run", {**run, **ended, "workflow": "another"})
+    expect(page.page.get_by_text(re.compile("^Press Run. The losses"))).to_be_visible()
     assert page.widget(UNLEARN, "keep_step") == 0
 
     send(page, "unlearn.run", run)
@@ -123,7 +123,7 @@ def test_news_is_of_the_run_that_the_page_shows(page: ComfyPage, view: View) -> 
             {**where, "phase": "unlearning", "done": 1, "of": 9, "seconds_left": 60},
         )
         left = page.page.get_by_text(re.compile(r"^about \d+ s left$")).inner_text()
-    # Counted from the last news: from that before it, four seconds more would have passed.
+    # Counted from the last event; from the event before, four more seconds would have passed.
     assert left in [f"about {n} s left" for n in (60, 59, 58, 57)]
 
     send(
@@ -131,11 +131,11 @@ def test_news_is_of_the_run_that_the_page_shows(page: ComfyPage, view: View) -> 
         "unlearn.phase",
         {**where, "phase": "unlearning", "done": 1, "of": 4, "seconds_left": 60},
     )
-    short = "Unlearning: step 1 of 4. keep_step ends it there; 9 steps were asked for."
+    short = "Unlearning: step 1 of 4. keep_step ends the run there; steps is set to 9."
     expect(phase(page)).to_have_text(short)
 
-    send(page, "unlearn.run", {**run, **kept})
-    expect(phase(page)).to_contain_text("Kept as it was after step 4 of 9.")
+    send(page, "unlearn.run", {**run, **ended})
+    expect(phase(page)).to_contain_text("Kept the model after step 4 of 9.")
     assert page.widget(UNLEARN, "keep_step") == 4
 
 
@@ -171,7 +171,7 @@ def test_compare_before_and_after(page: ComfyPage, view: View) -> None:
     expect(page.page.get_by_text(re.compile(r"^'ink' is in \d of 2 pictures"))).to_be_visible()
     slide = page.page.locator(".unlearn .unlearn-slide")
     expect(slide.locator("img")).to_have_count(2)
-    for picture in slide.locator("img").all():  # a busy machine takes its time to fetch them
+    for picture in slide.locator("img").all():  # waits until they are loaded
         expect(picture).to_have_js_property("naturalWidth", 64)
     slide.get_by_role("slider").focus()
     page.page.keyboard.press("ArrowRight")
@@ -184,12 +184,12 @@ def test_compare_before_and_after(page: ComfyPage, view: View) -> None:
     expect(large.get_by_text(re.compile("^1/2 · "))).to_be_visible()
     large.get_by_role("button", name="Next").click()
     expect(large.get_by_text(re.compile("^2/2 · "))).to_be_visible()
-    expect(large.locator(".unlearn-slide.small")).to_be_visible()  # its pictures have come
+    expect(large.locator(".unlearn-slide.small")).to_be_visible()  # its pictures are loaded
     page.screenshot(f"full_size_{view.name}")
     page.page.keyboard.press("Escape")
     expect(large).to_have_count(0)
 
-    # By the keys: the arrows go from tab to tab, and the panel belongs to the tab.
+    # By keyboard: the arrow keys move between tabs, and the panel is labelled by its tab.
     tabs.first.focus()
     page.page.keyboard.press("ArrowLeft")
     rest = page.page.get_by_role("tab", name=re.compile("^Everything else"))
@@ -202,13 +202,13 @@ def test_compare_before_and_after(page: ComfyPage, view: View) -> None:
         page.page.get_by_role("link", name="Report (HTML)").click()
     assert download.value.suggested_filename.endswith(".html")
 
-    # A page that is opened anew shows what the nodes have shown.
+    # A reloaded page shows the nodes' outputs again.
     page.reload()
     page.look_at(EVALUATE, scale(view))
     expect(slide).to_be_visible()
     assert wait_for_steps(page, 4) == 4
 
-    # While a newer model is made, nobody takes these figures for its own.
+    # While a newer model is in training, these figures are marked as old.
     earlier = page.page.locator(".unlearn[data-earlier]")
     expect(earlier).to_have_count(0)
     page.set_widget(UNLEARN, "seed", 1)
@@ -219,8 +219,8 @@ def test_compare_before_and_after(page: ComfyPage, view: View) -> None:
     expect(earlier).to_have_count(0)
 
 
-def test_who_cannot_judge_says_so_and_fetches_nothing_unasked(page: ComfyPage, view: View) -> None:
-    """The demo model without the CLIP and the judge that it brings along; the server is offline."""
+def test_without_evaluators_nothing_is_downloaded_unasked(page: ComfyPage, view: View) -> None:
+    """The demo model without its own CLIP and judge; the server is offline."""
     folder = page.server.base / "models" / "diffusers" / "no judge"
     demo = PACK / "demo" / "models" / "emoji-canvas"
     shutil.copytree(demo, folder, ignore=lambda *_: ["evaluation"], dirs_exist_ok=True)
@@ -247,7 +247,7 @@ def test_nothing_is_left_of_deleted_nodes(page: ComfyPage) -> None:
     assert page.page.locator(".unlearn").count() == 0
 
 
-def test_it_speaks_chinese(tab: Page, server: LiveServer, artifacts: Path) -> None:
+def test_the_page_is_shown_in_chinese(tab: Page, server: LiveServer, artifacts: Path) -> None:
     with open_page(tab, server, artifacts, {LOCALE: "zh"}) as page:
         open_demo(page)
         page.look_at(DIVERSIFY, 0.8)

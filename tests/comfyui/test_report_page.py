@@ -1,4 +1,4 @@
-"""The report that a run leaves in the output folder, as a browser shows it from the disk."""
+"""The HTML report in the output folder, opened in a browser from disk."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def report(server: LiveServer) -> Path:
     server.forget_results()
     run = server.run(as_prompt(with_widgets(read(DEMO), QUICK, info), info))
     assert run.status == "success", run.error
-    (told,) = [o["unlearn_report"][0] for o in run.outputs.values() if "unlearn_report" in o]
-    names = {file["label"]: file["filename"] for file in told["files"]}
+    (content,) = [o["unlearn_report"][0] for o in run.outputs.values() if "unlearn_report" in o]
+    names = {file["label"]: file["filename"] for file in content["files"]}
     output = server.base / "output"
     assert (output / names["JSON"]).is_file()
     return output / names["HTML"]
@@ -29,7 +29,7 @@ def report(server: LiveServer) -> Path:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_stands_alone_and_its_sliders_obey_keys(
+def test_it_is_self_contained_and_its_sliders_work_by_keyboard(
     browser: Browser,
     report: Path,
     artifacts: Path,
@@ -37,11 +37,11 @@ def test_it_stands_alone_and_its_sliders_obey_keys(
     width: int,
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    asked: list[str] = []
-    said: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    urls: list[str] = []
+    messages: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     try:
         page.goto(report.as_uri())
         first = page.locator(".slider").first
@@ -52,13 +52,13 @@ def test_it_stands_alone_and_its_sliders_obey_keys(
         assert first.evaluate("e => e.style.getPropertyValue('--at')") == "51%"
         page.locator(".all input").first.fill("10")
         assert slider.input_value() == "10"
-        drawn = "[...document.images].every((i) => i.complete && i.naturalWidth > 0)"
-        assert page.evaluate(drawn)
+        loaded = "[...document.images].every((i) => i.complete && i.naturalWidth > 0)"
+        assert page.evaluate(loaded)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, paper[4:-1].split(","))) > 382) == (scheme == "light")
         page.screenshot(path=artifacts / f"report_{scheme}_{width}.png")
     finally:
         page.close()
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert said == []
+    assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
+    assert messages == []

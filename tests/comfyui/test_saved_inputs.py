@@ -1,8 +1,7 @@
-"""Workflows of earlier versions open with the meaning they were saved with, wherever their inputs
-stand by now.
+"""Workflows of earlier versions keep their values although inputs have moved since.
 
-The fixtures are the five templates as version 0.2.0 shipped them. The prompt beside each is what
-that version made of it.
+The fixtures are the five templates of version 0.2.0, each with the prompt that this version created
+from it.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ PROMPT = "async () => (await app.graphToPrompt()).output"
 
 
 def meaning(prompt: Json) -> dict[str, Any]:
-    """Type and inputs of each node; titles and the like do not count."""
+    """Type and inputs of each node, without titles and the like."""
     return {node: (one["class_type"], one["inputs"]) for node, one in prompt.items()}
 
 
-def by_now(prompt: Json) -> dict[str, Any]:
-    """The meaning of a prompt of 0.2.0, with the inputs that came later as they were in effect."""
+def with_later_inputs(prompt: Json) -> dict[str, Any]:
+    """The meaning of a prompt of 0.2.0, with the effective values of inputs added since."""
     for one in prompt.values():
         if one["class_type"] == UNLEARN:
             inputs = one["inputs"]
@@ -37,12 +36,12 @@ def by_now(prompt: Json) -> dict[str, Any]:
     return meaning(prompt)
 
 
-def opened(page: ComfyPage, workflow: Json) -> dict[str, Any]:
+def load(page: ComfyPage, workflow: Json) -> dict[str, Any]:
     page.load_workflow(workflow)
     return meaning(page.page.evaluate(PROMPT))
 
 
-def test_all_five_are_there() -> None:
+def test_all_five_exist() -> None:
     assert len(OLD) == 5
     assert all(file.with_suffix(".prompt.json").exists() for file in OLD)
 
@@ -50,11 +49,11 @@ def test_all_five_are_there() -> None:
 @pytest.mark.both_front_ends
 def test_workflows_of_0_2_0_open_with_the_same_meaning(page: ComfyPage) -> None:
     for file in OLD:
-        wanted = by_now(read(file.with_suffix(".prompt.json")))
-        assert opened(page, read(file)) == wanted, file.stem
-        # Saved by this version and opened once more: nothing is moved twice.
+        expected = with_later_inputs(read(file.with_suffix(".prompt.json")))
+        assert load(page, read(file)) == expected, file.stem
+        # Saved by this version and opened again: nothing is moved twice.
         saved = page.page.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
-        assert opened(page, saved) == wanted, file.stem
+        assert load(page, saved) == expected, file.stem
 
 
 @pytest.mark.both_front_ends
@@ -63,9 +62,9 @@ def test_an_input_newer_than_the_file_has_its_default(page: ComfyPage) -> None:
     older = copy.deepcopy(read(demo))
     node = node_of_type(older, UNLEARN)
     node["widgets_values"][0] = "GradDiff"
-    del node["widgets_values"][-1]  # warm_start_weight, the last that was added
-    prompt = opened(page, older)
-    (inputs,) = [given for kind, given in prompt.values() if kind == UNLEARN]
+    del node["widgets_values"][-1]  # warm_start_weight, the input added last
+    prompt = load(page, older)
+    (inputs,) = [values for kind, values in prompt.values() if kind == UNLEARN]
     assert (inputs["method"], inputs["warm_start_weight"]) == ("GradDiff", 4.0)
 
 
@@ -74,6 +73,6 @@ def test_an_old_edit_in_closed_form_opens_as_that_recipe(page: ComfyPage) -> Non
     (demo,) = [file for file in OLD if file.stem == "remove a style (demo)"]
     older = copy.deepcopy(read(demo))
     node_of_type(older, UNLEARN)["widgets_values"][0] = "UCE (closed form)"
-    prompt = opened(page, older)
-    (inputs,) = [given for kind, given in prompt.values() if kind == UNLEARN]
+    prompt = load(page, older)
+    (inputs,) = [values for kind, values in prompt.values() if kind == UNLEARN]
     assert (inputs["method"], inputs["recipe"]) == ("UCE (closed form)", "UCE")

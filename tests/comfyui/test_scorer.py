@@ -1,5 +1,5 @@
-"""The download of the paper's CLIP in a real server and on its page, and the pages of others that
-would start it."""
+"""The download of the paper's CLIP in a real server and on its page, and attempts of other websites
+to start it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPEN_BUTTON = f"""async () => {{
 }}"""
 
 
-def test_the_page_is_told_that_it_is_offline(server: LiveServer) -> None:
+def test_the_page_learns_that_the_server_is_offline(server: LiveServer) -> None:
     state = server.get("/unlearn/scorer")
     assert (state["state"], state["source"]) == ("absent", "huggingface.co")
     assert state["total"] == sum(SIZES.values())
@@ -41,43 +41,44 @@ def test_the_page_is_told_that_it_is_offline(server: LiveServer) -> None:
     try:
         server.post("/api/unlearn/scorer", {})
         ws.settimeout(60)
-        told = None
-        while told is None or told["error"] is None:
+        state = None
+        while state is None or state["error"] is None:
             message = json.loads(ws.recv())
-            told = message["data"] if message["type"] == "unlearn.download" else told
+            state = message["data"] if message["type"] == "unlearn.download" else state
     finally:
         ws.close()
-    assert "could not be downloaded: HF_HUB_OFFLINE is set" in told["error"]
-    assert told["state"] == "absent"
+    assert "could not be downloaded: HF_HUB_OFFLINE is set" in state["error"]
+    assert state["state"] == "absent"
     folder = server.base / "models" / "open_clip"
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
 @dataclass
 class SlowHub:
-    """A hub that serves zeros of the right number, a megabyte at a time.
+    """A hub that serves files of zeros of the right sizes, one megabyte at a time.
 
     Attributes:
-        asked: name and Range header of every request.
+        requests: name and Range header of every request.
         hang_up: closes the connections while it is set.
     """
 
     address: str = ""
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
     hang_up: threading.Event = field(default_factory=threading.Event)
 
 
 def hub_handler(hub: SlowHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            name, asked = self.path.rsplit("/", 1)[1], self.headers["Range"]
-            hub.asked.append((name, asked))
-            start, size = int(asked[len("bytes=") : -1]) if asked else 0, SIZES[name]
-            self.send_response(206 if asked else 200)
+            name, byte_range = self.path.rsplit("/", 1)[1], self.headers["Range"]
+            hub.requests.append((name, byte_range))
+            start = int(byte_range[len("bytes=") : -1]) if byte_range else 0
+            size = SIZES[name]
+            self.send_response(206 if byte_range else 200)
             self.send_header("Content-Length", str(size - start))
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
             self.end_headers()
-            with suppress(ConnectionError):  # which is how Cancel looks from here
+            with suppress(ConnectionError):  # raised when the client cancels
                 while start < size and not hub.hang_up.is_set():
                     start += self.wfile.write(MEGABYTE[: size - start])
                     time.sleep(0.02)
@@ -122,7 +123,7 @@ def hub() -> Iterator[SlowHub]:
 def online(
     comfyui: Path, artifacts: Path, tmp_path_factory: pytest.TempPathFactory, hub: SlowHub
 ) -> Iterator[LiveServer]:
-    """A server that may download from the hub, and that answers pages of every origin."""
+    """A server that may download from the hub and answers pages of every origin."""
     with running_server(
         comfyui,
         tmp_path_factory.mktemp("online"),
@@ -134,7 +135,7 @@ def online(
         yield server
 
 
-# Every way in which a page may send a POST to another origin, with and without a referrer.
+# All ways in which a page can send a POST to another origin, with and without a referrer.
 ATTACK = """<!doctype html><meta charset="utf-8"><body><script>
 const url = "TARGET/unlearn/scorer";
 let answers = 0;
@@ -163,7 +164,7 @@ ANSWERS = 3 * 2 * 2 * 2 + 2 * 2
 
 
 def test_no_other_site_can_start_it(online: LiveServer, hub: SlowHub, browser: Browser) -> None:
-    statuses: set[int] = set()  # not of all: Playwright misses some of the frames' requests
+    statuses: set[int] = set()  # incomplete, as Playwright misses some of the frames' requests
 
     def note(answer: Response) -> None:
         if answer.request.method == "POST":
@@ -179,7 +180,7 @@ def test_no_other_site_can_start_it(online: LiveServer, hub: SlowHub, browser: B
         tab.wait_for_timeout(500)
     assert statuses == {403}
     assert online.get("/unlearn/scorer")["state"] == "absent"
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_it_shows_progress_is_cancelled_and_resumed(
@@ -188,7 +189,7 @@ def test_it_shows_progress_is_cancelled_and_resumed(
     with open_tab(browser) as tab, open_page(tab, online, artifacts) as page:
         panel = open_button(tab)
         panel.get_by_role("button", name="Download CLIP (605 MB, from 127.0.0.1)").click()
-        bar = panel.get_by_role("progressbar", name="Download of CLIP")
+        bar = panel.get_by_role("progressbar", name="CLIP download")
         expect(bar).to_be_visible()
         expect(panel.get_by_text(re.compile(r"^[1-9]\d* of 605 MB from 127"))).to_be_visible()
         assert 0 < bar.evaluate("bar => bar.position") < 1
@@ -197,28 +198,29 @@ def test_it_shows_progress_is_cancelled_and_resumed(
         expect(cancel).to_be_focused()
 
         cancel.click()
-        expect(panel.get_by_text("Cancelled. What has arrived stays here.")).to_be_visible()
+        message = "Cancelled. The part downloaded so far is kept."
+        expect(panel.get_by_text(message)).to_be_visible()
         expect(bar).to_be_hidden()
-        resume = panel.get_by_role("button", name=re.compile(r"^Resume \([1-9]\d* of 605 MB are"))
+        resume = panel.get_by_role("button", name=re.compile(r"^Resume \([1-9]\d* of 605 MB do"))
         expect(resume).to_be_focused()
         page.screenshot("download_cancelled")
         arrived = weights(online).stat().st_size
 
         page.reload()
         panel = open_button(tab)
-        panel.get_by_role("button", name=re.compile(r"^Resume \([1-9]\d* of 605 MB are")).click()
+        panel.get_by_role("button", name=re.compile(r"^Resume \([1-9]\d* of 605 MB do")).click()
         expect(panel.get_by_role("progressbar")).to_be_visible()
-        while len(hub.asked) < 3:  # the configuration and the weights, then the rest of them
+        while len(hub.requests) < 3:  # the configuration, the weights, the rest of the weights
             tab.wait_for_timeout(50)
-        assert hub.asked[2] == ("open_clip_model.safetensors", f"bytes={arrived}-")
-        # A second panel, or a page that was reloaded, follows what is going on.
+        assert hub.requests[2] == ("open_clip_model.safetensors", f"bytes={arrived}-")
+        # A second panel, or a reloaded page, follows the same download.
         page.reload()
         panel = open_button(tab)
         expect(panel.get_by_role("progressbar")).to_be_visible()
 
         hub.hang_up.set()
-        news = panel.locator("[aria-live]")
-        expect(news).to_have_text(re.compile("could not be downloaded"))
+        message_box = panel.locator("[aria-live]")
+        expect(message_box).to_have_text(re.compile("could not be downloaded"))
         expect(panel.get_by_role("button", name=re.compile("^Resume"))).to_be_visible()
         page.screenshot("download_failed")
         assert [error for error in page.errors if PACK_FOLDER in error] == []
@@ -226,7 +228,7 @@ def test_it_shows_progress_is_cancelled_and_resumed(
 
 
 def open_button(tab: Page) -> Locator:
-    """The button by itself, in place of a run that ends without figures."""
+    """Add the button alone to the page, instead of a run that ends without figures."""
     tab.evaluate(OPEN_BUTTON)
     return tab.locator("#tried")
 

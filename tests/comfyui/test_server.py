@@ -1,4 +1,4 @@
-"""The live server knows the pack: its nodes, its help texts and its template."""
+"""The live server has the pack's nodes, help texts and templates, and runs the demo."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ NODE_IDS = (
 )
 
 
-def test_log_names_no_failure_of_the_pack(server: LiveServer) -> None:
+def test_log_has_no_failure_of_the_pack(server: LiveServer) -> None:
     log = server.log.read_text(errors="replace")
     about_pack = [line for line in log.splitlines() if PACK_FOLDER in line]
-    assert about_pack, "the log does not name the pack at all"
+    assert about_pack, "the log does not mention the pack"
     assert not [line for line in about_pack if "FAILED" in line or "Cannot import" in line]
 
 
 @pytest.mark.parametrize("node_id", NODE_IDS)
-def test_node_is_there_and_every_input_has_a_tooltip(server: LiveServer, node_id: str) -> None:
+def test_node_exists_and_every_input_has_a_tooltip(server: LiveServer, node_id: str) -> None:
     node = server.get(f"/object_info/{node_id}")[node_id]
     assert node["description"]
     assert node["category"]
@@ -40,20 +40,20 @@ def test_node_is_there_and_every_input_has_a_tooltip(server: LiveServer, node_id
         assert tooltip, f"{node_id}.{name} has no tooltip"
 
 
-def test_no_other_node_is_there(server: LiveServer) -> None:
-    mine = {
+def test_the_pack_has_no_other_node(server: LiveServer) -> None:
+    nodes = {
         name
         for name, node in server.object_info().items()
         if node["python_module"].endswith(PACK_FOLDER)
     }
-    assert mine == set(NODE_IDS)
+    assert nodes == set(NODE_IDS)
 
 
 def test_templates_browser_lists_the_demo(server: LiveServer) -> None:
     assert DEMO.stem in server.get("/api/workflow_templates")[PACK_FOLDER]
 
 
-def test_page_gets_the_chinese(server: LiveServer) -> None:
+def test_page_gets_the_chinese_texts(server: LiveServer) -> None:
     chinese = server.get("/i18n")["zh"]
     assert chinese["nodeDefs"].keys() >= set(NODE_IDS)
     assert chinese["nodeCategories"]["unlearn"] == "遗忘"
@@ -66,14 +66,14 @@ def test_page_gets_the_chinese(server: LiveServer) -> None:
 
 def test_demo_runs_with_progress_and_previews(server: LiveServer) -> None:
     info = server.object_info()
-    own_seed = {**QUICK["UnlearnRestrictedGradient"], "seed": 5}  # no state is kept of it
+    own_seed = {**QUICK["UnlearnRestrictedGradient"], "seed": 5}  # no other test has this run
     widgets = {**QUICK, "UnlearnRestrictedGradient": own_seed}
     run = server.run(as_prompt(with_widgets(read(DEMO), widgets, info), info))
     assert run.status == "success", run.error
     progress = run.of_kind("progress")
     assert progress[-1]["value"] == progress[-1]["max"], "the bar stops before its end"
-    told = [data["step"] for data in run.of_kind("unlearn.preview")]
-    assert told == [2, 4]
+    steps = [data["step"] for data in run.of_kind("unlearn.preview")]
+    assert steps == [2, 4]
     assert len(run.of_kind("unlearn.before")) == 1
     (live,) = [
         output["unlearn_run"][0] for output in run.outputs.values() if "unlearn_run" in output
@@ -84,7 +84,7 @@ def test_demo_runs_with_progress_and_previews(server: LiveServer) -> None:
             assert picture.headers["Content-Type"].startswith("image/")
 
 
-def test_cancel_stops_the_run_and_the_server_lives_on(server: LiveServer) -> None:
+def test_cancel_stops_the_run_but_not_the_server(server: LiveServer) -> None:
     info = server.object_info()
     unlearn = {**QUICK["UnlearnRestrictedGradient"], "steps": 1000}
     long = {**QUICK, "UnlearnRestrictedGradient": unlearn}
@@ -102,7 +102,7 @@ def test_cancel_stops_the_run_and_the_server_lives_on(server: LiveServer) -> Non
     assert server.get("/system_stats")["system"]["comfyui_version"]
 
 
-def test_cached_models_go_on_working_after_they_were_unloaded(server: LiveServer) -> None:
+def test_cached_models_still_work_after_unloading(server: LiveServer) -> None:
     info = server.object_info()
     widgets = {
         **QUICK,

@@ -1,4 +1,4 @@
-"""The tables on the nodes, in the real page: prompts and captions, to read and to edit."""
+"""The editable tables of prompts and captions in the real page."""
 
 from __future__ import annotations
 
@@ -15,88 +15,88 @@ SLOW_FIRST_ANSWER = """() => {
   const { api } = comfyAPI.api;
   const fetchApi = api.fetchApi.bind(api);
   let slow = 1000;
-  api.fetchApi = async (...given) => {
+  api.fetchApi = async (...options) => {
     const wait = slow;
     slow = 0;
-    const answer = await fetchApi(...given);
+    const answer = await fetchApi(...options);
     await new Promise((go) => setTimeout(go, wait));
     return answer;
   };
 }"""
 
 
-def shown_prompts(page: ComfyPage, view: View) -> Locator:
-    """What asks for the concept in the demo's four pairs of prompts, laid open on the node."""
+def forget_prompts(page: ComfyPage, view: View) -> Locator:
+    """The fields of the forget prompts in the demo's four pairs, after opening the table."""
     open_demo(page)
     page.look_at(DIVERSIFY, scale(view))
     button(page, "Show the prompts").click()
-    asks = page.page.get_by_label("asks for it")
-    expect(asks).to_have_count(4)
-    return asks
+    fields = page.page.get_by_label("with the concept")
+    expect(fields).to_have_count(4)
+    return fields
 
 
-def test_the_shown_prompts_follow_the_words(page: ComfyPage, view: View) -> None:
+def test_the_table_follows_the_words(page: ComfyPage, view: View) -> None:
     open_demo(page)
     page.look_at(DIVERSIFY, scale(view))
     page.set_widget(DIVERSIFY, "train_count", 5)
-    asks = page.page.get_by_label("asks for it")
-    expect(asks).to_have_count(0)  # nobody has asked for them
+    fields = page.page.get_by_label("with the concept")
+    expect(fields).to_have_count(0)  # the table is not open yet
     button(page, "Show the prompts").click()
-    expect(asks).to_have_count(5)
+    expect(fields).to_have_count(5)
     page.set_widget(DIVERSIFY, "test_count", 900)
-    counted = re.compile(r"^to test with \(900\), \d+ of them different$")
-    expect(page.page.get_by_role("tab", name=counted)).to_be_visible()
+    label = re.compile(r"^for testing \(900\), \d+ of them different$")
+    expect(page.page.get_by_role("tab", name=label)).to_be_visible()
     page.set_widget("UnlearnForgetConcept", "concept", "pixel")
     expect(
         page.page.get_by_text(re.compile("^replacements: 'pixel' is or contains"))
     ).to_be_visible()
     page.set_widget("UnlearnForgetConcept", "replacements", "noto, ink")
     expect(page.page.get_by_text(re.compile("^replacements:"))).to_have_count(0)
-    expect(asks.first).to_have_value(re.compile("pixel"))
+    expect(fields.first).to_have_value(re.compile("pixel"))
 
 
 @pytest.mark.both_front_ends
 def test_see_and_edit_the_prompts(page: ComfyPage, view: View) -> None:
-    asks = shown_prompts(page, view)
+    fields = forget_prompts(page, view)
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
-    asks.first.fill("a whale without the word")
-    asks.first.blur()
+    fields.first.fill("a whale without the word")
+    fields.first.blur()
     expect(page.page.get_by_text(re.compile("does not mention 'ink'"))).to_be_visible()
-    expect(asks.first).to_have_value("a whale without the word")
-    page.queue()  # which must not go on without the edit
+    expect(fields.first).to_have_value("a whale without the word")
+    page.queue()  # must not ignore the invalid edit
     assert page.wait_for_end(60) == "execution_error"
-    expect(asks.first).to_have_value("a whale without the word")
-    page.page.keyboard.press("Escape")  # ComfyUI's own dialog, which tells it too
+    expect(fields.first).to_have_value("a whale without the word")
+    page.page.keyboard.press("Escape")  # closes ComfyUI's own dialog about the error
 
-    asks.first.fill("an ink whale")
+    fields.first.fill("an ink whale")
     page.page.keyboard.press("Tab")
-    expect(page.page.get_by_text("Edited: the words above no longer count.")).to_be_visible()
-    expect(page.page.get_by_label("the same without it").first).to_be_focused()  # to write on
+    expect(page.page.get_by_text("Edited. The inputs above are no longer used.")).to_be_visible()
+    expect(page.page.get_by_label("without the concept").first).to_be_focused()
     page.page.get_by_label("Delete this pair").last.click()
-    expect(asks).to_have_count(3)
+    expect(fields).to_have_count(3)
     page.screenshot(f"edited_{view.name}")
 
-    # The edits travel with the workflow.
+    # The edits are saved with the workflow.
     saved = page.page.evaluate("() => app.graph.serialize()")
     page.load_workflow(saved)
-    expect(asks.first).to_have_value("an ink whale")
-    expect(asks).to_have_count(3)
+    expect(fields.first).to_have_value("an ink whale")
+    expect(fields).to_have_count(3)
     page.look_at(DIVERSIFY, scale(view))
     button(page, "Start over").click()
-    expect(asks).to_have_count(4)
+    expect(fields).to_have_count(4)
     assert page.widget(DIVERSIFY, "edited_prompts") == ""
 
 
-def test_an_edit_while_the_words_are_read_is_not_lost(page: ComfyPage, view: View) -> None:
-    """Nor one that is made while a run goes on that was queued before it."""
-    asks = shown_prompts(page, view)
+def test_an_edit_during_a_request_is_not_lost(page: ComfyPage, view: View) -> None:
+    """Nor is an edit during a run that was queued before it."""
+    fields = forget_prompts(page, view)
     page.page.evaluate(SLOW_FIRST_ANSWER)
     page.set_widget(DIVERSIFY, "train_count", 3)
-    asks.first.fill("an ink whale")
-    asks.first.blur()
+    fields.first.fill("an ink whale")
+    fields.first.blur()
     page.page.wait_for_timeout(2000)
-    expect(asks.first).to_have_value("an ink whale")
+    expect(fields.first).to_have_value("an ink whale")
     assert "an ink whale" in page.widget(DIVERSIFY, "edited_prompts")
 
     before = {"concept": {"kind": "style"}, "train": [], "test": []}
@@ -107,30 +107,30 @@ def test_an_edit_while_the_words_are_read_is_not_lost(page: ComfyPage, view: Vie
         }""",
         [DIVERSIFY, before],
     )
-    expect(asks.first).to_have_value("an ink whale")
+    expect(fields.first).to_have_value("an ink whale")
 
 
-def test_two_quick_edits_both_count(page: ComfyPage, view: View) -> None:
-    """Though the answer to the first comes last."""
-    asks = shown_prompts(page, view)
+def test_two_quick_edits_are_both_stored(page: ComfyPage, view: View) -> None:
+    """Even if the answer to the first arrives last."""
+    fields = forget_prompts(page, view)
     page.page.evaluate(SLOW_FIRST_ANSWER)
     for i, words in enumerate(("an ink whale", "an ink gull")):
-        asks.nth(i).fill(words)
-        asks.nth(i).blur()
+        fields.nth(i).fill(words)
+        fields.nth(i).blur()
     page.page.wait_for_timeout(2000)
     edited = page.widget(DIVERSIFY, "edited_prompts")
     assert "an ink whale" in edited
     assert "an ink gull" in edited
 
 
-def test_the_prompts_of_a_concept_that_comes_a_long_way(page: ComfyPage, view: View) -> None:
+def test_the_prompts_of_a_concept_behind_a_reroute(page: ComfyPage, view: View) -> None:
     open_demo(page)
-    link = """([made, type, input]) => {
+    link = """([inserted, type, input]) => {
       const graph = app.graph;
       const to = graph.nodes.find((node) => node.type === type);
       const slot = to.inputs.findIndex(({ name }) => name === input);
       const from = to.getInputNode(slot);
-      const between = LiteGraph.createNode(made);
+      const between = LiteGraph.createNode(inserted);
       graph.add(between);
       if (from) from.connect(0, between, 0);
       between.connect(0, to, slot);
@@ -138,10 +138,10 @@ def test_the_prompts_of_a_concept_that_comes_a_long_way(page: ComfyPage, view: V
     page.page.evaluate(link, ["Reroute", DIVERSIFY, "concept"])
     page.look_at(DIVERSIFY, scale(view))
     button(page, "Show the prompts").click()
-    expect(page.page.get_by_label("asks for it")).to_have_count(4)
+    expect(page.page.get_by_label("with the concept")).to_have_count(4)
     page.page.evaluate(link, ["PrimitiveInt", DIVERSIFY, "train_count"])
     button(page, "Refresh").click()
-    expect(page.page.get_by_text(re.compile("^train_count comes along a link"))).to_be_visible()
+    expect(page.page.get_by_text(re.compile("^train_count is linked"))).to_be_visible()
 
 
 def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View) -> None:
@@ -178,7 +178,7 @@ def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View)
     expect(boat).to_have_value("an ink boat")
     button(page, "Start over").click()
     assert page.widget(OWN_PICTURES, "captions") == "an ink thing"
-    expect(page.page.get_by_text(re.compile("^Press Run: what each picture"))).to_be_visible()
+    expect(page.page.get_by_text(re.compile("^Press Run. The caption"))).to_be_visible()
 
     # What the person has written in the field stays, or comes back where the table replaced it.
     own = "an ink thing\nowl.png: mine\nboat.png: mine, too"

@@ -1,4 +1,4 @@
-"""Every workflow file reads well: known nodes, no overlap, left to right, a note, a thumbnail."""
+"""Every workflow file: known nodes, no overlaps, left-to-right links, a note and a thumbnail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workflow_files import DEMO, NOTES, WORKFLOWS, overlap, read, widget_slots
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
-def test_the_demo_workflow_is_there() -> None:
+def test_the_demo_workflow_exists() -> None:
     assert DEMO in WORKFLOWS
 
 
@@ -29,8 +29,8 @@ def test_every_node_type_is_known(path: Path, server: LiveServer) -> None:
 
 
 @every_workflow
-def test_values_stand_in_the_present_order(path: Path, server: LiveServer) -> None:
-    """``comfy run`` reads them by position alone."""
+def test_values_are_in_the_current_order(path: Path, server: LiveServer) -> None:
+    """``comfy run`` reads them only by position."""
     schemas = server.object_info()
     for node in read(path)["nodes"]:
         if node["type"].startswith("Unlearn"):
@@ -42,7 +42,7 @@ def test_values_stand_in_the_present_order(path: Path, server: LiveServer) -> No
 @every_workflow
 def test_no_two_nodes_overlap(path: Path) -> None:
     for one, other in combinations(read(path)["nodes"], 2):
-        assert not overlap(one, other), f"{one['type']} lies over {other['type']}"
+        assert not overlap(one, other), f"{one['type']} overlaps {other['type']}"
 
 
 @every_workflow

@@ -1,4 +1,4 @@
-"""The workflow files that the pack ships, and changing their widgets before a run."""
+"""The pack's workflow files, and changes of their widgets before a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 Overrides = Mapping[str, Mapping[str, Any]]  # node type -> widget -> value
 
-# Every part of the demo's work, with as little of each as still shows it: a few seconds in all.
+# Every part of the demo's work in its smallest useful size: a few seconds in all.
 QUICK: Overrides = {
     "UnlearnDiversifyPrompts": {"train_count": 4, "test_count": 4},
     "UnlearnRestrictedGradient": {"steps": 4, "preview_every": 2, "generation_steps": 4},
@@ -35,8 +35,9 @@ def read(path: Path) -> Json:
 def with_widgets(workflow: Json, overrides: Overrides, object_info: Mapping[str, Json]) -> Json:
     """A copy of a UI-format workflow with other widget values.
 
-    Raises ValueError for a node or widget that is not there: a renamed widget must not turn a
-    quick run into a long one unnoticed.
+    Raises:
+        ValueError: the node or widget does not exist: a renamed widget must not turn a quick run
+            into a long one unnoticed.
     """
     changed = copy.deepcopy(workflow)
     for node_type, values in overrides.items():
@@ -53,7 +54,7 @@ def with_widgets(workflow: Json, overrides: Overrides, object_info: Mapping[str,
 
 
 def widget_slots(schema: Json) -> Iterator[str]:
-    """The names behind `widgets_values`, in the order in which the page saves them."""
+    """The names for `widgets_values`, in the order in which the page saves the values."""
     for group in ("required", "optional"):
         for name in schema["input_order"].get(group, []):
             kind, *rest = schema["input"][group][name]
@@ -66,7 +67,7 @@ def widget_slots(schema: Json) -> Iterator[str]:
 
 
 def as_prompt(workflow: Json, object_info: dict[str, Json]) -> Json:
-    """API format of a UI-format workflow, as `/prompt` wants it; comfy-cli converts."""
+    """Convert a UI-format workflow to the API format of `/prompt`, by comfy-cli."""
     return convert_ui_to_api(workflow, object_info)
 
 
@@ -75,7 +76,7 @@ def node_of_type(workflow: Json, node_type: str) -> Json:
 
 
 def overlap(one: Json, other: Json) -> bool:
-    """Whether two nodes, titles included, lie over each other."""
+    """Whether two nodes, titles included, overlap."""
     (x1, y1), (w1, h1) = one["pos"], one["size"]
     (x2, y2), (w2, h2) = other["pos"], other["size"]
     beside = x1 + w1 <= x2 or x2 + w2 <= x1

@@ -1,4 +1,4 @@
-"""Fixtures of the node tests: ComfyUI's own modules, the pack, and a person's folders."""
+"""Fixtures of the node tests: ComfyUI's own modules, the pack, and a user's folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.tiny_models import write_class_conditional, write_stable_diffusion
 from .pack import node_result, pack_module
 
 # isort: split
-# `pack` is what makes ComfyUI's own modules importable.
+# `pack` makes ComfyUI's own modules importable.
 import comfy.model_management
 import folder_paths
 from server import PromptServer
@@ -22,12 +22,12 @@ TEMPLATES = "a {object} in {concept} style\n{concept} style {object}"
 DIMENSIONS = "object: cat, dog, house, tree"
 QUICK = {"steps": 3, "batch_size": 2, "preview_every": 0, "generation_steps": 2}
 
-torch.set_num_threads(1)  # tensors this small gain nothing from threads
+torch.set_num_threads(1)  # threads do not speed up such small tensors
 
 
 @dataclass
 class FakeServer:
-    """Keeps what a node tells the page."""
+    """Records the events that a node sends to the page."""
 
     client_id: str | None = "page"
     sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class FakeServer:
         self.receivers.append(sid)
 
     def queue_updated(self) -> None:
-        """ComfyUI's queue calls this; nobody listens here."""
+        """Called by ComfyUI's queue; no effect here."""
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ class FakeServer:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models/diffusers folder with two tiny models; read it, never write into it."""
+    """A models/diffusers folder with two tiny models; read-only."""
     folder = tmp_path_factory.mktemp("diffusers")
     write_stable_diffusion(folder / "tiny-sd")
     write_class_conditional(folder / "tiny-class")
@@ -56,7 +56,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def diffusers(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's folders, for one test: models are saved to the first, the tiny ones are second."""
+    """ComfyUI's folders for one test; models are saved to the first, which is returned."""
     own = tmp_path / "diffusers"
     own.mkdir()
     places = {"diffusers": ([str(own), str(tiny_models)], {"folder"})}
@@ -64,7 +64,7 @@ def diffusers(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / kind).mkdir()
         places[kind] = ([str(tmp_path / kind)], {".safetensors", ".ckpt"})
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", places)
-    # Its listings name the folders of the test before, which are gone.
+    # Cached lists contain the folders of the previous test, which no longer exist.
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
@@ -84,7 +84,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
 
 @pytest.fixture(scope="session")
 def loaded(tiny_models: Path) -> Any:
-    """The tiny Stable Diffusion's handle, for every test: a node never changes it."""
+    """The handle of the tiny Stable Diffusion, shared by all tests, as no node changes it."""
     return pack_module("unlearn_core.models.load").load_model(tiny_models / "tiny-sd")
 
 

@@ -1,7 +1,7 @@
-"""The reference part of the nodes' help pages, written from their schemas.
+"""The reference part of the nodes' help pages, generated from their schemas.
 
-``python -m tests.nodes.help_pages`` brings the committed pages up to date; it needs ComfyUI, as all
-tests here do. The rest of a page is written by hand.
+``python -m tests.nodes.help_pages`` updates the committed pages; like all tests here, it needs
+ComfyUI. The rest of a page is written by hand.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ COMMAND = "python -m tests.nodes.help_pages"
 START, END = f"<!-- inputs: written by `{COMMAND}` -->", "<!-- end of inputs -->"
 PART = re.compile(rf"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
 ADVANCED = (
-    "Rarely needed (folded away under *more settings*; an input that a workflow changes stays in "
-    "sight):"
+    "Rarely needed (folded away under *more settings*; an input with a changed value stays "
+    "visible):"
 )
 
 
@@ -27,14 +27,14 @@ def page_of(node_id: str) -> Path:
 
 
 def reference(node_id: str) -> str:
-    """The inputs: what is linked first, then the widgets, the advanced ones last."""
+    """The list of inputs: linked ones first, then the widgets, the advanced ones last."""
     inputs = list(schema_inputs(node_id).values())
     inputs.sort(key=lambda inp: isinstance(inp, io.WidgetInput))  # stable
-    usual = [_line(inp) for inp in inputs if not _is_advanced(inp)]
+    common = [_line(inp) for inp in inputs if not _is_advanced(inp)]
     advanced = [_line(inp) for inp in inputs if _is_advanced(inp)]
     if not advanced:
-        return "\n".join(usual)
-    return "\n".join([*usual, "", ADVANCED, "", *advanced])
+        return "\n".join(common)
+    return "\n".join([*common, "", ADVANCED, "", *advanced])
 
 
 def _is_advanced(inp: io.Input) -> bool:
@@ -49,7 +49,7 @@ def _line(inp: io.Input) -> str:
 
 
 def up_to_date(node_id: str, page: str) -> str:
-    """The page with its reference part as the schema has it now."""
+    """The page with its reference part generated from the current schema."""
     part = f"{START}\n\n{reference(node_id)}\n\n{END}"
     return PART.sub(lambda _: part, page)
 

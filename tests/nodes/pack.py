@@ -1,6 +1,6 @@
-"""The pack as ComfyUI loads it, by its path, and its nodes as ComfyUI runs them.
+"""The pack and its nodes, loaded and run in ComfyUI's way.
 
-ComfyUI's folder comes first on ``sys.path``: otherwise its ``import nodes`` would find ours.
+ComfyUI's folder is first on ``sys.path``; otherwise its ``import nodes`` would find ours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui" / "ComfyUI").resolve()
-WORKFLOW = "a-graph"  # the id of the graph that the nodes stand in
-NAME = "unlearn_pack"  # any will do: the pack may only import itself relatively
+WORKFLOW = "a-graph"  # the id of the nodes' graph
+NAME = "unlearn_pack"  # an arbitrary name, because the pack's own imports are relative
 
 if not (COMFYUI / "main.py").is_file():
     raise pytest.UsageError(
@@ -29,9 +29,9 @@ sys.path.insert(0, str(COMFYUI))
 
 from comfy.cli_args import args  # noqa: E402
 
-args.cpu = True  # before anything asks for the device
+args.cpu = True  # before the device is chosen
 
-# As in ComfyUI's main.py: once its `nodes` is imported, `utils` would be another module.
+# As in ComfyUI's main.py: after the import of its `nodes`, `utils` would be another module.
 importlib.import_module("utils.install_util")
 
 import execution  # noqa: E402
@@ -43,7 +43,7 @@ from server import PromptServer  # noqa: E402
 
 import nodes as comfyui_nodes  # noqa: E402
 
-ROUTES = web.RouteTableDef()  # what the pack adds to the server's addresses
+ROUTES = web.RouteTableDef()  # the routes added by the pack
 
 
 def _load() -> ModuleType:
@@ -58,14 +58,14 @@ def _load() -> ModuleType:
 
 
 def _nodes() -> dict[str, type[io.ComfyNode]]:
-    # As ComfyUI has it when it loads a pack; without the rest of the server.
+    # The part of ComfyUI's server that a pack needs on loading.
     setattr(PromptServer, "instance", SimpleNamespace(routes=ROUTES))  # noqa: B010
     extension = asyncio.run(PACK.comfy_entrypoint())
     listed = asyncio.run(extension.get_node_list())
     return {node.define_schema().node_id: node for node in listed}
 
 
-OF_COMFYUI = frozenset(sys.modules)  # what is imported before the pack is
+OF_COMFYUI = frozenset(sys.modules)  # modules imported before the pack
 PACK = _load()
 WITH_PACK = frozenset(sys.modules)
 NODES = _nodes()
@@ -90,10 +90,10 @@ def defaults(node_id: str) -> dict[str, Any]:
 
 
 def run_node(node_id: str, **inputs: Any) -> io.NodeOutput:
-    """Run a node as ComfyUI does: on a locked clone, in inference mode. What is not given is at
-    its default."""
+    """Run a node as ComfyUI does, on a locked clone in inference mode. Other inputs have their
+    defaults."""
     hidden = {io.Hidden.unique_id: "7", io.Hidden.extra_pnginfo: {"workflow": {"id": WORKFLOW}}}
-    # ComfyUI 0.3.75 takes the values themselves, newer ones take them under a key.
+    # ComfyUI 0.3.75 expects the values themselves, newer versions expect them under a key.
     data: Any = {**hidden, "hidden_inputs": hidden}
     clone = NODES[node_id].PREPARE_CLASS_CLONE(data)
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def run_node(node_id: str, **inputs: Any) -> io.NodeOutput:
 
 
 def shown_by(output: io.NodeOutput) -> dict[str, Any]:
-    """What the page gets to show on the node."""
+    """The node's output for the page."""
     assert isinstance(output.ui, dict)
     return output.ui
 
@@ -113,7 +113,7 @@ def node_result(node_id: str, **inputs: Any) -> tuple[Any, ...]:
 
 
 def refusals(node_id: str, **widgets: Any) -> list[str]:
-    """What ComfyUI itself answers to a queued node with these widget values, before any work."""
+    """ComfyUI's own errors for a queued node with these widget values, before any work."""
     links = {
         name: ["source", 0]
         for name, inp in schema_inputs(node_id).items()
@@ -130,13 +130,13 @@ def refusals(node_id: str, **widgets: Any) -> list[str]:
 
 
 def call(method: str, path: str, content: object = None) -> tuple[int, Any]:
-    """What the pack's own address answers, through a real server of aiohttp."""
+    """The answer of one of the pack's routes, through a real aiohttp server."""
 
-    async def ask() -> tuple[int, Any]:
+    async def request() -> tuple[int, Any]:
         app = web.Application()
         app.add_routes(ROUTES)
         async with TestClient(TestServer(app)) as client:
             answer = await client.request(method, path, json=content)
             return answer.status, await answer.json()
 
-    return asyncio.run(ask())
+    return asyncio.run(request())

@@ -1,7 +1,7 @@
-"""The nodes on a pretended accelerator, loaded and unloaded by ComfyUI's own memory management. A
-process of its own, for torch keeps such a device.
+"""The nodes on a pretended accelerator, loaded and unloaded by ComfyUI's own memory management. It
+runs in a separate process, because torch cannot unregister such a device.
 
-python -m tests.nodes.pretended_comfyui FOLDER DEVICE   prints as JSON what ``test_memory`` checks.
+python -m tests.nodes.pretended_comfyui FOLDER DEVICE   prints the facts for ``test_memory`` as JSON
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def everything(model: Any) -> list[Tensor]:
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        result.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return result.hexdigest()
 
 
 def load(model: Any) -> None:
@@ -85,13 +85,13 @@ def drawn(model: Any) -> str:
 
 
 def unload_all() -> None:
-    """As another node's model does that needs the room: where nodes run, in inference mode."""
+    """Unload as for another node's model that needs the memory, in inference mode like a node."""
     with torch.inference_mode():
         management.unload_all_models()
 
 
 def unlearn(model: Any, pairs: Any, scope: str = "xattn") -> Any:
-    pack_module("nodes.page.runs").RUNS.clear()  # or the last run's state would be given again
+    pack_module("nodes.page.runs").RUNS.clear()  # else the last run's state would be output
     return node_result(
         "UnlearnRestrictedGradient", model=model, prompts=pairs, scope=scope, **QUICK
     )[0]
@@ -103,7 +103,7 @@ def evaluated(unlearned: Any) -> str:
 
 
 def alive() -> list[str]:
-    """Networks that judge, as long as they take memory."""
+    """Networks of evaluators that are still in memory."""
     judges = {"CustomTextCLIP", "CLIP", "ConvJudge", "ClipScorer"}
     return [type(thing).__name__ for thing in gc.get_objects() if type(thing).__name__ in judges]
 
@@ -113,56 +113,56 @@ def listed(patcher: ModelPatcher) -> bool:
 
 
 def facts() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     model = node_result("UnlearnLoadModel")[0]
-    found["loaded"] = devices(everything(model))
+    values["loaded"] = devices(everything(model))
     concept = node_result("UnlearnForgetConcept")[0]
     pairs = node_result("UnlearnDiversifyPrompts", concept=concept, train_count=4, test_count=2)[0]
     other = ModelPatcher(torch.nn.Linear(4, 4), LOAD, management.unet_offload_device())
     management.load_models_gpu([other])
-    found["another's model"] = [listed(other)]
+    values["another's model"] = [listed(other)]
     first = unlearn(model, pairs)
-    found["another's model"] += [listed(other)]
-    found["trained"] = devices(everything(first.model))
+    values["another's model"] += [listed(other)]
+    values["trained"] = devices(everything(first.model))
     adapted = unlearn(model, pairs, "lora")
     results, handles = [trained(first)], (model, first.model, adapted.model)
     pictures, reports = [list(map(drawn, handles))], [evaluated(first)]
 
     unload_all()
-    found["unloaded"] = devices(tensor for handle in handles for tensor in everything(handle))
-    found["listed after unloading"] = len(management.current_loaded_models)
+    values["unloaded"] = devices(tensor for handle in handles for tensor in everything(handle))
+    values["listed after unloading"] = len(management.current_loaded_models)
     second = unlearn(model, pairs)
-    found["beside a run"] = devices(first.model.own_tensors())
+    values["beside a run"] = devices(first.model.own_tensors())
     results.append(trained(second))
 
     unload_all()
     gc.collect()
-    gc.disable()  # from here on, what goes must go by itself
+    gc.disable()  # from here on, memory must be freed by reference counting
     reports.append(evaluated(first))
-    found["judges afterwards"] = alive()
+    values["judges afterwards"] = alive()
     unload_all()
     management.load_models_gpu([other])
     node_result("UnlearnSaveCheckpoint", unlearned=first, name="saved")
-    found["another's model"] += [listed(other)]
+    values["another's model"] += [listed(other)]
     unload_all()
-    load(model)  # what it shares with the others goes along, what is theirs does not
-    found["base alone"] = [devices(everything(model)), devices(first.model.own_tensors())]
+    load(model)  # with the weights that it shares with the others, but not theirs
+    values["base alone"] = [devices(everything(model)), devices(first.model.own_tensors())]
     load(adapted)
     load(first)
     pictures.append(list(map(drawn, handles)))
-    found.update(results=results, pictures=pictures, reports=reports)
+    values.update(results=results, pictures=pictures, reports=reports)
 
     load(second)
-    found["listed"] = len(management.current_loaded_models)
+    values["listed"] = len(management.current_loaded_models)
     gone = [weakref.ref(second.model), weakref.ref(second.model.own_tensors()[0])]
     del second
-    found["dropped result"] = [ref() is None for ref in gone]
-    found["listed without it"] = len(management.current_loaded_models)
+    values["dropped result"] = [ref() is None for ref in gone]
+    values["listed without it"] = len(management.current_loaded_models)
     gone = [weakref.ref(model), weakref.ref(model.own_tensors()[0])]
     del model, first, adapted, handles
-    found["dropped model"] = [ref() is None for ref in gone]
-    found["listed without any"] = len(management.current_loaded_models)
-    return found
+    values["dropped model"] = [ref() is None for ref in gone]
+    values["listed without any"] = len(management.current_loaded_models)
+    return values
 
 
 def main() -> None:

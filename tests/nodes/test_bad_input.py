@@ -43,7 +43,7 @@ def test_words_are_read_without_gaps_and_doubles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("widgets", "said"),
+    ("widgets", "message"),
     [
         ({"templates": "a {object} on paper"}, "put {concept} where it belongs"),
         ({"templates": "a cat in ink style"}, "'a cat in ink style' does not contain the concept"),
@@ -57,22 +57,22 @@ def test_words_are_read_without_gaps_and_doubles() -> None:
         ({"dimensions": "object: cat\nbackground: white, pink"}, "needs 2 or more"),
     ],
 )
-def test_bad_prompts(widgets: dict[str, str], said: str) -> None:
-    """Told once, by the node, before a model is asked for anything."""
+def test_bad_prompts(widgets: dict[str, str], message: str) -> None:
+    """Reported once, by the node, before any model is used."""
     assert refusals("UnlearnDiversifyPrompts", **widgets) == []
     (concept,) = node_result("UnlearnForgetConcept")
     costly = {"neighbours": 1, "candidates": "chalk", "model": object()}
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         run_node("UnlearnDiversifyPrompts", concept=concept, **costly, **widgets)
 
 
-def test_a_name_that_cannot_be_saved_under_is_refused_in_one_line() -> None:
+def test_an_invalid_file_name_is_refused_in_one_line() -> None:
     (answer,) = refusals("UnlearnDiversifyPrompts", save_as="../prompts")
     assert "save_as must not contain '/'" in answer
 
 
 @pytest.mark.parametrize(
-    ("widget", "value", "said"),
+    ("widget", "value", "message"),
     [
         ("preset", "planet", "preset must be one of demo, style, object"),
         ("prompts_file", "../../secret.json", "prompts_file: .* not in ComfyUI's input folder"),
@@ -81,10 +81,10 @@ def test_a_name_that_cannot_be_saved_under_is_refused_in_one_line() -> None:
         ("language_model", "../tiny", "language_model: .* not in ComfyUI's models/LLM folder"),
     ],
 )
-def test_what_is_not_offered_is_refused(widget: str, value: str, said: str) -> None:
-    """Of a V3 node ComfyUI 0.3 does not look whether a value is in the list."""
+def test_values_outside_the_list_are_refused(widget: str, value: str, message: str) -> None:
+    """For V3 nodes, ComfyUI 0.3 does not check whether a value is in the list."""
     (concept,) = node_result("UnlearnForgetConcept")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         run_node("UnlearnDiversifyPrompts", concept=concept, **{widget: value})
 
 
@@ -111,7 +111,7 @@ def test_counts_of_zero_and_less(node_id: str, widget: str, value: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("widgets", "said"),
+    ("widgets", "message"),
     [
         ({"method": "magic"}, "method must be one of .*'magic'"),
         ({"objective": "magic"}, "objective must be one of .*'magic'"),
@@ -120,12 +120,12 @@ def test_counts_of_zero_and_less(node_id: str, widget: str, value: int) -> None:
         ({"retain_weight": float("inf")}, "retain_weight must be 0 or more, got inf"),
     ],
 )
-def test_bad_settings(loaded: Any, pairs: Any, widgets: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_bad_settings(loaded: Any, pairs: Any, widgets: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         run_node("UnlearnRestrictedGradient", model=loaded, prompts=pairs, **widgets)
 
 
-def test_scope_that_the_model_has_nothing_of(pairs: Any, tmp_path: Path) -> None:
+def test_scope_without_parameters_in_the_model(pairs: Any, tmp_path: Path) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="tiny-class")
     with pytest.raises(ValueError, match="scope must be 'full' for .*, got 'xattn'"):
         run_node("UnlearnRestrictedGradient", model=model, prompts=pairs, scope="xattn")
@@ -162,7 +162,7 @@ def test_model_outside(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "no-such-model"])
-def test_model_that_is_not_there(name: str) -> None:
+def test_missing_model(name: str) -> None:
     (answer,) = refusals("UnlearnLoadModel", model=name)
     assert f"{name!r} is not in ComfyUI's models/checkpoints or models/diffusers" in answer
     assert "choose another from the list" in answer
@@ -174,13 +174,13 @@ def test_pickle(diffusers: Path) -> None:
     assert "'model.ckpt' is a pickle, which can run code when opened" in answer
 
 
-def test_single_file_that_is_none(tmp_path: Path) -> None:
+def test_empty_single_file(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "model.safetensors").write_bytes(b"")
     (answer,) = refusals("UnlearnLoadModel", model="model.safetensors")
     assert "'model.safetensors' is truncated or damaged" in answer
 
 
-def test_lora_given_as_a_checkpoint(tmp_path: Path) -> None:
+def test_lora_used_as_a_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "checkpoints" / "style.safetensors"
     save_file({"lora_unet_mid_block.lora_up.weight": torch.zeros(1)}, file)
     (answer,) = refusals("UnlearnLoadModel", model="style.safetensors")
@@ -203,10 +203,10 @@ def test_bad_options_of_a_model(widgets: dict[str, Any], message: str) -> None:
         run_node("UnlearnLoadModel", model="tiny-sd", **widgets)
 
 
-def test_folder_that_is_no_model(diffusers: Path) -> None:
+def test_folder_without_a_model(diffusers: Path) -> None:
     (diffusers / "holiday").mkdir()
     (answer,) = refusals("UnlearnLoadModel", model="holiday")
-    assert "has no model_index.json, so it is no diffusion model" in answer
+    assert "has no model_index.json, so it is not a diffusion model" in answer
 
 
 def test_model_of_another_kind(diffusers: Path) -> None:
@@ -225,7 +225,7 @@ def test_truncated_safetensors(diffusers: Path, tiny_models: Path) -> None:
         run_node("UnlearnLoadModel", model="broken")
 
 
-def test_a_model_that_was_overwritten_is_loaded_anew(diffusers: Path, tiny_models: Path) -> None:
+def test_an_overwritten_model_is_loaded_again(diffusers: Path, tiny_models: Path) -> None:
     shutil.copytree(tiny_models / "tiny-class", diffusers / "mine")
     fingerprint = pack_module("nodes.load_model").LoadModel.fingerprint_inputs
     before = fingerprint("mine")
@@ -236,10 +236,10 @@ def test_a_model_that_was_overwritten_is_loaded_anew(diffusers: Path, tiny_model
 
 
 @pytest.mark.parametrize("file", ["scheduler/scheduler_config.json", "model_index.json"])
-def test_a_model_whose_settings_were_edited_is_loaded_anew(
+def test_a_model_with_edited_settings_is_loaded_again(
     diffusers: Path, tiny_models: Path, file: str
 ) -> None:
-    """The noise schedule decides what the weights mean."""
+    """The same weights with another noise schedule are another model."""
     shutil.copytree(tiny_models / "tiny-sd", diffusers / "mine")
     fingerprint = pack_module("nodes.load_model").LoadModel.fingerprint_inputs
     before = fingerprint("mine")
@@ -247,8 +247,8 @@ def test_a_model_whose_settings_were_edited_is_loaded_anew(
     assert fingerprint("mine") != before
 
 
-def test_another_vae_is_another_model(tiny_models: Path, tmp_path: Path) -> None:
-    """Of the same name, too."""
+def test_another_vae_gives_another_model(tiny_models: Path, tmp_path: Path) -> None:
+    """Even under the same name."""
     fingerprint = pack_module("nodes.load_model").LoadModel.fingerprint_inputs
     file = tmp_path / "vae" / "mine.safetensors"
     weights = tiny_models / "tiny-sd" / "vae" / "diffusion_pytorch_model.safetensors"
@@ -270,23 +270,23 @@ def test_another_vae_is_another_model(tiny_models: Path, tmp_path: Path) -> None
         *(".hidden", "~home", "line\nbreak", "zero\0byte", "bidi\u202eeman", "x" * 201, "é" * 101),
     ],
 )
-def test_name_that_could_do_harm(name: str, diffusers: Path) -> None:
+def test_harmful_name(name: str, diffusers: Path) -> None:
     answers = refusals(SAVE, name=name)
     assert answers
     assert all("name must " in answer and "'my-model-without-ink'" in answer for answer in answers)
     with pytest.raises(ValueError, match="name must"):
-        run_node(SAVE, unlearned=None, name=name)  # refused before the model is looked at
+        run_node(SAVE, unlearned=None, name=name)  # refused before the model is used
     assert list(diffusers.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["my-model-without-ink", "Größe 2", "v1.5 without ink", "水墨"])
-def test_name_that_is_fine(name: str, diffusers: Path) -> None:
+def test_valid_name(name: str, diffusers: Path) -> None:
     assert refusals(SAVE, name=name) == []
     paths = pack_module("nodes.host.folders").save_paths(name, "as it was loaded")
     assert paths["diffusers folder"] == diffusers / name
 
 
-def test_name_that_is_taken(diffusers: Path, unlearned: Any) -> None:
+def test_existing_name(diffusers: Path, unlearned: Any) -> None:
     (path,) = node_result(SAVE, unlearned=unlearned, name="mine")
     assert path == str(diffusers / "mine")
     answers = refusals(SAVE, name="mine")
@@ -299,7 +299,7 @@ def test_name_that_is_taken(diffusers: Path, unlearned: Any) -> None:
     assert [folder.name for folder in diffusers.iterdir()] == ["mine"]
 
 
-def test_overwriting_spares_what_is_no_model(diffusers: Path, unlearned: Any) -> None:
+def test_overwriting_spares_folders_without_a_model(diffusers: Path, unlearned: Any) -> None:
     (diffusers / "holiday").mkdir()
     (diffusers / "holiday" / "picture.png").write_bytes(b"dear")
     with pytest.raises(FileExistsError, match="exists and is not a model"):

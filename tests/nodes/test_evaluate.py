@@ -1,4 +1,4 @@
-"""Evaluate Alignment: its files, what it tells the page, and which CLIP judges."""
+"""Evaluate Alignment: its files, its data for the page, and the choice of the CLIP."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ QUICK = {"pictures": 3, "generation_steps": 2}
 
 @pytest.fixture
 def open_clip(tmp_path: Path) -> Path:
-    """ComfyUI's models/open_clip, with one model and what is none."""
+    """ComfyUI's models/open_clip, with one model and one folder without a model."""
     folder = tmp_path / "models" / "open_clip"
     (folder / "empty").mkdir(parents=True)
     shutil.copytree(CLIP, folder / "tiny-clip")
     return folder
 
 
-def told_by(**inputs: Any) -> dict[str, Any]:
-    (told,) = shown_by(run_node(EVALUATE, **QUICK, **inputs))["unlearn_report"]
-    return json.loads(json.dumps(told, allow_nan=False))
+def panel_report(**inputs: Any) -> dict[str, Any]:
+    (panel,) = shown_by(run_node(EVALUATE, **QUICK, **inputs))["unlearn_report"]
+    return json.loads(json.dumps(panel, allow_nan=False))
 
 
-def pairs_of(told: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for concept in told["concepts"]:
+def pairs_of(panel: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for concept in panel["concepts"]:
         for group in concept["groups"]:
             yield from ((group, pair) for pair in group["pairs"])
 
 
-def test_the_page_is_told_everything_it_draws(
+def test_the_page_receives_everything_it_draws(
     unlearned: Any, open_clip: Path, tmp_path: Path
 ) -> None:
-    told = told_by(unlearned=unlearned, scorer="tiny-clip")
-    assert told["scorer"] == "tiny-clip"
-    assert told["missing"] == []
-    (concept,) = told["concepts"]
+    panel = panel_report(unlearned=unlearned, scorer="tiny-clip")
+    assert panel["scorer"] == "tiny-clip"
+    assert panel["missing"] == []
+    (concept,) = panel["concepts"]
     assert (concept["name"], concept["kind"]) == ("ink", "style")
     assert "'ink' is in" in concept["summary"][0]
     figures = {figure["key"]: figure for figure in concept["figures"]}
-    shown = figures["unlearning_accuracy"]
-    assert 0 <= shown["low"] <= shown["after"] <= shown["high"] <= 1
+    accuracy = figures["unlearning_accuracy"]
+    assert 0 <= accuracy["low"] <= accuracy["after"] <= accuracy["high"] <= 1
     assert figures["picture_change"]["before"] is None
     assert concept["probes"] == []
     assert [group["key"] for group in concept["groups"]] == ["forget", "neighbours", "rest"]
     assert sum(group["total"] for group in concept["groups"]) == 9
-    for group, pair in pairs_of(told):
+    for group, pair in pairs_of(panel):
         assert isinstance(pair["shows_after"], bool), group["key"]
         assert math.isfinite(pair["change"])
         for side in ("before", "after"):
@@ -74,30 +74,30 @@ def test_the_page_s_pictures_are_those_of_the_report(
     output = run_node(EVALUATE, **QUICK, unlearned=model, scorer="tiny-clip")
     assert output.result is not None
     parts = output.result[0].comparisons.values()
-    drawn = {
+    by_prompt = {
         (prompt, round(facts.change, 6)): (before, after, facts)
         for part in parts
         for prompt, before, after, facts in zip(
             part.prompts, part.before, part.after, part.facts, strict=True
         )
     }
-    (told,) = shown_by(output)["unlearn_report"]
-    for _, pair in pairs_of(told):
-        *expected, facts = drawn[pair["prompt"], round(pair["change"], 6)]
+    (panel,) = shown_by(output)["unlearn_report"]
+    for _, pair in pairs_of(panel):
+        *expected, facts = by_prompt[pair["prompt"], round(pair["change"], 6)]
         assert not torch.equal(*expected)
         for side, picture in zip(("before", "after"), expected, strict=True):
             file = tmp_path / "temp" / pair[side]["subfolder"] / pair[side]["filename"]
-            shown = np.asarray(Image.open(file).convert("RGB"))
-            assert (shown == picture.permute(1, 2, 0).numpy()).all()
+            pixels = np.asarray(Image.open(file).convert("RGB"))
+            assert (pixels == picture.permute(1, 2, 0).numpy()).all()
             assert pair[f"shows_{side}"] == getattr(facts, f"shows_{side}")
 
 
-def test_report_files_are_numbered_and_hold_the_figures(unlearned: Any, tmp_path: Path) -> None:
+def test_report_files_are_numbered_and_contain_the_figures(unlearned: Any, tmp_path: Path) -> None:
     names = []
     for _ in range(2):
-        told = told_by(unlearned=unlearned, report_name="mine")
-        names += [file["filename"] for file in told["files"]]
-        assert [file["label"] for file in told["files"]] == ["HTML", "JSON"]
+        panel = panel_report(unlearned=unlearned, report_name="mine")
+        names += [file["filename"] for file in panel["files"]]
+        assert [file["label"] for file in panel["files"]] == ["HTML", "JSON"]
     assert names == [
         "mine_00001_.html", "mine_00001_.json", "mine_00002_.html", "mine_00002_.json",
     ]  # fmt: skip
@@ -110,24 +110,24 @@ def test_report_files_are_numbered_and_hold_the_figures(unlearned: Any, tmp_path
 
 
 def test_without_clip_there_are_pictures_and_the_cure(unlearned: Any, open_clip: Path) -> None:
-    told = told_by(unlearned=unlearned)
-    assert told["scorer"] is None
-    assert "choose an open_clip model as scorer" in told["missing"][0]
-    (concept,) = told["concepts"]
+    panel = panel_report(unlearned=unlearned)
+    assert panel["scorer"] is None
+    assert "choose an open_clip model as scorer" in panel["missing"][0]
+    (concept,) = panel["concepts"]
     assert "look at the pictures" in concept["summary"][0]
     assert all(figure["after"] is None for figure in concept["figures"])
     assert [group["key"] for group in concept["groups"]] == ["forget", "rest"]
-    assert all(pair["shows_after"] is None for _, pair in pairs_of(told))
+    assert all(pair["shows_after"] is None for _, pair in pairs_of(panel))
 
 
-def test_the_paper_s_clip_judges_models_that_bring_none(unlearned: Any, open_clip: Path) -> None:
+def test_models_without_a_clip_use_the_paper_s(unlearned: Any, open_clip: Path) -> None:
     paper = pack_module("nodes.host.folders").PAPER_SCORER
     (open_clip / "tiny-clip").rename(open_clip / paper)
-    assert told_by(unlearned=unlearned)["scorer"] == paper
+    assert panel_report(unlearned=unlearned)["scorer"] == paper
 
 
-def test_a_clip_fetched_since_has_the_pictures_judged_again(open_clip: Path) -> None:
-    """ComfyUI would else give what it has: no widget has changed."""
+def test_a_newly_installed_clip_causes_another_evaluation(open_clip: Path) -> None:
+    """Else ComfyUI would output the cached result, because no widget has changed."""
     choices = pack_module("nodes.host.folders")
     fingerprint = NODES[EVALUATE].fingerprint_inputs
     before = [fingerprint(scorer=name) for name in (choices.OWN_SCORER, "tiny-clip")]
@@ -136,24 +136,24 @@ def test_a_clip_fetched_since_has_the_pictures_judged_again(open_clip: Path) -> 
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True]
 
 
-def test_probes_are_told_too(unlearned: Any, open_clip: Path) -> None:
-    told = told_by(unlearned=unlearned, scorer="tiny-clip", probes="all")
-    probes = told["concepts"][0]["probes"]
+def test_the_page_receives_the_probes(unlearned: Any, open_clip: Path) -> None:
+    panel = panel_report(unlearned=unlearned, scorer="tiny-clip", probes="all")
+    probes = panel["concepts"][0]["probes"]
     assert [probe["name"] for probe in probes] == list(
         pack_module("unlearn_core.judging.probes").PROBES
     )
-    assert told["missing"] == []
+    assert panel["missing"] == []
     for probe in probes:
         assert 0 <= probe["low"] <= probe["after"] <= probe["high"] <= 1
 
 
-def test_the_folders_that_hold_a_clip_are_offered(open_clip: Path) -> None:
+def test_folders_with_a_clip_are_listed(open_clip: Path) -> None:
     choices = pack_module("nodes.host.folders")
     assert choices.scorers() == [choices.OWN_SCORER, "tiny-clip"]
 
 
 @pytest.mark.parametrize(
-    ("widgets", "said"),
+    ("widgets", "message"),
     [
         ({"scorer": "../tiny-clip"}, "scorer: '../tiny-clip' is not in ComfyUI's models/open_clip"),
         ({"scorer": "empty"}, "scorer: 'empty' is not in ComfyUI's models/open_clip folder"),
@@ -163,18 +163,18 @@ def test_the_folders_that_hold_a_clip_are_offered(open_clip: Path) -> None:
     ],
 )
 def test_bad_input_is_refused_before_any_work(
-    open_clip: Path, tmp_path: Path, widgets: dict[str, str], said: str
+    open_clip: Path, tmp_path: Path, widgets: dict[str, str], message: str
 ) -> None:
     answers = refusals(EVALUATE, **widgets)
     assert answers
-    assert all(said in answer for answer in answers)
-    with pytest.raises(ValueError, match=said.split(",")[0]):
+    assert all(message in answer for answer in answers)
+    with pytest.raises(ValueError, match=message.split(",")[0]):
         run_node(EVALUATE, unlearned=Untouchable(), **widgets)
     assert not (tmp_path / "output").exists()
 
 
 class Untouchable:
-    """An unlearned model that only says that it brings no CLIP."""
+    """An unlearned model without a CLIP that fails on any other use."""
 
     @property
     def base(self) -> Any:
@@ -182,7 +182,7 @@ class Untouchable:
         return type("Base", (), {"info": info})
 
 
-def test_a_report_can_go_into_the_saved_model(unlearned: Any, diffusers: Path) -> None:
+def test_a_report_can_be_saved_with_the_model(unlearned: Any, diffusers: Path) -> None:
     report = node_result(EVALUATE, unlearned=unlearned, **QUICK)[0]
     (path,) = node_result("UnlearnSaveCheckpoint", unlearned=unlearned, report=report, name="mine")
     content = json.loads((Path(path) / "unlearn_report.json").read_text(encoding="utf-8"))

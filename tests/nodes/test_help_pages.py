@@ -1,4 +1,4 @@
-"""The reference part of each help page is what the schema says."""
+"""The reference part of each help page matches the schema."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_nodes_with_settings_have_one(node_id: str) -> None:
     assert page.count(START) == page.count(END) == 1
 
 
-def test_a_stale_page_is_noticed() -> None:
+def test_a_stale_page_is_detected() -> None:
     page = page_of("UnlearnRestrictedGradient").read_text(encoding="utf-8")
     assert (
         up_to_date("UnlearnRestrictedGradient", page.replace("- **steps**:", "- **stride**:"))

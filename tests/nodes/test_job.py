@@ -1,4 +1,4 @@
-"""The nodes at work, on a tiny model of the real architecture."""
+"""Whole jobs of the nodes on a tiny model of the real architecture."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_from_loading_to_the_saved_model(diffusers: Path, page: FakeServer, pair
     assert len(shown_by(output)["unlearn_run"][0]["previews"]) == 2  # of steps 2 and 3
     assert unlearned.model.changed_tensors()
 
-    # The given model is as it was, and could still be trained.
+    # The input model is unchanged, and could still be trained.
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert not any(p.is_inference() for _, p in model.named_parameters())
     assert not any(p.requires_grad for _, p in model.named_parameters())
@@ -68,7 +68,7 @@ def test_from_loading_to_the_saved_model(diffusers: Path, page: FakeServer, pair
 
 def test_the_same_seed_gives_the_same_model(loaded: Any, pairs: Any) -> None:
     def run(seed: int) -> dict[str, torch.Tensor]:
-        pack_module("nodes.page.runs").RUNS.clear()  # or the second would be the first's own state
+        pack_module("nodes.page.runs").RUNS.clear()  # else the second would output the first
         return weights(
             node_result(UNLEARN, model=loaded, prompts=pairs, seed=seed, **QUICK)[0].model
         )
@@ -115,7 +115,7 @@ def test_cancel_between_two_steps(
     assert all(torch.equal(p, before[name]) for name, p in loaded.named_parameters())
 
 
-def test_cancel_between_two_pictures_keeps_what_is_drawn(
+def test_cancel_between_two_pictures_keeps_the_pictures(
     loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progress = pack_module("nodes.host.progress").NodeProgress
@@ -130,8 +130,8 @@ def test_cancel_between_two_pictures_keeps_what_is_drawn(
     with pytest.raises(Interrupted):
         run_node(UNLEARN, model=loaded, prompts=pairs, **QUICK)
     assert page.steps == []
-    kept = list((tmp_path / "user" / "unlearn_cache").iterdir())
-    assert len(kept) == QUICK["batch_size"], "the first batch was drawn, and is kept"
+    files = list((tmp_path / "user" / "unlearn_cache").iterdir())
+    assert len(files) == QUICK["batch_size"], "the first batch was drawn and is cached"
 
 
 def test_cancel_while_evaluating(unlearned: Any) -> None:
@@ -144,24 +144,24 @@ def test_cancel_while_evaluating(unlearned: Any) -> None:
 def test_the_bar_fills_once_from_end_to_end(
     loaded: Any, pairs: Any, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[int, int]] = []
+    updates: list[tuple[int, int]] = []
 
     class Bar:
         def __init__(self, total: int) -> None:
             pass
 
         def update_absolute(self, value: int, total: int) -> None:
-            told.append((value, total))
+            updates.append((value, total))
 
     monkeypatch.setattr("comfy.utils.ProgressBar", Bar)
-    given = {**QUICK, "preview_every": 2, "method": method}
-    run_node(UNLEARN, model=loaded, prompts=pairs, **given)
-    values = [value for value, _ in told]
+    widgets = {**QUICK, "preview_every": 2, "method": method}
+    run_node(UNLEARN, model=loaded, prompts=pairs, **widgets)
+    values = [value for value, _ in updates]
     assert values == sorted(values)
-    assert values[-1] == told[-1][1]
+    assert values[-1] == updates[-1][1]
 
 
-def test_no_number_becomes_null(page: FakeServer) -> None:
+def test_values_that_are_not_numbers_become_null(page: FakeServer) -> None:
     report = pack_module("unlearn_core.unlearning.results").StepReport(
         1, 0.5, 0.5, 0.0, False, 1.0, 1.0, -0.1, -0.1, 0.1
     )
@@ -173,7 +173,7 @@ def test_no_number_becomes_null(page: FakeServer) -> None:
     json.dumps(data, allow_nan=False)
 
 
-def test_the_prompts_can_be_read(pairs: Any) -> None:
+def test_the_text_lists_the_prompts(pairs: Any) -> None:
     text = pack_module("nodes.diversify_prompts").readable(pairs)
     for pair in (*pairs.train, *pairs.test):
         assert f"{pair.forget}\n  → {pair.retain}" in text

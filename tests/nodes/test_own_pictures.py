@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def test_a_folder_is_offered_and_read(folder: Path) -> None:
+def test_a_folder_is_listed_and_read(folder: Path) -> None:
     assert schema_inputs(NODE)["folder"].options == ["none", "mine"]
     pictures, text = node_result(NODE, folder="mine", captions="ink style cat\nan ink dog")
     assert [tuple(pictures.image(i).shape) for i in (0, 1)] == [(3, 40, 40), (3, 30, 53)]
@@ -45,18 +45,18 @@ def test_a_folder_is_offered_and_read(folder: Path) -> None:
 def test_linked_images_are_read(folder: Path) -> None:
     with torch.inference_mode():
         images = torch.rand(2, 20, 30, 4)
-        images[1, 0, :2] = torch.tensor([[1.1], [-0.1]])  # as ComfyUI's bicubic resizing has it
+        images[1, 0, :2] = torch.tensor([[1.1], [-0.1]])  # like the result of bicubic resizing
     pictures, _ = node_result(NODE, images=images, captions="an ink cat", alone=True)
     assert [tuple(image.shape) for image in pictures.images] == [(3, 20, 30)] * 2
-    found = pictures.images[1].float() / 255
+    actual = pictures.images[1].float() / 255
     expected = images[1, ..., :3].permute(2, 0, 1).clamp(0, 1)
-    torch.testing.assert_close(found, expected, atol=1 / 255, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=1 / 255, rtol=0)
     assert pictures.alone
     with pytest.raises(ValueError, match="folder must be 'none' .* unlink the images"):
         run_node(NODE, images=images, folder="mine", captions="x")
 
 
-def test_nothing_given_says_what_to_do() -> None:
+def test_without_pictures_the_message_has_the_cure() -> None:
     with pytest.raises(ValueError, match="link images or choose a folder"):
         run_node(NODE, captions="an ink cat")
 
@@ -68,14 +68,14 @@ def test_no_folder_outside(folder: Path, name: str) -> None:
 
 
 def test_unlearning_with_them(loaded: Any, pairs: Any, folder: Path, page: Any) -> None:
-    (mine, _) = node_result(NODE, folder="mine", captions="an ink boat")
-    (kept, _) = node_result(NODE, folder="mine", captions="a boat")
+    (to_forget, _) = node_result(NODE, folder="mine", captions="an ink boat")
+    (to_retain, _) = node_result(NODE, folder="mine", captions="a boat")
     result = node_result(
         "UnlearnRestrictedGradient",
         model=loaded,
         prompts=pairs,
-        forget_pictures=mine,
-        retain_pictures=kept,
+        forget_pictures=to_forget,
+        retain_pictures=to_retain,
         **QUICK,
     )
     assert len(result[0].reports) == QUICK["steps"]
@@ -84,7 +84,7 @@ def test_unlearning_with_them(loaded: Any, pairs: Any, folder: Path, page: Any) 
             "UnlearnRestrictedGradient",
             model=loaded,
             prompts=pairs,
-            forget_pictures=kept,
+            forget_pictures=to_retain,
             **QUICK,
         )
-    assert pack_module("unlearn_core.dataset.own_pictures").OwnPictures is type(mine)
+    assert pack_module("unlearn_core.dataset.own_pictures").OwnPictures is type(to_forget)

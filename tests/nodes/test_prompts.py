@@ -41,7 +41,7 @@ def test_the_page_receives_the_texts_of_the_presets() -> None:
 
 
 @pytest.mark.parametrize("preset", ["object", "nudity"])
-def test_empty_fields_take_the_presets(preset: str) -> None:
+def test_empty_fields_use_the_preset(preset: str) -> None:
     (pairs, _) = node_result(
         NODE,
         concept=concept(concept="zebra", kind="object", replacements="horse"),
@@ -59,12 +59,12 @@ def test_made_up_names_join_the_replacements() -> None:
     pairs, text = node_result(
         NODE, concept=concept(), invented_names=1, gibberish_names=1, **{**FEW, "train_count": 60}
     )
-    found = {pair.replacement for pair in pairs.train}
-    assert len(found - {"noto", "twemoji", "fluent", "pixel"}) == 2
-    assert all(name in text for name in found)
+    replacements = {pair.replacement for pair in pairs.train}
+    assert len(replacements - {"noto", "twemoji", "fluent", "pixel"}) == 2
+    assert all(name in text for name in replacements)
 
 
-def test_prompts_are_kept_and_read_again(folders: Path) -> None:
+def test_prompts_are_saved_and_read_again(folders: Path) -> None:
     pairs, text = node_result(NODE, concept=concept(), save_as="mine", **FEW)
     saved = folders / "output" / "unlearn" / "mine.json"
     assert str(saved) in text
@@ -78,7 +78,7 @@ def test_prompts_are_kept_and_read_again(folders: Path) -> None:
         run_node(NODE, concept=concept(concept="cat"), prompts_file="shared.json")
 
 
-def test_an_edited_file_is_another_input(folders: Path) -> None:
+def test_an_edited_file_counts_as_a_changed_input(folders: Path) -> None:
     run_node(NODE, concept=concept(), save_as="mine", **FEW)
     file = folders / "input" / "mine.json"
     file.write_bytes((folders / "output" / "unlearn" / "mine.json").read_bytes())
@@ -90,7 +90,7 @@ def test_an_edited_file_is_another_input(folders: Path) -> None:
     assert fingerprint(prompts_file="none") == fingerprint(prompts_file="none")
 
 
-def test_a_file_that_is_no_prompt_set_is_refused(folders: Path) -> None:
+def test_a_file_without_prompts_is_refused(folders: Path) -> None:
     (folders / "input" / "shared.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="prompts: the file must contain"):
         run_node(NODE, concept=concept(), prompts_file="shared.json")
@@ -98,7 +98,7 @@ def test_a_file_that_is_no_prompt_set_is_refused(folders: Path) -> None:
 
 @pytest.fixture
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By which neighbours are compared."""
+    """For the comparison of neighbours."""
     monkeypatch.setattr(pack_module("unlearn_core.judging.neighbours"), "PICTURES", 2)
 
 
@@ -113,49 +113,49 @@ def test_the_nearest_candidates_join_the_replacements() -> None:
         candidates="noto, fluent, pixel, twemoji",
         **FEW,
     )
-    chosen = pairs.concept.replacements
-    assert chosen[0] == "noto"
-    assert len(chosen) == 3
-    assert set(chosen[1:]) < {"fluent", "pixel", "twemoji"}
+    replacements = pairs.concept.replacements
+    assert replacements[0] == "noto"
+    assert len(replacements) == 3
+    assert set(replacements[1:]) < {"fluent", "pixel", "twemoji"}
 
 
 @pytest.mark.usefixtures("few_pictures")
-def test_prompts_with_neighbours_are_kept_edited_and_read_again(folders: Path) -> None:
+def test_prompts_with_neighbours_are_saved_edited_and_read_again(folders: Path) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="EmojiCanvas (demo)")
     widgets = {"neighbours": 1, "candidates": "fluent, pixel", **FEW}
     mine = concept(replacements="noto")
     output = run_node(NODE, concept=mine, model=model, save_as="mine", **widgets)
     assert output.result is not None
-    found = output.result[0]
+    original = output.result[0]
     (table,) = shown_by(output)["unlearn_prompts"]
     table["test"] = table["test"][:1]
     edited, _ = node_result(NODE, concept=mine, edited_prompts=json.dumps(table), **widgets)
-    assert edited.concept == found.concept
+    assert edited.concept == original.concept
     assert len(edited.test) == 1
     saved = (folders / "output" / "unlearn" / "mine.json").read_bytes()
     (folders / "input" / "shared.json").write_bytes(saved)
-    # Somebody who has it from me need not know what I found.
+    # Other users of the file need not list the neighbours found here.
     for replacements in ("noto", ""):
         again, _ = node_result(
             NODE, concept=concept(replacements=replacements), prompts_file="shared.json"
         )
-        assert again == found
+        assert again == original
     lacking = r"was created without 'chalk' among its replacements; .* concept's replacements"
     with pytest.raises(ValueError, match=lacking):
         run_node(NODE, concept=concept(replacements="noto, chalk"), prompts_file="shared.json")
 
 
 @pytest.mark.parametrize(
-    ("widgets", "said"),
+    ("widgets", "message"),
     [({"candidates": "dog"}, "link a model"), ({"candidates": ""}, "link a model")],
 )
-def test_neighbours_need_a_model(widgets: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=f"neighbours: {said}"):
+def test_neighbours_need_a_model(widgets: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"neighbours: {message}"):
         run_node(NODE, concept=concept(), neighbours=1, **widgets)
 
 
-def test_another_seed_may_cure_a_split(folders: Path) -> None:
-    """As the message says: whether the values can be split depends on it."""
+def test_another_seed_may_allow_a_split(folders: Path) -> None:
+    """As the message says, the seed decides whether the values can be split."""
     widgets = {
         "templates": "a {object} beside a {beside} in {concept}",
         "dimensions": "object: cat, dog, fish, bird\nbeside: cat, dog",
@@ -165,8 +165,8 @@ def test_another_seed_may_cure_a_split(folders: Path) -> None:
     run_node(NODE, concept=concept(), seed=1, **widgets)
 
 
-def test_what_is_hidden_is_not_offered(folders: Path) -> None:
-    """It could not be chosen: no name that is typed may look like that."""
+def test_hidden_files_are_not_listed(folders: Path) -> None:
+    """The check of names would refuse them."""
     for name in (".thumbs", "mine"):
         (folders / "input" / name).mkdir()
         (folders / "input" / f"{name}.json").touch()
@@ -181,7 +181,7 @@ def test_neighbours_need_a_clip(folders: Path) -> None:
         run_node(NODE, concept=concept(), model=model, neighbours=1, candidates="noto")
 
 
-def test_the_paper_s_clip_compares_for_models_that_bring_none(
+def test_models_without_a_clip_use_the_paper_s_for_comparison(
     folders: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     paper = tmp_path / "models" / "open_clip" / pack_module("nodes.host.folders").PAPER_SCORER
@@ -193,7 +193,7 @@ def test_the_paper_s_clip_compares_for_models_that_bring_none(
 
 
 def test_a_language_model_proposes_values(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has learned nothing may write anything: what was given stays in any case."""
+    """An untrained one may write anything; the user's values stay in any case."""
     monkeypatch.setattr(folder_paths, "models_dir", str(folders))
     write_language_model(folders / "LLM" / "tiny")
     assert schema_inputs(NODE)["language_model"].options == ["none", "tiny"]

@@ -1,4 +1,4 @@
-"""What each node says of itself."""
+"""The schemas of the nodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IDS = (
 every_node = pytest.mark.parametrize("node_id", IDS)
 
 
-def test_the_nodes_are_announced() -> None:
+def test_the_nodes_are_registered() -> None:
     assert tuple(NODES) == IDS
     assert not hasattr(PACK, "NODE_CLASS_MAPPINGS")  # it would hide the entry point
 
@@ -48,12 +48,11 @@ def test_every_widget_has_a_default_that_the_core_accepts(node_id: str) -> None:
 
 
 @every_node
-def test_a_tooltip_that_names_the_default_names_the_right_one(node_id: str) -> None:
+def test_a_default_in_a_tooltip_is_correct(node_id: str) -> None:
     for name, inp in schema_inputs(node_id).items():
-        found = re.search(r"(?:, |\s)'?([\w.-]+|[\w ]+)'? by default", inp.tooltip)
-        found = found or re.search(r"Default: (.+)\.$", inp.tooltip)
-        if found and isinstance(inp.default, int | float) and not isinstance(inp.default, bool):
-            assert float(found[1]) == inp.default, name
+        default = re.search(r"Default: (.+)\.$", inp.tooltip)
+        if default and isinstance(inp.default, int | float) and not isinstance(inp.default, bool):
+            assert float(default[1]) == inp.default, name
 
 
 @every_node
@@ -66,7 +65,7 @@ def test_it_has_a_help_page(node_id: str) -> None:
 
 @every_node
 def test_the_id_is_literal(node_id: str) -> None:
-    """The Manager's scanner reads it off the source."""
+    """The Manager's scanner reads it from the source."""
     sources = [file.read_text(encoding="utf-8") for file in (ROOT / "nodes").glob("*.py")]
     assert sum(f'node_id="{node_id}"' in source for source in sources) == 1
 
@@ -77,15 +76,15 @@ def of_settings(settings: Any) -> dict[str, Any]:
 
 def test_unlearn_defaults_are_the_core_s() -> None:
     core = pack_module("unlearn_core.unlearning.settings")
-    given = defaults("UnlearnRestrictedGradient")
+    values = defaults("UnlearnRestrictedGradient")
     drawing = pack_module("unlearn_core.dataset.settings").GenerationSettings()
-    assert given.pop("generation_steps") == drawing.steps
-    assert given.pop("guidance_scale") == drawing.guidance_scale
-    given.pop("preview_every")
-    assert given.pop("keep_step") == 0
-    assert given.pop("recipe") == pack_module("unlearn_core.unlearning.recipes").OURS
-    assert given.pop("generation_seed") == drawing.seed
-    assert given == of_settings(core.UnlearnSettings())
+    assert values.pop("generation_steps") == drawing.steps
+    assert values.pop("guidance_scale") == drawing.guidance_scale
+    values.pop("preview_every")
+    assert values.pop("keep_step") == 0
+    assert values.pop("recipe") == pack_module("unlearn_core.unlearning.recipes").OURS
+    assert values.pop("generation_seed") == drawing.seed
+    assert values == of_settings(core.UnlearnSettings())
 
 
 def test_evaluation_defaults_are_the_core_s() -> None:
@@ -103,20 +102,21 @@ def test_evaluation_defaults_are_the_core_s() -> None:
     }
 
 
-def test_prompt_defaults_speak_the_demo_model_s_language() -> None:
-    given = defaults("UnlearnDiversifyPrompts")
-    dimensions = pack_module("unlearn_core.prompts.diversify").parse_dimensions(given["dimensions"])
+def test_prompt_defaults_use_the_demo_model_s_vocabulary() -> None:
+    values = defaults("UnlearnDiversifyPrompts")
+    parse = pack_module("unlearn_core.prompts.diversify").parse_dimensions
+    dimensions = parse(values["dimensions"])
     assert dimensions == {"object": world.OBJECTS, "background": world.BACKGROUNDS}
-    wordings = [t.replace("{concept}", "{style}") for t in given["templates"].splitlines()]
+    wordings = [t.replace("{concept}", "{style}") for t in values["templates"].splitlines()]
     assert set(wordings) <= {*world.FULL_CAPTIONS, *world.NO_BACKGROUND_CAPTIONS}
     concept = defaults("UnlearnForgetConcept")
     words = [concept["concept"], *concept["replacements"].split(", ")]
     assert sorted(words) == sorted(world.STYLES)
 
 
-def test_every_field_of_a_run_is_an_input_as_the_field_says() -> None:
-    """Name, default, choices, place and text come from the field alone: a setting that is added
-    there is on the node, checked and explained."""
+def test_every_field_of_the_settings_is_an_input() -> None:
+    """Name, default, choices, section and text come only from the field: a new setting appears on
+    the node, checked and explained, without further code."""
     owner = pack_module("unlearn_core.unlearning.settings").UnlearnSettings
     settings = pack_module("unlearn_core.foundation.fields").settings_of(owner)
     assert list(settings) == [f.name for f in fields(owner)]
@@ -130,7 +130,7 @@ def test_every_field_of_a_run_is_an_input_as_the_field_says() -> None:
         assert tuple(getattr(inp, "options", None) or ()) == options
         assert all(f"'{option}'" in setting.help for option in options), "explain each choice"
         for end in ("min", "max"):
-            if hasattr(inp, end):  # the ends of the range on the node are allowed
+            if hasattr(inp, end):  # the core accepts both ends of the node's range
                 owner(**{name: getattr(inp, end)})
 
 
@@ -139,16 +139,16 @@ def format_value(value: object) -> str:
 
 
 @every_node
-def test_rare_inputs_stand_below_the_others(node_id: str) -> None:
+def test_advanced_inputs_are_below_the_others(node_id: str) -> None:
     widgets = [inp.as_dict() for inp in schema_inputs(node_id).values() if hasattr(inp, "default")]
-    rare = [bool(one.get("advanced")) for one in widgets]
-    assert rare == sorted(rare)
+    advanced = [bool(one.get("advanced")) for one in widgets]
+    assert advanced == sorted(advanced)
 
 
-def test_rare_inputs_are_advanced() -> None:
+def test_only_common_inputs_are_not_advanced() -> None:
     inputs = schema_inputs("UnlearnRestrictedGradient")
-    usual = {name for name, i in inputs.items() if hasattr(i, "default") and not is_rare(i)}
-    assert usual == {
+    common = {name for name, i in inputs.items() if hasattr(i, "default") and not is_advanced(i)}
+    assert common == {
         "recipe",
         "objective",
         "scope",
@@ -160,5 +160,5 @@ def test_rare_inputs_are_advanced() -> None:
     }
 
 
-def is_rare(inp: Any) -> bool:
+def is_advanced(inp: Any) -> bool:
     return bool(inp.as_dict().get("advanced"))

@@ -1,4 +1,4 @@
-"""What the pack adds to the start of ComfyUI: imports, which every start pays for."""
+"""The pack's imports at the start of ComfyUI, which slow down every start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from .pack import NAME
 
 ROOT = Path(__file__).resolve().parents[2]
-# What takes long to import, or is needed by one step alone.
+# Packages that take long to import, or are needed by only one step.
 HEAVY = {
     "accelerate",
     "diffusers",
@@ -36,24 +36,24 @@ print(json.dumps([sorted(WITH_PACK - OF_COMFYUI), sorted(WITH_SCHEMAS - WITH_PAC
 
 
 @pytest.fixture(scope="module")
-def brought() -> list[list[str]]:
-    """The modules that the import of the pack brings in, beyond ComfyUI's and its own, and those
-    that the nodes' schemas bring, in a process of their own."""
-    done = subprocess.run(
+def imported() -> list[list[str]]:
+    """The modules of other packages that are imported by the pack, in addition to ComfyUI's, and
+    those imported by the nodes' schemas; measured in a separate process."""
+    process = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    modules = json.loads(done.stdout.splitlines()[-1])
+    assert process.returncode == 0, process.stderr
+    modules = json.loads(process.stdout.splitlines()[-1])
     return [[name for name in part if name.partition(".")[0] != NAME] for part in modules]
 
 
-def test_the_import_brings_in_no_heavy_package(brought: list[list[str]]) -> None:
-    assert not HEAVY & {name.partition(".")[0] for name in brought[0]}
+def test_the_pack_imports_no_heavy_package(imported: list[list[str]]) -> None:
+    assert not HEAVY & {name.partition(".")[0] for name in imported[0]}
 
 
-def test_the_import_brings_in_few_modules(brought: list[list[str]]) -> None:
-    assert len(brought[0]) <= MOST, "\n".join(brought[0])
+def test_the_pack_imports_few_modules(imported: list[list[str]]) -> None:
+    assert len(imported[0]) <= MOST, "\n".join(imported[0])
 
 
-def test_the_schemas_bring_in_none(brought: list[list[str]]) -> None:
-    assert brought[1] == []
+def test_the_schemas_import_nothing(imported: list[list[str]]) -> None:
+    assert imported[1] == []

@@ -1,4 +1,4 @@
-"""What a person sets on a node is what the work is done with."""
+"""The values of the widgets reach the core."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ UNLEARN, EVALUATE, DIVERSIFY, SAVE, OWN = (
 
 
 class ReachedError(Exception):
-    """The node has come to its work, with these arguments."""
+    """The node has called the core with these arguments."""
 
-    def __init__(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self.given, self.named = given, named
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.arguments, self.named = args, kwargs
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
-    """Let the work say what it was given, and do no more."""
+    """Replace a function of the core by one that only reports its arguments."""
 
-    def work(*given: Any, **named: Any) -> NoReturn:
-        raise ReachedError(given, named)
+    def work(*args: Any, **kwargs: Any) -> NoReturn:
+        raise ReachedError(args, kwargs)
 
     monkeypatch.setattr(pack_module(module), name, work)
 
@@ -46,7 +46,7 @@ def reached(node: str, **inputs: Any) -> ReachedError:
 
 
 def another(one: io.WidgetInput) -> Any:
-    """A value that is allowed, and not the default."""
+    """A valid value other than the default."""
     if isinstance(one, io.Combo.Input):
         return next(option for option in one.options or () if option != one.default)
     if isinstance(one, io.Boolean.Input):
@@ -77,20 +77,20 @@ def test_unlearning(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, ap
     widgets["method"] = "dual cone"
     widgets["scope"] = "full"
     own = [
-        node_result(OWN, images=torch.rand(1, 8, 8, 3), captions=said)[0]
-        for said in ("an ink cat", "a cat")
+        node_result(OWN, images=torch.rand(1, 8, 8, 3), captions=caption)[0]
+        for caption in ("an ink cat", "a cat")
     ]
     pictures = {"forget_pictures": own[0], "retain_pictures": own[1]}
-    found = reached(UNLEARN, model=loaded, prompts=pairs, **widgets, **pictures)
-    task, preview_every, keep_step = found.given
+    call = reached(UNLEARN, model=loaded, prompts=pairs, **widgets, **pictures)
+    task, preview_every, keep_step = call.arguments
     settings, drawing = task.settings, task.drawing
     assert task.model is loaded
     assert task.pairs is pairs
-    usual = type(settings)()
+    default = type(settings)()
     for field in dataclasses.fields(settings):
         if field.name != apart:
             assert (
-                getattr(settings, field.name) == widgets[field.name] != getattr(usual, field.name)
+                getattr(settings, field.name) == widgets[field.name] != getattr(default, field.name)
             ), field.name
     assert drawing == type(drawing)(
         widgets["generation_steps"], widgets["guidance_scale"], widgets["seed"],
@@ -103,9 +103,9 @@ def test_unlearning(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, ap
 def test_evaluating(unlearned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     spy(monkeypatch, "nodes.evaluate_alignment", "evaluate")
     widgets = changed_widgets(EVALUATE, "scorer", "report_name")
-    found = reached(EVALUATE, unlearned=unlearned, **widgets)
-    assert found.given[0] is unlearned
-    settings = found.given[1]
+    call = reached(EVALUATE, unlearned=unlearned, **widgets)
+    assert call.arguments[0] is unlearned
+    settings = call.arguments[1]
     assert (settings.pictures, settings.probes) == (widgets["pictures"], widgets["probes"])
     assert settings.generation == type(settings.generation)(
         widgets["generation_steps"], widgets["guidance_scale"], widgets["seed"],
@@ -124,11 +124,11 @@ def test_diversifying() -> None:
         "gibberish_names": 1,
     }
     grid = {"templates": "a {concept} in {place}", "dimensions": "place: town, sea, air, space"}
-    (found, _) = node_result(DIVERSIFY, concept=concept, **grid, **widgets)
+    (actual, _) = node_result(DIVERSIFY, concept=concept, **grid, **widgets)
     prompts = pack_module("unlearn_core.prompts.diversify")
     dimensions = prompts.parse_dimensions(grid["dimensions"])
     expected = prompts.diversify(concept, [grid["templates"]], dimensions, **widgets)
-    assert found == expected
+    assert actual == expected
     for name in widgets:
         fewer = {**widgets, name: 1 if name != "test_share" else 0.25}
         if fewer != widgets:
@@ -139,14 +139,14 @@ def test_finding_neighbours(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     spy(monkeypatch, "nodes.diversify_prompts", "with_neighbours")
     concept = concept_of("cat")
     widgets = {"neighbours": 3, "candidates": "fox, owl, bee, ant", "seed": 6}
-    found = reached(DIVERSIFY, concept=concept, model=loaded, **widgets)
-    assert found.given[:2] == (loaded, concept)
-    assert tuple(found.given[4]) == ("fox", "owl", "bee", "ant")
-    assert found.given[5] == 3
-    assert found.named["seed"] == 6
+    call = reached(DIVERSIFY, concept=concept, model=loaded, **widgets)
+    assert call.arguments[:2] == (loaded, concept)
+    assert tuple(call.arguments[4]) == ("fox", "owl", "bee", "ant")
+    assert call.arguments[5] == 3
+    assert call.named["seed"] == 6
 
 
-def test_what_comes_before_stays_first(pairs: Any) -> None:
+def test_the_linked_concept_stays_first(pairs: Any) -> None:
     concept = concept_of("yak")
     grid = {"templates": "a {concept} in {place}", "dimensions": "place: town, sea"}
     (both, _) = node_result(DIVERSIFY, concept=concept, also=pairs, **grid)
@@ -157,14 +157,14 @@ def test_saving_a_lora(unlearned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     spy(monkeypatch, "nodes.save_checkpoint", "save_lora")
     choices = schema_inputs(SAVE)["save_as"].options
     lora = next(choice for choice in choices if "LoRA" in choice)
-    found = reached(
+    call = reached(
         SAVE, unlearned=unlearned, name="mine", save_as=lora, lora_rank=5, overwrite=True
     )
-    assert found.named["rank"] == 5
-    assert found.named["overwrite"] is True
+    assert call.named["rank"] == 5
+    assert call.named["overwrite"] is True
 
 
-def test_a_report_about_something_else_is_refused(unlearned: Any, diffusers: Path) -> None:
+def test_a_report_about_another_concept_is_refused(unlearned: Any, diffusers: Path) -> None:
     quick = {"pictures": 1, "generation_steps": 2}
     report = node_result(EVALUATE, unlearned=unlearned, **quick)[0]
     cat = dataclasses.replace(report, concept=dataclasses.replace(report.concept, name="cat"))
@@ -173,20 +173,18 @@ def test_a_report_about_something_else_is_refused(unlearned: Any, diffusers: Pat
     assert not list(diffusers.iterdir())
 
 
-def test_a_folder_of_own_pictures_may_stand_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_pictures_may_be_used_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
     (tmp_path / "mine").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "mine" / "a.png")
     for alone in (True, False):
-        (found, _) = node_result(OWN, folder="mine", captions="an ink cat", alone=alone)
-        assert found.alone is alone
+        (pictures, _) = node_result(OWN, folder="mine", captions="an ink cat", alone=alone)
+        assert pictures.alone is alone
 
 
-def test_every_node_has_its_widgets_looked_at() -> None:
-    """A node that is added must be added here."""
+def test_all_nodes_are_tested_here() -> None:
+    """A new node must be added here."""
     here = {UNLEARN, EVALUATE, DIVERSIFY, SAVE, OWN}
     assert set(NODES) - here == {"UnlearnLoadModel", "UnlearnForgetConcept"}

@@ -1,4 +1,4 @@
-"""The shipped workflows against the nodes' schemas."""
+"""The bundled workflows match the nodes' schemas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read(file: Any) -> dict[str, Any]:
 
 
 def test_the_demo_uses_every_node_at_its_defaults() -> None:
-    """But the one for pictures that a demo cannot bring along."""
+    """Except Own Pictures, because the demo has no pictures for it."""
     nodes = {node["type"]: node for node in read(DEMO)["nodes"]}
     used = set(NODES) - {"UnlearnOwnPictures"}
     assert used <= set(nodes)
@@ -44,7 +44,7 @@ def test_links_join_sockets_of_one_type(file: Any) -> None:
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_it_holds_no_path_of_a_machine(file: Any) -> None:
+def test_it_contains_no_absolute_path(file: Any) -> None:
     text = file.read_text(encoding="utf-8")
     assert "/home/" not in text
     assert ":\\" not in text

@@ -1,4 +1,4 @@
-"""Pictures drawn by a model, as latents and as pixels, and the cache of latents on disk."""
+"""Picture generation, as latents and as pixels, and a cache of latents on disk."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..models.denoiser import SAMPLER_VERSION
 from ..models.protocol import Conditioning, ModelHandle
 from .settings import GenerationSettings
 
-DECODED_AT_ONCE = 16  # pictures
-ENCODED_AT_ONCE = 32  # prompts
+DECODING_BATCH = 16  # pictures
+ENCODING_BATCH = 32  # prompts
 
 
 class LatentCache:
-    """A folder of drawn latents, one file each, named by everything that decides its content."""
+    """A folder with one file per latent, named by a hash of everything that determines it."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def get(self, key: str) -> Tensor | None:
-        """The latent [C, h, w] kept under ``key``; an unreadable file counts as absent."""
+        """The latent [C, h, w] stored under ``key``; None if there is no readable file."""
         try:
             return load(self._file(key).read_bytes())["latent"]
         except (OSError, SafetensorError, KeyError):
@@ -59,12 +59,12 @@ def picture_key(
     settings: GenerationSettings,
     latent_shape: tuple[int, int, int] | None = None,
 ) -> str:
-    """Hash of everything that decides a picture: the model and how it was loaded, prompt, seed,
-    sampler and its settings."""
+    """A hash of everything that determines a picture: the model, its load options, the prompt, the
+    seed, the sampler and its settings."""
     info = model.info
-    loaded = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
-    content = [loaded, prompt, seed, settings.steps, float(settings.guidance_scale)]
-    if SAMPLER_VERSION > 1:  # the first version's keys do not name it
+    source = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
+    content = [source, prompt, seed, settings.steps, float(settings.guidance_scale)]
+    if SAMPLER_VERSION > 1:  # keys of the first version do not contain it
         content.append(SAMPLER_VERSION)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -78,12 +78,12 @@ def draw_latents(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """One latent for each prompt, picture i from ``settings.seed + i``, [N, C, h, w] on the CPU.
+    """One latent per prompt, picture i from ``settings.seed + i``, [N, C, h, w] on the CPU.
 
     Args:
-        latent_shape: of another size than the model's own.
-        cache: read first and filled batch by batch, so that a cancelled run loses little. Only
-            for a model as loaded: its fingerprint says nothing of what unlearning changed.
+        latent_shape: for another size than the model's own.
+        cache: read first and filled batch by batch, so that a cancelled run loses little. For
+            unchanged models only: an unlearned model has the same fingerprint.
         progress: ticks once for each picture; checked after each denoising step.
     """
     total, progress = len(prompts), progress or Progress()
@@ -92,8 +92,8 @@ def draw_latents(
         picture_key(model, p, s, settings, latent_shape)
         for p, s in zip(prompts, seeds, strict=True)
     ]
-    found = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
-    drawn = {i: latent for i, latent in found.items() if latent is not None}
+    from_cache = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
+    drawn = {i: latent for i, latent in from_cache.items() if latent is not None}
     missing = [i for i in range(total) if i not in drawn]
     if drawn:
         progress.tick(len(drawn))
@@ -109,17 +109,17 @@ def draw_latents(
         ).float().cpu()  # fmt: skip
         for i, latent in zip(batch, latents, strict=True):
             drawn[i] = latent
-            if cache is not None and latent.isfinite().all():  # or it would be read for ever
+            if cache is not None and latent.isfinite().all():  # never cache a failed picture
                 cache.put(keys[i], latent)
         progress.tick(len(batch))
     return torch.stack([drawn[i] for i in range(total)])
 
 
 def encode_all(model: ModelHandle, prompts: Sequence[str], progress: Progress) -> Conditioning:
-    """On the CPU: those of hundreds of prompts would crowd a device."""
+    """Encode prompts to the CPU; the embeddings of hundreds of prompts would fill a device."""
     parts = []
-    for start in range(0, len(prompts), ENCODED_AT_ONCE):
-        part = model.encode_prompts(prompts[start : start + ENCODED_AT_ONCE])
+    for start in range(0, len(prompts), ENCODING_BATCH):
+        part = model.encode_prompts(prompts[start : start + ENCODING_BATCH])
         parts.append(part.to("cpu"))
         progress.check()
     return Conditioning.cat(parts)
@@ -133,12 +133,12 @@ def draw_pictures(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The pictures of ``draw_latents``, uint8 [N, 3, H, W] on the CPU: a quarter of the memory
-    that floats need, of which hundreds of large ones would fill it."""
+    """The pictures of ``draw_latents``, uint8 [N, 3, H, W] on the CPU. As floats, hundreds of large
+    pictures would need four times the memory."""
     progress = progress or Progress()
     latents = draw_latents(model, prompts, settings, cache=cache, progress=progress)
     pictures = []
-    for part in latents.split(DECODED_AT_ONCE):
+    for part in latents.split(DECODING_BATCH):
         pictures.append(as_bytes(model.decode_latents(part.to(model.device))))
         progress.check()
     return torch.cat(pictures)

@@ -1,4 +1,4 @@
-"""A person's own pictures, with captions, as forget set or retain set."""
+"""The user's own pictures, with captions, as forget set or retain set."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from ..prompts.pairs import PromptPair, PromptPairs
 
 RATIOS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)  # width to height
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # others may be handed to programs outside
-NEEDED = 1536  # px of a picture's shorter edge; SDXL's own pictures have 1024
-LARGEST = 10_000  # pictures of one folder
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # Pillow may open others with external programs
+LARGEST_EDGE = 1536  # px, of a picture's shorter edge; SDXL's own pictures have 1024
+LARGEST = 10_000  # pictures per folder
 
 
 @dataclass(frozen=True, eq=False)
 class OwnPictures:
-    """Pictures and what each shows.
+    """Pictures and their captions.
 
     Attributes:
-        images: each uint8 [3, H, W], or the file of one, for no memory holds a thousand
-            photographs.
-        captions: one a picture.
-        alone: whether they take the place of what the model draws, or join it.
+        images: each uint8 [3, H, W], or its file, since a thousand photographs do not fit into
+            memory.
+        captions: one per picture.
+        alone: whether they replace the model's pictures instead of being added to them.
     """
 
     images: tuple[Tensor | Path, ...]
@@ -44,16 +44,15 @@ class OwnPictures:
 
     def __post_init__(self) -> None:
         if not self.images:
-            raise ValueError("pictures: none given, give images or a folder of them")
+            raise ValueError("pictures: none given; add images or choose a folder of them")
         if len(self.images) != len(self.captions):
             raise ValueError(
                 f"captions: {len(self.captions)} for {len(self.images)} pictures; "
-                "write one for all, or one a line for each"
+                "write one line for all, or one per picture"
             )
 
     def get_ram_usage(self) -> int:
-        """Bytes of the pictures that are no files; the name is ComfyUI's, whose cache of outputs
-        asks."""
+        """Bytes of the pictures in memory. ComfyUI's cache of outputs calls this method by name."""
         return sum(image.nbytes for image in self.images if isinstance(image, Tensor))
 
     def image(self, i: int) -> Tensor:
@@ -69,38 +68,38 @@ class OwnPictures:
 def with_captions(
     names: Sequence[str], text: str, beside: Sequence[Path] | None = None
 ) -> tuple[str, ...]:
-    """A caption of each picture, from what a person wrote. What counts most comes first: a line
-    ``name: caption`` for that picture; the line for it, if there is one for each; the file beside
-    it; the one line for all.
+    """One caption per picture, from the user's text. In order of precedence: a line
+    ``name: caption``; the picture's line, if there are as many lines as pictures; the text file
+    beside the picture; a single line for all pictures.
 
     Args:
-        names: of the pictures.
-        text: lines.
-        beside: of each picture, the text file that may hold its caption (as LoRA trainers have it).
+        names: file names of the pictures.
+        text: the user's lines.
+        beside: for each picture the text file that may contain its caption, as for LoRA trainers.
 
     Raises:
-        ValueError: a line for a picture that is not there, another number of lines, a file that
-            cannot be read, or a picture without a caption.
+        ValueError: a line for an unknown picture, a wrong number of lines, an unreadable file, or a
+            picture without a caption.
     """
     named, lines = {}, []
     for line in filter(None, map(str.strip, text.splitlines())):
         name, colon, caption = map(str.strip, line.partition(": "))
         if line.endswith(":") and line[:-1].strip() in names:
-            raise ValueError(f"captions: {line!r} says nothing of the picture; write it behind")
+            raise ValueError(f"captions: {line!r} has no caption; write it after the colon")
         if colon and name in names:
             named[name] = caption
         elif colon and Path(name).suffix.lower() in PICTURES:
-            raise ValueError(f"captions: there is no picture {name!r}; take that line out")
+            raise ValueError(f"captions: there is no picture {name!r}; remove that line")
         else:
             lines.append(line)
     if len(lines) not in (0, 1, len(names)):
         raise ValueError(
             f"captions: {len(lines)} lines for {len(names)} pictures; "
-            "write one for all, or one a line for each"
+            "write one line for all, or one per picture"
         )
     files = beside or [None] * len(names)
     ordered = lines if len(lines) == len(names) else [None] * len(names)
-    found = []
+    captions = []
     for name, line, file in zip(names, ordered, files, strict=True):
         caption = named.get(name) or line
         if caption is None and file is not None and file.is_file():
@@ -108,38 +107,43 @@ def with_captions(
         caption = caption or (lines[0] if lines else None)
         if caption is None:
             cure = f"add {file.name!r} beside it, or write" if file else "write"
-            raise ValueError(f"captions: {name!r} has none: {cure} one here, for it or for all")
-        found.append(caption)
-    return tuple(found)
+            raise ValueError(
+                f"captions: {name!r} has none: {cure} one here, for this picture or for all"
+            )
+        captions.append(caption)
+    return tuple(captions)
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of their names.
+    """The picture files of a folder, sorted by name.
 
     Raises:
-        ValueError: none, or too many.
+        ValueError: the folder has no pictures, or too many.
     """
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
     if len(files) > LARGEST:
         raise ValueError(
-            f"folder: {len(files)} pictures in {folder.name!r}, at most {LARGEST}: choose fewer"
+            f"folder: {folder.name!r} has {len(files)} pictures, the limit is {LARGEST}; "
+            "choose fewer"
         )
     if not files:
-        raise ValueError(f"folder: no picture in {folder.name!r} ({', '.join(PICTURES)})")
+        raise ValueError(
+            f"folder: no pictures in {folder.name!r}; add some ({', '.join(PICTURES)})"
+        )
     return files
 
 
 def read_folder(
     folder: Path, text: str, alone: bool, progress: Progress | None = None
 ) -> OwnPictures:
-    """The pictures of a folder in the order of their names, each looked at.
+    """The pictures of a folder, sorted by name; each is read once as a check.
 
     Args:
         text: captions, see ``with_captions``.
         progress: ticks once for each picture.
 
     Raises:
-        ValueError: no picture or too many, one that cannot be read, or one without a caption.
+        ValueError: no pictures or too many, an unreadable one, or one without a caption.
     """
     files = picture_files(folder)
     beside = [file.with_suffix(".txt") for file in files]
@@ -155,27 +159,27 @@ def _read_picture(file: Path) -> Tensor:
         with Image.open(file, formats=FORMATS) as opened:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith(("I", "F")):
-                raise ValueError(f"{upright.mode} is no picture of 8 bits a colour; save it as one")
-            upright = _bounded(upright).convert("RGBA")
-            white = Image.new("RGBA", upright.size, "white")  # as most pages show it
+                raise ValueError(f"{upright.mode} is not 8 bits per colour; convert the picture")
+            upright = _limit(upright).convert("RGBA")
+            white = Image.new("RGBA", upright.size, "white")  # the background of most web pages
             upright = Image.alpha_composite(white, upright).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
 
 
-def _bounded(picture: Image.Image) -> Image.Image:
-    """No wider or taller than the widest and tallest bucket, and no larger than a model needs: a
-    photograph from a camera, as numbers, takes a gigabyte."""
+def _limit(picture: Image.Image) -> Image.Image:
+    """Crop a picture to the widest or tallest bucket and reduce it to the size that a model needs:
+    as floats, a photograph from a camera takes a gigabyte."""
     width, height = picture.size
     wide, tall = min(width, round(height * max(RATIOS))), min(height, round(width * max(RATIOS)))
     left, top = (width - wide) // 2, (height - tall) // 2
     box = (left, top, left + wide, top + tall)
-    shrink = min(1.0, NEEDED / min(wide, tall))
+    shrink = min(1.0, LARGEST_EDGE / min(wide, tall))
     size = (max(1, round(wide * shrink)), max(1, round(tall * shrink)))
     if size == picture.size:
         return picture
-    # Palettes and bitmaps have no colours between theirs.
+    # Palettes and bitmaps have no intermediate colours for resampling.
     smooth = picture.convert("RGBA") if picture.mode in ("P", "1", "PA") else picture
     return smooth.resize(size, Image.Resampling.LANCZOS, box)
 
@@ -185,69 +189,70 @@ def _read_caption(file: Path) -> str:
         text = " ".join(file.read_text(encoding="utf-8-sig").split())  # a caption is one line
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"captions: {file.name!r} is no UTF-8 text ({error}); save it as UTF-8"
+            f"captions: {file.name!r} is not UTF-8 text ({error}); save it as UTF-8"
         ) from None
     if not text:
-        raise ValueError(f"captions: {file.name!r} is empty; say in it what the picture shows")
+        raise ValueError(f"captions: {file.name!r} is empty; write in it what the picture shows")
     return text
 
 
 def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[tuple[PromptPair, int]]:
-    """A prompt pair for each picture of a concept, and which of the run's concepts that is: its
-    caption, and that with a replacement for every concept that it mentions.
+    """For each picture its prompt pair and the index of its concept. The forget prompt is the
+    caption; in the retain prompt, every concept of the run is replaced.
 
     Raises:
-        ValueError: a caption that mentions none of the concepts.
+        ValueError: a caption mentions none of the concepts.
     """
-    found = []
+    result = []
     for i, caption in enumerate(pictures.captions):
-        shown = [k for k, p in enumerate(pairs.each) if p.concept.is_mentioned_in(caption)]
-        if not shown:
+        mentions = [k for k, p in enumerate(pairs.each) if p.concept.is_mentioned_in(caption)]
+        if not mentions:
             names = " or ".join(repr(p.concept.name) for p in pairs.each)
             raise ValueError(
-                f"captions: {caption!r} does not mention {names}, which the picture is to show"
+                f"captions: {caption!r} does not mention {names}; captions of forget pictures must"
             )
         parallel, replacement = caption, ""
-        for k in reversed(shown):  # the last one is of the first
+        for k in reversed(mentions):  # so that the pair stores the first concept's replacement
             replacements = _replacements(pairs.each[k])
             replacement = replacements[i % len(replacements)]
             parallel = pairs.each[k].concept.replaced_in(parallel, replacement)
         pair = PromptPair(caption, parallel, replacement, {})
-        found.append((pair, shown[0]))
-    return found
+        result.append((pair, mentions[0]))
+    return result
 
 
 def _replacements(pairs: PromptPairs) -> Sequence[str]:
-    """What stands in the concept's place, made-up names among it."""
-    used = dict.fromkeys(pair.replacement for pair in pairs.train if pair.replacement)
-    return list(used) or pairs.concept.replacements or ("",)
+    """The replacements of a concept in its train pairs, including made-up names."""
+    words = dict.fromkeys(pair.replacement for pair in pairs.train if pair.replacement)
+    return list(words) or pairs.concept.replacements or ("",)
 
 
 def check_retained(pictures: OwnPictures, pairs: PromptPairs) -> None:
-    """Refuse to keep what is to be forgotten.
+    """Check that the retain pictures do not show a concept to forget.
 
     Raises:
-        ValueError: a caption that mentions a concept.
+        ValueError: a caption mentions a concept.
     """
     for caption, part in itertools.product(pictures.captions, pairs.each):
         if part.concept.is_mentioned_in(caption):
             raise ValueError(
-                f"captions: {caption!r} is to be kept but mentions {part.concept.name!r}"
+                f"captions: {caption!r} of a retain picture mentions {part.concept.name!r}; "
+                "remove the picture"
             )
 
 
-def encoded(
+def encode_pictures(
     model: ModelHandle, pictures: OwnPictures, progress: Progress | None = None
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """The pictures as latents [N, C, h, w] on the CPU, one part for each size that they were
-    brought to, and which of them are in it. Sizes have about as many pixels as the model's own:
-    shapes stay, nothing is drawn out.
+    """Encode pictures to latents [N, C, h, w] on the CPU, one part per bucket size, with the
+    indices of its pictures. Every size has about as many pixels as the model's own; pictures are
+    cropped to the nearest aspect ratio and never distorted.
 
     Args:
         progress: ticks once for each picture.
 
     Raises:
-        ValueError: a file that cannot be read.
+        ValueError: a file cannot be read.
     """
     sizes, progress = bucket_sizes(model), progress or Progress()
     buckets: dict[tuple[int, int], dict[int, Tensor]] = defaultdict(dict)
@@ -255,29 +260,29 @@ def encoded(
         image = pictures.image(i)
         ratio = math.log(image.shape[2] / image.shape[1])
         size = min(sizes, key=lambda s: abs(math.log(s[1] / s[0]) - ratio))
-        latent = model.encode_images(filled(as_floats(image), size)[None])
+        latent = model.encode_images(crop_to_fill(as_floats(image), size)[None])
         buckets[size][i] = latent.float().cpu()
     for _, latents in sorted(buckets.items()):
         yield torch.cat(list(latents.values())), list(latents)
 
 
 def bucket_sizes(model: ModelHandle) -> list[tuple[int, int]]:
-    """(height, width) in pixels that pictures are brought to."""
+    """The bucket sizes of a model, (height, width) in pixels."""
     edge, step = model.info.image_size, model.size_step
     if step is None:
         return [(edge, edge)]
-    found = {
+    sizes = {
         (
             max(step, round(edge / math.sqrt(ratio) / step) * step),
             max(step, round(edge * math.sqrt(ratio) / step) * step),
         )
         for ratio in RATIOS
     }
-    return sorted(found)
+    return sorted(sizes)
 
 
-def filled(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of the picture [3, H, W], scaled to fill ``size``."""
+def crop_to_fill(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The picture [3, H, W], scaled to fill ``size`` and cropped to its middle."""
     height, width = size
     scale = max(height / image.shape[1], width / image.shape[2])
     scaled = (max(height, round(image.shape[1] * scale)), max(width, round(image.shape[2] * scale)))

@@ -1,4 +1,4 @@
-"""The few fixed pictures by which a person follows a run."""
+"""Preview pictures, which show the progress of a run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..prompts.pairs import PromptPairs
 from .drawing import draw_latents
 from .settings import GenerationSettings
 
-FORGET_PROMPTS = 3  # or more, so that each concept has one
+FORGET_PROMPTS = 3  # more if the run has more concepts
 
 
 @dataclass(frozen=True)
 class PreviewPrompts:
-    """Held-out prompts, forget first, drawn from the same seeds every time."""
+    """Held-out prompts, forget prompts first, whose pictures always have the same seeds."""
 
     prompts: tuple[str, ...]
     forget_count: int
@@ -26,14 +26,14 @@ class PreviewPrompts:
 
     @staticmethod
     def of(pairs: PromptPairs, settings: GenerationSettings) -> PreviewPrompts:
-        """A few forget prompts, of each concept in turn, and as many retain prompts."""
+        """A few forget prompts, alternating between the concepts, and as many retain prompts."""
         tests = [part.test for part in pairs.each]
         in_turn = (pair for row in itertools.zip_longest(*tests) for pair in row if pair)
-        chosen = list(itertools.islice(in_turn, max(FORGET_PROMPTS, len(tests))))
-        prompts = [pair.forget for pair in chosen] + [pair.retain for pair in chosen]
-        return PreviewPrompts(tuple(prompts), len(chosen), settings)
+        first = list(itertools.islice(in_turn, max(FORGET_PROMPTS, len(tests))))
+        prompts = [pair.forget for pair in first] + [pair.retain for pair in first]
+        return PreviewPrompts(tuple(prompts), len(first), settings)
 
     def draw(self, model: ModelHandle, progress: Progress | None = None) -> Tensor:
-        """Images [N, 3, H, W] in 0..1, one a prompt; ``progress`` ticks once for each."""
+        """Pictures [N, 3, H, W] in 0..1, one per prompt; ``progress`` ticks once for each."""
         latents = draw_latents(model, self.prompts, self.settings, progress=progress)
         return model.decode_latents(latents.to(model.device))

@@ -1,4 +1,4 @@
-"""What a run learns from: rows of latents and encoded prompts, in pairs."""
+"""Training data: rows of latents and encoded prompts, in pairs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..prompts.pairs import PromptPairs
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Pictures of one size and their prompts, on the CPU: a device has room for a batch of them,
-    and not for thousands.
+    """Pictures of one size and their prompts, on the CPU: a device has memory for a batch of them,
+    but not for thousands.
 
     Attributes:
         latents: [N, C, h, w].
@@ -33,10 +33,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class PairedRows:
-    """Row i of either comes from one prompt pair.
+    """Forget and retain rows; both rows i come from the same prompt pair.
 
     Attributes:
-        concepts: which of the run's concepts each row is of, int64 [N].
+        concepts: the index of each row's concept, int64 [N].
     """
 
     forget: Rows
@@ -46,12 +46,12 @@ class PairedRows:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSets:
-    """What a run learns from.
+    """The training data of a run.
 
     Attributes:
-        paired: the forget set and its parallels, a part for each picture size.
-        retain: the retain set, likewise; usually the parallels and what joined them.
-        includes_parallels: whether the parallels are in the retain set.
+        paired: the forget set and its parallels, one part per picture size.
+        retain: the retain set, also by size; usually the parallels and the user's own pictures.
+        includes_parallels: whether the retain set contains the parallels.
     """
 
     pairs: PromptPairs

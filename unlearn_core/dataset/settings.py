@@ -1,4 +1,4 @@
-"""How the model draws pictures, and which pictures of a person's own join them."""
+"""Settings of picture generation and of the user's own pictures."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from .own_pictures import OwnPictures, read_folder
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """A person's own pictures: a folder of them, and captions as ``read_folder`` takes them."""
+    """The user's own pictures: a folder, and captions in the format of ``read_folder``."""
 
     folder: Path = field(metadata=other("the path of a folder", help="Folder of the pictures."))
     captions: str = field(
         default="",
         metadata=other(
             "a text, one caption a line",
-            help="A line 'name: caption' for one picture, a line for each of them, or one line for "
-            "all. A text file beside a picture counts before the one line for all.",
+            help="Captions, one per line: 'name: caption' for a single picture, a line for each "
+            "picture, or one line for all. A text file beside a picture takes precedence over the "
+            "line for all.",
         ),
     )
     alone: bool = field(
         default=False,
         metadata=other(
             "true or false",
-            help="Whether they take the place of what the model draws, or join it.",
+            help="Whether these pictures replace the pictures that the model generates, instead of "
+            "being added to them.",
         ),
     )
 
@@ -41,13 +43,13 @@ class PictureSettings:
             raise ValueError(f"alone must be true or false, got {self.alone!r}")
 
     def read(self, progress: Progress | None = None) -> OwnPictures:
-        """The pictures.
+        """Read the pictures.
 
         Args:
             progress: ticks once for each picture.
 
         Raises:
-            ValueError: no such folder, no picture in it, or one without a caption.
+            ValueError: the folder does not exist, has no pictures, or one without a caption.
         """
         folder = Path(self.folder)
         if not folder.is_dir():
@@ -55,18 +57,18 @@ class PictureSettings:
         return read_folder(folder, self.captions, self.alone, progress)
 
 
-LARGEST_SAMPLING = 1000  # steps: as many timesteps as the models were trained with
+LARGEST_SAMPLING = 1000  # steps; models were trained with this number of timesteps
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How the model draws pictures."""
+    """Sampler settings for the pictures of the model."""
 
     steps: int = whole(
         12,
         least=1,
         most=LARGEST_SAMPLING,
-        help="Sampling steps of every picture drawn here. More draws finer pictures and takes "
+        help="Sampling steps for each generated picture. More steps give finer pictures and take "
         "longer.",
         advanced=True,
     )
@@ -74,9 +76,9 @@ class GenerationSettings:
         4.0,
         above=0,
         offered=Range(0.1, 100.0, 0.1),
-        help="How closely those pictures follow their prompts. Use what you draw with; 1 switches "
-        "guidance off, which is twice as fast. Models of classes without an empty class draw "
-        "without guidance.",
+        help="How closely these pictures follow their prompts. Use the value that you generate "
+        "with; 1 turns guidance off, which is twice as fast. Class-conditional models without an "
+        "empty class always work without guidance.",
         advanced=True,
     )
     seed: int = whole(
@@ -84,15 +86,16 @@ class GenerationSettings:
         least=0,
         most=LARGEST_SEED,
         offered=2**32 - 1,
-        help="First seed of the pictures; each next one counts up from it. Another seed draws "
-        "other pictures of the same prompts.",
+        help="Seed of the first picture; each further picture uses the next number. Another seed "
+        "gives other pictures for the same prompts.",
         advanced=True,
     )
     batch_size: int = whole(
         16,
         least=1,
         offered=1024,
-        help="Pictures drawn at once. Fewer need less memory; the pictures stay the same.",
+        help="Number of pictures generated at the same time. Fewer need less memory; the pictures "
+        "stay the same.",
         advanced=True,
     )
 

@@ -1,4 +1,4 @@
-"""The forget and retain sets: pictures that the model itself draws, cached on disk by content."""
+"""The forget and retain sets: the model's own pictures, cached on disk, and the user's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..foundation.progress import MAKING_IMAGES, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPair, PromptPairs
 from .drawing import LatentCache, draw_latents, encode_all
-from .own_pictures import OwnPictures, captioned, check_retained, encoded
+from .own_pictures import OwnPictures, captioned, check_retained, encode_pictures
 from .rows import PairedRows, Rows, TrainingSets
 from .settings import GenerationSettings
 
@@ -25,65 +25,66 @@ def make_training_sets(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> TrainingSets:
-    """Draw the pictures of every train prompt of every concept; both halves of a pair start from
-    the same seed.
+    """Generate pictures for the train prompts of all concepts. Both pictures of a pair have the
+    same seed.
 
     Args:
-        forget_pictures: a person's own pictures of the concept, which join the drawn ones or take
-            their place; their parallels are drawn, in the same sizes.
-        retain_pictures: pictures of what is to be kept, likewise.
-        progress: ticks once for each picture that is drawn or read.
+        forget_pictures: the user's own pictures of the concepts, which are added to the generated
+            ones or replace them; their parallels are generated in the same sizes.
+        retain_pictures: the user's own pictures for the retain set, added or replacing likewise.
+        progress: ticks once for each picture that is generated or read.
 
     Raises:
-        ValueError: a caption that does not go with its set.
+        ValueError: a caption is unsuitable for its set.
     """
     own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
     if retain_pictures:
         check_retained(retain_pictures, pairs)
-    drawn = [(pair, k) for k, part in enumerate(pairs.each) for pair in part.train]
+    train_pairs = [(pair, k) for k, part in enumerate(pairs.each) for pair in part.train]
     if forget_pictures and forget_pictures.alone:
-        drawn = []
-    owned = [own for own in (forget_pictures, retain_pictures) if own is not None]
-    total = 2 * len(drawn) + len(own_pairs) + sum(len(own.images) for own in owned)
+        train_pairs = []
+    own_sets = [own for own in (forget_pictures, retain_pictures) if own is not None]
+    total = 2 * len(train_pairs) + len(own_pairs) + sum(len(own.images) for own in own_sets)
     progress = progress or Progress()
     maker = _RowMaker(model, settings, cache, progress)
     with progress.phase(MAKING_IMAGES, total):
-        return _training_sets(maker, pairs, drawn, own_pairs, forget_pictures, retain_pictures)
+        return _training_sets(
+            maker, pairs, train_pairs, own_pairs, forget_pictures, retain_pictures
+        )
 
 
 def _training_sets(
     maker: _RowMaker,
     pairs: PromptPairs,
-    drawn: list[tuple[PromptPair, int]],
+    train_pairs: list[tuple[PromptPair, int]],
     own_pairs: list[tuple[PromptPair, int]],
     forget_pictures: OwnPictures | None,
     retain_pictures: OwnPictures | None,
 ) -> TrainingSets:
-    """The sets of ``drawn`` pairs and of a person's own pictures; each pair with the index of its
-    concept."""
+    """The sets from generated and own pictures; each pair has the index of its concept."""
     model = maker.model
-    # Own ones first: what is wrong with them should be known before hundreds of others are drawn.
+    # Own pictures first, so that errors in them appear before hundreds of others are generated.
     forget_own, retain_own = maker.own(forget_pictures), maker.own(retain_pictures)
     paired = []
-    if drawn:
-        forget = maker.drawn([pair.forget for pair, _ in drawn], model.latent_shape)
-        retain = maker.drawn([pair.retain for pair, _ in drawn], model.latent_shape)
-        paired.append(PairedRows(forget, retain, torch.tensor([k for _, k in drawn])))
-    for own, chosen in forget_own:
+    if train_pairs:
+        forget = maker.drawn([pair.forget for pair, _ in train_pairs], model.latent_shape)
+        retain = maker.drawn([pair.retain for pair, _ in train_pairs], model.latent_shape)
+        paired.append(PairedRows(forget, retain, torch.tensor([k for _, k in train_pairs])))
+    for own, indices in forget_own:
         shape = (own.latents.shape[1], own.latents.shape[2], own.latents.shape[3])
-        retain = maker.drawn([own_pairs[i][0].retain for i in chosen], shape)
-        concepts = torch.tensor([own_pairs[i][1] for i in chosen])
+        retain = maker.drawn([own_pairs[i][0].retain for i in indices], shape)
+        concepts = torch.tensor([own_pairs[i][1] for i in indices])
         paired.append(PairedRows(own, retain, concepts))
-    kept = [own for own, _ in retain_own]
+    retain_rows = [own for own, _ in retain_own]
     alone = retain_pictures is not None and retain_pictures.alone
     if not alone:
-        kept = [*(part.retain for part in paired), *kept]
-    return TrainingSets(pairs, tuple(paired), tuple(kept), includes_parallels=not alone)
+        retain_rows = [*(part.retain for part in paired), *retain_rows]
+    return TrainingSets(pairs, tuple(paired), tuple(retain_rows), includes_parallels=not alone)
 
 
 @dataclass
 class _RowMaker:
-    """Draws or reads the pictures of a set, and encodes their prompts."""
+    """Generates or reads the pictures of a set, and encodes their prompts."""
 
     model: ModelHandle
     settings: GenerationSettings
@@ -102,11 +103,11 @@ class _RowMaker:
         return Rows(latents, encode_all(self.model, prompts, self.progress))
 
     def own(self, pictures: OwnPictures | None) -> list[tuple[Rows, list[int]]]:
-        """A person's pictures, a part for each size, and which of them are in it."""
+        """The rows of the user's pictures, one part per size, with the indices of its pictures."""
         if pictures is None:
             return []
         found = []
-        for latents, chosen in encoded(self.model, pictures, self.progress):
+        for latents, chosen in encode_pictures(self.model, pictures, self.progress):
             captions = [pictures.captions[i] for i in chosen]
             found.append((Rows(latents, encode_all(self.model, captions, self.progress)), chosen))
         return found

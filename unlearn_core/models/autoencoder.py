@@ -1,4 +1,4 @@
-"""Pictures to latents and back, with diffusers' ``AutoencoderKL``."""
+"""Encoding of pictures to latents and decoding, with diffusers' ``AutoencoderKL``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Pictures at once, and their pixels: at 1024 px one takes 3 GiB, more than a step of training.
+# Limits of a batch: pictures and pixels. A picture of 1024 px needs 3 GiB, more than a training
+# step.
 BATCH, PIXELS = 8, 2 * 512 * 512
 
 
 def scale(vae: Any) -> int:
-    """How many times smaller a latent's edge is than the picture's."""
+    """The ratio of a picture's edge to its latent's."""
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
@@ -21,7 +22,7 @@ def encode(vae: Any, images: Tensor) -> Tensor:
     """Images [B, 3, H, W] in 0..1 to latents [B, C, h, w] of about unit variance."""
     chunks = [
         vae.encode(part.to(vae.device, vae.dtype) * 2 - 1).latent_dist.mean
-        for part in images.split(_at_once(images.shape[2] * images.shape[3]))
+        for part in images.split(_batch_size(images.shape[2] * images.shape[3]))
     ]
     return torch.cat(chunks) * vae.config["scaling_factor"]
 
@@ -32,11 +33,11 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     scaled = latents / vae.config["scaling_factor"]
     chunks = [
         vae.decode(part.to(vae.device, vae.dtype)).sample.float().cpu()
-        for part in scaled.split(_at_once(latents.shape[2] * latents.shape[3] * scale(vae) ** 2))
+        for part in scaled.split(_batch_size(latents.shape[2] * latents.shape[3] * scale(vae) ** 2))
     ]
     return torch.cat(chunks).add(1).div(2).clamp(0, 1)
 
 
-def _at_once(pixels: int) -> int:
-    """How many pictures of so many pixels."""
+def _batch_size(pixels: int) -> int:
+    """The number of pictures in a batch, given the pixels of one."""
     return max(1, min(BATCH, PIXELS // pixels))

@@ -1,4 +1,4 @@
-"""Class-conditional diffusion: the prompt names a class."""
+"""Class-conditional diffusion: a prompt names a class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .protocol import Conditioning
 
 @dataclass(frozen=True, eq=False)
 class _ClassHandle(DenoiserHandle):
-    """``class_names[i]`` names label ``i``, with synonyms behind commas as ImageNet has them."""
+    """``class_names[i]`` is the name of label ``i``, with synonyms after commas as in ImageNet."""
 
     class_names: tuple[str, ...]
 
@@ -36,8 +36,8 @@ class _ClassHandle(DenoiserHandle):
 
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
         output = self.denoiser(latents_t, t, class_labels=conditioning.values).sample
-        # Models with a learned variance predict it in as many further channels; no objective and
-        # no sampler uses it.
+        # Models with a learned variance return it in as many further channels, which neither the
+        # objectives nor the sampler use.
         return output[:, : latents_t.shape[1]]
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -51,11 +51,14 @@ class _ClassHandle(DenoiserHandle):
         raise self._no_words()
 
     def _no_words(self) -> UnsupportedError:
-        return UnsupportedError(f"{self.info.name!r} knows classes and reads no words")
+        return UnsupportedError(
+            f"{self.info.name!r} is class-conditional and has no text encoder for words"
+        )
 
     @cached_property
     def _patterns(self) -> list[tuple[re.Pattern[str], int]]:
-        """Of each name, with its label; ImageNet has more of them than ``re`` remembers."""
+        """The pattern of each class name with its label; ImageNet has more names than ``re``
+        caches."""
         return [
             (re.compile(rf"(?<!\w){re.escape(name.strip())}(?!\w)", re.I), label)
             for label, names in enumerate(self.class_names)
@@ -63,24 +66,24 @@ class _ClassHandle(DenoiserHandle):
         ]
 
     def _label(self, prompt: str) -> int:
-        found = [
+        matches = [
             (match.span(), label)
             for pattern, label in self._patterns
             for match in pattern.finditer(prompt)
         ]
-        # "cat" within "tiger cat" is not named by itself.
-        named = {
+        # A match inside a longer one does not count: "cat" in "tiger cat".
+        labels = {
             label
-            for (start, end), label in found
-            if not any(a <= start and end <= b and b - a > end - start for (a, b), _ in found)
+            for (start, end), label in matches
+            if not any(a <= start and end <= b and b - a > end - start for (a, b), _ in matches)
         }
-        if len(named) != 1:
-            known = ", ".join(self.class_names[:20]) + (" …" if len(self.class_names) > 20 else "")
+        if len(labels) != 1:
+            names = ", ".join(self.class_names[:20]) + (" …" if len(self.class_names) > 20 else "")
             raise UnsupportedError(
-                f"prompt must name exactly one class of {self.info.name!r} ({known}), "
+                f"prompt must name exactly one class of {self.info.name!r} ({names}), "
                 f"got {prompt!r}"
             )
-        return named.pop()
+        return labels.pop()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +122,8 @@ class ClassConditionalHandle(_ClassHandle):
 
 @dataclass(frozen=True, eq=False)
 class DiTHandle(_ClassHandle):
-    """diffusers' ``DiTTransformer2DModel`` (Peebles and Xie 2023) on an autoencoder's latents."""
+    """diffusers' ``DiTTransformer2DModel`` (Peebles and Xie 2023), in an autoencoder's latent
+    space."""
 
     vae: Any
 
@@ -127,7 +131,7 @@ class DiTHandle(_ClassHandle):
         return (self.base, self.vae)
 
     def _label(self, prompt: str) -> int:
-        # The label after the last stands for none of the classes, as the empty prompt does.
+        # The label after the last class is the empty class, which the empty prompt selects.
         return super()._label(prompt) if prompt.strip() else len(self.class_names)
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -148,6 +152,6 @@ class DiTHandle(_ClassHandle):
     ) -> Tensor:
         noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         classes = self.encode_prompts(prompts)
-        nothing = self.encode_prompts([""] * len(prompts))
-        predict = self.guided(classes, nothing, guidance_scale)
+        empty = self.encode_prompts([""] * len(prompts))
+        predict = self.guided(classes, empty, guidance_scale)
         return sample_dpm_solver(self.scheduler_config, noise, predict, steps, progress)

@@ -1,4 +1,4 @@
-"""What every diffusers family shares: the training target, the sampler, copying the denoiser."""
+"""The common part of all diffusers families: training target, sampler, copies of the denoiser."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, h, w], t [B]) -> out
 
 
 SAMPLER_VERSION = 1
-"""To be raised whenever the same model, prompt, seed and settings give another picture: cached
-pictures of earlier versions are then drawn again."""
-FULL_SIZE = 100_000_000  # parameters; smaller models have memory enough everywhere
+"""Increase it whenever the same model, prompt, seed and settings give another picture; cached
+pictures of earlier versions are then not used any more."""
+FULL_SIZE = 100_000_000  # parameters; smaller models need no gradient checkpointing
 
 
 class NoiseSchedule:
-    """The forward process ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps`` and the target it implies."""
+    """The forward process ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps`` and the training target."""
 
     def __init__(self, alphas_cumprod: Tensor, prediction_type: str) -> None:
         if prediction_type not in ("epsilon", "v_prediction", "sample"):
@@ -46,7 +46,7 @@ class NoiseSchedule:
         return signal * latents + spread * noise
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser should output: eps, v = sqrt(a) eps - sqrt(1-a) x_0, or x_0."""
+        """The target of the denoiser: eps, v = sqrt(a) eps - sqrt(1-a) x_0, or x_0."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":
@@ -56,7 +56,7 @@ class NoiseSchedule:
 
 
 def seeded_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """One Gaussian draw a seed, [B, C, h, w], the same in any batch and on any device."""
+    """One Gaussian sample per seed, [B, C, h, w], the same in any batch and on any device."""
     draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(draws)
 
@@ -73,12 +73,12 @@ def sample_dpm_solver(
 ) -> Tensor:
     """DPM-Solver++ (Lu et al. 2022), second order, from pure noise to latents.
 
-    ``in_pixel_space``: keep predictions of x_0 in -1..1, as pictures are.
+    With ``in_pixel_space``, predictions of x_0 are limited to -1..1, the range of pictures.
     """
     from diffusers import DPMSolverMultistepScheduler
 
-    # A cosine schedule ends in almost pure noise, where noise prediction says nothing of the
-    # picture; diffusers' own advice is to start a little before that end.
+    # A cosine schedule ends in almost pure noise, where a noise prediction contains no information
+    # about the picture; diffusers recommends starting a little before that end.
     cosine = scheduler_config.get("beta_schedule") == "squaredcos_cap_v2"
     scheduler: Any = DPMSolverMultistepScheduler.from_config(
         scheduler_config,
@@ -90,16 +90,16 @@ def sample_dpm_solver(
         thresholding=in_pixel_space,
         sample_max_value=1.0,
         lambda_min_clipped=-5.1 if cosine else -math.inf,
-        # ``predict`` leaves out a learned variance. Told of one, the solver would cut its output to
-        # three channels, whatever the model has.
+        # ``predict`` omits a learned variance. If the solver expected one, it would cut the output
+        # to three channels, whatever the model's number.
         variance_type=None,
     )
-    known = scheduler.config["num_train_timesteps"]
+    timesteps = scheduler.config["num_train_timesteps"]
     too_many = ValueError(
-        f"generation: {steps} steps are more than a schedule of {known} timesteps can be divided "
-        "into; choose fewer, 20 to 50 are usual"
+        f"generation: {steps} steps are too many for a schedule of {timesteps} timesteps; "
+        "choose fewer, 20 to 50 are usual"
     )
-    if steps >= known:
+    if steps >= timesteps:
         raise too_many
     scheduler.set_timesteps(steps, device=noise.device)
     if (scheduler.timesteps.diff() >= 0).any():
@@ -115,9 +115,9 @@ def sample_dpm_solver(
 
 @dataclass(frozen=True, eq=False)
 class DenoiserHandle(ABC):
-    """The part of a handle that is the same for every family.
+    """The common part of the handles of all families.
 
-    ``base`` is the denoiser as loaded; ``denoiser`` is it, or what unlearning made of it.
+    ``base`` is the loaded denoiser; ``denoiser`` is the same object, or an unlearned copy.
     """
 
     info: ModelInfo
@@ -141,15 +141,16 @@ class DenoiserHandle(ABC):
     @abstractmethod
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor: ...
 
-    def guided(self, prompt: Conditioning, nothing: Conditioning, guidance_scale: float) -> Predict:
-        """``predict`` with classifier-free guidance (Ho and Salimans 2022), away from nothing."""
-        both = Conditioning.cat([nothing, prompt])
+    def guided(self, prompt: Conditioning, empty: Conditioning, guidance_scale: float) -> Predict:
+        """``predict`` with classifier-free guidance (Ho and Salimans 2022)."""
+        both = Conditioning.cat([empty, prompt])
 
         def predict(latents_t: Tensor, t: Tensor) -> Tensor:
             if guidance_scale == 1:
                 return self.predict(latents_t, prompt, t)
-            free, wanted = self.predict(latents_t.repeat(2, 1, 1, 1), both, t.repeat(2)).chunk(2)
-            return free + guidance_scale * (wanted - free)
+            outputs = self.predict(latents_t.repeat(2, 1, 1, 1), both, t.repeat(2))
+            unconditional, conditional = outputs.chunk(2)
+            return unconditional + guidance_scale * (conditional - unconditional)
 
         return predict
 
@@ -172,11 +173,13 @@ class DenoiserHandle(ABC):
         return [name for name, _ in self.named_parameters()]
 
     def trainable_copy(self, names: Sequence[str]) -> Self:
-        return replace(self, denoiser=_frugal(weights.copy_with_own(self.denoiser, names)))
+        return replace(
+            self, denoiser=_with_checkpointing(weights.copy_with_own(self.denoiser, names))
+        )
 
     def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:
         adapted = weights.copy_with_lora(self.denoiser, names, rank, alpha, seed)
-        return replace(self, denoiser=_frugal(adapted))
+        return replace(self, denoiser=_with_checkpointing(adapted))
 
     def lora_layers(self) -> dict[str, LoraLayer]:
         return weights.lora_layers(self.denoiser)
@@ -193,17 +196,17 @@ class DenoiserHandle(ABC):
         return [t for t in weights.tensors_of([self.denoiser]) if id(t) not in shared]
 
     def get_ram_usage(self) -> int:
-        """Bytes of ``own_tensors``; the name is ComfyUI's, whose cache of outputs asks."""
+        """Bytes of ``own_tensors``. ComfyUI's cache of outputs calls this method by name."""
         return sum(tensor.nbytes for tensor in self.own_tensors())
 
     def changed_tensors(self) -> Mapping[str, Tensor]:
         return weights.changed_tensors(self.denoiser, self.base)
 
 
-def _frugal(denoiser: Any) -> Any:
-    """Have a full-size model work out each block again on the way back instead of keeping what it
-    held (Chen et al. 2016): the same gradient, for a picture of Stable Diffusion 1.5 at 512 px in
-    0.8 instead of 2.1 GiB and a fifth more time. In place."""
+def _with_checkpointing(denoiser: Any) -> Any:
+    """Enable gradient checkpointing (Chen et al. 2016) for full-size models, in place: each block
+    is recomputed in the backward pass. The gradient is the same; for a picture of Stable Diffusion
+    1.5 at 512 px it needs 0.8 instead of 2.1 GiB and a fifth more time."""
     if sum(parameter.numel() for parameter in denoiser.parameters()) >= FULL_SIZE:
         denoiser.enable_gradient_checkpointing()
     return denoiser

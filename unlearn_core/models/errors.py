@@ -1,11 +1,11 @@
-"""Errors of models: one cannot be opened, or cannot do what is asked of it."""
+"""Errors of models that cannot be loaded or do not support an operation."""
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 class ModelError(ValueError):
-    """A model that cannot be opened; the message says what it is and what would do."""
+    """A model cannot be loaded; the message describes the file and names supported ones."""
 
 
 class UnsupportedError(ValueError):
-    """Something that a model of this family, or this installation, has no means for."""
+    """This family of models, or this installation, does not support an operation."""

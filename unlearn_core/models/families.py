@@ -1,6 +1,7 @@
-"""The Stable Diffusion families whose single files we open: how they are built, how recognised.
+"""The Stable Diffusion families whose single files are supported: their architecture and how they
+are recognized.
 
-Only facts: the component settings are those of the published models' diffusers repositories.
+The settings of the components are those of the published models' diffusers repositories.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _CLIP_L = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
     "num_attention_heads": 12, "hidden_act": "quick_gelu", "projection_dim": 768,
 }  # fmt: skip
-# The file's 24th layer is left out: the model was trained on the output of the 23rd.
+# The file's 24th layer is omitted: the model was trained on the output of the 23rd.
 _CLIP_H = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
     "num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 1024,
@@ -45,10 +46,10 @@ class TextPart:
     """One text encoder in a single file.
 
     Attributes:
-        prefix: of its keys.
-        open_clip: whether they are in open_clip's layout rather than transformers'.
-        config: of transformers' ``CLIPTextConfig``.
-        pad_token: what fills a prompt up to 77 tokens.
+        prefix: the prefix of its keys.
+        open_clip: whether the keys are in open_clip's layout instead of transformers'.
+        config: arguments of transformers' ``CLIPTextConfig``.
+        pad_token: the token that pads a prompt to 77 tokens.
     """
 
     prefix: str
@@ -59,18 +60,18 @@ class TextPart:
 
 @dataclass(frozen=True)
 class Family:
-    """How a family is built, and the names that other programs have for it.
+    """The architecture of a family, and its names in other programs.
 
     Attributes:
         name: ``"sd1"``, ``"sd2"`` or ``"sdxl"``.
-        label: what people call it.
-        context: width of the text that the U-Net attends to; with ``pooled`` this tells families
-            apart.
-        pooled: width of the pooled text and sizes that SDXL adds, or None.
-        image_size: edge in pixels that it was trained for.
-        head_channels: width of an attention head, or None where the number of heads is 8.
+        label: the name for people.
+        context: width of the text embeddings that the U-Net attends to; together with ``pooled`` it
+            identifies the family.
+        pooled: width of SDXL's additional input (pooled text and sizes), or None.
+        image_size: edge of the training pictures in pixels.
+        head_channels: width of an attention head, or None for always 8 heads.
         unet, vae, scheduler: settings of diffusers' classes.
-        text: its text encoders.
+        text: the text encoders.
         architecture: by the ``modelspec.architecture`` convention.
         base_version: by kohya's ``ss_base_model_version`` convention.
     """
@@ -89,7 +90,8 @@ class Family:
     base_version: str
 
     def own_size(self, prediction: str) -> int:
-        """Edge in pixels: 2.x that predicts noise is its smaller base model."""
+        """Edge of the training pictures in pixels: a 2.x model that predicts noise is the smaller
+        base model."""
         return 512 if self.name == "sd2" and prediction == "epsilon" else self.image_size
 
 
@@ -153,11 +155,11 @@ FAMILIES = (
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x or SDXL base as one .safetensors file"
 
-# What a file is when it is none of these: a piece of a key that only such files have.
+# Other kinds of files, by a part of a key that only these contain.
 OTHERS = (
-    ("lora_", "a LoRA file, which changes a model and is none by itself"),
-    (".lora_A.", "a LoRA file, which changes a model and is none by itself"),
-    (".lora_down.", "a LoRA file, which changes a model and is none by itself"),
+    ("lora_", "a LoRA file, which is only an addition to a model"),
+    (".lora_A.", "a LoRA file, which is only an addition to a model"),
+    (".lora_down.", "a LoRA file, which is only an addition to a model"),
     ("double_blocks.", "a Flux or similar model"),
     ("joint_blocks.", "a Stable Diffusion 3 model"),
     ("control_model.", "a ControlNet"),
@@ -171,7 +173,7 @@ OTHERS = (
     ("first_stage_model.", "a model without a U-Net"),
     ("decoder.up.", "a VAE alone"),
     ("decoder.up_blocks.", "a VAE alone"),
-    ("down_blocks.", "a U-Net alone, in diffusers' layout; choose its whole diffusers folder"),
+    ("down_blocks.", "a U-Net alone, in diffusers' layout; choose its complete diffusers folder"),
     ("input_blocks.", "a U-Net alone"),
     ("text_model.", "a text encoder alone"),
     ("transformer.resblocks.", "a text encoder alone"),

@@ -1,4 +1,4 @@
-"""Opens a diffusers folder, recognises its family, and refuses what is not a diffusion model."""
+"""Load a diffusers folder: recognize its family and refuse anything that is not supported."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ PIXEL_CHANNELS = (1, 3)
 def load_folder(
     folder: Path, device: torch.device, options: LoadOptions, progress: Progress
 ) -> ModelHandle:
-    """Open a diffusers folder, ready for unlearning."""
+    """Load a diffusers folder, ready for unlearning."""
     index = read_index(folder)
     build = _BUILDERS[recognise(folder, index)]
     if options.vae is not None:
         raise ModelError(
             f"vae: {options.vae.name!r} is for models in one file; {folder.name!r} is a folder "
-            "with a VAE of its own"
+            "with its own VAE, choose no other"
         )
     if options.prediction != "auto":
         raise ModelError(
-            f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} says "
-            "itself what it predicts, choose 'auto'"
+            f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} is a "
+            "folder that contains this setting, choose 'auto'"
         )
     if options.precision == "mixed" and build is not _stable_diffusion:
         raise ModelError(
-            f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is a model of classes, "
+            f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is class-conditional, "
             "choose 'auto'"
         )
     with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder))):
@@ -55,10 +55,10 @@ def load_folder(
 
 
 def recognise(folder: Path, index: dict[str, Any]) -> str:
-    """The name of the builder for what a ``model_index.json`` describes.
+    """The name of the builder for the model that a ``model_index.json`` describes.
 
     Raises:
-        ModelError: no model that this pack can teach.
+        ModelError: the model is not supported.
     """
     parts = {name for name, value in index.items() if isinstance(value, list) and any(value)}
     if {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= parts:
@@ -68,17 +68,21 @@ def recognise(folder: Path, index: dict[str, Any]) -> str:
         return "class-conditional"
     elif {"transformer", "vae", "scheduler"} <= parts and "id2label" in index:
         return "dit"
-    raise ModelError(f"model: {folder.name!r} is {index.get('_class_name')}; wanted {SUPPORTED}")
+    raise ModelError(f"model: {folder.name!r} is {index.get('_class_name')}; choose {SUPPORTED}")
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """``model_index.json`` of a diffusers folder, after looking at what was given instead."""
+    """Read ``model_index.json`` of a diffusers folder.
+
+    Raises:
+        ModelError: there is no such folder or file, or it is not a JSON object.
+    """
     if not folder.exists():
         raise ModelError(f"model: {str(folder)!r} does not exist, choose {SUPPORTED}")
     file = folder / "model_index.json"
     if not file.is_file():
         raise ModelError(
-            f"model: {folder.name!r} has no model_index.json, so it is no diffusion model; "
+            f"model: {folder.name!r} has no model_index.json, so it is not a diffusion model; "
             f"choose {SUPPORTED}"
         )
     try:
@@ -86,31 +90,32 @@ def read_index(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"model: {folder.name}/model_index.json is not JSON ({error})") from None
     if not isinstance(index, dict):
-        raise ModelError(f"model: {folder.name}/model_index.json holds no object")
+        raise ModelError(f"model: {folder.name}/model_index.json is not a JSON object")
     return index
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of all components, in the order of their names."""
+    """The safetensors files of all components, sorted by name."""
     return sorted(f for f in folder.glob("*/*.safetensors") if f.parent.name != "evaluation")
 
 
 def weights_fingerprint(folder: Path, progress: Progress | None = None) -> str:
-    """SHA-256 over every weight file and the scheduler's settings, which decide what weights mean;
-    on the way, checks that each weight file can be read to its end.
+    """SHA-256 over every weight file and the scheduler's settings, on which the meaning of the
+    weights depends. Also checks that each weight file is complete.
 
     Raises:
-        ModelError: a truncated or damaged safetensors file, or none of a denoiser.
+        ModelError: a safetensors file is truncated or damaged, or the denoiser has none.
     """
     files, progress = weight_files(folder), progress or Progress()
     denoisers = ("unet", "transformer")
     if not any(f.parent.name in denoisers for f in files):
         inside = [f for name in denoisers for f in folder.glob(f"{name}/*")]
         pickles = [f.name for f in inside if f.suffix in PICKLES]
-        found = f"only the pickle {pickles[0]}" if pickles else "no weights"
-        where = inside[0].parent.name if inside else "unet"
+        content = f"only the pickle {pickles[0]}" if pickles else "no weights"
+        subfolder = inside[0].parent.name if inside else "unet"
         raise ModelError(
-            f"model: {folder.name!r} has {found} in its {where} folder, wanted a .safetensors file"
+            f"model: {folder.name!r} has {content} in its {subfolder} folder; "
+            "it needs a .safetensors file"
         )
     digest = hashlib.sha256()
     for file in files:
@@ -188,8 +193,8 @@ def _stable_diffusion(
 
 
 def family_of(unet: Any) -> str:
-    """The published family that a U-Net belongs to, by the width of what it attends to and the
-    number of its blocks; ``"stable-diffusion"`` for none."""
+    """The published family of a U-Net, by the width of its text embeddings and its number of
+    blocks; ``"stable-diffusion"`` for any other."""
     widths = tuple(unet.config["block_out_channels"])
     for family in FAMILIES:
         blocks = len(family.unet["down_block_types"])
@@ -200,10 +205,10 @@ def family_of(unet: Any) -> str:
 
 def _class_names(folder: Path, index: dict[str, Any]) -> tuple[str, ...]:
     names = index["id2label"]
-    wanted = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
-    if not wanted or set(names) != set(wanted):
+    labels = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
+    if not labels or set(names) != set(labels):
         raise ModelError(f"model: id2label of {folder.name!r} must name the labels 0, 1, 2, …")
-    return tuple(names[i] for i in wanted)
+    return tuple(names[i] for i in labels)
 
 
 def _class_conditional(
@@ -221,12 +226,12 @@ def _class_conditional(
     unet = read_denoiser(UNet2DModel, folder, "unet", device)
     if unet.config["in_channels"] not in PIXEL_CHANNELS:
         raise ModelError(
-            f"model: {folder.name}/unet has {unet.config['in_channels']} channels; wanted a model "
-            "in pixel space, of 1 channel (grey) or 3 (colour)"
+            f"model: {folder.name}/unet has {unet.config['in_channels']} channels; choose a model "
+            "in pixel space, with 1 channel (grey) or 3 (colour)"
         )
     _check_output(folder, "unet", unet.config)
     if not isinstance(unet.config["sample_size"], int):
-        raise ModelError(f"model: {folder.name}/unet/config.json must say its sample_size")
+        raise ModelError(f"model: {folder.name}/unet/config.json must contain sample_size")
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     schedule, config = read_scheduler(folder)
@@ -290,20 +295,21 @@ def _dit(
 
 
 def _check_output(folder: Path, name: str, config: Mapping[str, Any]) -> None:
-    """A denoiser predicts as many channels as it is given, and may predict their variance too."""
-    given, predicted = config["in_channels"], config["out_channels"] or config["in_channels"]
-    if predicted not in (given, 2 * given):
+    """A denoiser must have as many output channels as input channels, or twice as many with a
+    learned variance."""
+    inputs, outputs = config["in_channels"], config["out_channels"] or config["in_channels"]
+    if outputs not in (inputs, 2 * inputs):
         raise ModelError(
-            f"model: {folder.name}/{name} predicts {predicted} channels from {given}; wanted "
-            f"{given}, or {2 * given} with a learned variance"
+            f"model: {folder.name}/{name} predicts {outputs} channels from {inputs}; it must "
+            f"predict {inputs}, or {2 * inputs} with a learned variance"
         )
 
 
 def _own_size(folder: Path, size: int, options: LoadOptions) -> int:
     if options.image_size not in (0, size):
         raise ModelError(
-            f"image_size: {folder.name!r} draws {size} × {size} px only, choose 0, "
-            f"got {options.image_size}"
+            f"image_size: {folder.name!r} supports {size} × {size} px only, "
+            f"got {options.image_size}; choose 0"
         )
     return size
 

@@ -1,4 +1,4 @@
-"""The parts of a model in diffusers' layout, each read from a folder of its own."""
+"""Read the components of a model in diffusers' layout, each from its own folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .weights import keep_vectors_exact
 
 
 def read_component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
-    """One part of a pipeline; whatever the library says of a bad one becomes a ``ModelError``."""
+    """Read one component of a pipeline; the library's errors are converted to ``ModelError``."""
     files = [file.name for file in (folder / name).glob("*.safetensors*")]
     if files and all(".fp16." in file for file in files):
         options["variant"] = "fp16"
@@ -27,21 +27,21 @@ def read_component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
 
 
 def read_weights(loader: Any, folder: Path, name: str, device: torch.device, **options: Any) -> Any:
-    """A frozen module of a pipeline, with every one of its tensors read from the file: the
-    libraries fill what is missing with random numbers and only warn."""
+    """Read a frozen module of a pipeline and check that the file contains all of its tensors: the
+    libraries initialize missing ones randomly and only warn."""
     module, info = read_component(loader, folder, name, output_loading_info=True, **options)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
-            f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} the first; "
-            "copy or download it again"
+            f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} is the "
+            "first; copy or download it again"
         )
     keep_vectors_exact(module)
     return module.to(device).eval().requires_grad_(False)
 
 
 def read_scheduler(folder: Path) -> tuple[NoiseSchedule, dict[str, object]]:
-    """The noise schedule, and the settings that a sampler needs."""
+    """Read the noise schedule and the sampler's settings."""
     from diffusers import DDPMScheduler
 
     try:
@@ -56,14 +56,14 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, dict[str, object]]:
 def read_denoiser(
     loader: Any, folder: Path, name: str, device: torch.device, *, mixed: bool = False
 ) -> Any:
-    """In the dtype that it is stored in where ``mixed``, else in fp32."""
+    """Read the denoiser, with ``mixed`` in the dtype of its file, otherwise in fp32."""
     dtype = _stored_dtype(folder / name) if mixed else torch.float32
     options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     return read_weights(loader, folder, name, device, **options)
 
 
 def _stored_dtype(component: Path) -> torch.dtype:
-    """The dtype of a component's weights on disk, which diffusers does not look at by itself."""
+    """The dtype of a component's weights on disk, which diffusers does not detect."""
     for file in sorted(component.glob("*.safetensors")):
         for entry in read_header(file).tensors.values():
             if entry.dtype in DTYPES:
@@ -72,7 +72,7 @@ def _stored_dtype(component: Path) -> torch.dtype:
 
 
 def read_vae(folder: Path, device: torch.device) -> Any:
-    """In fp32 always: SDXL's overflows in fp16."""
+    """Read the autoencoder, always in fp32: SDXL's overflows in fp16."""
     from diffusers import AutoencoderKL
 
     options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}

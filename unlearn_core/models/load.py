@@ -1,4 +1,4 @@
-"""Opens a model: a diffusers folder, or a checkpoint in one safetensors file."""
+"""Load a model from a diffusers folder or from a checkpoint in one safetensors file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def load_model(
     options: LoadOptions | None = None,
     progress: Progress | None = None,
 ) -> ModelHandle:
-    """Open a model, ready for unlearning. The file itself is never changed.
+    """Load a model, ready for unlearning. The file itself is never changed.
 
     Args:
         progress: ticks in bytes while the file is read once for its fingerprint.
 
     Raises:
-        ModelError: a missing or truncated file, a pickle, something that is no diffusion model.
+        ModelError: a missing or truncated file, a pickle, or not a supported diffusion model.
     """
     path, device, options = Path(path), torch.device(device), options or LoadOptions()
     check_model(path)
@@ -40,10 +40,10 @@ def load_model(
 
 
 def check_model(path: Path) -> str:
-    """What a model is, in words, without reading its weights: fast enough to ask before a job.
+    """The kind of a model as text, without reading its weights; fast enough to check before a job.
 
     Raises:
-        ModelError: nothing that ``load_model`` could open, as far as can be told.
+        ModelError: ``load_model`` would refuse the file, as far as its header shows.
     """
     if not path.exists():
         raise ModelError(f"model: {str(path)!r} does not exist, choose {CHOICES}")

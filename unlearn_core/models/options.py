@@ -1,4 +1,4 @@
-"""How a model is opened."""
+"""Options for loading a model."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ LARGEST_IMAGE = 8192
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a person may choose when a model is opened."""
+    """The user's options for loading a model."""
 
     vae: Path | None = field(
         default=None,
         metadata=other(
-            "the path of a file", help="Another VAE than the model's own; for single files."
+            "the path of a file",
+            help="A VAE that replaces the model's own. Only for models in a single file.",
         ),
     )
     image_size: int = field(
         default=0,
         metadata=other(
             f"a multiple of 64 up to {LARGEST_IMAGE}, or 0",
-            help="Edge of the pictures in pixels; 0 is what the model was made for. Smaller needs "
-            "less memory and time, and draws worse.",
+            help="Width and height of the pictures in pixels; 0 is the size that the model was "
+            "trained with. A smaller size needs less memory and time, but the pictures get worse.",
             advanced=True,
         ),
     )
     prediction: str = choice(
         "auto",
         PREDICTIONS,
-        help="What the model was trained to predict; 'auto' reads it from the file. Set it if "
-        "previews of a Stable Diffusion 2 model look like noise.",
+        help="The quantity that the model was trained to predict. 'auto' reads it from the file. "
+        "Choose the other one if the previews of a Stable Diffusion 2 model look like noise.",
         advanced=True,
     )
     precision: str = choice(
         "auto",
         PRECISIONS,
-        help="How exactly it calculates. 'mixed': frozen weights keep their 16 bits, and bfloat16 "
-        "does the arithmetic, which takes about a third less memory. 'auto' is 'mixed' for SDXL "
-        "on a GPU, else 'fp32'.",
+        help="Numerical precision. 'mixed': frozen weights stay in 16 bits and calculations use "
+        "bfloat16, which needs about a third less memory. 'auto': 'mixed' for SDXL on a GPU, "
+        "otherwise 'fp32'.",
         advanced=True,
     )
 
@@ -66,7 +67,7 @@ class LoadOptions:
         check_fields(self)
 
     def is_mixed(self, large: bool, device: torch.device) -> bool:
-        """Whether to work in mixed precision; ``large``: the model is SDXL's size."""
+        """Whether to use mixed precision; ``large`` means a model of SDXL's size."""
         if self.precision == "auto":
             return large and device.type == "cuda"
         return self.precision == "mixed"

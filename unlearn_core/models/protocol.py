@@ -1,4 +1,4 @@
-"""What the unlearning loop needs of a model, and nothing more."""
+"""The interface between models and the unlearning loop."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..foundation.progress import Progress
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Where a model came from.
+    """The origin and the load options of a model.
 
     Attributes:
-        name: what the person calls it; the name of its folder or file.
-        family: ``"sd1"``, ``"sd2"``, ``"sdxl"``, ``"stable-diffusion"`` for one of other sizes,
+        name: the name of its folder or file.
+        family: ``"sd1"``, ``"sd2"``, ``"sdxl"``, ``"stable-diffusion"`` for other sizes of it,
             ``"class-conditional"`` or ``"dit"``.
-        source: the folder or file it was loaded from.
-        fingerprint: SHA-256 over every weight file, hex; two equal models share it. A single file's
-            is the hash that other programs know it by.
+        source: the folder or file that it was loaded from.
+        fingerprint: SHA-256 over every weight file, hex; the same for equal models. For a single
+            file it is the hash that other programs use.
         image_size: edge of a picture in pixels.
-        prediction: what the denoiser predicts: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
-        denoiser_folder: where in ``source`` the denoiser's weights are, ``"unet"``; empty for a
-            single file.
-        mixed: whether frozen weights keep 16 bits and bfloat16 does the arithmetic.
-        vae: SHA-256 of the file of a VAE that stands in for the model's own, hex; else empty.
+        prediction: the output of the denoiser: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
+        denoiser_folder: the subfolder of ``source`` with the denoiser's weights, such as
+            ``"unet"``; empty for a single file.
+        mixed: whether frozen weights stay in 16 bits and calculations use bfloat16.
+        vae: SHA-256 of the file of a VAE that replaces the model's own, hex; otherwise empty.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Conditioning:
         return Conditioning(self.values[index], pooled)
 
     def to(self, device: torch.device | str) -> Conditioning:
-        """The same on another device."""
+        """A copy on another device."""
         pooled = None if self.pooled is None else self.pooled.to(device)
         return Conditioning(self.values.to(device), pooled)
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """All rows of all parts, which must be of one model."""
+        """All rows of all parts, which must come from one model."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return Conditioning(
             torch.cat([part.values for part in parts]), torch.cat(pooled) if pooled else None
@@ -78,7 +78,7 @@ class LoraLayer:
     """A low-rank change of one weight: ``alpha / r * up @ down`` is added to it.
 
     Attributes:
-        down: [r, in], or [r, in, kh, kw] of a convolution.
+        down: [r, in], or [r, in, kh, kw] for a convolution.
         up: [out, r], or [out, r, 1, 1].
     """
 
@@ -89,7 +89,7 @@ class LoraLayer:
 
 @runtime_checkable
 class ModelHandle(Protocol):
-    """A diffusion model. Handles are never changed in place: ``trainable_copy`` makes a new one."""
+    """A diffusion model. Handles are immutable: ``trainable_copy`` returns a new one."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -108,36 +108,36 @@ class ModelHandle(Protocol):
 
     @property
     def size_step(self) -> int | None:
-        """Edges of pictures may be any multiple of this, in pixels; None: one size only."""
+        """Edges of pictures may be any multiple of this, in pixels; None for one size only."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Frozen encoding of each prompt, the empty one included where the family has it.
+        """The frozen encoding of each prompt, including the empty prompt if the family has one.
 
         Raises:
-            UnsupportedError: the family cannot express a prompt.
+            UnsupportedError: the family cannot encode a prompt.
         """
         ...
 
     def word_embedding(self, word: str) -> Tensor:
-        """What the text encoders look the word up as, [E]; a mean where it is several tokens.
+        """The text encoders' input embedding of a word, [E]; the mean of several tokens.
 
         Raises:
-            UnsupportedError: the family reads no words.
+            UnsupportedError: the family has no text encoder.
         """
         ...
 
     def with_word(self, word: str, embedding: Tensor) -> Self:
-        """A new handle, sharing every weight, for which ``word`` means ``embedding`` [E]; prompts
-        are encoded with gradient towards it where it asks for one (textual inversion).
+        """A new handle with shared weights in which ``word`` has the input embedding ``embedding``
+        [E]. If ``embedding`` requires a gradient, prompts are encoded with it (textual inversion).
 
         Raises:
-            UnsupportedError: the family reads no words, or the word is not a single token.
+            UnsupportedError: the family has no text encoder, or the word is not a single token.
         """
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in 0..1 to latents [B, C, h, w], scaled as the denoiser expects."""
+        """Images [B, 3, H, W] in 0..1 to latents [B, C, h, w], scaled for the denoiser."""
         ...
 
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class ModelHandle(Protocol):
     def denoise_error(
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
     ) -> Tensor:
-        """Squared error [B, C, h, w] of ``predict`` against this family's own target."""
+        """Squared error [B, C, h, w] of ``predict`` with respect to the family's own target."""
         ...
 
     def sample(
@@ -168,16 +168,16 @@ class ModelHandle(Protocol):
         latent_shape: tuple[int, int, int] | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Latents [B, C, h, w] drawn for each prompt; a seed gives the same one in any batch.
+        """Latents [B, C, h, w], one per prompt; a seed gives the same latent in any batch.
 
         Args:
-            latent_shape: of another size than the model's own, where ``size_step`` allows it.
+            latent_shape: another size than the model's own, if ``size_step`` allows it.
             progress: checked after each denoising step.
         """
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """The denoiser's alone."""
+        """The parameters of the denoiser only."""
         ...
 
     def parameters_in(self, scope: str) -> list[str]:
@@ -195,23 +195,23 @@ class ModelHandle(Protocol):
         ...
 
     def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:
-        """A new handle that shares every weight and has trainable low-rank layers beside the named
-        ones (Hu et al. 2021), which start without effect.
+        """A new handle that shares every weight, with trainable low-rank layers beside the named
+        ones (Hu et al. 2021), initially without effect.
 
         Raises:
-            ValueError: it has such layers already.
+            ValueError: the model already has such layers.
         """
         ...
 
     def lora_layers(self) -> dict[str, LoraLayer]:
-        """The layers that ``lora_copy`` added, by the name of the module that each changes."""
+        """The layers that ``lora_copy`` added, by the names of the modules that they change."""
         ...
 
     def own_tensors(self) -> Sequence[Tensor]:
-        """All parameters and buffers of a loaded model; of a copy, those that it does not share
-        with the loaded model."""
+        """All parameters and buffers of a loaded model; for a copy, those that are not shared with
+        the loaded model."""
         ...
 
     def changed_tensors(self) -> Mapping[str, Tensor]:
-        """The denoiser's tensors that differ from the loaded model's, by diffusers' names."""
+        """The denoiser's tensors that differ from the loaded model's, by their diffusers names."""
         ...

@@ -1,4 +1,4 @@
-"""Stable Diffusion from one safetensors file in the original (LDM) layout, with no internet."""
+"""Load Stable Diffusion offline from one safetensors file in the original (LDM) layout."""
 
 from __future__ import annotations
 
@@ -25,28 +25,30 @@ from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
 from .weights import keep_vectors_exact
 
-# ComfyUI's rule of thumb for 2.x, whose files do not say what they predict: this tensor varies
-# more in the models trained on velocity.
+# ComfyUI's heuristic for 2.x, whose files do not contain the prediction type: this tensor has a
+# larger spread in models trained on velocity.
 V_WITNESS, V_SPREAD = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
 OTHER_NOISE = ("edm_mean", "edm_vpred.sigma_max", "ztsnr")
 VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 
 
 def read_checkpoint(file: Path) -> tuple[Header, Family]:
-    """The header of a supported file and the family it belongs to.
+    """The header of a supported file, and its family.
 
     Raises:
-        ModelError: for anything else; says what the file is where it can be told.
+        ModelError: for any other file; the message describes it if it is recognized.
     """
     try:
         header = read_header(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"model: {what_it_is(file)} ({error}); choose {SUPPORTED}") from None
+        raise ModelError(
+            f"model: {describe_unreadable(file)} ({error}); choose {SUPPORTED}"
+        ) from None
     return header, recognise(file.name, header)
 
 
-def what_it_is(file: Path) -> str:
-    """Why a file that does not read as safetensors does not."""
+def describe_unreadable(file: Path) -> str:
+    """A description of a file that cannot be read as safetensors."""
     try:
         with file.open("rb") as stream:
             start = stream.read(8)
@@ -62,37 +64,37 @@ def what_it_is(file: Path) -> str:
 
 
 def recognise(name: str, header: Header) -> Family:
-    """The family, by the widths of what the U-Net attends to.
+    """The family, by the widths of the embeddings that the U-Net attends to.
 
     Raises:
         ModelError: another architecture, an inpainting or edit model, quantised weights.
     """
     shapes = {key: entry.shape for key, entry in header.tensors.items()}
-    attended = [
+    attention_keys = [
         shape for key, shape in shapes.items() if key.startswith(UNET) and "attn2.to_k" in key
     ]
     first = shapes.get(UNET + "input_blocks.0.0.weight")
-    if first is None or not attended:
-        found = next((said for piece, said in OTHERS if any(piece in key for key in shapes)), None)
-        found = found or "no model that this pack knows"
-        raise ModelError(f"model: {name!r} is {found}; choose {SUPPORTED}")
+    if first is None or not attention_keys:
+        kind = next((kind for part, kind in OTHERS if any(part in key for key in shapes)), None)
+        kind = kind or "not a model that this pack supports"
+        raise ModelError(f"model: {name!r} is {kind}; choose {SUPPORTED}")
     if first[1] != 4:
-        what = {8: "an edit (InstructPix2Pix) model", 9: "an inpainting model"}.get(first[1])
-        what = what or f"a model with {first[1]} input channels"
-        raise ModelError(f"model: {name!r} is {what}, which is not supported; choose {SUPPORTED}")
-    context = attended[0][-1]
+        kind = {8: "an edit (InstructPix2Pix) model", 9: "an inpainting model"}.get(first[1])
+        kind = kind or f"a model with {first[1]} input channels"
+        raise ModelError(f"model: {name!r} is {kind}, which is not supported; choose {SUPPORTED}")
+    context = attention_keys[0][-1]
     pooled = shapes.get(UNET + "label_emb.0.0.weight", (0, None))[1]
     for family in FAMILIES:
         if (family.context, family.pooled) == (context, pooled):
             break
     else:
-        known = {1280: "the SDXL refiner", 1024: "a 2.x unCLIP model"}.get(context, "unknown")
-        raise ModelError(f"model: {name!r} is {known} (text width {context}); choose {SUPPORTED}")
-    in_unet = (entry.dtype for key, entry in header.tensors.items() if key.startswith(UNET))
-    unusable = next((dtype for dtype in in_unet if dtype not in DTYPES), None)
+        kind = {1280: "the SDXL refiner", 1024: "a 2.x unCLIP model"}.get(context, "unknown")
+        raise ModelError(f"model: {name!r} is {kind} (text width {context}); choose {SUPPORTED}")
+    unet_dtypes = (entry.dtype for key, entry in header.tensors.items() if key.startswith(UNET))
+    unusable = next((dtype for dtype in unet_dtypes if dtype not in DTYPES), None)
     if unusable is not None:
         raise ModelError(
-            f"model: {name!r} holds {unusable} numbers, which cannot be trained; "
+            f"model: {name!r} contains {unusable} numbers, which cannot be trained; "
             "choose its fp16, bf16 or fp32 version"
         )
     other = next((key for key in OTHER_NOISE if key in shapes), None)
@@ -107,9 +109,9 @@ def recognise(name: str, header: Header) -> Family:
 def load_single_file(
     file: Path, device: torch.device, options: LoadOptions, progress: Progress
 ) -> ModelHandle:
-    """Open a checkpoint as ComfyUI and other UIs do, ready for unlearning.
+    """Load a checkpoint like ComfyUI and other UIs, ready for unlearning.
 
-    Memory: one model in the dtype it is kept in, and one component in its file's.
+    Memory: one model in its dtype after loading, and one component in the file's.
     """
     header, family = read_checkpoint(file)
     with progress.phase(LOADING, file.stat().st_size):
@@ -154,11 +156,11 @@ def _build(
 
 
 def predicts(file: Path, header: Header, family: Family) -> str:
-    """``"epsilon"`` or ``"v_prediction"``, by what the file says, else by its weights."""
-    said = header.metadata.get("modelspec.prediction_type", "").lower()
-    if said in ("v", "v_prediction") or "v_pred" in header.tensors:
+    """``"epsilon"`` or ``"v_prediction"``, by the file's metadata, or else by its weights."""
+    metadata = header.metadata.get("modelspec.prediction_type", "").lower()
+    if metadata in ("v", "v_prediction") or "v_pred" in header.tensors:
         return "v_prediction"
-    if not said and family.name == "sd2" and V_WITNESS in header.tensors:
+    if not metadata and family.name == "sd2" and V_WITNESS in header.tensors:
         witness = read_tensors(file, [V_WITNESS], torch.float32)[V_WITNESS]
         if witness.std(correction=0) > V_SPREAD:
             return "v_prediction"
@@ -166,7 +168,7 @@ def predicts(file: Path, header: Header, family: Family) -> str:
 
 
 def unet_config(header: Header, family: Family) -> dict[str, Any]:
-    """Settings of diffusers' U-Net; the widths of its blocks are read from the file."""
+    """Settings of diffusers' U-Net; the widths of the blocks come from the file."""
     widths = [header.tensors[UNET + "input_blocks.0.0.weight"].shape[0]]
     for block in range(1, len(family.unet["down_block_types"])):
         convolution = header.tensors.get(
@@ -183,7 +185,7 @@ def unet_config(header: Header, family: Family) -> dict[str, Any]:
 def ldm_names(header: Header, config: Mapping[str, Any]) -> dict[str, str]:
     """diffusers' name -> key in the file, for every tensor of the U-Net.
 
-    diffusers' own converter only renames, so that given keys for tensors it returns the mapping.
+    diffusers' own converter only renames, so with keys in place of tensors it returns the mapping.
     """
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
@@ -198,7 +200,7 @@ def _unet(file: Path, header: Header, family: Family, dtype: torch.dtype | None)
     names = ldm_names(header, config)
     by_key = read_tensors(file, names.values(), dtype)
     tensors = {name: by_key[key] for name, key in names.items()}
-    return _filled(file.name, "U-Net", lambda: UNet2DConditionModel(**config), tensors)
+    return _with_weights(file.name, "U-Net", lambda: UNet2DConditionModel(**config), tensors)
 
 
 def _text(
@@ -221,9 +223,9 @@ def _text_part(file: Path, header: Header, part: TextPart, dtype: torch.dtype | 
     if not keys:
         raise ModelError(
             f"model: {file.name!r} has no text encoder ({part.prefix}…); "
-            "choose a file that holds the whole model"
+            "choose a file that contains the complete model"
         )
-    # Only SDXL's second encoder is asked for its pooled embedding, which needs the projection.
+    # Only SDXL's second encoder provides a pooled embedding, which needs the projection.
     kind = CLIPTextModelWithProjection if "conditioner" in part.prefix and part.open_clip else None
     config = CLIPTextConfig(**part.config)
     with torch.device("meta"):
@@ -233,18 +235,20 @@ def _text_part(file: Path, header: Header, part: TextPart, dtype: torch.dtype | 
         tensors = convert_open_clip_checkpoint(model, tensors, prefix=part.prefix)
     else:
         tensors = {key.removeprefix(part.prefix): value for key, value in tensors.items()}
-    # Newer transformers dropped the level "text_model.", and some old files lack it.
-    wanted = {name.removeprefix("text_model."): name for name in model.state_dict()}
+    # Newer transformers omit the level "text_model.", and so do some old files.
+    names = {name.removeprefix("text_model."): name for name in model.state_dict()}
     renamed = {
-        wanted[key.removeprefix("text_model.")]: value
+        names[key.removeprefix("text_model.")]: value
         for key, value in tensors.items()
-        if key.removeprefix("text_model.") in wanted
+        if key.removeprefix("text_model.") in names
     }
-    return _filled(file.name, "text encoder", lambda: (kind or CLIPTextModel)(config), renamed)
+    return _with_weights(
+        file.name, "text encoder", lambda: (kind or CLIPTextModel)(config), renamed
+    )
 
 
 def _vae(file: Path, family: Family, *, is_checkpoint: bool) -> Any:
-    """In fp32 always: SDXL's overflows in fp16."""
+    """The VAE of a file, always in fp32: SDXL's overflows in fp16."""
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
@@ -252,11 +256,11 @@ def _vae(file: Path, family: Family, *, is_checkpoint: bool) -> Any:
     try:
         header = read_header(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{field}: {what_it_is(file)} ({error})") from None
+        raise ModelError(f"{field}: {describe_unreadable(file)} ({error})") from None
     prefix = next((p for p in VAE_PREFIXES if p + "decoder.conv_in.weight" in header.tensors), None)
     if prefix is None:
         cure = "choose a file as vae" if is_checkpoint else "choose a VAE of this family"
-        raise ModelError(f"{field}: {file.name!r} holds no VAE; {cure}")
+        raise ModelError(f"{field}: {file.name!r} contains no VAE; {cure}")
     keys = [k for k in header.tensors if k.startswith((prefix + "encoder.", prefix + "decoder."))]
     keys += [k for k in header.tensors if "quant_conv." in k and k.startswith(prefix)]
     tensors = {
@@ -266,27 +270,30 @@ def _vae(file: Path, family: Family, *, is_checkpoint: bool) -> Any:
     config: dict[str, Any] = dict(family.vae)
     if not any("down_blocks." in key for key in tensors):
         tensors = convert_ldm_vae_checkpoint(tensors, config)
-    return _filled(file.name, "VAE", lambda: AutoencoderKL(**config), tensors)
+    return _with_weights(file.name, "VAE", lambda: AutoencoderKL(**config), tensors)
 
 
-def _filled(
+def _with_weights(
     name: str, part: str, build: Callable[[], nn.Module], tensors: dict[str, Tensor]
 ) -> nn.Module:
-    """A frozen module whose every tensor comes from the file."""
+    """A frozen module with all tensors from the file."""
     try:
         with torch.device("meta"):
             empty = build()
     except ValueError as error:
-        raise ModelError(f"model: the {part} of {name!r} cannot be: {error}") from None
-    wanted = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
-    given = {key: tuple(tensors[key].shape) for key in tensors}
-    wrong = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))
+        raise ModelError(
+            f"model: the {part} of {name!r} is invalid: {error}; choose {SUPPORTED}"
+        ) from None
+    expected = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
+    actual = {key: tuple(tensors[key].shape) for key in tensors}
+    keys = expected.keys() | actual.keys()
+    wrong = sorted(key for key in keys if expected.get(key) != actual.get(key))
     if wrong:
         key = wrong[0]
         raise ModelError(
-            f"model: the {part} of {name!r} is built differently: {key!r} should be "
-            f"{list(wanted[key]) if key in wanted else 'absent'}, is "
-            f"{list(given[key]) if key in given else 'absent'} ({len(wrong)} such tensors); "
+            f"model: the {part} of {name!r} has another architecture: {key!r} should be "
+            f"{list(expected[key]) if key in expected else 'absent'}, is "
+            f"{list(actual[key]) if key in actual else 'absent'} ({len(wrong)} such tensors); "
             f"choose {SUPPORTED}"
         )
     empty.load_state_dict(tensors, assign=True)
@@ -296,7 +303,7 @@ def _filled(
 
 
 def _restore_buffers(module: nn.Module, build: Callable[[], nn.Module]) -> None:
-    """Constants that no file holds (position numbers) were left without values."""
+    """Set the constants that files do not contain (position numbers)."""
     for path, part in module.named_modules():
         for name, buffer in part.named_buffers(recurse=False):
             if buffer.is_meta:

@@ -1,4 +1,4 @@
-"""Stable Diffusion of every family: a U-Net, a text encoder and an autoencoder."""
+"""Stable Diffusion of all versions: a U-Net, a text encoder and an autoencoder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StableDiffusionHandle(DenoiserHandle):
         return (self.base, self.vae, *(clip.encoder for clip in self.text.clips))
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        with self._arithmetic():
+        with self._autocast():
             return self.text.encode(prompts)
 
     def word_embedding(self, word: str) -> Tensor:
@@ -55,7 +55,7 @@ class StableDiffusionHandle(DenoiserHandle):
         return autoencoder.decode(self.vae, latents)
 
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
-        with self._arithmetic():
+        with self._autocast():
             return self.denoiser(
                 latents_t,
                 t,
@@ -64,7 +64,7 @@ class StableDiffusionHandle(DenoiserHandle):
             ).sample.float()
 
     def _added(self, conditioning: Conditioning, latents: Tensor) -> dict[str, Tensor] | None:
-        """What SDXL is told besides the prompt: the pooled text, and that the picture was neither
+        """SDXL's additional inputs: the pooled text, and the sizes of a picture that was neither
         scaled nor cropped (height, width, top, left, height, width)."""
         if conditioning.pooled is None:
             return None
@@ -75,9 +75,9 @@ class StableDiffusionHandle(DenoiserHandle):
             "time_ids": sizes.expand(len(conditioning), -1),
         }
 
-    def _arithmetic(self) -> AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[Any]:
         if not self.info.mixed:
-            return nullcontext()  # some devices know no autocast, not even switched off
+            return nullcontext()  # some devices do not support autocast, not even disabled
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def sample(

@@ -12,7 +12,7 @@ def with_tensors(base: ModelHandle, tensors: Mapping[str, Any]) -> ModelHandle:
     """A new handle whose named tensors are replaced.
 
     Raises:
-        ValueError: a name or shape that the model does not have.
+        ValueError: the model has no tensor of a given name or shape.
     """
     model = base.trainable_copy(list(tensors))
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Text encoders: prompts become what the denoiser attends to."""
+"""Text encoders: they turn prompts into the embeddings that the denoiser attends to."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ..foundation.safetensors_file import write_converted
 from .errors import UnsupportedError
 from .protocol import Conditioning
 
-if TYPE_CHECKING:  # imported by those who build a model: it takes a second
+if TYPE_CHECKING:  # the import takes a second, so it is left to the functions that load models
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-BATCH = 32  # prompts encoded at once
-MERGES = 49152 - 256 - 2  # how many of the vocabulary file's merges CLIP uses
-NAMED = ("text_model.", "text_projection.")  # how the weights' names begin in a file
+BATCH = 32  # prompts
+MERGES = 49152 - 256 - 2  # number of the vocabulary file's merges that CLIP uses
+PREFIXES = ("text_model.", "text_projection.")  # of the weights' names in a file
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One of CLIP's text encoders, with embeddings that stand in for those of some tokens."""
+    """One of CLIP's text encoders; ``learned`` replaces the embeddings of some tokens."""
 
     encoder: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
     learned: Mapping[int, Tensor] = field(default_factory=dict)
 
     def run(self, prompts: Sequence[str], read: Callable[[Any], Tensor], *, hidden: bool) -> Tensor:
-        """What ``read`` takes of the encoder's outputs, of which a large one has gigabytes:
-        ``BATCH`` prompts at a time; with gradient only towards ``learned``."""
+        """The part of the encoder's outputs that ``read`` selects, ``BATCH`` prompts at a time: all
+        outputs of a large encoder need gigabytes. With gradients for ``learned`` only."""
         chunks = tokenize(self.tokenizer, prompts).to(self.encoder.device).split(BATCH)
-        hook = self.encoder.get_input_embeddings().register_forward_hook(self._stand_in)
+        hook = self.encoder.get_input_embeddings().register_forward_hook(self._replace_learned)
         try:
             with torch.set_grad_enabled(any(e.requires_grad for e in self.learned.values())):
                 outputs = (self.encoder(part, output_hidden_states=hidden) for part in chunks)
@@ -48,13 +48,13 @@ class Clip:
         finally:
             hook.remove()
 
-    def _stand_in(self, _: Any, tokens: tuple[Tensor], embedded: Tensor) -> Tensor:
+    def _replace_learned(self, _: Any, tokens: tuple[Tensor], output: Tensor) -> Tensor:
         for token, embedding in self.learned.items():
-            embedded = torch.where(tokens[0].eq(token).unsqueeze(-1), embedding, embedded)
-        return embedded
+            output = torch.where(tokens[0].eq(token).unsqueeze(-1), embedding, output)
+        return output
 
     def embedding(self, word: str) -> Tensor:
-        """Mean embedding of the word's tokens, [E]."""
+        """The mean embedding of the word's tokens, [E]."""
         table: Any = self.encoder.get_input_embeddings()
         return table.weight[self._tokens(word)].detach().float().mean(0)
 
@@ -72,7 +72,7 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder(ABC):
-    """Frozen; what a Stable Diffusion handle needs to read prompts."""
+    """The frozen text encoding of a Stable Diffusion handle."""
 
     clips: tuple[Clip, ...]
 
@@ -80,11 +80,11 @@ class TextEncoder(ABC):
     def encode(self, prompts: Sequence[str]) -> Conditioning: ...
 
     def word_embedding(self, word: str) -> Tensor:
-        """The encoders' embeddings of a word, side by side."""
+        """The encoders' embeddings of a word, concatenated."""
         return torch.cat([clip.embedding(word) for clip in self.clips])
 
     def with_word(self, word: str, embedding: Tensor) -> Self:
-        """A reader for whom ``word`` means ``embedding``."""
+        """A text encoder in which ``word`` has the input embedding ``embedding``."""
         parts = embedding.split([len(clip.embedding(word)) for clip in self.clips])
         pairs = zip(self.clips, parts, strict=True)
         return replace(self, clips=tuple(clip.with_word(word, part) for clip, part in pairs))
@@ -98,14 +98,14 @@ class ClipText(TextEncoder):
 
 
 class ClipPairText(TextEncoder):
-    """Stable Diffusion XL: the last layer but one of two encoders side by side, [B, 77, D1 + D2],
+    """Stable Diffusion XL: the penultimate layers of two encoders, concatenated, [B, 77, D1 + D2],
     and the second's pooled embedding, [B, D2]."""
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         pooled: list[Tensor] = []
 
         def read(output: Any) -> Tensor:
-            if output[0].ndim == 2:  # of the second, which projects
+            if output[0].ndim == 2:  # the second encoder, which has a projection
                 pooled.append(output[0].float())
             return output.hidden_states[-2]
 
@@ -114,13 +114,14 @@ class ClipPairText(TextEncoder):
 
 
 def save_clip(clip: Clip, encoder: Path, tokenizer: Path, dtype: torch.dtype) -> None:
-    """Write both folders of a pipeline as every program reads them. transformers 5 leaves out the
-    prefix of the weights' names and the two vocabulary files, without which ComfyUI and its own
-    fourth version find an encoder that knows nothing."""
+    """Write the encoder's and the tokenizer's folder in the layout that all programs read.
+
+    transformers 5 omits the prefix of the weights' names and the two vocabulary files; without
+    them, ComfyUI and transformers 4 would load an encoder without weights or vocabulary."""
     encoder.mkdir(parents=True)
     clip.encoder.config.save_pretrained(encoder)
     state = {
-        name if name.startswith(NAMED) else f"text_model.{name}": tensor
+        name if name.startswith(PREFIXES) else f"text_model.{name}": tensor
         for name, tensor in clip.encoder.state_dict().items()
     }
     write_converted(encoder / "model.safetensors", state, dtype, lambda _: {"format": "pt"})
@@ -131,7 +132,7 @@ def save_clip(clip: Clip, encoder: Path, tokenizer: Path, dtype: torch.dtype) ->
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
-    """Token numbers int64 [B, 77]; what is longer is cut off."""
+    """Token numbers int64 [B, 77]; longer prompts are truncated."""
     return tokenizer(
         list(prompts),
         padding="max_length",
@@ -142,7 +143,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
 
 
 def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:
-    """CLIP's tokenizer, 77 tokens a prompt, from the vocabulary file that open_clip ships."""
+    """CLIP's tokenizer, 77 tokens per prompt, from the vocabulary file in open_clip."""
     from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +174,7 @@ def write_vocabulary(folder: Path) -> None:
 
 
 def _byte_symbols() -> list[str]:
-    """GPT-2's 256 printable stand-ins for bytes, in the order of CLIP's vocabulary."""
+    """GPT-2's 256 printable characters for bytes, in the order of CLIP's vocabulary."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]

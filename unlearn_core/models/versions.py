@@ -4,8 +4,7 @@ from __future__ import annotations
 
 
 def dtype_argument() -> str:
-    """The name of ``from_pretrained``'s argument for the dtype: older versions of transformers do
-    not know the new one."""
+    """The name of ``from_pretrained``'s argument for the dtype, which transformers has renamed."""
     import transformers
     from packaging.version import Version
 

@@ -1,4 +1,4 @@
-"""Copies of a denoiser that share what is not trained, and what training changed in them."""
+"""Copies of a denoiser that share all frozen tensors, and their changes by training."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ ADAPTER = "unlearn"
 
 
 def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
-    """Parameters and buffers, each once."""
-    found = {id(t): t for part in modules for t in (*part.parameters(), *part.buffers())}
-    return list(found.values())
+    """All parameters and buffers, each once."""
+    by_id = {id(t): t for part in modules for t in (*part.parameters(), *part.buffers())}
+    return list(by_id.values())
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def move(tensors: Iterable[Tensor], device: torch.device) -> None:
-    """Move tensors in place, so that all modules that share one follow; ``Module.to`` would give
-    each a buffer of its own. Leaves inference mode, as tensors made in it cannot be trained."""
+    """Move tensors in place, so that they remain shared between modules; ``Module.to`` would create
+    separate buffers. Leaves inference mode, since tensors created in it cannot be trained."""
     for tensor in tensors:
-        there = tensor.data.to(device)
-        if torch._has_compatible_shallow_copy_type(tensor, there):
-            tensor.data = there
-        else:  # as between the CPU and NPUs, where ``Module.to`` makes new parameters
+        moved = tensor.data.to(device)
+        if torch._has_compatible_shallow_copy_type(tensor, moved):
+            tensor.data = moved
+        else:  # as between the CPU and NPUs, where ``Module.to`` creates new parameters
             parameter = isinstance(tensor, nn.Parameter)
-            swap_tensors(tensor, nn.Parameter(there, tensor.requires_grad) if parameter else there)
+            swap_tensors(tensor, nn.Parameter(moved, tensor.requires_grad) if parameter else moved)
 
 
 def copy_with_own(module: nn.Module, names: Sequence[str]) -> nn.Module:
     """A copy of ``module`` that owns the named parameters, in fp32, and shares every other tensor.
 
     Raises:
-        ValueError: a name that no parameter has.
+        ValueError: no parameter has one of the names.
     """
     owned = set(names)
     unknown = owned - {name for name, _ in module.named_parameters()}
@@ -52,14 +52,14 @@ def copy_with_own(module: nn.Module, names: Sequence[str]) -> nn.Module:
     copied = copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
     for name, parameter in copied.named_parameters():
         if name in owned:
-            parameter.data = parameter.data.float()  # 16 bits would swallow small steps
+            parameter.data = parameter.data.float()  # 16 bits would round small steps away
             parameter.requires_grad_(True)
     return copied
 
 
 def keep_vectors_exact(module: nn.Module) -> None:
-    """Biases and the weights of normalisations in fp32, in place: 16 bits of them are what kernels
-    of normalisation refuse beside other 16-bit inputs, and they take no room."""
+    """Convert biases and the weights of normalizations to fp32, in place: with these in 16 bits,
+    normalization kernels refuse other 16-bit inputs. They need hardly any memory."""
     for parameter in module.parameters():
         if parameter.ndim < 2:
             parameter.data = parameter.data.float()
@@ -72,7 +72,7 @@ def copy_with_lora(
 
     Raises:
         UnsupportedError: peft is not installed.
-        ValueError: there are such layers already.
+        ValueError: the model already has such layers.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -80,11 +80,11 @@ def copy_with_lora(
         raise UnsupportedError("scope 'lora' needs the package peft: pip install peft") from error
 
     if any(lora_modules(module)):
-        raise ValueError("scope 'lora': the model has LoRA layers already; save and load it first")
+        raise ValueError("scope 'lora': the model already has LoRA layers; save and load it first")
     targets = [name.removesuffix(".weight") for name in names]
     copied = copy_with_own(module, ())
     config: Any = LoraConfig(r=rank, target_modules=targets)
-    config.lora_alpha = alpha  # typed as int, which nothing of its use needs
+    config.lora_alpha = alpha  # typed as int, but any float works
     with fork_rng(next(module.parameters()).device):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, copied, adapter_name=ADAPTER)
@@ -97,7 +97,7 @@ def copy_with_lora(
 
 
 def fork_rng(device: torch.device) -> AbstractContextManager[None]:
-    """Whatever is seeded inside leaves the global generators as they were, the device's too."""
+    """A context that restores the global random generators on exit, including the device's."""
     devices = [device] if device.type == "cuda" else []
     return torch.random.fork_rng(devices=devices)
 
@@ -108,14 +108,14 @@ def is_lora(name: str) -> bool:
 
 
 def lora_modules(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The adapted layers by name."""
+    """The layers with LoRA, by name."""
     for name, part in module.named_modules():
         if hasattr(part, "lora_A") and ADAPTER in part.lora_A:  # type: ignore[operator]
             yield name, part
 
 
 def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
-    """The low-rank factors of every adapted layer; empty where there is none."""
+    """The low-rank factors of every layer with LoRA; empty if there is none."""
     return {
         name: LoraLayer(
             down=part.lora_A[ADAPTER].weight.detach(),
@@ -127,42 +127,42 @@ def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """Tensors computed one at a time, on access. Names are looked up without computing anything."""
+    """Tensors that are computed on access, one at a time; looking up names computes nothing."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
-        self._makers = makers
+    def __init__(self, functions: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._functions = functions
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._makers[name]()
+        return self._functions[name]()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._makers  # Mapping's own would compute the tensor to answer
+        return name in self._functions  # Mapping's default would compute the tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
+        return iter(self._functions)
 
     def __len__(self) -> int:
-        return len(self._makers)
+        return len(self._functions)
 
 
 def changed_tensors(module: nn.Module, base: nn.Module) -> Mapping[str, Tensor]:
-    """Tensors of ``module`` whose values differ from ``base``'s, by the name that they have there.
+    """Tensors of ``module`` with other values than in ``base``, by their names there.
 
-    LoRA layers are added to the weights they adapt, one at a time: together they could be as large
-    as the model.
+    LoRA layers are merged into their weights on access, one at a time: together the merged weights
+    could be as large as the model.
     """
     before = base.state_dict()
-    makers: dict[str, Callable[[], Tensor]] = {}
+    functions: dict[str, Callable[[], Tensor]] = {}
     for name, part in lora_modules(module):
         if part.lora_B[ADAPTER].weight.any():
-            makers[f"{name}.weight"] = lambda part=part: _merged(part)
+            functions[f"{name}.weight"] = lambda part=part: _merged(part)
     for name, tensor in module.state_dict().items():
         name = name.replace(".base_layer.", ".")
-        if is_lora(name) or name in makers or tensor.data_ptr() == before[name].data_ptr():
+        if is_lora(name) or name in functions or tensor.data_ptr() == before[name].data_ptr():
             continue
         if not torch.equal(tensor.to(before[name].dtype), before[name]):
-            makers[name] = lambda tensor=tensor: tensor
-    return LazyTensors(makers)
+            functions[name] = lambda tensor=tensor: tensor
+    return LazyTensors(functions)
 
 
 @torch.no_grad()

@@ -1,14 +1,13 @@
-// Advanced inputs, folded away. In the classic look a button opens them; Nodes 2.0 has its own. In
-// both, an input whose value differs from its default stays in sight: nobody should run what they
-// cannot see.
+// Folding of advanced inputs. In the classic look a button opens them; Nodes 2.0 has its own. In both,
+// an input with a changed value stays visible, so that a run never depends on hidden values.
 
 import {
   addCanvasButton, afterConfigure, isAdvanced, isLinked, letFold, onChange, resizeBy, showOnCanvas, widgetsOf,
 } from "./comfy.js";
 import { t } from "./words.js";
 
-// Before anything else is added to the node: the button stands right below the inputs.
-// `hidden`: names of inputs that nobody is ever to see.
+// Must come before anything else is added to the node, so that the button is right below the inputs.
+// `hidden`: names of inputs that are never shown.
 export function foldAdvanced(node, hidden = []) {
   const advanced = widgetsOf(node).filter((widget) => isAdvanced(widget) && !hidden.includes(widget.name));
   if (!advanced.length) return;
@@ -19,7 +18,7 @@ export function foldAdvanced(node, hidden = []) {
   const button = addCanvasButton(node, "unlearn more", () =>
     resizeBy(node, () => {
       open = !open;
-      fold(); // something may have been linked since
+      fold(); // links may have changed
     }),
   );
 

@@ -1,5 +1,5 @@
-// The table on Own Pictures: what each picture shows, to read and to edit after a run. What is
-// edited goes into the node's own field, as a line with the picture's name, which counts most.
+// The table on Own Pictures, to read and edit the captions after a run. Edits go into the node's
+// captions input as lines with the picture's name, which take precedence over all other captions.
 
 import { addPanel, saveWithNode, savedWithNode, setWidget, widgetOf } from "./comfy.js";
 import { h } from "./dom.js";
@@ -15,7 +15,7 @@ class CaptionTable {
   constructor(node) {
     this.node = node;
     this.rows = []; // [picture's name, caption]
-    this.shown = PAGE;
+    this.limit = PAGE; // rows to show
     this.note = h("span", { className: "quiet", textContent: t("captions.edited") });
     this.over = h("button", { textContent: t("prompts.over"), onclick: () => this.startOver() });
     this.head = h("div", { className: "row" }, this.note, this.over);
@@ -30,15 +30,15 @@ class CaptionTable {
   }
 
   draw() {
-    this.tellEdited();
+    this.showEdited();
     const headings = [t("captions.picture"), t("captions.caption")];
     const showMore = () => {
-      this.shown += PAGE;
+      this.limit += PAGE;
       this.draw();
     };
     this.place.replaceChildren(
       this.rows.length
-        ? table(headings, this.rows, (row) => this.row(row), this.shown, showMore)
+        ? table(headings, this.rows, (row) => this.row(row), this.limit, showMore)
         : h("div", { className: "empty", textContent: t("captions.empty") }),
     );
   }
@@ -46,12 +46,12 @@ class CaptionTable {
   row(row) {
     const [name] = row;
     const area = field(t("captions.of", { name }), row[1], () => {
-      const written = area.value.trim().replace(/\s+/g, " "); // a caption is one line of the field
-      area.value = written || row[1];
-      if (!written || written === row[1]) return;
-      row[1] = written;
+      const caption = area.value.trim().replace(/\s+/g, " "); // a caption is one line of the input
+      area.value = caption || row[1];
+      if (!caption || caption === row[1]) return;
+      row[1] = caption;
       area.className = "changed";
-      this.edit(name, lineOf(name, written));
+      this.edit(name, lineOf(name, caption));
     });
     return h("tr", {}, h("td", { textContent: name }), h("td", {}, area));
   }
@@ -79,10 +79,10 @@ class CaptionTable {
 
   write(lines) {
     setWidget(this.node, "captions", lines.join("\n"));
-    this.tellEdited();
+    this.showEdited();
   }
 
-  tellEdited() {
+  showEdited() {
     this.head.hidden = Object.keys(this.edits()).length === 0;
   }
 
@@ -90,7 +90,7 @@ class CaptionTable {
     const replaced = new Map(Object.values(this.edits()).map((edit) => [edit.line, edit.replaced]));
     saveWithNode(this.node, EDITS, {});
     this.write(this.lines().flatMap((line) => replaced.get(line) ?? [line]));
-    this.show([]); // a run knows what the files say
+    this.show([]); // only a run can read the caption files
   }
 }
 

@@ -1,19 +1,19 @@
-// Forget loss, retain loss and the cosine of the two gradients, step by step, as they come. The same
-// chart as in unlearn_core/reporting/loss_chart.py, which also has the rule by which a long run is
-// thinned. Points are appended in the data's own coordinates and a transform brings them to their
-// place, so that a new step costs the same after 100,000 others.
+// Live chart of forget loss, retain loss and the cosine of the two gradients by step. It is the same
+// chart as in unlearn_core/reporting/loss_chart.py, which also has the rule for thinning a long run.
+// Points are appended in data coordinates and placed by a transform, so that a new step costs the
+// same after 100,000 others.
 
 import { h, svg } from "./dom.js";
 import { figure, t } from "./words.js";
 
-const LEFT = 46; // room for the labels
+const LEFT = 46; // space for the labels
 const RIGHT = 14;
 const TOP = 8;
-const FOOT = 22; // room for the labels along the steps
+const FOOT = 22; // space for the labels along the steps
 const GAP = 14; // between two bands
 const SHARES = { forget: 0.37, retain: 0.37, cosine: 0.26 }; // of the height, from top to bottom
-const MOST = 600; // steps that are drawn, the newest included
-const BAR = 0.8; // of the room for a bar
+const MOST = 600; // steps in the picture, including the newest
+const BAR = 0.8; // of the space for a bar
 
 const STEP = 0;
 const FORGET = 1;
@@ -28,19 +28,19 @@ function brief(value) {
   return size !== 0 && (size < 0.01 || size >= 1000) ? value.toExponential(1) : figure(value, 2);
 }
 
-// The index of the step that is nearest to a number, in a list that is sorted by step.
-function nearest(steps, wanted) {
+// The index of the step nearest to a number, in a list sorted by step.
+function nearest(steps, number) {
   let [low, high] = [0, steps.length - 1];
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (steps[middle][STEP] < wanted) low = middle + 1;
+    if (steps[middle][STEP] < number) low = middle + 1;
     else high = middle;
   }
-  const before = low > 0 && wanted - steps[low - 1][STEP] <= steps[low][STEP] - wanted;
+  const before = low > 0 && number - steps[low - 1][STEP] <= steps[low][STEP] - number;
   return before ? low - 1 : low;
 }
 
-// Top and bottom of each band, in a picture of that height.
+// Top and bottom of each band, in a picture of this height.
 function bandsIn(height) {
   const room = height - TOP - FOOT - 2 * GAP;
   const bands = {};
@@ -52,12 +52,12 @@ function bandsIn(height) {
   return bands;
 }
 
-// A loss over the steps. Where it is not a number, the line has a gap.
+// The curve of a loss over the steps, with a gap at values that are not numbers.
 class Curve {
   constructor(name) {
     this.name = name;
     this.column = COLUMNS[name];
-    this.tail = svg("line"); // to the newest step, which may not stay
+    this.tail = svg("line"); // to the newest step, which thinning may remove
     this.group = svg("g", { "data-curve": name }, this.tail);
     this.clear();
   }
@@ -85,7 +85,7 @@ class Curve {
     this.end = this.line.points.appendItem(point);
   }
 
-  // Brings the curve into its band; `newest` is the last step of all. Returns lowest and highest.
+  // Fits the curve into its band; `newest` is the last step of the run. Returns lowest and highest.
   place([top, bottom], left, across, newest) {
     const value = newest?.[this.column] ?? null;
     const ends = this.end && value !== null ? [this.end.x, this.end.y, newest[STEP], value] : [];
@@ -101,7 +101,7 @@ class Curve {
   }
 }
 
-// What a drawn step stands for: itself and the steps skipped just before it.
+// The strongest cosines of a step in the picture and of the steps skipped just before it.
 const nothing = () => ({ agree: 0, conflict: 0 });
 
 function strongest(one, other) {
@@ -115,9 +115,9 @@ function cosineOf(step) {
 export class LossChart {
   constructor() {
     this.steps = [];
-    this.drawn = 0; // steps that are in the picture, thinned or not
-    this.kept = []; // those that are drawn: {step, cosines}
-    this.skipped = nothing(); // cosines of the steps since the last kept one
+    this.count = 0; // steps processed, including skipped ones
+    this.points = []; // steps in the picture: {step, cosines}
+    this.skipped = nothing(); // cosines of the steps since the last point
     this.stride = 1; // a power of two
     this.total = 1;
     [this.width, this.height] = [560, 200];
@@ -147,7 +147,7 @@ export class LossChart {
     this.picture.addEventListener("pointerleave", () => this.point(null));
     this.picture.addEventListener("blur", () => this.point(null));
     this.picture.addEventListener("keydown", (event) => this.move(event));
-    // As large as the node has room for; the labels keep their size.
+    // Fills the space that the node has; the labels keep their size.
     new ResizeObserver(([{ contentRect: { width, height } }]) => {
       if (!width || !height || (width === this.width && height === this.height)) return;
       [this.width, this.height] = [width, height];
@@ -156,48 +156,49 @@ export class LossChart {
     this.place();
   }
 
-  // `steps`: [step, forget loss, retain loss, cosine, conflict], sorted; it may have grown since.
+  // `steps`: [step, forget loss, retain loss, cosine, conflict], sorted; the same list may grow
+  // between two calls.
   show(steps, total) {
-    const replaced = steps !== this.steps || steps.length < this.drawn;
-    if (!replaced && steps.length === this.drawn && total === this.total) return;
+    const replaced = steps !== this.steps || steps.length < this.count;
+    if (!replaced && steps.length === this.count && total === this.total) return;
     this.steps = steps;
     this.total = Math.max(1, total);
     if (replaced) this.clear();
-    for (let i = this.drawn; i < steps.length; i += 1) this.append(steps[i]);
+    for (let i = this.count; i < steps.length; i += 1) this.append(steps[i]);
     this.place();
   }
 
   clear() {
-    this.drawn = 0;
+    this.count = 0;
     this.stride = 1;
     this.pointed = this.marked = null;
     this.showMarked = false;
-    this.keep([], nothing());
+    this.redraw([], nothing());
   }
 
-  // Starts over with these of the kept steps.
-  keep(kept, skipped) {
-    this.kept = [];
+  // Starts over with these points.
+  redraw(points, skipped) {
+    this.points = [];
     this.skipped = skipped;
     this.bars.replaceChildren(this.newestBars);
     for (const curve of this.curves) curve.clear();
-    for (const { step, cosines } of kept) this.draw(step, cosines);
+    for (const { step, cosines } of points) this.draw(step, cosines);
   }
 
   append(step) {
-    const index = this.drawn;
-    this.drawn += 1;
+    const index = this.count;
+    this.count += 1;
     this.skipped = strongest(this.skipped, cosineOf(step));
     if (index % this.stride === 0) {
       this.draw(step, this.skipped);
       this.skipped = nothing();
     }
     const newest = index % this.stride === 0 ? 0 : 1;
-    if (this.kept.length + newest > MOST) this.thin();
+    if (this.points.length + newest > MOST) this.thin();
   }
 
   draw(step, cosines) {
-    this.kept.push({ step, cosines });
+    this.points.push({ step, cosines });
     for (const curve of this.curves) curve.append(step);
     this.bars.append(...this.barsOf(step, cosines));
   }
@@ -211,18 +212,18 @@ export class LossChart {
       });
   }
 
-  // Every second of the kept steps; the next one speaks for a step that goes.
+  // Removes every second point; the next point takes over its cosines.
   thin() {
     this.stride *= 2;
-    const kept = [];
+    const points = [];
     let skipped = nothing();
-    this.kept.forEach(({ step, cosines }, i) => {
+    this.points.forEach(({ step, cosines }, i) => {
       skipped = strongest(skipped, cosines);
       if (i % 2 !== 0) return;
-      kept.push({ step, cosines: skipped });
+      points.push({ step, cosines: skipped });
       skipped = nothing();
     });
-    this.keep(kept, strongest(skipped, this.skipped));
+    this.redraw(points, strongest(skipped, this.skipped));
   }
 
   get across() {
@@ -233,15 +234,15 @@ export class LossChart {
     return LEFT + this.across * (step - 0.5); // the middle of its share of the width
   }
 
-  // Brings what is drawn to its place, and labels it.
+  // Places the bars and curves, and labels them.
   place() {
     const bands = bandsIn(this.height);
     const right = this.width - RIGHT;
     const [top, bottom] = bands.cosine;
     this.picture.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
-    this.picture.setAttribute("data-steps", this.drawn);
+    this.picture.setAttribute("data-steps", this.count);
     const left = this.x(0);
-    const newest = this.steps[this.drawn - 1];
+    const newest = this.steps[this.count - 1];
     const ranges = this.curves.map((curve) => [
       curve.name,
       curve.place(bands[curve.name], left, this.across, newest),
@@ -269,13 +270,13 @@ export class LossChart {
       label(t("chart.step", { step: this.total }), right, this.height - 6, "end"),
     );
     this.markStep(this.marked);
-    this.tell();
+    this.showFigures();
   }
 
-  // A dashed line where the scrubber stands. `shown`: the figures are those of that step.
-  markStep(step, shown = this.showMarked) {
+  // Puts a dashed line at the scrubber's step. `withFigures`: the legend shows that step's figures.
+  markStep(step, withFigures = this.showMarked) {
     this.marked = step;
-    this.showMarked = shown;
+    this.showMarked = withFigures;
     this.put(this.mark, step);
   }
 
@@ -291,7 +292,7 @@ export class LossChart {
     this.point(this.steps.length ? nearest(this.steps, 0.5 + (x - LEFT) / this.across) : null);
   }
 
-  // The pointed step by the keys that move a slider.
+  // Moves the pointed step by the keys of a slider.
   move(event) {
     const last = this.steps.length - 1;
     const at = this.pointed ?? last;
@@ -307,20 +308,20 @@ export class LossChart {
 
   point(index) {
     this.pointed = index;
-    this.tell();
+    this.showFigures();
   }
 
-  // The figures of the pointed step; without one, of the marked or the last.
-  tell() {
+  // Shows the figures of the pointed step; without one, of the marked or the last step.
+  showFigures() {
     const pointed = this.steps[this.pointed] ?? null;
     this.put(this.cursor, pointed && pointed[STEP]);
     const marked = this.showMarked && this.marked !== null ? this.stepOf(this.marked) : null;
-    const shown = pointed ?? marked ?? this.steps.at(-1) ?? null;
-    const step = shown ? t("chart.step", { step: shown[STEP] }) : "";
+    const current = pointed ?? marked ?? this.steps.at(-1) ?? null;
+    const step = current ? t("chart.step", { step: current[STEP] }) : "";
     const [forget, retain, cosine] = [
-      t("chart.forget", { value: figure(shown?.[FORGET]) }),
-      t("chart.retain", { value: figure(shown?.[RETAIN]) }),
-      t("chart.cosine", { value: figure(shown?.[COSINE], 2) }),
+      t("chart.forget", { value: figure(current?.[FORGET]) }),
+      t("chart.retain", { value: figure(current?.[RETAIN]) }),
+      t("chart.cosine", { value: figure(current?.[COSINE], 2) }),
     ];
     const part = (textContent, className = "") => h("span", { textContent, className });
     this.legend.replaceChildren(
@@ -330,7 +331,7 @@ export class LossChart {
       label: t("chart.name"),
       valuemin: this.steps[0]?.[STEP] ?? 0,
       valuemax: this.steps.at(-1)?.[STEP] ?? 0,
-      valuenow: shown?.[STEP] ?? 0,
+      valuenow: current?.[STEP] ?? 0,
       valuetext: [step, forget, retain, cosine].filter(Boolean).join(", "),
     };
     for (const [name, value] of Object.entries(values))

@@ -1,6 +1,6 @@
-// ComfyUI's front end, as far as this pack needs it. No other file touches it. Whatever differs
-// between front ends stands behind a feature test: where a feature is missing, the page loses that
-// feature and nothing else, and says so once in the console.
+// Access to ComfyUI's front end; no other file touches it. Differences between front ends are handled
+// by feature tests: if a feature is missing, the page loses only that feature, and logs it once in the
+// console.
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
@@ -13,7 +13,7 @@ function reportMissing(feature) {
   console.warn(`Unlearn: this version of ComfyUI's page does not support: ${feature}.`);
 }
 
-// The value, or null where the front end lacks it.
+// The value, or null if the front end lacks it.
 function supported(value, feature) {
   if (value === undefined || value === null) reportMissing(feature);
   return value ?? null;
@@ -23,7 +23,7 @@ function supported(value, feature) {
 
 export const fetchApi = (path, options) => api.fetchApi(path, options);
 
-// Where the browser finds a file that the server has named.
+// The address of a file that the server has named.
 export const viewUrl = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
 
 // Returns a function that stops listening.
@@ -33,7 +33,7 @@ export function onEvent(name, listener) {
   return () => api.removeEventListener(name, listen);
 }
 
-// Of this tab, as the server knows it.
+// The server's id for this tab.
 export const clientId = () => api.clientId ?? "";
 
 export const queue = () => app.queuePrompt(0);
@@ -99,7 +99,7 @@ export function findNode(executionId) {
 
 const slotOf = (node, name) => node.inputs?.findIndex((input) => input.name === name) ?? -1;
 
-// Whether the widget's value comes along a link.
+// Whether the widget is linked, as an input.
 export function isLinked(node, name) {
   const slot = node.inputs?.findIndex(({ widget }) => widget?.name === name) ?? -1;
   return slot >= 0 && node.isInputConnected(slot);
@@ -154,19 +154,19 @@ function originOf(graph, link) {
 }
 
 // The nodes that a node's outputs feed, also across the borders of subgraphs.
-export const fedBy = (node) =>
-  (node.outputs ?? []).flatMap(({ links }) => targetsOf(node.graph, links));
+export const targetsOf = (node) =>
+  (node.outputs ?? []).flatMap(({ links }) => targetsOfLinks(node.graph, links));
 
-function targetsOf(graph, ids) {
+function targetsOfLinks(graph, ids) {
   return (ids ?? []).flatMap((id) => {
     const link = linkOf(graph, id);
     if (link && isOutputBorder(link.target_id))
       return instancesOf(graph).flatMap((instance) =>
-        targetsOf(instance.graph, instance.outputs[link.target_slot]?.links),
+        targetsOfLinks(instance.graph, instance.outputs[link.target_slot]?.links),
       );
     const target = link && graph.getNodeById(link.target_id);
     const inside = target?.subgraph;
-    if (inside) return targetsOf(inside, inside.inputs[link.target_slot]?.linkIds);
+    if (inside) return targetsOfLinks(inside, inside.inputs[link.target_slot]?.linkIds);
     return target ? [target] : [];
   });
 }
@@ -175,7 +175,7 @@ export const fitHeight = (node) => node.setSize([node.size[0], node.computeSize(
 
 export const redraw = (node) => node.setDirtyCanvas(true, true);
 
-// Lets a node grow or shrink by what `change` adds to it or takes away.
+// Grows or shrinks a node by the height that `change` adds or removes.
 export function resizeBy(node, change) {
   const [width, height] = node.size;
   const before = node.computeSize()[1];
@@ -184,12 +184,12 @@ export function resizeBy(node, change) {
   redraw(node);
 }
 
-// `listener` gets the node as it stands in the file or on the clipboard.
+// `listener` gets the node's data from the file or the clipboard.
 export function afterConfigure(node, listener) {
   const before = node.onConfigure;
-  node.onConfigure = function (...given) {
-    before?.apply(this, given);
-    listener(given[0]);
+  node.onConfigure = function (...data) {
+    before?.apply(this, data);
+    listener(data[0]);
   };
 }
 
@@ -199,7 +199,7 @@ export function saveWithNode(node, name, value) {
   node.properties[name] = value;
 }
 
-// What the server has told of a node's input beyond its type.
+// The options of a node's input, as sent by the server.
 export function inputOptions(node, name) {
   const inputs = supported(node.constructor.nodeData?.input, "presets that fill the fields");
   return inputs?.required?.[name]?.[1] ?? inputs?.optional?.[name]?.[1] ?? {};
@@ -213,7 +213,7 @@ export const savedWidgets = (node) => widgetsOf(node).filter((widget) => widget.
 
 export const widgetOf = (node, name) => widgetsOf(node).find((widget) => widget.name === name);
 
-// As if the person had written it.
+// Sets a value and calls the widget's callback, as if the user had entered it.
 export function setWidget(node, name, value) {
   const widget = widgetOf(node, name);
   if (!widget || widget.value === value) return;
@@ -234,59 +234,59 @@ export function onChange(widget, listener) {
 
 export const isAdvanced = (widget) => Boolean(widget.options?.advanced);
 
-const NO_ROOM = () => [0, -4]; // the canvas adds 4 pixels even for what it does not draw
-const rooms = new WeakMap(); // hidden widget -> its own function of size, if it has one
+const NO_SIZE = () => [0, -4]; // the canvas adds 4 pixels even for hidden widgets
+const sizes = new WeakMap(); // hidden widget -> its own computeSize, if it has one
 
-// In the classic look alone.
+// In the classic look only.
 export function showOnCanvas(widget, shown) {
   if (widget.visibility?.surfaces) widget.visibility.surfaces.canvas = shown ? "shown" : "never";
   else setHidden(widget, !shown);
 }
 
-// Before front end 1.55: `hidden` counts on the canvas alone, and leaves the widget's room empty.
+// Before front end 1.55: `hidden` works only on the canvas, and leaves a gap.
 function setHidden(widget, hidden) {
   if (Boolean(widget.hidden) === hidden) return;
   widget.hidden = hidden;
   if (hidden) {
-    if (Object.hasOwn(widget, "computeSize")) rooms.set(widget, widget.computeSize);
-    widget.computeSize = NO_ROOM;
-  } else if (rooms.has(widget)) widget.computeSize = rooms.get(widget);
+    if (Object.hasOwn(widget, "computeSize")) sizes.set(widget, widget.computeSize);
+    widget.computeSize = NO_SIZE;
+  } else if (sizes.has(widget)) widget.computeSize = sizes.get(widget);
   else delete widget.computeSize;
 }
 
-// In every look, for good.
+// In every look, permanently.
 export function hideEverywhere(widget) {
   setHidden(widget, true);
   widget.options = { ...widget.options, hidden: true };
 }
 
-// Nodes 2.0 folds advanced inputs by itself: say which of them it may fold.
+// Nodes 2.0 folds advanced inputs by itself; this sets which of them it may fold.
 export function letFold(node, widget, foldable) {
   if (widget.visibility?.surfaces) {
     widget.visibility.surfaces.vueNode = foldable ? "advanced" : "shown";
   } else if (isAdvanced(widget) !== foldable) {
     widget.options.advanced = foldable;
-    node.widgets.splice(0, node.widgets.length, ...node.widgets); // it looks again at a new list
+    node.widgets.splice(0, node.widgets.length, ...node.widgets); // triggers an update
   }
 }
 
-// A button below the inputs, in the classic look alone.
-export function addCanvasButton(node, name, pressed) {
+// Adds a button below the inputs, in the classic look only.
+export function addCanvasButton(node, name, onPress) {
   const options = { canvasOnly: true, serialize: false };
-  const button = node.addWidget("button", name, null, pressed, options);
+  const button = node.addWidget("button", name, null, onPress, options);
   button.serialize = false;
   return button;
 }
 
-// The graph's own keys (delete, copy, …) must not act on what is used inside this element.
+// Keeps key presses inside this element from triggering the graph's shortcuts (delete, copy, …).
 export function keepKeys(element) {
   element.addEventListener("keydown", (event) => {
-    const shortcut = event.ctrlKey || event.metaKey; // of the page, such as Ctrl+Enter for Run
+    const shortcut = event.ctrlKey || event.metaKey; // for the page, such as Ctrl+Enter for Run
     if (!shortcut || event.target.matches("input, textarea")) event.stopPropagation();
   });
 }
 
-// Adds a panel to a node: part neither of the prompt nor of the saved workflow.
+// Adds a panel to a node; it belongs neither to the prompt nor to the saved workflow.
 // `removed` is called when the node is deleted.
 export function addPanel(node, name, element, { min, max, removed }) {
   element.classList.add("unlearn");
@@ -298,7 +298,7 @@ export function addPanel(node, name, element, { min, max, removed }) {
     ...(max && { getMaxHeight: () => max }),
   });
   widget.serialize = false;
-  const remove = widget.onRemove; // the page's own, which takes the element out
+  const remove = widget.onRemove; // the page's own, which removes the element
   widget.onRemove = function () {
     removed?.();
     remove?.call(this);
@@ -312,34 +312,34 @@ export const panelsOf = (node) =>
 
 // Queueing ----------------------------------------------------------------------------------------
 
-// Calls `listener` each time the graph has been queued and something of it is going to run.
+// Calls `listener` each time the graph has been queued and at least one node will run.
 export function afterQueued(node, listener) {
   const [widget] = widgetsOf(node);
   if (!widget) return;
-  let heard = false;
+  let supports = false;
   const before = widget.afterQueued;
-  widget.afterQueued = function (...given) {
-    heard = true;
-    before?.apply(this, given);
+  widget.afterQueued = function (...options) {
+    supports = true;
+    before?.apply(this, options);
     listener();
   };
   const stop = onEvent("promptQueued", () => {
-    const asked = someNode((one) => one === node);
-    if (asked && !heard && !app.lastNodeErrors) reportMissing("messages about nodes that are left out");
+    const inGraph = someNode((one) => one === node);
+    if (inGraph && !supports && !app.lastNodeErrors) reportMissing("messages about skipped nodes");
     stop();
   });
 }
 
-// What the server found wrong with each node: [execution id, errors].
+// The server's errors by node: [execution id, errors].
 export function nodeErrors() {
-  if (!("lastNodeErrors" in app)) reportMissing("messages about nodes that are left out");
+  if (!("lastNodeErrors" in app)) reportMissing("messages about skipped nodes");
   return Object.entries(app.lastNodeErrors ?? {}).map(([id, { errors }]) => [id, errors]);
 }
 
 // Looks -------------------------------------------------------------------------------------------
 
-// Colours of slots and links in the classic look, as the style sheet has them for Nodes 2.0. The
-// person's own palette comes first.
+// Gives slots and links in the classic look the colours that the style sheet sets for Nodes 2.0. The
+// user's own palette takes precedence.
 export function colorLinks(types) {
   const slots = app.canvas?.default_connection_color_byType;
   const links = app.canvas?.constructor?.link_type_colors;

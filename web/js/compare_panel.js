@@ -1,5 +1,5 @@
-// The panel on Evaluate Alignment: pictures before and after under a slider, by group, the figures
-// beside them in plain words, and the report's files.
+// The panel on Evaluate Alignment: pictures before and after under a slider, by group, with the
+// figures in plain words and the report's files.
 
 import { downloadButton } from "./clip_download.js";
 import { addPanel, keepKeys, viewUrl } from "./comfy.js";
@@ -8,10 +8,10 @@ import { Tabs } from "./tabs.js";
 import { figure, fixed, t } from "./words.js";
 
 const NAME = "unlearn compare";
-const SMALL = 200; // px; smaller pictures are shown with their pixels
+const SMALL = 200; // px; smaller pictures are enlarged without smoothing
 const panels = new WeakMap(); // node -> ComparePanel
 
-// Two pictures over each other, and the edge between them.
+// Two pictures on top of each other, and a movable edge between them.
 function slider({ prompt, before, after }) {
   const first = h("img", { alt: `${t("compare.before")}: ${prompt}`, src: viewUrl(before) });
   const second = h("img", { className: "after", alt: `${t("compare.after")}: ${prompt}`, src: viewUrl(after) });
@@ -41,10 +41,10 @@ function verdict(shows) {
   return t(shows ? "compare.shows" : "compare.hides");
 }
 
-function factsOf(pair, asked) {
+function factsOf(pair, isForget) {
   const facts = [];
-  if (asked && known(pair.shows_before)) facts.push(`${t("compare.before")}: ${verdict(pair.shows_before)}`);
-  if (asked && known(pair.shows_after)) facts.push(`${t("compare.after")}: ${verdict(pair.shows_after)}`);
+  if (isForget && known(pair.shows_before)) facts.push(`${t("compare.before")}: ${verdict(pair.shows_before)}`);
+  if (isForget && known(pair.shows_after)) facts.push(`${t("compare.after")}: ${verdict(pair.shows_after)}`);
   if (known(pair.change))
     facts.push(t("compare.change", { value: figure(pair.change, 2) }));
   return facts.join(" · ");
@@ -62,7 +62,7 @@ class ComparePanel {
   }
 
   show(report) {
-    this.dialog?.close(); // its pictures are those of the report before
+    this.dialog?.close(); // its pictures are from the previous report
     Object.assign(this, { report, concept: 0, group: 0, pair: 0 });
     this.draw();
   }
@@ -71,8 +71,8 @@ class ComparePanel {
     return this.report.concepts[this.concept].groups.filter(({ pairs }) => pairs.length);
   }
 
-  // Whether these pictures were asked to show the concept.
-  get asked() {
+  // Whether the prompts of this group ask for the concept.
+  get isForget() {
     return this.groups[this.group]?.key === "forget";
   }
 
@@ -90,14 +90,14 @@ class ComparePanel {
     this.thumbs = h("div", { className: "thumbs" });
     const pictures = h("div", { className: "compare" }, this.stage, this.thumbs);
     this.tabs = new Tabs(pictures, (i) => this.showGroup(i));
-    this.shown = h("div", { className: "quiet" });
+    this.counter = h("div", { className: "quiet" });
     this.element.replaceChildren(
       ...[
         this.conceptChooser(),
         h("div", {}, ...concept.summary.map((sentence) => h("p", { textContent: sentence }))),
         this.tabs.element,
         pictures,
-        this.shown,
+        this.counter,
         this.figures(concept),
         this.missing(),
         this.files(),
@@ -121,7 +121,7 @@ class ComparePanel {
   showConcept(concept) {
     Object.assign(this, { concept, group: 0, pair: 0 });
     this.draw();
-    this.element.querySelector("select").focus(); // drawn anew under the person's hands
+    this.element.querySelector("select").focus(); // the redraw replaced the focused one
   }
 
   showGroup(group) {
@@ -133,7 +133,7 @@ class ComparePanel {
     const labels = this.groups.map(({ key, total }) => `${t(`group.${key}`)} (${total})`);
     this.tabs.show(labels, this.group);
     const group = this.groups[this.group];
-    this.shown.textContent = group
+    this.counter.textContent = group
       ? t("compare.shown", { shown: group.pairs.length, total: group.total })
       : "";
     this.thumbs.replaceChildren(
@@ -166,7 +166,7 @@ class ComparePanel {
       h(
         "div",
         { className: "row" },
-        h("span", { className: "quiet grow", textContent: factsOf(pair, this.asked) }),
+        h("span", { className: "quiet grow", textContent: factsOf(pair, this.isForget) }),
         h("button", { textContent: t("compare.full"), onclick: () => this.openLarge() }),
       ),
     );
@@ -181,7 +181,7 @@ class ComparePanel {
       this.showPair((this.pair + by + count) % count);
       const pair = this.pairs[this.pair];
       place.replaceChildren(slider(pair));
-      caption.textContent = `${this.pair + 1}/${count} · ${pair.prompt} · ${factsOf(pair, this.asked)}`;
+      caption.textContent = `${this.pair + 1}/${count} · ${pair.prompt} · ${factsOf(pair, this.isForget)}`;
     };
     this.dialog = h(
       "dialog",
@@ -205,7 +205,7 @@ class ComparePanel {
 
   closeLarge() {
     this.dialog.remove();
-    this.stage.querySelector("button")?.focus(); // the one that opened it was drawn anew meanwhile
+    this.stage.querySelector("button")?.focus(); // the one that opened it was redrawn meanwhile
   }
 
   figures(concept) {

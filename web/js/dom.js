@@ -1,4 +1,4 @@
-// Elements, built with text only: what a file or a stranger's prompt says is never read as HTML.
+// Elements, built with text only: contents of files and prompts are never parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -12,7 +12,7 @@ function fill(element, properties, children) {
   return element;
 }
 
-// An HTML element with properties (or attributes, or listeners as "onclick") and children.
+// Creates an HTML element with properties (or attributes, or listeners as "onclick") and children.
 export function h(tag, properties = {}, ...children) {
   return fill(document.createElement(tag), properties, children);
 }
@@ -21,7 +21,7 @@ export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-// Writes only what differs: a live region is read aloud again at every change.
+// Writes only changed text, because a screen reader reads a live region again at every write.
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

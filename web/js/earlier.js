@@ -1,22 +1,23 @@
-// Results of an earlier run, marked while a newer one is made: nobody should take its figures for
-// those of the new model.
+// Marking of results from an earlier run while a new one is in progress, so that old figures are not
+// taken for those of the new model.
 
-import { fedBy, panelsOf } from "./comfy.js";
+import { panelsOf, targetsOf } from "./comfy.js";
 import { t } from "./words.js";
 
-const shown = new WeakSet(); // nodes that show a result
+const withResult = new WeakSet(); // nodes that show a result
 
-export const hasShown = (node) => shown.has(node);
+export const hasResult = (node) => withResult.has(node);
 
 export function markNew(node) {
-  shown.add(node);
+  withResult.add(node);
   for (const panel of panelsOf(node)) delete panel.dataset.earlier;
 }
 
-// Whatever was made from this node's result.
+// Marks all results that were computed from this node's output.
 export function markEarlier(node) {
-  for (const fed of fedBy(node)) {
-    if (shown.has(fed)) for (const panel of panelsOf(fed)) panel.dataset.earlier = t("earlier");
-    markEarlier(fed);
+  for (const target of targetsOf(node)) {
+    if (hasResult(target))
+      for (const panel of panelsOf(target)) panel.dataset.earlier = t("earlier");
+    markEarlier(target);
   }
 }

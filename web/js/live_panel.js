@@ -1,5 +1,5 @@
-// The panel on Restricted Gradient Unlearn: how far it is, what the losses do, what it draws at each
-// step, and the buttons that end it early or go back to a step.
+// The panel on Restricted Gradient Unlearn: progress, losses, preview pictures by step, and buttons to
+// end the run early or to go back to a step.
 
 import { LossChart } from "./chart.js";
 import {
@@ -8,18 +8,18 @@ import {
 } from "./comfy.js";
 import { h, setText } from "./dom.js";
 import { markEarlier } from "./earlier.js";
-import { ask, tell } from "./server.js";
+import { get, post } from "./server.js";
 import { duration, t } from "./words.js";
 
 const NAME = "unlearn live";
-const POLL = 5000; // ms between two looks at a run whose events reach another tab
+const POLL = 5000; // ms between two requests for a run whose events go to another tab
 const panels = new WeakMap(); // node -> LivePanel
 
 class LivePanel {
   constructor(node, header) {
     this.node = node;
     this.run = null;
-    this.chosen = null; // the preview that the scrubber stands at; null follows the newest
+    this.chosen = null; // index of the preview at the scrubber; null follows the newest
     this.phase = h("strong");
     this.spoken = h("span", { className: "spoken", role: "status" }); // the phase, without counters
     this.left = h("span", { className: "quiet number" });
@@ -47,8 +47,8 @@ class LivePanel {
     );
     this.stop = h("button", { className: "main", onclick: () => this.end(null) });
     this.keep = h("button", { onclick: () => this.keepChosen() });
-    this.last = h("button", { onclick: () => this.give(this.run.steps.length) });
-    this.all = h("button", { onclick: () => this.give(0) });
+    this.last = h("button", { onclick: () => this.output(this.run.steps.length) });
+    this.all = h("button", { onclick: () => this.output(0) });
     this.problem = h("span", { className: "bad grow", role: "alert" });
     this.buttons = h("div", { className: "row" }, this.stop, this.keep, this.last, this.all, this.problem);
     this.empty = h("div", { className: "empty", textContent: t("live.empty") });
@@ -65,10 +65,10 @@ class LivePanel {
     this.draw();
   }
 
-  // All that the server knows of a run.
+  // Shows the complete state of a run.
   show(run) {
     const watched = run.key === this.run?.key && this.run.state === "running";
-    // Of a run that ended before: given back whole, after an earlier step had been kept.
+    // A known run that is finished again: its last step was output after an earlier one.
     if (run.key !== this.run?.key || (run.state === "finished" && !watched)) this.chosen = null;
     this.run = run;
     setText(this.problem, "");
@@ -77,11 +77,11 @@ class LivePanel {
     this.draw();
   }
 
-  // One piece of news of the run.
-  update(news, change) {
+  // Applies one event of the run.
+  update(event, change) {
     if (!this.run) return;
-    change(this.run, news);
-    if ("seconds_left" in news) this.countFrom = performance.now();
+    change(this.run, event);
+    if ("seconds_left" in event) this.countFrom = performance.now();
     this.draw();
   }
 
@@ -90,14 +90,14 @@ class LivePanel {
     this.empty.hidden = Boolean(run);
     for (const part of this.body) part.hidden = !run;
     if (!run) return;
-    this.tellPhase();
+    this.showPhase();
     this.chart.element.hidden = run.total === 0; // a closed-form edit has no steps
     this.chart.show(run.steps, run.state === "running" ? run.total : run.steps.length);
     this.drawPreviews();
     this.drawButtons();
   }
 
-  tellPhase() {
+  showPhase() {
     const { run } = this;
     const running = run.state === "running";
     const steps = run.steps.length;
@@ -117,13 +117,13 @@ class LivePanel {
     this.filled.style.width = `${100 * share}%`;
     this.bar.setAttribute("aria-valuenow", Math.round(100 * share));
     this.bar.setAttribute("aria-label", this.phase.textContent);
-    this.tellTime();
-    if (running && !this.clock) this.clock = setInterval(() => this.tellTime(), 1000);
+    this.showTime();
+    if (running && !this.clock) this.clock = setInterval(() => this.showTime(), 1000);
     if (!running) this.stopClock();
   }
 
-  // Counts down between two messages of the server.
-  tellTime() {
+  // Counts down between two events from the server.
+  showTime() {
     const seconds = this.run?.seconds_left ?? null;
     const passed = (performance.now() - this.countFrom) / 1000;
     this.left.textContent =
@@ -168,7 +168,7 @@ class LivePanel {
     this.scrub.setAttribute("aria-label", t("strip.scrub"));
     this.scrub.setAttribute("aria-valuetext", this.label.textContent);
     this.chart.markStep(step, this.chosen !== null || this.run.state !== "running");
-    this.chart.tell();
+    this.chart.showFigures();
   }
 
   drawButtons() {
@@ -183,7 +183,7 @@ class LivePanel {
     this.keep.textContent = t("keep", { step });
     this.keep.disabled = !run.saved.includes(step) || Boolean(run.ending);
     this.keep.title = this.keep.disabled && !run.ending ? t("keep.gone", { step }) : "";
-    // Cancel keeps the step it came in, which mostly has no pictures to choose it by.
+    // Cancel saves the current step, which usually has no preview to choose it by.
     const last = run.steps.length;
     this.last.hidden = run.state !== "cancelled" || last === step || !run.saved.includes(last);
     this.last.textContent = t("keep", { step: last });
@@ -207,15 +207,15 @@ class LivePanel {
   keepChosen() {
     const { step } = this.preview;
     if (this.run.state === "running") this.end(step);
-    else this.give(step);
+    else this.output(step);
   }
 
-  // Ends the loop: with the state of a step, or of the step that it is in.
+  // Ends the run with the state of this step; null for the current one.
   async end(step) {
     this.run.ending = true;
     this.drawButtons();
     try {
-      await tell("end", { key: this.run.key, step });
+      await post("end", { key: this.run.key, step });
     } catch (error) {
       this.run.ending = false;
       setText(this.problem, error.message);
@@ -223,8 +223,8 @@ class LivePanel {
     }
   }
 
-  // Of a run that has ended: queue the graph again, with the state of this step.
-  give(step) {
+  // After the run has ended: queues the graph again to output the state of this step.
+  output(step) {
     setWidget(this.node, "keep_step", step);
     queue();
   }
@@ -238,7 +238,7 @@ export function addLivePanel(node, header) {
   panels.set(node, new LivePanel(node, header));
 }
 
-// Node ids are unique only within a graph, and the page may show another one than runs.
+// Node ids are unique only within a graph, and the page may show another graph than the running one.
 const isOfThisGraph = ({ workflow }) => workflow === (graphId() ?? null);
 
 export function showRun(node, run) {
@@ -260,8 +260,8 @@ function noteKept(node, { state, key, result }) {
 
 export function followRuns() {
   const on = (event, change) =>
-    onEvent(event, (news) => {
-      if (isOfThisGraph(news)) panels.get(findNode(news.node))?.update(news, change);
+    onEvent(event, (data) => {
+      if (isOfThisGraph(data)) panels.get(findNode(data.node))?.update(data, change);
     });
   onEvent("unlearn.run", (run) => {
     const node = isOfThisGraph(run) ? findNode(run.node) : null;
@@ -290,18 +290,18 @@ export function followRuns() {
 
 let polling = null;
 
-// The runs of this graph that the server still knows, after a reload or a broken connection.
-// `ended`: also those that have ended.
+// Shows the runs of this graph that the server still has, after a reload or a broken connection.
+// `ended`: whether to include ended runs.
 export async function restoreRuns(ended) {
   clearTimeout(polling);
   const workflow = graphId() ?? "";
   let again = true; // the server may only be busy
   try {
-    const runs = await ask(`runs?${new URLSearchParams({ workflow, client: clientId() })}`);
+    const runs = await get(`runs?${new URLSearchParams({ workflow, client: clientId() })}`);
     if (workflow !== (graphId() ?? "")) return; // another graph was opened meanwhile
     for (const run of runs) restoreRun(run, ended);
     markLost(runs.map(({ key }) => key));
-    // Events go to the tab that queued the run. Another tab, or one opened anew, has to ask.
+    // Events go only to the tab that queued the run; other or reloaded tabs must poll.
     again = runs.some(({ state, followed }) => state === "running" && !followed);
   } catch (error) {
     console.warn(`Unlearn: the runs could not be read: ${error.message}`);
@@ -311,19 +311,19 @@ export async function restoreRuns(ended) {
 
 function restoreRun(run, ended) {
   const node = findNode(run.node);
-  const shown = panels.get(node)?.run;
-  const watched = shown?.key === run.key && shown.state === "running";
+  const current = panels.get(node)?.run;
+  const watched = current?.key === run.key && current.state === "running";
   if (!ended && !watched && run.state !== "running") return;
   showRun(node, run);
   if (node) noteKept(node, run);
 }
 
-// A run that the server no longer knows went down with it.
-function markLost(known) {
+// Marks a run that the server no longer has: it ended when the server was restarted.
+function markLost(keys) {
   someNode((node) => {
     const panel = panels.get(node);
-    if (panel?.run?.state === "running" && !known.includes(panel.run.key))
+    if (panel?.run?.state === "running" && !keys.includes(panel.run.key))
       panel.show({ ...panel.run, state: "failed", note: t("live.lost") });
-    return false; // look at every node
+    return false; // go on to the next node
   });
 }

@@ -1,4 +1,4 @@
-// Choosing a preset writes its text into the fields beside it, to be edited.
+// Choosing a preset writes its texts into the two fields, where they can be edited.
 
 import { inputOptions, onChange, setWidget, widgetOf } from "./comfy.js";
 

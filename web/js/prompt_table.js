@@ -1,17 +1,17 @@
-// The table on Diversify Retain Prompts: the pairs of prompts, to see and to edit before anything is
-// drawn. What was edited is kept in the node's own input, and so in the workflow.
+// The table on Diversify Retain Prompts, to view and edit the prompt pairs before anything is drawn.
+// Edits are stored in an input of the node, and thus in the workflow.
 
 import {
   addPanel, hasLink, hideEverywhere, onEvent, setWidget, sourceOf, typeOf, valueWidget, widgetOf,
 } from "./comfy.js";
 import { h, setText } from "./dom.js";
-import { tell } from "./server.js";
+import { post } from "./server.js";
 import { PAGE, field, table } from "./table.js";
 import { Tabs } from "./tabs.js";
 import { t } from "./words.js";
 
 const NAME = "unlearn prompts";
-export const EDITED = "edited_prompts"; // the table's own store: nobody should have to read JSON
+export const EDITED = "edited_prompts"; // the input that stores the table as JSON; never shown
 const SIDES = ["train", "test"];
 const panels = new WeakMap(); // node -> PromptTable
 
@@ -36,16 +36,16 @@ const CONCEPT = ["concept", "kind", "synonyms", "replacements"];
 const valuesOf = (node, names) =>
   Object.fromEntries(names.map((name) => [name, valueWidget(node, name)?.value]));
 
-// The first of these inputs whose value comes along a link, and is known only to a run.
+// The first of these inputs that is linked; only a run knows its value.
 const linkedOf = (node, names) => names.find((name) => valueWidget(node, name) === null);
 
 class PromptTable {
   constructor(node) {
     this.node = node;
-    this.set = null; // as a file of prompts has it
-    this.words = null; // of the widgets when the server was asked last
+    this.set = null; // the pairs, in the format of a prompt file
+    this.words = null; // values of the widgets at the last request
     this.loading = false;
-    this.last = Promise.resolve(); // what the server was asked last
+    this.last = Promise.resolve(); // the last request
     this.side = "train";
     this.rows = PAGE;
     this.refresh = h("button", { onclick: () => this.load() });
@@ -75,29 +75,29 @@ class PromptTable {
     return Boolean(widgetOf(this.node, EDITED)?.value);
   }
 
-  // One after the other: of two answers either may come first.
+  // Runs requests one after the other, because two answers may arrive in either order.
   inTurn(work) {
     this.last = this.last.then(work, work);
     return this.last;
   }
 
-  // From the widgets, by the server: nothing is drawn or trained for it.
+  // Has the server build the pairs from the widgets; nothing is drawn or trained for this.
   load() {
     this.loading = true;
     return this.inTurn(() => this.loadNow());
   }
 
-  // Until the words stay as they were when the server was asked.
+  // Repeats the request while the words change during it.
   async loadNow() {
     try {
-      do await this.ask();
+      do await this.request();
       while (!this.edited && this.words !== this.wordsNow());
     } finally {
       this.loading = false;
     }
   }
 
-  async ask() {
+  async request() {
     const words = this.wordsNow();
     this.words = words;
     const source = this.source();
@@ -110,14 +110,14 @@ class PromptTable {
     }
     try {
       const prompts = valuesOf(this.node, SOURCES);
-      const set = await tell("prompts", { concept, prompts });
-      if (words === this.wordsNow()) this.show(set); // else the words or rows changed meanwhile
+      const set = await post("prompts", { concept, prompts });
+      if (words === this.wordsNow()) this.show(set); // else they changed meanwhile
     } catch (error) {
       setText(this.problem, error.message);
     }
   }
 
-  // Once asked for, the table tells of the words as they stand, what is wrong with them included.
+  // Once opened, the table follows the words, and shows what is wrong with them.
   follow() {
     if (this.words === null || this.edited || this.loading) return;
     if (this.words !== this.wordsNow()) this.load();
@@ -134,14 +134,14 @@ class PromptTable {
     return typeOf(source) === "UnlearnForgetConcept" ? source : null;
   }
 
-  // Its widgets, or what a run has told of it.
+  // Values of its widgets, or those from the last run.
   concept() {
     const source = this.source();
     if (source && !linkedOf(source, CONCEPT)) return valuesOf(source, CONCEPT);
-    const told = this.set?.concept;
-    if (!told) return null;
-    const [synonyms, replacements] = [told.synonyms, told.replacements].map((words) => words.join(", "));
-    return { concept: told.name, kind: told.kind, synonyms, replacements };
+    const known = this.set?.concept;
+    if (!known) return null;
+    const [synonyms, replacements] = [known.synonyms, known.replacements].map((words) => words.join(", "));
+    return { concept: known.name, kind: known.kind, synonyms, replacements };
   }
 
   // Why there is none: no link, or one whose end only a run finds.
@@ -159,7 +159,7 @@ class PromptTable {
 
   draw() {
     this.refresh.textContent = t(this.set ? "prompts.again" : "prompts.show");
-    this.tellEdited();
+    this.showEdited();
     this.empty.hidden = Boolean(this.set);
     const labels = this.set ? SIDES.map((side) => this.label(side)) : [];
     this.tabs.show(labels, SIDES.indexOf(this.side));
@@ -167,7 +167,7 @@ class PromptTable {
     if (this.set) this.place.replaceChildren(this.table());
   }
 
-  tellEdited() {
+  showEdited() {
     this.note.hidden = this.over.hidden = !this.edited;
   }
 
@@ -180,9 +180,9 @@ class PromptTable {
     return t(`prompts.${side}`, { n: this.set[side].length }) + this.repeats(side);
   }
 
-  // Words that make fewer pairs than were asked for.
+  // A note on repeated pairs: there were too few words for the number of pairs.
   repeats(side) {
-    if (this.set.concept.kind === "class") return ""; // its prompts are for people alone
+    if (this.set.concept.kind === "class") return ""; // the model sees only the class, not the words
     const pairs = this.set[side];
     const n = new Set(pairs.map(({ forget, retain }) => JSON.stringify([forget, retain]))).size;
     return n < pairs.length ? t("prompts.different", { n }) : "";
@@ -225,10 +225,10 @@ class PromptTable {
     this.store();
   }
 
-  // Into the node's input, also what is wrong: Run is to refuse it, and not to go on without it.
+  // Stores invalid edits too: Run must refuse them rather than ignore them.
   store() {
     setWidget(this.node, EDITED, JSON.stringify(this.set));
-    this.tellEdited(); // the rows stay: somebody may be writing in the next one by now
+    this.showEdited(); // the rows are not redrawn: the user may be typing in the next one
     return this.inTurn(() => this.check());
   }
 
@@ -236,7 +236,7 @@ class PromptTable {
     const concept = this.concept();
     try {
       if (!concept) throw new Error(this.noConcept());
-      await tell("prompts", { concept, prompts: { [EDITED]: widgetOf(this.node, EDITED).value } });
+      await post("prompts", { concept, prompts: { [EDITED]: widgetOf(this.node, EDITED).value } });
       setText(this.problem, "");
     } catch (error) {
       setText(this.problem, error.message);
@@ -256,13 +256,13 @@ export function addPromptTable(node) {
   panels.set(node, new PromptTable(node));
 }
 
-// What a run has made; it may have been queued before the table was edited.
+// Shows the result of a run, unless the table was edited after the run was queued.
 export function showPrompts(node, set) {
   const panel = panels.get(node);
   if (!panel?.edited) panel?.show(set);
 }
 
-// When a workflow is opened: what was edited in it, or else nothing yet.
+// Shows the edits stored in a workflow that was opened.
 export function restorePrompts(node) {
   const panel = panels.get(node);
   if (!panel?.edited) {
@@ -272,7 +272,7 @@ export function restorePrompts(node) {
   try {
     panel.show(JSON.parse(widgetOf(node, EDITED).value));
   } catch (error) {
-    // A stranger's workflow may hold anything there: the table says so, and can start over.
+    // A workflow from elsewhere may contain anything here: show the error, and allow to start over.
     panel.show(null);
     setText(panel.problem, error.message);
   }

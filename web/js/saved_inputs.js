@@ -1,12 +1,11 @@
-// Saved values of inputs. A workflow file has them by position, so an input that moves would open with
-// another one's value. Each node therefore saves the names beside the values, and gets the values back
-// by name.
+// Saved values of inputs. A workflow file stores them by position, so an input that moves would get
+// another input's value. Therefore each node also saves the names, and restores the values by name.
 
 import { afterConfigure, savedWidgets, saveWithNode, typeOf } from "./comfy.js";
 
 const NAMES = "unlearn inputs";
 
-// The order up to version 0.2.0, which saved no names. Never to be changed.
+// The order up to version 0.2.0, which saved no names. Never change it.
 const UP_TO_0_2_0 = {
   UnlearnLoadModel: "model vae image_size prediction precision",
   UnlearnForgetConcept: "concept kind synonyms replacements",
@@ -36,7 +35,7 @@ const BEFORE = {
   },
 };
 
-// Before anything else reads what a workflow has set.
+// Must come before anything else reads the values from a workflow.
 export function restoreByName(node) {
   const widgets = savedWidgets(node);
   const names = widgets.map(({ name }) => name);

@@ -1,17 +1,17 @@
-// The pack's own addresses on the server.
+// Requests to the pack's routes on the server.
 
 import { fetchApi } from "./comfy.js";
 
-async function answer(response) {
+async function contentOf(response) {
   if (response.ok) return response.json();
-  const refusal = await response.json().catch(() => ({})); // ComfyUI's own pages are not JSON
+  const refusal = await response.json().catch(() => ({})); // ComfyUI's own error pages are not JSON
   throw new Error(refusal.error ?? `${response.status} ${response.statusText}`);
 }
 
-export const ask = async (path) => answer(await fetchApi(`/unlearn/${path}`));
+export const get = async (path) => contentOf(await fetchApi(`/unlearn/${path}`));
 
-export const tell = async (path, content = {}) =>
-  answer(
+export const post = async (path, content = {}) =>
+  contentOf(
     await fetchApi(`/unlearn/${path}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },

@@ -1,22 +1,22 @@
-// Tables whose rows a person writes in.
+// Tables with editable rows.
 
 import { h } from "./dom.js";
 import { t } from "./words.js";
 
 export const PAGE = 100; // rows shown at once
 
-// The row of each item below the headings, as many as are to be shown, and a button for further ones.
-export function table(headings, items, rowOf, shown, showMore) {
-  const left = items.length - shown;
+// Headings, the rows of the first `limit` items, and a button to show more.
+export function table(headings, items, rowOf, limit, showMore) {
+  const left = items.length - limit;
   const more = h("button", { textContent: t("prompts.more", { n: Math.min(PAGE, left) }), onclick: showMore });
   const head = h("tr", {}, ...headings.map((textContent) => h("th", { textContent, scope: "col" })));
-  return h("div", {}, h("table", {}, head, ...items.slice(0, shown).map(rowOf)), left > 0 ? more : null);
+  return h("div", {}, h("table", {}, head, ...items.slice(0, limit).map(rowOf)), left > 0 ? more : null);
 }
 
-// A field of a row. `changed` is told when somebody has written in it and gone on.
-export function field(label, value, changed) {
+// A text field of a row. `onChange` is called when the user leaves the field after an edit.
+export function field(label, value, onChange) {
   const area = h("textarea", { value, rows: 1, spellcheck: false });
   area.setAttribute("aria-label", label);
-  area.addEventListener("change", () => changed(area));
+  area.addEventListener("change", () => onChange(area));
   return area;
 }

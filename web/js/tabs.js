@@ -1,16 +1,16 @@
-// Tabs that are used by pointer and by the arrow keys, and the panel that they choose the content of.
+// Tabs, for pointer and arrow keys, and the panel whose content they choose.
 
 import { h } from "./dom.js";
 
 let count = 0;
 
 export class Tabs {
-  // `panel`: the element whose content the tabs choose. `chosen` is called with a tab's index.
-  constructor(panel, chosen) {
+  // `panel`: the element whose content the tabs choose. `onChoose` is called with a tab's index.
+  constructor(panel, onChoose) {
     count += 1;
     this.id = `unlearn-tabs-${count}`;
     this.panel = panel;
-    this.chosen = chosen;
+    this.onChoose = onChoose;
     this.element = h("div", { className: "tabs", role: "tablist" });
     this.element.addEventListener("keydown", (event) => this.move(event));
     panel.id = `${this.id}-panel`;
@@ -26,7 +26,7 @@ export class Tabs {
           role: "tab",
           textContent,
           tabIndex: i === selected ? 0 : -1,
-          onclick: () => this.chosen(i),
+          onclick: () => this.onChoose(i),
         });
         tab.setAttribute("aria-selected", i === selected);
         tab.setAttribute("aria-controls", this.panel.id);
@@ -49,6 +49,6 @@ export class Tabs {
     if (at < 0 || !(event.key in targets)) return;
     event.preventDefault();
     this.element.children[targets[event.key]].focus();
-    this.chosen(targets[event.key]);
+    this.onChoose(targets[event.key]);
   }
 }

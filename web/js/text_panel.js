@@ -1,4 +1,4 @@
-// A node's own words on the node: what was loaded, where it was saved.
+// A panel with a node's text output: the loaded model, the path of the saved one.
 
 import { addPanel } from "./comfy.js";
 import { h } from "./dom.js";

@@ -1,9 +1,9 @@
-// Which palette our panels take: the one that can be read on the background they really have. Custom
-// palettes of ComfyUI may be anything, and its front ends mark light and dark in different ways.
+// Choice of the panels' palette by the background they really have: ComfyUI's custom palettes may
+// have any colour, and its front ends mark light and dark in different ways.
 
 import { onThemeChange } from "./comfy.js";
 
-const MIDDLE = 0.18; // relative luminance that is as far from black as from white, in contrast
+const MIDDLE = 0.18; // relative luminance with equal contrast to black and to white
 
 function luminance(color) {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -16,13 +16,13 @@ function luminance(color) {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
-// `data-unlearn-theme` on <body> is "light" or "dark"; `changed` is called after each change.
-export function followTheme(changed) {
+// Sets `data-unlearn-theme` on <body> to "light" or "dark"; `onChange` is called after each change.
+export function followTheme(onChange) {
   const look = () => {
     const background = getComputedStyle(document.body).getPropertyValue("--comfy-input-bg").trim();
     const theme = luminance(background || "#222") > MIDDLE ? "light" : "dark";
     if (document.body.dataset.unlearnTheme !== theme) document.body.dataset.unlearnTheme = theme;
-    changed();
+    onChange();
   };
   let waiting = false; // a palette sets a hundred properties, one by one
   onThemeChange(() => {

@@ -1,4 +1,4 @@
-// The pack in ComfyUI's page: which node has which panel, and what reaches them.
+// Entry point of the pack in ComfyUI's page: adds the panels to the nodes and passes results to them.
 
 import { foldAdvanced } from "./advanced.js";
 import { addCaptionTable, showCaptions } from "./caption_table.js";
@@ -7,14 +7,14 @@ import {
 } from "./comfy.js";
 import { addComparePanel, showReport } from "./compare_panel.js";
 import { h } from "./dom.js";
-import { hasShown, markNew } from "./earlier.js";
-import { tellWhenLeftOut } from "./left_out.js";
+import { hasResult, markNew } from "./earlier.js";
+import { warnWhenSkipped } from "./left_out.js";
 import { addLivePanel, followRuns, restoreRuns, showRun } from "./live_panel.js";
 import { followPreset } from "./presets.js";
 import { EDITED, addPromptTable, restorePrompts, showPrompts } from "./prompt_table.js";
 import { followRecipe } from "./recipes.js";
 import { restoreByName } from "./saved_inputs.js";
-import { ask } from "./server.js";
+import { get } from "./server.js";
 import { addTextPanel, showText } from "./text_panel.js";
 import { followTheme } from "./theme.js";
 import { t } from "./words.js";
@@ -23,7 +23,7 @@ const TEXTS = {
   UnlearnLoadModel: { min: 94, max: 94 },
   UnlearnSaveCheckpoint: { min: 60 },
 };
-const SHOWING = [...Object.keys(TEXTS), "UnlearnRestrictedGradient", "UnlearnEvaluateAlignment"];
+const WITH_OUTPUT = [...Object.keys(TEXTS), "UnlearnRestrictedGradient", "UnlearnEvaluateAlignment"];
 const LINKS = ["MODEL", "CONCEPT", "PROMPTS", "PICTURES", "RESULT", "REPORT"].map((name) => `UNLEARN_${name}`);
 
 const isOurs = (node) => typeOf(node).startsWith("Unlearn");
@@ -41,12 +41,12 @@ function showOutput(node, output) {
   if (output.text) showText(node, output.text.join("\n"));
 }
 
-const workflows = new Map(); // prompt's id -> promise of its graph's id
+const workflows = new Map(); // prompt id -> promise of the id of its graph
 
-// Node ids are unique only within a graph, and the page may show another one than runs.
+// Node ids are unique only within a graph, and the page may show another graph than the running one.
 function isOfThisGraph(prompt) {
   if (!workflows.has(prompt))
-    workflows.set(prompt, ask(`workflow?${new URLSearchParams({ prompt })}`));
+    workflows.set(prompt, get(`workflow?${new URLSearchParams({ prompt })}`));
   return workflows.get(prompt).then((workflow) => workflow === (graphId() ?? null));
 }
 
@@ -54,51 +54,51 @@ async function onExecuted({ node: id, display_node: displayed, output, prompt_id
   const node = ourNode(displayed ?? id);
   if (!node || !output || (prompt && !(await isOfThisGraph(prompt)))) return;
   showOutput(node, output);
-  // Not after a reload: the table is to show what the words above it make now.
+  // Only here, not after a reload: the table should show the pairs for the current words.
   if (output.unlearn_prompts) showPrompts(node, output.unlearn_prompts[0]);
 }
 
-// Of nodes that have shown nothing yet: what they showed in the last run of this graph. The page
-// forgets it on a reload, and the server sends nothing of a node whose result nobody had to look up.
-// Returns whether the graph still stands as it was run.
+// Shows the outputs from the last run of this graph on nodes that have none yet: the page forgets them
+// on a reload, and the server sends no output for a node whose cached result was not needed. Returns
+// whether the graph is unchanged since that run.
 async function restoreOutputs() {
   const workflow = graphId();
-  const run = await ask(`last_run?${new URLSearchParams({ workflow })}`);
+  const run = await get(`last_run?${new URLSearchParams({ workflow })}`);
   if (!run || workflow !== graphId() || !agrees(run.prompt)) return false;
   for (const [id, output] of Object.entries(run.outputs)) {
     const node = ourNode(id);
-    if (node && !hasShown(node)) showOutput(node, output);
+    if (node && !hasResult(node)) showOutput(node, output);
   }
   return true;
 }
 
-// Whether a queued prompt has our nodes as they stand in the graph now: results of other settings
-// would only mislead.
+// Whether our nodes have the same values in a prompt as in the graph now; results of other settings
+// would be misleading.
 function agrees(prompt) {
   return Object.entries(prompt).every(([id, { inputs }]) => {
     const same = ({ name, value }) =>
       !(name in inputs) ||
-      Array.isArray(inputs[name]) || // comes along a link
-      name === "keep_step" || // which the panel itself sets after a run
+      Array.isArray(inputs[name]) || // a link
+      name === "keep_step" || // the panel itself sets it after a run
       JSON.stringify(inputs[name]) === JSON.stringify(value);
     const node = ourNode(id);
     return node !== null && widgetsOf(node).every(same);
   });
 }
 
-const shouldShow = (node) => SHOWING.includes(typeOf(node)) && !hasShown(node);
+const lacksOutput = (node) => WITH_OUTPUT.includes(typeOf(node)) && !hasResult(node);
 
 register({
   name: "unlearn",
   setup() {
     const href = new URL("../css/unlearn.css", import.meta.url).href;
-    const paint = () => colorLinks(LINKS); // again with each palette, which resets the colours
+    const paint = () => colorLinks(LINKS); // a change of the palette resets the colours
     addToHead(h("link", { rel: "stylesheet", href, onload: () => followTheme(paint) }));
     onEvent("executed", onExecuted);
     onEvent("executing", (id) => {
       if (id !== null) return;
       workflows.clear(); // the run has ended
-      if (someNode(shouldShow)) restoreOutputs();
+      if (someNode(lacksOutput)) restoreOutputs();
     });
     followRuns();
   },
@@ -107,7 +107,7 @@ register({
     const type = typeOf(node);
     restoreByName(node);
     foldAdvanced(node, [EDITED]);
-    tellWhenLeftOut(node);
+    warnWhenSkipped(node);
     const text = TEXTS[type];
     if (text) addTextPanel(node, { ...text, placeholder: t(`text.${type}`) });
     if (type === "UnlearnRestrictedGradient") addLivePanel(node, followRecipe(node));
@@ -117,7 +117,7 @@ register({
       followPreset(node);
       addPromptTable(node);
     }
-    fitHeight(node); // it was made with all inputs open
+    fitHeight(node); // it was created with all inputs unfolded
   },
   loadedGraphNode(node) {
     if (typeOf(node) === "UnlearnDiversifyPrompts") restorePrompts(node);
@@ -129,7 +129,7 @@ register({
     try {
       same = await restoreOutputs();
     } finally {
-      await restoreRuns(same); // last: a run that goes on is newer than any result
+      await restoreRuns(same); // last, because a run in progress is newer than any result
     }
   },
 });

@@ -1,4 +1,4 @@
-"""The cache and the progress of drawing, with a real model whose calls are counted."""
+"""Cache and progress of picture generation, with a real model whose calls are counted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROMPTS = ["a cat", "a dog", "a house", "a cat", "a tree"]
 
 
 class Counted:
-    """The model, with a record of what it was asked to draw."""
+    """The model, with a record of its generated pictures."""
 
     def __init__(self, model: ModelHandle) -> None:
         self.model = model
@@ -63,41 +63,39 @@ def test_each_picture_has_its_prompt_and_seed(counted: Any) -> None:
     torch.testing.assert_close(latents[2:3], third, rtol=1e-3, atol=1e-3)
 
 
-def test_a_second_run_asks_nothing_of_the_model(counted: Any, cache: LatentCache) -> None:
+def test_a_second_run_takes_everything_from_the_cache(counted: Any, cache: LatentCache) -> None:
     first = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
     assert len(counted.drawn) == 5
-    again = draw_latents(counted, PROMPTS, SETTINGS, cache=LatentCache(str(cache.folder)))
+    second = draw_latents(counted, PROMPTS, SETTINGS, cache=LatentCache(str(cache.folder)))
     assert len(counted.drawn) == 5
-    assert torch.equal(first, again)
+    assert torch.equal(first, second)
 
 
-def test_a_cached_picture_serves_any_batch_size_and_neighbours(
-    counted: Any, cache: LatentCache
-) -> None:
+def test_a_cached_picture_is_used_in_any_batch(counted: Any, cache: LatentCache) -> None:
     first = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
     counted.drawn.clear()
-    changed = [*PROMPTS[:2], "a boat", *PROMPTS[3:]]
-    again = draw_latents(counted, changed, replace(SETTINGS, batch_size=5), cache=cache)
+    prompts = [*PROMPTS[:2], "a boat", *PROMPTS[3:]]
+    second = draw_latents(counted, prompts, replace(SETTINGS, batch_size=5), cache=cache)
     assert counted.drawn == [("a boat", 7)]
-    assert torch.equal(again[[0, 1, 3, 4]], first[[0, 1, 3, 4]])
-    assert not torch.equal(again[2], first[2])
+    assert torch.equal(second[[0, 1, 3, 4]], first[[0, 1, 3, 4]])
+    assert not torch.equal(second[2], first[2])
 
 
-def test_whatever_decides_a_picture_is_in_its_key(sd_folder: Path) -> None:
+def test_a_key_depends_on_everything_that_determines_the_picture(sd_folder: Path) -> None:
     model: Any = load_model(sd_folder)
 
     def key(
-        prompt: str = "p", seed: int = 1, loaded: dict[str, Any] | None = None, **settings: float
+        prompt: str = "p", seed: int = 1, info: dict[str, Any] | None = None, **settings: float
     ) -> str:
-        other = replace(model, info=replace(model.info, **(loaded or {})))
+        other = replace(model, info=replace(model.info, **(info or {})))
         return picture_key(other, prompt, seed, replace(SETTINGS, **settings))
 
     keys = [
         key(),
-        key(loaded={"fingerprint": "g"}),
-        key(loaded={"prediction": "v_prediction"}),
-        key(loaded={"mixed": True}),
-        key(loaded={"image_size": 2 * model.info.image_size}),
+        key(info={"fingerprint": "g"}),
+        key(info={"prediction": "v_prediction"}),
+        key(info={"mixed": True}),
+        key(info={"image_size": 2 * model.info.image_size}),
         key(prompt="q"),
         key(prompt="p "),
         key(prompt="é"),
@@ -108,26 +106,26 @@ def test_whatever_decides_a_picture_is_in_its_key(sd_folder: Path) -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert all(len(k) == hashlib.sha256().digest_size * 2 for k in keys)
-    # What does not decide it would only empty the cache; the seed is each picture's own.
+    # Other settings must not invalidate the cache; each picture has its own seed.
     assert key(batch_size=7) == key() == key()
     assert picture_key(model, "p", 1, replace(SETTINGS, seed=9)) == key()
     assert key(guidance_scale=4) == key(guidance_scale=4.0)
 
 
-def test_a_changed_sampler_draws_anew_and_the_first_version_s_pictures_stay(
+def test_a_new_sampler_version_changes_the_key_and_the_first_version_keeps_its_keys(
     sd_model: ModelHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key of the first version is a fixed one: pictures cached by it must still be found."""
+    """A fixed key of the first version: its cached pictures must remain valid."""
     model: Any = sd_model
-    known = replace(model, info=replace(model.info, fingerprint="f"))
-    first = picture_key(known, "a cat", 1, GenerationSettings(steps=20, guidance_scale=7.5))
+    fixed = replace(model, info=replace(model.info, fingerprint="f"))
+    first = picture_key(fixed, "a cat", 1, GenerationSettings(steps=20, guidance_scale=7.5))
     assert first == "ade252e86b1ed2e667c8ee00c05057f484be366dc409bf08cf62f8fcfb0dbea2"
     monkeypatch.setattr("unlearn_core.dataset.drawing.SAMPLER_VERSION", 2)
-    assert picture_key(known, "a cat", 1, GenerationSettings(20, 7.5)) != first
+    assert picture_key(fixed, "a cat", 1, GenerationSettings(20, 7.5)) != first
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
-def test_a_damaged_cache_file_is_drawn_again(
+def test_the_picture_of_a_damaged_cache_file_is_generated_again(
     counted: Any, cache: LatentCache, content: bytes
 ) -> None:
     first = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
@@ -135,13 +133,15 @@ def test_a_damaged_cache_file_is_drawn_again(
     file = cache.folder / f"{damaged}.safetensors"
     file.write_bytes(content)
     counted.drawn.clear()
-    again = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    second = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
     assert counted.drawn == [("a dog", 6)]
-    torch.testing.assert_close(again, first, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-3)
     assert cache.get(damaged) is not None
 
 
-def test_a_truncated_cache_file_is_drawn_again(counted: Any, cache: LatentCache) -> None:
+def test_the_picture_of_a_truncated_cache_file_is_generated_again(
+    counted: Any, cache: LatentCache
+) -> None:
     draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
     for file in files(cache):
         file.write_bytes(file.read_bytes()[:-1])
@@ -150,12 +150,12 @@ def test_a_truncated_cache_file_is_drawn_again(counted: Any, cache: LatentCache)
     assert len(counted.drawn) == 5
 
 
-def test_what_is_no_number_is_not_kept(
+def test_pictures_that_are_not_finite_are_not_cached(
     counted: Any, cache: LatentCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be read again for ever."""
-    usual = counted.sample
-    monkeypatch.setattr(counted, "sample", lambda *given, **more: usual(*given, **more) * torch.nan)
+    """Every later run would read them again."""
+    sample = counted.sample
+    monkeypatch.setattr(counted, "sample", lambda *args, **kw: sample(*args, **kw) * torch.nan)
     draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
     assert list(files(cache)) == []
 
@@ -197,7 +197,9 @@ def test_cancelling_keeps_the_finished_batches(
     assert [prompt for prompt, _ in counted.drawn] == PROMPTS[finished:]
 
 
-def test_cancelling_between_pictures_keeps_them_too(counted: Any, cache: LatentCache) -> None:
+def test_cancelling_between_batches_keeps_the_finished_pictures(
+    counted: Any, cache: LatentCache
+) -> None:
     at = SETTINGS.steps + 1  # after the first batch
     with pytest.raises(StopError):
         draw_latents(counted, PROMPTS, SETTINGS, cache=cache, progress=Stopping(at))
@@ -211,7 +213,7 @@ def test_training_sets_are_paired_row_by_row(
     sets = make_training_sets(counted, pairs, SETTINGS, cache=cache, progress=progress)
     forget, retain = ([getattr(p, side) for p in pairs.train] for side in ("forget", "retain"))
     seeds = list(range(5, 11))
-    # Both halves of a pair start from one seed: they differ by the concept alone.
+    # Both pictures of a pair have the same seed, so they differ in the concept only.
     assert counted.drawn == [*zip(forget, seeds, strict=True), *zip(retain, seeds, strict=True)]
     (part,) = sets.paired
     assert sets.retain == (part.retain,)
@@ -220,7 +222,7 @@ def test_training_sets_are_paired_row_by_row(
     assert torch.equal(part.forget.latents, draw_latents(counted, forget, SETTINGS, cache=cache))
     assert torch.equal(part.retain.latents, draw_latents(counted, retain, SETTINGS, cache=cache))
     assert sets.pairs is pairs
-    # Progress never goes back, and ends at the end.
+    # Progress never decreases and reaches the total.
     counts = progress.counts("making images")
     assert counts == sorted(counts)
     assert (counts[0], counts[-1]) == (0, 12)

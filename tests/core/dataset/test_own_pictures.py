@@ -1,4 +1,4 @@
-"""A person's own pictures in the forget set and the retain set."""
+"""The user's own pictures in the forget set and the retain set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unlearn_core.dataset.own_pictures import (
     OwnPictures,
     bucket_sizes,
     captioned,
-    filled,
+    crop_to_fill,
     read_folder,
     with_captions,
 )
@@ -60,32 +60,29 @@ def ink_pairs() -> PromptPairs:
     )
 
 
-MINE = OwnPictures(
+FORGET_PICTURES = OwnPictures(
     (picture(40, 40), picture(30, 60, 1), picture(64, 64, 2)),
     ("a boat in ink style", "an inky owl", "ink style house"),
 )
-KEPT = OwnPictures((picture(50, 50, 3), picture(60, 30, 4)), ("a boat", "a red owl"))
+RETAIN_PICTURES = OwnPictures((picture(50, 50, 3), picture(60, 30, 4)), ("a boat", "a red owl"))
 
 
-def test_own_pictures_join_both_sets(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
+def test_own_pictures_are_added_to_both_sets(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
     plain = make_training_sets(sd_model, ink_pairs, DRAWING)
     progress = Recorder()
     sets = make_training_sets(
         sd_model,
         ink_pairs,
         DRAWING,
-        forget_pictures=MINE,
-        retain_pictures=KEPT,
+        forget_pictures=FORGET_PICTURES,
+        retain_pictures=RETAIN_PICTURES,
         progress=progress,
     )
     counts = progress.counts("making images")
     assert counts == sorted(counts)
     assert counts[:6] == list(range(6))  # own ones first, one by one
-    assert progress.updates[-1] == (
-        "making images",
-        16,
-        16,
-    )  # 4 pairs, 3 pictures and their parallels, 2 to be kept
+    # 4 pairs, 3 forget pictures and their parallels, 2 retain pictures
+    assert progress.updates[-1] == ("making images", 16, 16)
     drawn, *own = sets.paired
     assert torch.equal(drawn.forget.latents, plain.paired[0].forget.latents)
     assert sum(len(part.forget) for part in own) == 3
@@ -95,27 +92,36 @@ def test_own_pictures_join_both_sets(sd_model: ModelHandle, ink_pairs: PromptPai
     assert len({part.forget.latents.shape[2:] for part in sets.paired}) > 1
 
 
-def test_a_picture_stands_beside_its_own_parallel(
+def test_a_picture_is_paired_with_its_own_parallel(
     sd_model: ModelHandle, ink_pairs: PromptPairs
 ) -> None:
-    """What is encoded is the picture, and what is drawn is its caption with a replacement."""
-    alone = replace(MINE, images=MINE.images[2:], captions=MINE.captions[2:], alone=True)
+    """The picture is encoded; its parallel is generated from the caption with a replacement."""
+    alone = replace(
+        FORGET_PICTURES,
+        images=FORGET_PICTURES.images[2:],
+        captions=FORGET_PICTURES.captions[2:],
+        alone=True,
+    )
     sets = make_training_sets(sd_model, ink_pairs, DRAWING, forget_pictures=alone)
     (part,) = sets.paired
     size = bucket_sizes(sd_model)
     square = min(size, key=lambda s: abs(s[0] - s[1]))
-    expected = sd_model.encode_images(filled(as_floats(MINE.image(2)), square)[None])
+    expected = sd_model.encode_images(
+        crop_to_fill(as_floats(FORGET_PICTURES.image(2)), square)[None]
+    )
     torch.testing.assert_close(part.forget.latents, expected)
     parallel = draw_latents(sd_model, ["pixel style house"], DRAWING)
     torch.testing.assert_close(part.retain.latents, parallel)
-    asked = sd_model.encode_prompts(["ink style house"]).values
-    assert torch.equal(part.forget.conditioning.values, asked)
+    caption = sd_model.encode_prompts(["ink style house"]).values
+    assert torch.equal(part.forget.conditioning.values, caption)
     assert sets.retain == (part.retain,)
 
 
-def test_alone_they_are_the_retain_set(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
+def test_own_pictures_alone_are_the_retain_set(
+    sd_model: ModelHandle, ink_pairs: PromptPairs
+) -> None:
     sets = make_training_sets(
-        sd_model, ink_pairs, DRAWING, retain_pictures=replace(KEPT, alone=True)
+        sd_model, ink_pairs, DRAWING, retain_pictures=replace(RETAIN_PICTURES, alone=True)
     )
     assert sum(map(len, sets.retain)) == 2
     assert not sets.includes_parallels
@@ -126,9 +132,15 @@ def test_alone_they_are_the_retain_set(sd_model: ModelHandle, ink_pairs: PromptP
             assert torch.isin(latents, own).all()
 
 
-def test_a_run_sees_every_size_in_proportion(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
+def test_batches_have_every_size_in_proportion(
+    sd_model: ModelHandle, ink_pairs: PromptPairs
+) -> None:
     sets = make_training_sets(
-        sd_model, ink_pairs, DRAWING, forget_pictures=MINE, retain_pictures=KEPT
+        sd_model,
+        ink_pairs,
+        DRAWING,
+        forget_pictures=FORGET_PICTURES,
+        retain_pictures=RETAIN_PICTURES,
     )
     run = Unlearning(sd_model, sets, UnlearnSettings(steps=3, batch_size=2, paired=False))
     assert len(list(run)) == 3
@@ -138,44 +150,42 @@ def test_a_run_sees_every_size_in_proportion(sd_model: ModelHandle, ink_pairs: P
         rows = sum(len(p.forget) for p in sets.paired if p.forget.latents.shape[2:] == size)
         assert shapes.count(tuple(size)) / 300 == pytest.approx(rows / 7, abs=0.1)
     whole = replace(run.settings, retain_batch_factor=0)
-    again = Unlearning(sd_model, sets, whole).batches
-    assert sum(len(part[0]) for part in again.retain(again.forget())) == 9
+    batches = Unlearning(sd_model, sets, whole).batches
+    assert sum(len(part[0]) for part in batches.retain(batches.forget())) == 9
 
 
-def test_a_model_of_one_size_gets_that_size(class_folder: Path) -> None:
+def test_a_model_of_a_single_size_has_one_bucket(class_folder: Path) -> None:
     model = load_model(class_folder)
     edge = model.info.image_size
     assert bucket_sizes(model) == [(edge, edge)]
 
 
 @given(st.integers(5, 90), st.integers(5, 90), st.sampled_from([(8, 8), (8, 16), (24, 8)]))
-def test_filling_keeps_the_middle_and_the_range(
-    height: int, width: int, size: tuple[int, int]
-) -> None:
-    found = filled(as_floats(picture(height, width)), size)
-    assert found.shape == (3, *size)
-    assert 0 <= found.min() <= found.max() <= 1
-    flat = filled(torch.full((3, height, width), 0.25), size)
+def test_cropping_preserves_the_range(height: int, width: int, size: tuple[int, int]) -> None:
+    result = crop_to_fill(as_floats(picture(height, width)), size)
+    assert result.shape == (3, *size)
+    assert 0 <= result.min() <= result.max() <= 1
+    flat = crop_to_fill(torch.full((3, height, width), 0.25), size)
     torch.testing.assert_close(flat, torch.full((3, *size), 0.25), atol=1e-3, rtol=0)
 
 
-def test_filling_crops_evenly() -> None:
+def test_the_middle_of_a_picture_is_cropped() -> None:
     wide = torch.zeros(3, 10, 30)
     wide[:, :, 10:20] = 1
-    assert filled(wide, (10, 10)).min() == 1
+    assert crop_to_fill(wide, (10, 10)).min() == 1
 
 
 @pytest.mark.parametrize(
-    ("captions", "said"),
+    ("captions", "message"),
     [
         (("a cat",), "'a cat' does not mention 'ink'"),
         (("ink", "ink"), "2 for 1 pictures"),
     ],
 )
-def test_captions_of_the_concept_must_name_it(
-    sd_model: ModelHandle, ink_pairs: PromptPairs, captions: tuple[str, ...], said: str
+def test_captions_of_forget_pictures_must_mention_the_concept(
+    sd_model: ModelHandle, ink_pairs: PromptPairs, captions: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         make_training_sets(
             sd_model,
             ink_pairs,
@@ -184,13 +194,15 @@ def test_captions_of_the_concept_must_name_it(
         )
 
 
-def test_what_is_to_be_kept_must_not_name_it(sd_model: ModelHandle, ink_pairs: PromptPairs) -> None:
+def test_captions_of_retain_pictures_must_not_mention_the_concept(
+    sd_model: ModelHandle, ink_pairs: PromptPairs
+) -> None:
     bad = OwnPictures((picture(8, 8),), ("an inky cat",))
-    with pytest.raises(ValueError, match="is to be kept but mentions 'ink'"):
+    with pytest.raises(ValueError, match="of a retain picture mentions 'ink'"):
         make_training_sets(sd_model, ink_pairs, DRAWING, retain_pictures=bad)
 
 
-def test_one_caption_serves_all() -> None:
+def test_one_caption_applies_to_all() -> None:
     assert with_captions("123", " a cat \n") == ("a cat",) * 3
     assert with_captions("12", "a cat\n\na dog") == ("a cat", "a dog")
     for text in ("", "a\nb"):
@@ -198,20 +210,20 @@ def test_one_caption_serves_all() -> None:
             with_captions("123", text)
 
 
-def test_a_line_with_a_name_is_of_that_picture_whatever_else_is_there(tmp_path: Path) -> None:
+def test_a_line_with_a_name_takes_precedence(tmp_path: Path) -> None:
     names = ("a.png", "b.png", "c.png")
     beside = [tmp_path / name.replace("png", "txt") for name in names]
     beside[1].write_text("from the file")
     one = with_captions(names, "c.png: mine: 1\nall", beside)
     assert one == ("all", "from the file", "mine: 1")
     assert with_captions(names, "b.png: mine\n1\n2\n3", beside) == ("1", "mine", "3")
-    with pytest.raises(ValueError, match="captions: there is no picture 'd.png'; take that line"):
+    with pytest.raises(ValueError, match="captions: there is no picture 'd.png'; remove that line"):
         with_captions(names, "all\nd.png: of another folder", beside)
     with pytest.raises(ValueError, match="captions: 'a.png' has none: add 'a.txt'"):
         with_captions(names, "c.png: mine", beside)
     assert with_captions(("1", "2"), "2: mine\nall") == ("all", "mine")
     for empty in ("a.png:", "a.png: "):
-        with pytest.raises(ValueError, match="captions: 'a.png:' says nothing of the picture"):
+        with pytest.raises(ValueError, match="captions: 'a.png:' has no caption"):
             with_captions(names, f"all\n{empty}")
 
 
@@ -222,7 +234,7 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     Image.new("L", (5, 5), 128).save(tmp_path / "a.JPG", "JPEG")
     turned = Image.new("RGB", (8, 2))
     exif = turned.getexif()
-    exif[0x0112] = 6  # taken with the camera on its side
+    exif[0x0112] = 6  # orientation: the camera was rotated
     turned.save(tmp_path / "c.jpg", exif=exif)
     (tmp_path / "notes.md").write_text("no picture")
     (tmp_path / "b.txt").write_text("\ufeffa red thing\n", encoding="utf-8")
@@ -238,30 +250,30 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"captions: 'b.txt' is empty"):
         read(tmp_path, "a thing")
     (tmp_path / "b.txt").write_bytes("caf\xe9".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"captions: 'b.txt' is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"captions: 'b.txt' is not UTF-8 text"):
         read(tmp_path, "a thing")
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "a.JPG", "PNG")
-    assert read(tmp_path, "1\n2\n3")[0][0].min() == 255, "what is transparent is white"
+    assert read(tmp_path, "1\n2\n3")[0][0].min() == 255, "transparent pixels become white"
     (tmp_path / "d.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"folder: 'd.png' cannot be read"):
         read(tmp_path, "1\n2\n3\n4")
 
 
-def test_no_picture_is_larger_than_a_model_needs(tmp_path: Path) -> None:
-    """And none is wider than the widest bucket: it would be scaled before it is cut."""
+def test_pictures_are_limited_to_the_size_that_a_model_needs(tmp_path: Path) -> None:
+    """And to the widest bucket's aspect ratio, since they are scaled before they are cropped."""
     Image.new("RGB", (40, 6000), "red").save(tmp_path / "a.png")
     Image.new("RGB", (4000, 3000), "red").save(tmp_path / "b.jpg")
     Image.new("P", (9000, 30)).save(tmp_path / "c.png")
     (tall, photo, wide), _ = read(tmp_path, "a thing")
     assert tall.shape == (3, 71, 40)
-    assert photo.shape == (3, own_pictures.NEEDED, 2048)
+    assert photo.shape == (3, own_pictures.LARGEST_EDGE, 2048)
     assert wide.shape == (3, 30, 53)
     assert all(image.dtype == torch.uint8 for image in (tall, photo, wide))
 
 
 @pytest.mark.parametrize("mode", ["I;16", "F"])
 def test_pictures_of_more_than_8_bits_are_refused(tmp_path: Path, mode: str) -> None:
-    """Turned into 8 bits they would all be white."""
+    """Conversion to 8 bits would turn them all white."""
     kind, name = ("TIFF", "a.bmp") if mode == "F" else ("PNG", "a.png")
     Image.new(mode, (8, 8)).save(tmp_path / name, kind)
     with pytest.raises(ValueError, match=f"folder: '{name}' cannot be read"):
@@ -277,58 +289,57 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
         read(tmp_path, "a thing")
 
 
-def test_a_folder_of_too_many_is_not_cut_in_silence(
+def test_a_folder_with_too_many_pictures_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_pictures, "LARGEST", 1)
     for name in "ab":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match="folder: 2 pictures in .*, at most 1: choose fewer"):
+    with pytest.raises(ValueError, match="folder: .* has 2 pictures, the limit is 1; choose fewer"):
         read(tmp_path, "a cat")
 
 
-def test_a_folders_pictures_are_read_when_they_are_needed(
+def test_a_folders_pictures_are_read_only_when_needed(
     tmp_path: Path, sd_model: ModelHandle, ink_pairs: PromptPairs
 ) -> None:
-    """No memory holds a thousand photographs."""
+    """A thousand photographs do not fit into memory."""
     Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
     Image.new("RGB", (64, 64), "blue").save(tmp_path / "b.png")
     progress = Recorder()
     own = read_folder(tmp_path, "ink cat\nink dog", True, progress)
     assert progress.updates == [("reading pictures", done, 2) for done in (0, 1, 2)]
     assert own.images == (tmp_path / "a.png", tmp_path / "b.png")
-    held = OwnPictures((own.image(0), own.image(1)), own.captions, alone=True)
-    found, expected = (
+    in_memory = OwnPictures((own.image(0), own.image(1)), own.captions, alone=True)
+    actual, expected = (
         make_training_sets(sd_model, ink_pairs, DRAWING, forget_pictures=pictures).paired
-        for pictures in (own, held)
+        for pictures in (own, in_memory)
     )
-    for left, right in zip(found, expected, strict=True):
+    for left, right in zip(actual, expected, strict=True):
         assert torch.equal(left.forget.latents, right.forget.latents)
-    own_state, changed = made(own, ink_pairs, sd_model), own.captions
-    assert own_state == made(own, ink_pairs, sd_model)
+    before = identity(own, ink_pairs, sd_model)
+    assert identity(own, ink_pairs, sd_model) == before
     Image.new("RGB", (64, 64), "green").save(tmp_path / "b.png")
-    assert own.captions == changed
-    assert made(own, ink_pairs, sd_model) != own_state, "it is another run now"
+    assert identity(own, ink_pairs, sd_model) != before, "another picture makes it another run"
     (tmp_path / "b.png").unlink()
     with pytest.raises(ValueError, match=r"folder: 'b.png' cannot be read"):
         make_training_sets(sd_model, ink_pairs, DRAWING, forget_pictures=own)
 
 
-def made(own: OwnPictures, pairs: PromptPairs, model: ModelHandle) -> object:
+def identity(own: OwnPictures, pairs: PromptPairs, model: ModelHandle) -> object:
     return run_identity(model, pairs, UnlearnSettings(), DRAWING, own, None)
 
 
-@pytest.mark.parametrize(("forget", "retain"), [(MINE, None), (None, KEPT)])
-def test_encoding_can_be_broken_off_between_two_pictures(
+@pytest.mark.parametrize(("forget", "retain"), [(FORGET_PICTURES, None), (None, RETAIN_PICTURES)])
+def test_encoding_can_be_cancelled_between_two_pictures(
     sd_model: ModelHandle,
     ink_pairs: PromptPairs,
     forget: OwnPictures | None,
     retain: OwnPictures | None,
 ) -> None:
-    encode, asked = type(sd_model).encode_images, []
+    encode, calls = type(sd_model).encode_images, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            type(sd_model), "encode_images", lambda *given: asked.append(1) or encode(*given)
+            type(sd_model), "encode_images", lambda *args: calls.append(1) or encode(*args)
         )
         with pytest.raises(StopError):
             make_training_sets(
@@ -339,16 +350,16 @@ def test_encoding_can_be_broken_off_between_two_pictures(
                 retain_pictures=retain,
                 progress=Stopping(2),  # the first check is that of the phase
             )
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_what_lies_beyond_black_and_white_is_cut_off() -> None:
-    """Bicubic resizing, ComfyUI's own too, goes beyond; wrapped around, white would be black."""
-    found = as_bytes(torch.tensor([-0.1, -0.001, 0.0, 0.5, 1.0, 1.02, 1.2]))
-    assert found.tolist() == [0, 0, 0, 128, 255, 255, 255]
+def test_values_beyond_black_and_white_are_clamped() -> None:
+    """Bicubic resizing, also ComfyUI's, produces them; on overflow, white would become black."""
+    pixels = as_bytes(torch.tensor([-0.1, -0.001, 0.0, 0.5, 1.0, 1.02, 1.2]))
+    assert pixels.tolist() == [0, 0, 0, 128, 255, 255, 255]
 
 
-def test_made_up_names_take_the_place_of_the_concept_in_captions_too() -> None:
+def test_made_up_names_also_replace_the_concept_in_captions() -> None:
     pairs = diversify(
         ForgetConcept("cat", "object"),
         ["a {concept} {place}"],
@@ -365,16 +376,16 @@ def test_made_up_names_take_the_place_of_the_concept_in_captions_too() -> None:
         assert pair.replacement in pair.retain
 
 
-def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="folder: no picture in"):
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="folder: no pictures in"):
         read(tmp_path, "a thing")
 
 
-def test_at_the_defaults_own_retain_pictures_are_looked_at(
+def test_own_retain_pictures_are_used_with_default_settings(
     sd_model: ModelHandle, ink_pairs: PromptPairs
 ) -> None:
-    """The parallels come first at every step; what has joined them must have its turn, too."""
-    sets = make_training_sets(sd_model, ink_pairs, DRAWING, retain_pictures=KEPT)
+    """The parallels come first at every step, but own pictures must be used as well."""
+    sets = make_training_sets(sd_model, ink_pairs, DRAWING, retain_pictures=RETAIN_PICTURES)
     batches = Unlearning(sd_model, sets, UnlearnSettings(batch_size=2)).batches
     own = torch.cat([part.latents.flatten() for part in sets.retain[1:]])
     seen = [
@@ -384,12 +395,12 @@ def test_at_the_defaults_own_retain_pictures_are_looked_at(
     ]
     assert 0 < sum(map(bool, seen)) < len(seen)
     plain = make_training_sets(sd_model, ink_pairs, DRAWING)
-    of_parallels = Unlearning(sd_model, plain, UnlearnSettings(batch_size=2)).batches
-    assert len(list(of_parallels.retain(of_parallels.forget()))) == 1
+    parallels = Unlearning(sd_model, plain, UnlearnSettings(batch_size=2)).batches
+    assert len(list(parallels.retain(parallels.forget()))) == 1
 
 
 def test_the_parallel_of_a_caption_mentions_no_concept_of_the_run() -> None:
-    """Else the run would hold on to one concept while it lets go of the other."""
+    """Otherwise the run would preserve one concept while it forgets the other."""
     cat = diversify(
         ForgetConcept("cat", "object", (), ("owl",)),
         ["a {concept} {place}"],
@@ -404,10 +415,9 @@ def test_the_parallel_of_a_caption_mentions_no_concept_of_the_run() -> None:
         train_count=1,
         test_count=1,
     )
-    one = OwnPictures((picture(8, 8),) * 3, ("a cat in ink style", "ink cat", "a cat"))
+    own = OwnPictures((picture(8, 8),) * 3, ("a cat in ink style", "ink cat", "a cat"))
     both = together(ink, cat)
-    found = captioned(one, both)
-    assert [(pair.retain, k) for pair, k in found] == [
+    assert [(pair.retain, k) for pair, k in captioned(own, both)] == [
         ("an owl in pixel style", 0),
         ("pixel owl", 0),
         ("an owl", 1),
@@ -417,7 +427,7 @@ def test_the_parallel_of_a_caption_mentions_no_concept_of_the_run() -> None:
 def test_a_picture_keeps_its_own_concept_and_replacement_in_any_bucket(
     sd_model: ModelHandle,
 ) -> None:
-    """Pictures of two shapes, in turns, so that their order is not that of the buckets."""
+    """The shapes of the pictures alternate, so that the buckets change their order."""
     cat, ink = (
         diversify(
             ForgetConcept(name, kind, (), replacements),
@@ -438,29 +448,29 @@ def test_a_picture_keeps_its_own_concept_and_replacement_in_any_bucket(
         alone=True,
     )
     both = together(cat, ink)
-    drawn = make_training_sets(sd_model, both, DRAWING, forget_pictures=own)
+    sets = make_training_sets(sd_model, both, DRAWING, forget_pictures=own)
     expected = dict(zip(own.captions, (0, 1, 1, 0), strict=True))
-    seen = {}
-    for part in drawn.paired:
+    concepts = {}
+    for part in sets.paired:
         for values, concept in zip(
             part.forget.conditioning.values, part.concepts.tolist(), strict=True
         ):
             (caption,) = (
-                said
-                for said in own.captions
-                if torch.equal(sd_model.encode_prompts([said]).values[0], values)
+                text
+                for text in own.captions
+                if torch.equal(sd_model.encode_prompts([text]).values[0], values)
             )
-            seen[caption] = concept
-    assert seen == expected
-    assert len(drawn.paired) == 2
-    used = [pair.replacement for pair, _ in captioned(own, both)]
-    assert len({used[0], used[3]}) == 2, "of one concept's replacements each has its turn"
+            concepts[caption] = concept
+    assert concepts == expected
+    assert len(sets.paired) == 2
+    replacements = [pair.replacement for pair, _ in captioned(own, both)]
+    assert len({replacements[0], replacements[3]}) == 2, "a concept's replacements alternate"
 
 
-def test_a_cached_picture_is_of_its_own_size(sd_model: ModelHandle, tmp_path: Path) -> None:
+def test_a_cached_picture_has_the_requested_size(sd_model: ModelHandle, tmp_path: Path) -> None:
     cache = LatentCache(tmp_path)
     whole = sd_model.latent_shape
     half = (whole[0], whole[1] // 2, whole[2])
     for shape in (whole, half, whole):
-        found = draw_latents(sd_model, ["a cat"], DRAWING, latent_shape=shape, cache=cache)
-        assert found.shape[1:] == shape
+        latents = draw_latents(sd_model, ["a cat"], DRAWING, latent_shape=shape, cache=cache)
+        assert latents.shape[1:] == shape

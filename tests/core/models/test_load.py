@@ -1,4 +1,4 @@
-"""What is no model is refused in words, and nothing is ever unpickled."""
+"""Files that are not models are refused with an explanation, and nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CopyOf = Callable[[Path], Path]
 
 
 class Bomb:
-    """Leaves a file behind when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -32,7 +32,7 @@ class Bomb:
 
 @pytest.fixture
 def copy_of(tmp_path: Path) -> CopyOf:
-    """A folder that the test may damage."""
+    """A function that copies a folder, so that the test may damage it."""
 
     def copy(folder: Path) -> Path:
         return Path(shutil.copytree(folder, tmp_path / folder.name))
@@ -59,7 +59,7 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, suffix: str) -> None:
         load_model(file)
     assert not trace.exists()
     pickle.loads(file.read_bytes())
-    assert trace.exists()  # the bomb works, so its silence above means something
+    assert trace.exists()  # the bomb works, so its absence above proves something
 
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
@@ -77,17 +77,19 @@ def test_a_component_that_is_only_a_pickle(
 
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
-@pytest.mark.parametrize("kept", [0, 7, 1000, -1])
-def test_truncated_weights(sd_folder: Path, copy_of: CopyOf, component: str, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 7, 1000, -1])
+def test_truncated_weights(sd_folder: Path, copy_of: CopyOf, component: str, length: int) -> None:
     folder = copy_of(sd_folder)
     (weights,) = (folder / component).glob("*.safetensors")
-    weights.write_bytes(weights.read_bytes()[:kept])
+    weights.write_bytes(weights.read_bytes()[:length])
     with pytest.raises(ModelError, match=rf"{component}/{weights.name} is truncated or damaged"):
         load_model(folder)
 
 
 def test_a_folder_without_an_index(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no model_index.json, so it is no diffusion model"):
+    with pytest.raises(
+        ModelError, match=r"has no model_index.json, so it is not a diffusion model"
+    ):
         load_model(tmp_path)
 
 
@@ -97,8 +99,8 @@ def test_a_folder_without_an_index(tmp_path: Path) -> None:
         (b"", "is not JSON"),
         (b"{'unet': 1}", "is not JSON"),
         (b"\xff\xfe{}", "is not JSON"),
-        (b"[]", "holds no object"),
-        (b'"unet"', "holds no object"),
+        (b"[]", "is not a JSON object"),
+        (b'"unet"', "is not a JSON object"),
     ],
 )
 def test_a_bad_index(tmp_path: Path, content: bytes, message: str) -> None:
@@ -111,7 +113,7 @@ def test_an_index_of_something_else(class_folder: Path, copy_of: CopyOf) -> None
     folder = copy_of(class_folder)
     index = {"_class_name": "DanceDiffusionPipeline", "unet": [], "scheduler": []}
     (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
-    with pytest.raises(ModelError, match="is DanceDiffusionPipeline; wanted a diffusers folder"):
+    with pytest.raises(ModelError, match="is DanceDiffusionPipeline; choose a diffusers folder"):
         load_model(folder)
 
 
@@ -126,7 +128,7 @@ def test_an_inpainting_model(sd_folder: Path, copy_of: CopyOf) -> None:
         load_model(folder)
 
 
-def test_a_second_text_encoder_that_is_not_there(sd_folder: Path, copy_of: CopyOf) -> None:
+def test_a_missing_second_text_encoder(sd_folder: Path, copy_of: CopyOf) -> None:
     folder = copy_of(sd_folder)
     edit(
         folder / "model_index.json",
@@ -146,8 +148,8 @@ def test_a_missing_component(sd_folder: Path, copy_of: CopyOf, component: str) -
 
 
 @pytest.mark.parametrize("component", ["unet", "vae"])
-def test_weights_that_lack_a_tensor(sd_folder: Path, copy_of: CopyOf, component: str) -> None:
-    """Left to itself diffusers fills in random numbers and only logs a warning."""
+def test_weights_with_a_missing_tensor(sd_folder: Path, copy_of: CopyOf, component: str) -> None:
+    """diffusers alone would use random numbers and only log a warning."""
     folder = copy_of(sd_folder)
     (file,) = (folder / component).glob("*.safetensors")
     weights = load_file(file)
@@ -169,9 +171,7 @@ def test_a_damaged_config(sd_folder: Path, copy_of: CopyOf, file: str, content: 
 
 
 @pytest.mark.parametrize("changes", [{"prediction_type": "flow"}, {"beta_schedule": "unheard of"}])
-def test_a_schedule_that_is_not_known(
-    sd_folder: Path, copy_of: CopyOf, changes: dict[str, str]
-) -> None:
+def test_an_unknown_schedule(sd_folder: Path, copy_of: CopyOf, changes: dict[str, str]) -> None:
     folder = copy_of(sd_folder)
     edit(folder / "scheduler" / "scheduler_config.json", **changes)
     with pytest.raises(ModelError, match="scheduler"):
@@ -182,7 +182,7 @@ def test_a_schedule_that_is_not_known(
     "id2label",
     [None, 3, ["cat", "dog"], {"0": "cat", "2": "dog"}, {"zero": "cat"}, {"1": "cat", "2": "dog"}],
 )
-def test_labels_that_name_no_classes(class_folder: Path, copy_of: CopyOf, id2label: object) -> None:
+def test_labels_without_class_names(class_folder: Path, copy_of: CopyOf, id2label: object) -> None:
     folder = copy_of(class_folder)
     edit(folder / "model_index.json", id2label=id2label)
     with pytest.raises(ModelError, match="id2label of 'tiny-class' must name the labels"):
@@ -196,7 +196,7 @@ def test_more_labels_than_the_model_has(class_folder: Path, copy_of: CopyOf) -> 
         load_model(folder)
 
 
-def test_a_model_that_does_not_say_its_picture_size(class_folder: Path, copy_of: CopyOf) -> None:
+def test_a_model_without_a_picture_size(class_folder: Path, copy_of: CopyOf) -> None:
     """``UNet2DModel`` allows it."""
     folder = copy_of(class_folder)
     edit(folder / "unet" / "config.json", sample_size=None)
@@ -204,20 +204,20 @@ def test_a_model_that_does_not_say_its_picture_size(class_folder: Path, copy_of:
         load_model(folder)
 
 
-def test_a_folder_with_16_bit_files_alone(sd_folder: Path, copy_of: CopyOf) -> None:
-    """As the hub has them beside others, and people download only these."""
+def test_a_folder_with_16_bit_files_only(sd_folder: Path, copy_of: CopyOf) -> None:
+    """The hub offers them beside others, and people download only these."""
     folder = copy_of(sd_folder)
     for file in list(folder.glob("*/*.safetensors")):
         file.rename(file.with_suffix(".fp16.safetensors"))
-    model, usual = load_model(folder), load_model(sd_folder)
+    model, original = load_model(folder), load_model(sd_folder)
     for (_, one), (_, other) in zip(
-        model.named_parameters(), usual.named_parameters(), strict=True
+        model.named_parameters(), original.named_parameters(), strict=True
     ):
         assert torch.equal(one, other)
 
 
-def test_the_fingerprint_sees_weights_and_schedule(sd_folder: Path, copy_of: CopyOf) -> None:
-    """It names cached pictures, and the schedule decides them as much as the weights do."""
+def test_the_fingerprint_depends_on_weights_and_schedule(sd_folder: Path, copy_of: CopyOf) -> None:
+    """It identifies cached pictures, which depend on the schedule as well as on the weights."""
     folder = copy_of(sd_folder)
     before = load_model(folder).info.fingerprint
     assert before == load_model(sd_folder).info.fingerprint
@@ -232,8 +232,8 @@ def test_the_fingerprint_sees_weights_and_schedule(sd_folder: Path, copy_of: Cop
     assert other_schedule != before
 
 
-def test_pictures_of_an_evaluation_are_no_weights(sd_folder: Path, copy_of: CopyOf) -> None:
-    """A judge may be added to a model without redrawing its pictures."""
+def test_the_fingerprint_ignores_evaluators(sd_folder: Path, copy_of: CopyOf) -> None:
+    """A judge may be added to a model without invalidating its cached pictures."""
     folder = copy_of(sd_folder)
     (folder / "evaluation").mkdir()
     save_file({"weight": torch.zeros(1)}, folder / "evaluation" / "judge.safetensors")
@@ -243,8 +243,8 @@ def test_pictures_of_an_evaluation_are_no_weights(sd_folder: Path, copy_of: Copy
 @pytest.mark.parametrize(
     ("channels", "predicted", "message"),
     [
-        (3, 4, "predicts 4 channels from 3; wanted 3, or 6 with a learned variance"),
-        (4, 4, r"has 4 channels; wanted a model in pixel space, of 1 channel \(grey\) or 3"),
+        (3, 4, "predicts 4 channels from 3; it must predict 3, or 6 with a learned variance"),
+        (4, 4, r"has 4 channels; choose a model in pixel space, with 1 channel \(grey\) or 3"),
     ],
 )
 def test_a_class_model_with_other_channels(

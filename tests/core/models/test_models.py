@@ -1,4 +1,4 @@
-"""One conformance suite for every model family, against diffusers' own schedulers and pipeline."""
+"""One conformance suite for all model families, compared with diffusers' own classes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ PROMPTS = ("a cat indoors", "the dog", "house by the sea")
 
 
 def some_parameters(model: ModelHandle) -> list[str]:
-    """Every third: owned and shared ones side by side in the same layers."""
+    """Every third parameter, so that the same layers have owned and shared ones."""
     return [name for name, _ in model.named_parameters()][::3]
 
 
 def own_scheduler(model: ModelHandle) -> Any:
-    """diffusers' training scheduler as the folder describes it; its methods are loosely typed."""
+    """diffusers' training scheduler of the folder; its methods are loosely typed."""
     return DDPMScheduler.from_pretrained(model.info.source / "scheduler")
 
 
@@ -71,7 +71,7 @@ def test_it_is_a_model_handle(model: ModelHandle) -> None:
     assert isinstance(model, ModelHandle)
 
 
-def test_what_it_says_of_itself(model: ModelHandle) -> None:
+def test_model_info(model: ModelHandle) -> None:
     info = model.info
     assert info.family in ("stable-diffusion", "class-conditional", "dit")
     denoiser = "transformer" if info.family == "dit" else "unet"
@@ -101,7 +101,7 @@ def test_conditioning_has_a_row_for_each_prompt(model: ModelHandle) -> None:
     assert not torch.equal(encoded.values[0], encoded.values[1])
 
 
-def test_pictures_become_latents_and_come_back(model: ModelHandle) -> None:
+def test_pictures_are_encoded_and_decoded(model: ModelHandle) -> None:
     edge = model.info.image_size
     images = torch.rand(9, 3, edge, edge, generator=torch.Generator().manual_seed(0))
     latents = model.encode_images(images)
@@ -111,14 +111,14 @@ def test_pictures_become_latents_and_come_back(model: ModelHandle) -> None:
     assert decoded.shape == images.shape
     assert decoded.device.type == "cpu"
     assert 0 <= decoded.min() <= decoded.max() <= 1
-    # One picture decodes to the same whatever its neighbours.
+    # The decoded picture does not depend on the others in the batch.
     torch.testing.assert_close(model.decode_latents(latents[8:]), decoded[8:], atol=1e-5, rtol=0)
-    # Latents far out of range still make a picture.
+    # Latents far out of range still decode to a valid picture.
     extreme = model.decode_latents(1e3 * latents)
     assert 0 <= extreme.min() <= extreme.max() <= 1
 
 
-def test_pixel_space_loses_nothing(class_folder: Path, grey_folder: Path) -> None:
+def test_pixel_space_is_lossless(class_folder: Path, grey_folder: Path) -> None:
     images = torch.rand(2, 3, 8, 8)
     colour, grey = load_model(class_folder), load_model(grey_folder)
     torch.testing.assert_close(colour.decode_latents(colour.encode_images(images)), images)
@@ -128,14 +128,14 @@ def test_pixel_space_loses_nothing(class_folder: Path, grey_folder: Path) -> Non
     torch.testing.assert_close(grey.decode_latents(grey.encode_images(images)), mean)
 
 
-def test_noise_is_added_as_the_scheduler_adds_it(model: ModelHandle) -> None:
+def test_noise_is_added_as_by_the_scheduler(model: ModelHandle) -> None:
     scheduler = own_scheduler(model)
     latents, noise, t = random_batch(model)
     expected = scheduler.add_noise(latents, noise, t)
     torch.testing.assert_close(model.add_noise(latents, noise, t), expected)
 
 
-def test_the_error_is_against_the_schedulers_target(model: ModelHandle) -> None:
+def test_the_error_uses_the_schedulers_target(model: ModelHandle) -> None:
     scheduler = own_scheduler(model)
     latents, noise, t = random_batch(model)
     target = noise
@@ -147,13 +147,13 @@ def test_the_error_is_against_the_schedulers_target(model: ModelHandle) -> None:
     with torch.no_grad():
         noised = scheduler.add_noise(latents, noise, t)
         expected = (model.predict(noised, encoded, t) - target).square()
-        found = model.denoise_error(latents, encoded, noise, t)
-    assert found.shape == latents.shape
-    torch.testing.assert_close(found, expected)
+        errors = model.denoise_error(latents, encoded, noise, t)
+    assert errors.shape == latents.shape
+    torch.testing.assert_close(errors, expected)
 
 
 def test_the_two_targets_differ(sd_folder: Path, sd_v_folder: Path) -> None:
-    """Else the test above could not tell them apart: the two models share every weight."""
+    """Otherwise the test above could not distinguish them: both models have the same weights."""
     errors = []
     for folder in (sd_folder, sd_v_folder):
         model = load_model(folder)
@@ -164,7 +164,7 @@ def test_the_two_targets_differ(sd_folder: Path, sd_v_folder: Path) -> None:
     assert not torch.allclose(*errors, rtol=0.1)
 
 
-def test_the_prompt_matters_to_the_prediction(model: ModelHandle) -> None:
+def test_the_prediction_depends_on_the_prompt(model: ModelHandle) -> None:
     latents, _, t = random_batch(model, 1)
     with torch.no_grad():
         cat, dog = (model.predict(latents, model.encode_prompts([p]), t) for p in PROMPTS[:2])
@@ -178,7 +178,7 @@ def test_a_seed_gives_the_same_picture_in_any_batch(model: ModelHandle) -> None:
     assert torch.equal(together, draw(model, PROMPTS, [3, 4, 5]))
     for i, prompt in enumerate(PROMPTS):
         alone = draw(model, [prompt], [3 + i])
-        # Untrained weights draw large latents; the tolerance is that of a picture.
+        # Untrained weights give large latents; the tolerance is that of a picture.
         scale = together.std().item()
         torch.testing.assert_close(alone / scale, together[i : i + 1] / scale, rtol=0, atol=1e-4)
     assert not torch.allclose(draw(model, PROMPTS, [6, 7, 8]), together, atol=0.1)
@@ -190,7 +190,7 @@ def test_sampling_leaves_the_global_generator_alone(model: ModelHandle) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_cancelling_is_asked_for_after_every_step(model: ModelHandle) -> None:
+def test_sampling_can_be_cancelled_after_every_step(model: ModelHandle) -> None:
     progress = Stopping(7)
 
     def sample() -> Tensor:
@@ -210,40 +210,40 @@ def test_a_copy_owns_the_named_parameters_and_shares_the_rest(model: ModelHandle
     assert isinstance(copy, ModelHandle)
     assert [name for name, _ in copy.named_parameters()] == list(original)
     for name, parameter in copy.named_parameters():
-        own = name in names
-        assert (parameter.data_ptr() != original[name].data_ptr()) is own, name
-        assert parameter.requires_grad is own, name
+        is_owned = name in names
+        assert (parameter.data_ptr() != original[name].data_ptr()) is is_owned, name
+        assert parameter.requires_grad is is_owned, name
         assert torch.equal(parameter, original[name]), name
     assert not any(p.requires_grad for p in original.values())
 
 
-def test_a_full_size_model_keeps_less_for_the_way_back_and_has_the_same_gradient(
+def test_gradient_checkpointing_saves_memory_and_gives_the_same_gradient(
     model: ModelHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = some_parameters(model)
     latents, noise, t = random_batch(model)
     encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
 
-    def gradient_and_kept() -> tuple[list[Tensor], int]:
+    def gradient_and_memory() -> tuple[list[Tensor], int]:
         copy = model.trainable_copy(names)
-        kept: dict[int, int] = {}
+        sizes: dict[int, int] = {}
 
-        def keep(tensor: Tensor) -> Tensor:
-            kept[tensor.data_ptr()] = tensor.nbytes
+        def record(tensor: Tensor) -> Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
             loss = copy.denoise_error(latents, encoded, noise, t).mean()
         trained = [p for name, p in copy.named_parameters() if name in names]
         for tensor in model.named_parameters():
-            kept.pop(tensor[1].data_ptr(), None)
-        return list(torch.autograd.grad(loss, trained)), sum(kept.values())
+            sizes.pop(tensor[1].data_ptr(), None)
+        return list(torch.autograd.grad(loss, trained)), sum(sizes.values())
 
-    gradient, kept = gradient_and_kept()
+    expected, memory = gradient_and_memory()
     monkeypatch.setattr(denoiser, "FULL_SIZE", 1)
-    frugal, less = gradient_and_kept()
-    torch.testing.assert_close(frugal, gradient)
-    assert less < 0.8 * kept
+    gradient, less_memory = gradient_and_memory()
+    torch.testing.assert_close(gradient, expected)
+    assert less_memory < 0.8 * memory
 
 
 def test_training_a_copy_never_changes_the_original(model: ModelHandle) -> None:
@@ -265,15 +265,15 @@ def test_training_a_copy_never_changes_the_original(model: ModelHandle) -> None:
     assert not torch.allclose(draw(copy, PROMPTS, [1, 2, 3]), picture, atol=1e-3)
     assert model.changed_tensors() == {}
     changed = copy.changed_tensors()
-    # A bias in front of a normalisation may have no gradient, so Adam may leave a few alone.
+    # A bias before a normalization may have no gradient, so Adam may leave some unchanged.
     assert set(changed) <= set(names)
     assert len(changed) > 0.8 * len(names)
     weights = dict(copy.named_parameters())
     assert all(torch.equal(tensor, weights[name]) for name, tensor in changed.items())
 
 
-def test_a_copy_of_a_copy_is_compared_with_the_file(model: ModelHandle) -> None:
-    """Two concepts forgotten in turn: what is saved holds both."""
+def test_a_copy_of_a_copy_is_compared_with_the_loaded_model(model: ModelHandle) -> None:
+    """If two concepts are forgotten one after the other, the saved changes contain both."""
     first, second, *_ = [name for name, _ in model.named_parameters()]
     once = model.trainable_copy([first])
     with torch.no_grad():
@@ -298,12 +298,12 @@ def test_lora_layers_start_without_effect_and_share_every_weight(model: ModelHan
     added = [p for _, p in copy.named_parameters() if p.data_ptr() not in original]
     assert {id(p) for p in added} == {id(p) for _, p in copy.named_parameters() if p.requires_grad}
     assert {f"{name}.weight" for name in copy.lora_layers()} == set(names)
-    with pytest.raises(ValueError, match="has LoRA layers already"):
+    with pytest.raises(ValueError, match="already has LoRA layers"):
         copy.lora_copy(names, 2, 1.0, seed=3)
 
 
 def networks_in(value: object) -> Iterator[nn.Module]:
-    """Every network that a handle holds, at any depth."""
+    """All networks of a handle, at any depth."""
     if isinstance(value, nn.Module):
         yield value
     elif isinstance(value, tuple):
@@ -314,8 +314,8 @@ def networks_in(value: object) -> Iterator[nn.Module]:
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_what_moves_takes_those_along_that_share_it(model: ModelHandle, lora: bool) -> None:
-    model = load_model(model.info.source)  # the others' stays where it is
+def test_shared_tensors_move_together(model: ModelHandle, lora: bool) -> None:
+    model = load_model(model.info.source)  # the fixture's is shared with other tests
     if lora:
         copied = model.lora_copy(parameter_names(model, "lora"), rank=2, alpha=2.0, seed=0)
     else:
@@ -323,7 +323,7 @@ def test_what_moves_takes_those_along_that_share_it(model: ModelHandle, lora: bo
     trained = {id(p) for _, p in copied.named_parameters() if p.requires_grad}
     assert {id(tensor) for tensor in copied.own_tensors()} == trained
 
-    with torch.inference_mode():  # whose tensors could never be trained again
+    with torch.inference_mode():  # tensors created in it cannot be trained
         move(model.own_tensors(), torch.device("meta"))
     for tensor in tensors_of(networks_in(copied)):
         assert tensor.is_meta == (id(tensor) not in trained)
@@ -332,19 +332,19 @@ def test_what_moves_takes_those_along_that_share_it(model: ModelHandle, lora: bo
     assert model.device == copied.device == torch.device("meta")
 
 
-def test_a_handle_says_what_memory_it_holds(sd_model: Any) -> None:
-    held = tensors_of(networks_in(sd_model))
-    assert sd_model.get_ram_usage() == sum(t.numel() * t.element_size() for t in held)
+def test_a_handle_reports_its_memory(sd_model: Any) -> None:
+    tensors = tensors_of(networks_in(sd_model))
+    assert sd_model.get_ram_usage() == sum(t.numel() * t.element_size() for t in tensors)
     name, parameter = next(iter(sd_model.named_parameters()))
     assert sd_model.trainable_copy([name]).get_ram_usage() == 4 * parameter.numel()
     assert sd_model.trainable_copy([]).get_ram_usage() == 0
 
 
-def test_a_seed_decides_how_lora_layers_start(sd_model: ModelHandle) -> None:
+def test_the_seed_determines_the_initial_lora_layers(sd_model: ModelHandle) -> None:
     names = parameter_names(sd_model, "lora")[:2]
     starts = []
     for seed in (1, 2, 1):
-        torch.manual_seed(len(starts))  # of which they must not know
+        torch.manual_seed(len(starts))  # the global seed must have no effect
         layers = sd_model.lora_copy(names, 2, 2.0, seed).lora_layers()
         starts.append(torch.cat([layer.down.flatten() for layer in layers.values()]))
     assert torch.equal(starts[0], starts[2])
@@ -352,7 +352,7 @@ def test_a_seed_decides_how_lora_layers_start(sd_model: ModelHandle) -> None:
 
 
 def test_merged_lora_layers_predict_the_same(model: ModelHandle) -> None:
-    """What is saved as a whole model is the adapted one, and the factors are what peft uses."""
+    """The saved model equals the adapted one, and the factors are those of peft."""
     copy = model.lora_copy(parameter_names(model, "lora"), 2, 3.0, seed=3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -385,20 +385,20 @@ def test_a_copy_of_an_unknown_parameter_is_refused(model: ModelHandle) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["a bird", "", "a cat and a dog", "caterpillar"])
-def test_a_class_model_refuses_what_it_cannot_express(class_folder: Path, prompt: str) -> None:
-    with pytest.raises(ValueError, match="exactly one class of 'tiny-class'") as caught:
+def test_a_class_model_refuses_prompts_without_one_class(class_folder: Path, prompt: str) -> None:
+    with pytest.raises(ValueError, match="exactly one class of 'tiny-class'") as error:
         load_model(class_folder).encode_prompts([prompt])
-    assert repr(prompt) in str(caught.value)
+    assert repr(prompt) in str(error.value)
 
 
-def test_a_class_name_is_found_in_any_case(class_folder: Path) -> None:
+def test_a_class_name_is_recognized_in_any_case(class_folder: Path) -> None:
     encoded = load_model(class_folder).encode_prompts(["A House!", "CAT", "hot dog"])
     assert encoded.values.tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("width", [16, 32])
-def test_xl_draws_the_picture_of_diffusers_own_pipeline(sdxl_folder: Path, width: int) -> None:
-    """Both text encoders, the pooled text and the sizes."""
+def test_xl_gives_the_pictures_of_diffusers_own_pipeline(sdxl_folder: Path, width: int) -> None:
+    """This covers both text encoders, the pooled text and the sizes."""
     model = load_model(sdxl_folder)
     channels, edge, _ = model.latent_shape
     shape = (channels, edge, edge * width // 16)
@@ -417,16 +417,17 @@ def test_xl_draws_the_picture_of_diffusers_own_pipeline(sdxl_folder: Path, width
         guidance_scale=4.0, output_type="np", height=16, width=width,
     ).images  # fmt: skip
     latents = model.sample(prompts, seeds, steps=steps, guidance_scale=4.0, latent_shape=shape)
-    found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
+    pictures = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
     assert expected.std() > 0.01
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(pictures, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [StableDiffusionPipeline, StableDiffusionXLPipeline])
 def test_mixed_precision_stays_close(
     sd_folder: Path, sdxl_folder: Path, tmp_path: Path, kind: Any
 ) -> None:
-    """A 16-bit model: bfloat16 arithmetic, frozen weights as in the file, trained ones in fp32."""
+    """A 16-bit model: bfloat16 arithmetic, frozen weights in the file's dtype, trained ones in
+    fp32."""
     source = sdxl_folder if kind is StableDiffusionXLPipeline else sd_folder
     kind.from_pretrained(source, safety_checker=None).to(torch.float16).save_pretrained(
         tmp_path / "half"
@@ -442,10 +443,10 @@ def test_mixed_precision_stays_close(
     latents, noise, t = random_batch(exact)
     encoded = exact.encode_prompts([PROMPTS[i % 3] for i in range(4)])
     with torch.no_grad():
-        found, expected = (m.predict(latents, encoded, t) for m in (mixed, exact))
-    assert found.dtype == torch.float32
-    assert not torch.equal(found, expected)
-    assert (found - expected).norm() < 0.03 * expected.norm()
+        output, expected = (m.predict(latents, encoded, t) for m in (mixed, exact))
+    assert output.dtype == torch.float32
+    assert not torch.equal(output, expected)
+    assert (output - expected).norm() < 0.03 * expected.norm()
     names = some_parameters(mixed)
     copy = mixed.trainable_copy(names)
     copy.denoise_error(latents, encoded, noise, t).mean().backward()
@@ -455,10 +456,10 @@ def test_mixed_precision_stays_close(
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
 @pytest.mark.parametrize("target", ["epsilon", "v_prediction", "sample"])
-def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
+def test_the_sampler_gives_the_pictures_of_diffusers_own_pipeline(
     tmp_path: Path, target: str, guidance_scale: float
 ) -> None:
-    """The folder opened by ``StableDiffusionPipeline``, given the same latents and solver."""
+    """``StableDiffusionPipeline`` loads the same folder and uses the same latents and solver."""
     folder = write_stable_diffusion(tmp_path / "model", target)
     model = load_model(folder)
     assert model.info.prediction == target
@@ -480,33 +481,33 @@ def test_the_sampler_draws_the_picture_of_diffusers_own_pipeline(
         guidance_scale=guidance_scale, output_type="np",
     ).images  # fmt: skip
     latents = model.sample(prompts, seeds, steps=steps, guidance_scale=guidance_scale)
-    found = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
+    pictures = model.decode_latents(latents).permute(0, 2, 3, 1).numpy()
     assert expected.std() > 0.01
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(pictures, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [1000, 5000])
 def test_more_steps_than_the_schedule_has_are_refused(sd_folder: Path, steps: int) -> None:
     """Two equal timesteps divide by zero."""
     model = load_model(sd_folder)
-    with pytest.raises(ValueError, match=f"generation: {steps} steps are more than"):
+    with pytest.raises(ValueError, match=f"generation: {steps} steps are too many"):
         model.sample(["a cat"], [0], steps=steps, guidance_scale=1.0)
 
 
 @pytest.mark.parametrize(("edge", "count"), [(64, 8), (512, 2), (1024, 1), (2048, 1)])
 def test_large_pictures_are_decoded_one_by_one(edge: int, count: int) -> None:
-    assert autoencoder._at_once(edge * edge) == count
+    assert autoencoder._batch_size(edge * edge) == count
 
 
-def test_pictures_encode_as_diffusers_encodes_them(sd_folder: Path) -> None:
+def test_pictures_are_encoded_as_by_diffusers(sd_folder: Path) -> None:
     """The autoencoder's mean, times the factor that gives latents unit variance."""
     pipeline = own_pipeline(sd_folder)
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     prepared = pipeline.image_processor.preprocess(images)
     with torch.no_grad():
         mean = pipeline.vae.encode(prepared).latent_dist.mode()
-    found = load_model(sd_folder).encode_images(images)
-    torch.testing.assert_close(found, mean * 0.18215, rtol=1e-4, atol=1e-5)
+    latents = load_model(sd_folder).encode_images(images)
+    torch.testing.assert_close(latents, mean * 0.18215, rtol=1e-4, atol=1e-5)
 
 
 def test_equal_weights_share_a_fingerprint(sd_folder: Path, class_folder: Path) -> None:

@@ -60,7 +60,7 @@ def test_families(tmp_path: Path, shapes: dict[str, Any], label: str, dtype: tor
         ({"context": 1280, "pooled": 2560}, "is the SDXL refiner"),
         ({"context": 1024, "pooled": 2048}, "is a 2.x unCLIP model"),
         ({"context": 2048}, r"is unknown \(text width 2048\)"),
-        ({"dtype": torch.float8_e4m3fn}, "holds F8_E4M3 numbers, .*choose its fp16"),
+        ({"dtype": torch.float8_e4m3fn}, "contains F8_E4M3 numbers, .*choose its fp16"),
     ],
 )
 def test_related_models_that_are_not_supported(
@@ -85,7 +85,7 @@ def test_related_models_that_are_not_supported(
         ("down_blocks.0.resnets.0.conv1.weight", "a U-Net alone"),
         ("text_model.encoder.layers.0.fc1.weight", "a text encoder alone"),
         ("string_to_param", "a textual inversion embedding"),
-        ("something.else", "no model that this pack knows"),
+        ("something.else", "not a model that this pack supports"),
     ],
 )
 def test_files_of_another_kind(tmp_path: Path, key: str, message: str) -> None:
@@ -125,9 +125,11 @@ def test_files_that_are_not_safetensors(tmp_path: Path) -> None:
 
 def test_a_recognized_file_with_missing_tensors(tmp_path: Path) -> None:
     file = write(tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match=r"the U-Net of 'model.safetensors' is built differently"):
+    with pytest.raises(
+        ModelError, match=r"the U-Net of 'model.safetensors' has another architecture"
+    ):
         load_model(file)
-    with pytest.raises(ModelError, match=r"the U-Net of 'model.safetensors' cannot be: .*\(8\)"):
+    with pytest.raises(ModelError, match=r"the U-Net of 'model.safetensors' is invalid: .*\(8\)"):
         load_model(write(file, width=8))
 
 
@@ -155,7 +157,7 @@ def test_mixed_precision_is_refused_where_it_has_no_effect(
 
 def test_a_folder_at_another_picture_size(sd_folder: Path, class_folder: Path) -> None:
     assert load_model(sd_folder, options=LoadOptions(image_size=64)).latent_shape == (4, 32, 32)
-    with pytest.raises(ModelError, match="image_size: 'tiny-class' draws 8 × 8 px only"):
+    with pytest.raises(ModelError, match="image_size: 'tiny-class' supports 8 × 8 px only"):
         load_model(class_folder, options=LoadOptions(image_size=64))
 
 

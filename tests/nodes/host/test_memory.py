@@ -25,68 +25,68 @@ DEVICE = "pretended:0"
 
 @pytest.fixture(scope="module", params=["cpu", "pretended:1"])
 def offload(request: pytest.FixtureRequest) -> str:
-    """Where unloaded weights go: to the CPU, whose tensors are of another type than the pretended
-    device's, or to a device of the same type, as with CUDA."""
+    """The device of unloaded weights: the CPU, whose tensors have another type than the pretended
+    device's, or a device of the same type, as with CUDA."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def found(offload: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What ``pretended_comfyui`` found."""
+def facts(offload: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results of ``pretended_comfyui``."""
     folder = tmp_path_factory.mktemp("device")
     command = [sys.executable, "-m", "tests.nodes.pretended_comfyui", str(folder), offload]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    assert process.returncode == 0, process.stderr[-4000:]
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_the_gpu_is_where_models_are_loaded_and_trained(found: dict[str, Any]) -> None:
-    assert found["loaded"] == found["trained"] == [DEVICE]
+def test_models_are_loaded_and_trained_on_the_gpu(facts: dict[str, Any]) -> None:
+    assert facts["loaded"] == facts["trained"] == [DEVICE]
 
 
-def test_unloading_takes_everything_of_ours_off_the_gpu(
-    found: dict[str, Any], offload: str
+def test_unloading_removes_all_our_weights_from_the_gpu(
+    facts: dict[str, Any], offload: str
 ) -> None:
-    assert found["unloaded"] == [offload]
-    assert found["listed after unloading"] == 0
+    assert facts["unloaded"] == [offload]
+    assert facts["listed after unloading"] == 0
 
 
-def test_a_run_after_unloading_comes_to_the_same(found: dict[str, Any]) -> None:
-    first, second = found["results"]
+def test_a_run_after_unloading_has_the_same_result(facts: dict[str, Any]) -> None:
+    first, second = facts["results"]
     assert first == second
 
 
-def test_results_of_every_scope_survive_unloading(found: dict[str, Any]) -> None:
-    before, after = found["pictures"]
+def test_results_of_every_scope_survive_unloading(facts: dict[str, Any]) -> None:
+    before, after = facts["pictures"]
     assert before == after
     assert len(set(before)) == 3  # of the base, of a trained copy, of a LoRA
-    first, second = found["reports"]
+    first, second = facts["reports"]
     assert first == second
 
 
-def test_models_that_share_weights_come_and_go_one_by_one(
-    found: dict[str, Any], offload: str
+def test_models_that_share_weights_are_loaded_separately(
+    facts: dict[str, Any], offload: str
 ) -> None:
-    assert found["base alone"] == [[DEVICE], [offload]]
-    assert found["beside a run"] == [offload]
+    assert facts["base alone"] == [[DEVICE], [offload]]
+    assert facts["beside a run"] == [offload]
 
 
-def test_only_long_work_sends_other_models_away(found: dict[str, Any]) -> None:
-    """Unloaded for a run, but not for saving."""
-    assert found["another's model"] == [True, False, True]
+def test_only_long_work_unloads_other_models(facts: dict[str, Any]) -> None:
+    """They are unloaded for a run, but not for saving."""
+    assert facts["another's model"] == [True, False, True]
 
 
-def test_what_is_dropped_is_freed_without_garbage_collection(found: dict[str, Any]) -> None:
-    assert found["dropped result"] == found["dropped model"] == [True, True]
-    listed = found["listed"]
-    assert found["listed without it"] == listed - 1
-    assert found["listed without any"] == 0
+def test_unused_models_are_freed_without_garbage_collection(facts: dict[str, Any]) -> None:
+    assert facts["dropped result"] == facts["dropped model"] == [True, True]
+    listed = facts["listed"]
+    assert facts["listed without it"] == listed - 1
+    assert facts["listed without any"] == 0
 
 
-def test_no_judge_outlives_its_evaluation(found: dict[str, Any]) -> None:
-    assert found["judges afterwards"] == []
+def test_no_evaluator_outlives_its_evaluation(facts: dict[str, Any]) -> None:
+    assert facts["judges afterwards"] == []
 
 
 def test_no_language_model_outlives_its_node(
@@ -97,8 +97,8 @@ def test_no_language_model_outlives_its_node(
     models: list[weakref.ref[Any]] = []
 
     class Watched(propose.Proposer):
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             models.append(weakref.ref(self.model))
 
     monkeypatch.setattr(pack_module("nodes.diversify_prompts"), "Proposer", Watched)
@@ -120,10 +120,9 @@ def test_no_language_model_outlives_its_node(
         gc.enable()
 
 
-def test_nothing_of_the_gpu_is_left_half_moved(
+def test_a_model_that_does_not_fit_is_unloaded_completely(
     loaded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that does not fit goes back whole."""
     memory = pack_module("nodes.host.memory")
     moves: list[torch.device] = []
 
@@ -163,8 +162,8 @@ def test_a_device_is_the_same_with_and_without_an_index(
     assert patcher.loaded_size() == (weights.size if loaded else 0)
 
 
-def test_outputs_say_what_memory_they_hold(loaded: Any, pairs: Any) -> None:
-    """ComfyUI's cache of outputs asks, where memory is short."""
+def test_outputs_report_their_memory(loaded: Any, pairs: Any) -> None:
+    """ComfyUI's cache of outputs uses this when memory is short."""
     unlearned = node_result("UnlearnRestrictedGradient", model=loaded, prompts=pairs, **QUICK)[0]
     own = sum(p.nbytes for name, p in unlearned.model.named_parameters() if ".attn2." in name)
     assert unlearned.get_ram_usage() == unlearned.patcher.model_size() == own > 0

@@ -1,4 +1,4 @@
-"""A run as the page follows it: told, ended early, and given again."""
+"""Runs in the live panel: events, early ends, and output of saved steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def after_step(page: FakeServer, monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
-    """Do something while the run goes on, once this step is told."""
+    """Call ``act`` during the run, after this step's event."""
     send = page.send_sync
 
     def watch(event: str, data: dict[str, Any], sid: str | None = None) -> None:
@@ -45,23 +45,23 @@ def live_runs(workflow: str = WORKFLOW, client: str = "page") -> list[dict[str, 
     return call("GET", f"/unlearn/runs?workflow={workflow}&client={client}")[1]
 
 
-def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path) -> None:
+def test_what_the_page_receives(loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path) -> None:
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    (told,) = shown_by(output)["unlearn_run"]
-    assert (told["node"], told["workflow"], told["state"]) == ("7", WORKFLOW, "finished")
-    assert [step[0] for step in told["steps"]] == [1, 2, 3, 4, 5, 6]
-    assert [preview["step"] for preview in told["previews"]] == [2, 4, 6]
-    assert told["saved"] == [2, 4, 6]
-    assert told["result"] == 6
-    for at in (told["before"], *(preview["picture"] for preview in told["previews"])):
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["node"], run["workflow"], run["state"]) == ("7", WORKFLOW, "finished")
+    assert [step[0] for step in run["steps"]] == [1, 2, 3, 4, 5, 6]
+    assert [preview["step"] for preview in run["previews"]] == [2, 4, 6]
+    assert run["saved"] == [2, 4, 6]
+    assert run["result"] == 6
+    for at in (run["before"], *(preview["picture"] for preview in run["previews"])):
         with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
-            assert picture.width > picture.height, "the prompts' pictures stand in a row"
-    # A page that comes late is told the same as one that was there from the start.
-    told = json.loads(json.dumps(told, allow_nan=False))
-    assert live_runs() == [{**told, "followed": True}]
-    assert live_runs(client="another tab") == [{**told, "followed": False}]
+            assert picture.width > picture.height, "the prompts' pictures are in one row"
+    # A page opened later receives the same as one that was open from the start.
+    run = json.loads(json.dumps(run, allow_nan=False))
+    assert live_runs() == [{**run, "followed": True}]
+    assert live_runs(client="another tab") == [{**run, "followed": False}]
     assert live_runs("another graph") == []
-    # Another graph that the page shows meanwhile may have a node of the same id.
+    # Another graph on the page may have a node of the same id.
     assert {(data["node"], data["workflow"]) for _, data in page.sent} == {("7", WORKFLOW)}
     phases = [data["phase"] for event, data in page.sent if event == "unlearn.phase"]
     assert list(dict.fromkeys(phases)) == [
@@ -72,20 +72,20 @@ def test_what_the_page_is_told(loaded: Any, pairs: Any, page: FakeServer, tmp_pa
     ]
 
 
-def test_the_page_sees_the_model_change_and_the_output_compares_it_with_the_given_one(
+def test_previews_and_output_show_the_change_of_the_model(
     loaded: Any, pairs: Any, tmp_path: Path
 ) -> None:
-    """A rate at which nothing is left of the model."""
+    """With a learning rate that ruins the model."""
     ruined = {**SIX, "steps": 2, "learning_rate": 1.0, "warm_start": False}
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **ruined)
-    (told,) = shown_by(output)["unlearn_run"]
-    (preview,) = told["previews"]
+    (run,) = shown_by(output)["unlearn_run"]
+    (preview,) = run["previews"]
     assert preview["step"] == 2
-    shown = []
-    for at in (told["before"], preview["picture"]):
+    pictures = []
+    for at in (run["before"], preview["picture"]):
         with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
-            shown.append(picture.convert("RGB").tobytes())
-    assert shown[0] != shown[1]
+            pictures.append(picture.convert("RGB").tobytes())
+    assert pictures[0] != pictures[1]
     assert output.result is not None
     unlearned, _, comparison = output.result
     drawing = pack_module("unlearn_core.dataset.settings").GenerationSettings(2, batch_size=2)
@@ -94,24 +94,24 @@ def test_the_page_sees_the_model_change_and_the_output_compares_it_with_the_give
     expected = pack_module("unlearn_core.reporting.grids").before_after(
         previews.prompts, before, after
     )
-    found = (comparison[0] * 255).round().to(torch.uint8).numpy()
-    assert (found == np.asarray(expected.convert("RGB"))).all()
+    actual = (comparison[0] * 255).round().to(torch.uint8).numpy()
+    assert (actual == np.asarray(expected.convert("RGB"))).all()
 
 
-def test_other_pictures_of_ones_own_are_another_run(loaded: Any, pairs: Any) -> None:
-    kept = [
+def test_other_own_pictures_give_another_run(loaded: Any, pairs: Any) -> None:
+    retained = [
         node_result("UnlearnOwnPictures", images=images, captions="a boat", alone=True)[0]
         for images in (torch.zeros(1, 16, 16, 3), torch.ones(1, 16, 16, 3))
     ]
     one, other, again = (
         weights(node_result(UNLEARN, model=loaded, prompts=pairs, retain_pictures=own, **SIX)[0])
-        for own in (kept[0], kept[1], kept[0])
+        for own in (retained[0], retained[1], retained[0])
     )
     assert not equal(one, other)
     assert equal(one, again)
 
 
-def test_the_same_node_of_another_graph_has_a_run_of_its_own(
+def test_the_same_node_in_another_graph_has_its_own_run(
     loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = iter(("first", "second"))
@@ -126,17 +126,17 @@ def test_stop_and_keep_gives_the_model_as_it_is(
     loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop() -> None:
-        status, told = call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": None})
-        assert (status, told["state"]) == (200, "running")
+        status, answer = call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": None})
+        assert (status, answer["state"]) == (200, "running")
 
     after_step(page, monkeypatch, 3, stop)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    (told,) = shown_by(output)["unlearn_run"]
-    assert (told["state"], told["result"], len(told["steps"])) == ("kept", 3, 3)
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["state"], run["result"], len(run["steps"])) == ("kept", 3, 3)
     assert output.result is not None
     stopped = output.result[0]
 
-    # The workflow then says `keep_step`, and comes to the same without the run and from the start.
+    # With `keep_step` in the workflow, the result is the same from the saved run and from scratch.
     for forget_first in (False, True):
         if forget_first:
             pack_module("nodes.page.runs").RUNS.clear()
@@ -158,41 +158,41 @@ def test_stop_and_keep_an_earlier_step(
     assert len(output.result[0].reports) == 2
 
 
-def test_after_a_run_an_earlier_step_is_given_without_another_run(
+def test_after_a_run_an_earlier_step_is_output_without_another_run(
     loaded: Any, pairs: Any, page: FakeServer
 ) -> None:
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    made = len(page.steps)
+    count = len(page.steps)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=4)
-    assert len(page.steps) == made, "nothing was trained again"
+    assert len(page.steps) == count, "nothing was trained again"
     assert shown_by(output)["unlearn_run"][0]["state"] == "kept"
     run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": 1}, keep_step=4)
-    assert len(page.steps) == made + 4, "another seed is another run, which ends at that step"
+    assert len(page.steps) == count + 4, "another seed is another run, which ends at that step"
 
 
 @pytest.mark.parametrize("before", [0, 4])
-def test_all_steps_are_no_choice_of_a_step(
+def test_all_steps_do_not_count_as_a_chosen_step(
     loaded: Any, pairs: Any, page: FakeServer, before: int
 ) -> None:
-    """The page would note it as ``keep_step``, and fewer ``steps`` would then be refused."""
+    """Else the page would store it as ``keep_step``, and fewer ``steps`` would be refused."""
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    made = len(page.steps)
+    count = len(page.steps)
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=before)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    (told,) = shown_by(output)["unlearn_run"]
-    assert (told["state"], told["result"], len(page.steps)) == ("finished", 6, made)
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["state"], run["result"], len(page.steps)) == ("finished", 6, count)
 
 
 @pytest.mark.parametrize("change", [{"image_size": 64}, {"vae": "of another file"}])
-def test_a_model_that_was_loaded_in_another_way_is_another_run(
+def test_a_model_loaded_with_other_options_gives_another_run(
     loaded: Any, pairs: Any, page: FakeServer, change: dict[str, Any]
 ) -> None:
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    made = len(page.steps)
+    count = len(page.steps)
     info = dataclasses.replace(loaded.info, **change)
     other = dataclasses.replace(loaded, info=info)
     run_node(UNLEARN, model=other, prompts=pairs, **SIX)
-    assert len(page.steps) == made + 6
+    assert len(page.steps) == count + 6
 
 
 def test_cancel_loses_no_step(
@@ -202,11 +202,11 @@ def test_cancel_loses_no_step(
     after_step(page, monkeypatch, 3, lambda: cancel(True))
     with pytest.raises(Interrupted):
         run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    (told,) = live_runs()
-    assert (told["state"], told["saved"]) == ("cancelled", [2, 3])
-    made = len(page.steps)
+    (run,) = live_runs()
+    assert (run["state"], run["saved"]) == ("cancelled", [2, 3])
+    count = len(page.steps)
     unlearned = node_result(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=3)[0]
-    assert (len(page.steps), len(unlearned.reports)) == (made, 3)
+    assert (len(page.steps), len(unlearned.reports)) == (count, 3)
 
 
 def test_cancel_does_not_wait_for_the_whole_retain_set(
@@ -215,7 +215,7 @@ def test_cancel_does_not_wait_for_the_whole_retain_set(
     """A step over thousands of pictures takes minutes."""
 
     def cancelled(self: Any) -> None:
-        if len(page.steps) == 1 and self.done == 1:  # in the midst of the second
+        if len(page.steps) == 1 and self.done == 1:  # during the second
             raise Interrupted
 
     progress = pack_module("nodes.host.progress").NodeProgress
@@ -223,10 +223,10 @@ def test_cancel_does_not_wait_for_the_whole_retain_set(
     whole = {**SIX, "preview_every": 0, "retain_batch_factor": 0}
     with pytest.raises(Interrupted):
         run_node(UNLEARN, model=loaded, prompts=pairs, **whole)
-    assert [told["note"] for told in live_runs()] == ["Cancelled after step 1 of 6."]
+    assert [run["note"] for run in live_runs()] == ["Cancelled after step 1 of 6."]
 
 
-def test_a_step_that_was_not_kept_cannot_be_gone_back_to(
+def test_a_step_that_is_not_saved_cannot_be_chosen(
     loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[tuple[int, Any]] = []
@@ -240,34 +240,34 @@ def test_a_step_that_was_not_kept_cannot_be_gone_back_to(
     assert shown_by(output)["unlearn_run"][0]["result"] == 6
 
 
-def test_a_state_that_is_gone_is_made_again(
+def test_a_step_whose_file_is_missing_is_trained_again(
     loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
 ) -> None:
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    made = len(page.steps)
+    count = len(page.steps)
     for file in (tmp_path / "temp" / "unlearn").rglob("*.safetensors"):
         file.unlink()
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=4)
-    assert len(page.steps) == made + 4
+    assert len(page.steps) == count + 4
 
 
-def test_a_new_run_takes_the_place_of_the_last(loaded: Any, pairs: Any, tmp_path: Path) -> None:
+def test_a_new_run_replaces_the_previous_one(loaded: Any, pairs: Any, tmp_path: Path) -> None:
     for seed in (0, 1):
         run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "seed": seed})
     folders = list((tmp_path / "temp" / "unlearn").iterdir())
     assert [folder.name for folder in folders] == [run["key"] for run in live_runs()]
 
 
-def test_many_steps_are_saved_evenly_and_the_page_is_told_which(
+def test_steps_are_saved_evenly_and_reported_to_the_page(
     loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten steps of Stable Diffusion 1.5 trained in full would be 34 GB."""
     monkeypatch.setattr(pack_module("nodes.page.saved_steps"), "MOST_STEPS", 3)
     every = {**SIX, "preview_every": 1}
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **every)
-    (told,) = shown_by(output)["unlearn_run"]
-    assert [preview["step"] for preview in told["previews"]] == [1, 2, 3, 4, 5, 6]
-    assert told["saved"] == [2, 4, 6]
+    (run,) = shown_by(output)["unlearn_run"]
+    assert [preview["step"] for preview in run["previews"]] == [1, 2, 3, 4, 5, 6]
+    assert run["saved"] == [2, 4, 6]
     assert [data["saved"] for event, data in page.sent if event == "unlearn.saved"] == [
         [1],
         [1, 2],
@@ -278,14 +278,14 @@ def test_many_steps_are_saved_evenly_and_the_page_is_told_which(
     ]
     files = (tmp_path / "temp" / "unlearn").rglob("*.safetensors")
     assert sorted(file.stem for file in files) == ["step_000002", "step_000004", "step_000006"]
-    made = len(page.steps)
+    count = len(page.steps)
     for step, more in ((4, 0), (3, 3)):
         (unlearned, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **every, keep_step=step)
         assert len(unlearned.reports) == step
-        assert len(page.steps) == made + more, "a step that is not saved is made again"
+        assert len(page.steps) == count + more, "a step that is not saved is trained again"
 
 
-def test_a_step_that_was_asked_for_stays_saved(
+def test_a_requested_step_stays_saved(
     loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack_module("nodes.page.saved_steps"), "MOST_STEPS", 1)
@@ -295,11 +295,11 @@ def test_a_step_that_was_asked_for_stays_saved(
 
     after_step(page, monkeypatch, 3, go_back)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    (told,) = shown_by(output)["unlearn_run"]
-    assert (told["saved"], told["result"]) == ([2, 3], 2)
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["saved"], run["result"]) == ([2, 3], 2)
 
 
-def test_no_room_on_the_disk_keeps_no_state(
+def test_without_disk_space_no_step_is_saved(
     loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = type("Usage", (), {"free": 10})()
@@ -309,7 +309,7 @@ def test_no_room_on_the_disk_keeps_no_state(
     assert output.result is not None, "the run itself needs none"
 
 
-def test_a_state_that_cannot_be_written_does_not_end_the_run(
+def test_a_failure_to_save_a_step_does_not_end_the_run(
     loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -317,23 +317,25 @@ def test_a_state_that_cannot_be_written_does_not_end_the_run(
 
     monkeypatch.setattr(pack_module("nodes.page.runs"), "write_unlearned", fail)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    (told,) = shown_by(output)["unlearn_run"]
-    assert (told["state"], told["saved"]) == ("finished", [])
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["state"], run["saved"]) == ("finished", [])
 
 
-def test_the_kept_state_of_a_lora_is_its_factors(loaded: Any, pairs: Any, tmp_path: Path) -> None:
-    """Added to the weights they would be as large as the model."""
-    given = {**SIX, "scope": "lora", "lora_rank": 2, "warm_start": False}
-    (whole, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **given)
+def test_a_saved_step_of_a_lora_contains_its_factors(
+    loaded: Any, pairs: Any, tmp_path: Path
+) -> None:
+    """Merged into the weights they would be as large as the model."""
+    widgets = {**SIX, "scope": "lora", "lora_rank": 2, "warm_start": False}
+    (whole, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **widgets)
     (file,) = (tmp_path / "temp" / "unlearn").glob("*/step_000006.safetensors")
     factors = sum(p.numel() for _, p in whole.model.named_parameters() if p.shape.count(2))
     assert file.stat().st_size < 4 * factors + 200_000
-    (again, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **given)
+    (again, *_) = node_result(UNLEARN, model=loaded, prompts=pairs, **widgets)
     assert again.model.lora_layers().keys() == whole.model.lora_layers().keys()
     assert equal(weights(whole), weights(again))
 
 
-def test_a_failure_is_told(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_reported(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ValueError("out of paint")
 
@@ -352,17 +354,17 @@ def test_a_failure_is_told(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPa
         (["no object"], ""),
     ],
 )
-def test_what_the_server_does_not_do(content: object, words: str) -> None:
-    status, told = call("POST", "/unlearn/end", content)
+def test_invalid_requests_are_refused(content: object, words: str) -> None:
+    status, answer = call("POST", "/unlearn/end", content)
     assert status == 400
-    assert words in told["error"]
+    assert words in answer["error"]
 
 
 def test_a_finished_run_cannot_be_stopped(loaded: Any, pairs: Any) -> None:
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
-    status, told = call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": None})
+    status, answer = call("POST", "/unlearn/end", {"key": live_runs()[0]["key"], "step": None})
     assert status == 400
-    assert "nothing to stop" in told["error"]
+    assert "nothing to stop" in answer["error"]
 
 
 def test_keep_step_beyond_the_steps_is_refused(loaded: Any, pairs: Any) -> None:
@@ -370,24 +372,24 @@ def test_keep_step_beyond_the_steps_is_refused(loaded: Any, pairs: Any) -> None:
         run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=9)
 
 
-def test_the_closed_form_has_no_steps_but_shows_what_it_did(
+def test_the_closed_form_has_no_steps_but_a_preview(
     loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
 ) -> None:
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, method="UCE (closed form)")
-    (told,) = shown_by(output)["unlearn_run"]
-    assert (told["state"], told["total"], told["steps"]) == ("finished", 0, [])
-    assert told["saved"] == [], "there is no step to come back to"
-    (after,) = told["previews"]
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["state"], run["total"], run["steps"]) == ("finished", 0, [])
+    assert run["saved"] == [], "there is no step to save"
+    (after,) = run["previews"]
     assert after["step"] == 0
-    shown = []
-    for at in (told["before"], after["picture"]):
+    pictures = []
+    for at in (run["before"], after["picture"]):
         with Image.open(tmp_path / at["type"] / at["subfolder"] / at["filename"]) as picture:
-            shown.append(picture.convert("RGB").tobytes())
-    assert shown[0] != shown[1]
+            pictures.append(picture.convert("RGB").tobytes())
+    assert pictures[0] != pictures[1]
     assert [event for event, _ in page.sent].count("unlearn.preview") == 1
 
 
-def test_events_go_to_the_tab_that_queued_the_run_and_to_no_other(
+def test_events_go_only_to_the_tab_that_queued_the_run(
     loaded: Any, pairs: Any, page: FakeServer
 ) -> None:
     page.client_id = "mine"
@@ -400,7 +402,7 @@ def test_events_go_to_the_tab_that_queued_the_run_and_to_no_other(
     assert page.sent == []
 
 
-def test_the_step_that_is_told_is_never_behind_the_picture_of_it(
+def test_the_progress_event_of_a_step_precedes_its_preview(
     loaded: Any, pairs: Any, page: FakeServer
 ) -> None:
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
@@ -415,7 +417,7 @@ def test_the_step_that_is_told_is_never_behind_the_picture_of_it(
 def test_steps_of_old_runs_are_deleted(
     loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Each graph saved under another name would leave its own until ComfyUI restarts."""
+    """Else each graph saved under another name would leave its steps until ComfyUI restarts."""
     graphs = [f"graph {i}" for i in range(6)]
     names = iter(graphs)
     monkeypatch.setattr(
@@ -423,13 +425,13 @@ def test_steps_of_old_runs_are_deleted(
     )
     for _ in graphs:
         run_node(UNLEARN, model=loaded, prompts=pairs, **QUICK)
-    kept = [graph for graph in graphs if live_runs(graph.replace(" ", "%20"))]
-    assert kept == graphs[-4:], "the newest and three others"
+    remaining = [graph for graph in graphs if live_runs(graph.replace(" ", "%20"))]
+    assert remaining == graphs[-4:], "the newest and three others"
     folders = [path for path in (tmp_path / "temp" / "unlearn").iterdir() if path.is_dir()]
     assert len(folders) == 4
 
 
-def test_a_run_that_is_given_again_tells_the_tab_that_asked(
+def test_output_of_a_saved_step_is_reported_to_the_requesting_tab(
     loaded: Any, pairs: Any, page: FakeServer
 ) -> None:
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)

@@ -1,4 +1,4 @@
-"""What the nodes of a graph showed in its last run, out of ComfyUI's own history."""
+"""Outputs of a graph's nodes in its last run, from ComfyUI's own history."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prompt(model: str = "demo", concept: str = "ink", **unlearn: object) -> dict
 
 
 class History:
-    """ComfyUI's own queue, to which finished runs are added."""
+    """ComfyUI's own queue, with a method to add finished runs."""
 
     def __init__(self, page: FakeServer) -> None:
         self.queue = execution.PromptQueue(page)
@@ -48,28 +48,28 @@ def last(workflow: str) -> Any:
     return call("GET", f"/unlearn/last_run?workflow={workflow}")[1]
 
 
-def texts(found: Any) -> dict[str, str]:
-    return {node: output["text"][0] for node, output in found["outputs"].items()}
+def texts(run: Any) -> dict[str, str]:
+    return {node: output["text"][0] for node, output in run["outputs"].items()}
 
 
-def test_the_newest_run_of_the_graph_counts(history: History) -> None:
+def test_the_newest_run_of_the_graph_is_used(history: History) -> None:
     assert last("mine") is None
     history.add("mine", prompt(seed=1), {"1": "loaded", "4": "first", "9": "a picture"})
     history.add("mine", prompt(seed=2), {"1": "loaded", "4": "second"})
     history.add("another", prompt(seed=3), {"1": "loaded", "4": "third"})
-    found = last("mine")
-    assert texts(found) == {"1": "loaded", "4": "second"}, "and of our nodes alone"
-    assert found["prompt"]["4"]["inputs"]["seed"] == 2
-    assert set(found["prompt"]) == {"1", "2", "4"}
+    run = last("mine")
+    assert texts(run) == {"1": "loaded", "4": "second"}, "only of our nodes"
+    assert run["prompt"]["4"]["inputs"]["seed"] == 2
+    assert set(run["prompt"]) == {"1", "2", "4"}
 
 
-def test_a_result_from_the_cache_is_what_was_shown_when_it_was_computed(history: History) -> None:
+def test_a_cached_node_has_the_output_of_its_computation(history: History) -> None:
     history.add("before", prompt(seed=1), {"1": "demo is loaded", "4": "first"})
     history.add("mine", prompt(seed=2), {"4": "second"})
     assert texts(last("mine")) == {"1": "demo is loaded", "4": "second"}
 
 
-def test_of_other_inputs_nothing_is_shown(history: History) -> None:
+def test_outputs_for_other_inputs_are_not_shown(history: History) -> None:
     history.add("mine", prompt("demo"), {"1": "demo is loaded", "4": "of demo"})
     history.add("mine", prompt("other"), {})
     assert texts(last("mine")) == {}
@@ -77,17 +77,16 @@ def test_of_other_inputs_nothing_is_shown(history: History) -> None:
     assert texts(last("mine")) == {"1": "demo is loaded"}, "another concept is another result"
 
 
-def test_a_run_that_a_script_has_queued_has_no_graph(history: History) -> None:
-    item = (0, "run", prompt(), {}, ["4"])
-    history.queue.put(item)
-    taken = history.queue.get()
-    assert taken is not None
-    history.queue.task_done(taken[1], {"outputs": {}, "meta": {}}, status=None)
+def test_a_run_queued_by_a_script_has_no_graph(history: History) -> None:
+    history.queue.put((0, "run", prompt(), {}, ["4"]))
+    item = history.queue.get()
+    assert item is not None
+    history.queue.task_done(item[1], {"outputs": {}, "meta": {}}, status=None)
     assert last("mine") is None
 
 
-def test_nodes_that_are_linked_twice_cost_no_more_than_others(history: History) -> None:
-    """Forty loaders in a row, model and clip: as many ways through them as 2 to the 40."""
+def test_double_links_cost_no_extra_time(history: History) -> None:
+    """Forty loaders in a row, linked by model and clip: 2 to the power of 40 paths."""
     graph: dict[str, Any] = {"0": {"class_type": LOAD, "inputs": {"model": "demo"}}}
     for i in range(1, 41):
         links = {"model": [str(i - 1), 0], "clip": [str(i - 1), 1]}
@@ -97,15 +96,15 @@ def test_nodes_that_are_linked_twice_cost_no_more_than_others(history: History) 
     assert texts(last("mine")) == {"0": "loaded", "41": "done"}
 
 
-def test_a_prompt_is_known_by_its_graph_while_it_runs_and_afterwards(history: History) -> None:
+def test_the_graph_of_a_prompt_is_found_during_the_run_and_afterwards(history: History) -> None:
     def workflow() -> Any:
         return call("GET", "/unlearn/workflow?prompt=run")[1]
 
     assert workflow() is None
     extra = {"extra_pnginfo": {"workflow": {"id": "mine"}}}
     history.queue.put((0, "run", prompt(), extra, ["4"]))
-    taken = history.queue.get()
-    assert taken is not None
+    item = history.queue.get()
+    assert item is not None
     assert workflow() == "mine"
-    history.queue.task_done(taken[1], {"outputs": {}, "meta": {}}, status=None)
+    history.queue.task_done(item[1], {"outputs": {}, "meta": {}}, status=None)
     assert workflow() == "mine"

@@ -1,4 +1,4 @@
-"""Which POST requests the pack's addresses accept, through a real server of aiohttp."""
+"""POST requests that the pack's routes accept and refuse, through a real aiohttp server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = tuple[int, Any, int]  # status, JSON and how often a handler ran
 
 
 def post(path: str = "/do", **request: Any) -> Answer:
-    """One of the pack's addresses, or one that returns what it is given."""
+    """Post to one of the pack's routes, or to a test route that returns its input."""
     count = 0
 
     async def work() -> Answer:
@@ -56,7 +56,7 @@ def sent(headers: Mapping[str, str]) -> Answer:
         {"Sec-Fetch-Site": "same-origin"},
         {"Sec-Fetch-Site": "none"},
         {**HERE, "Sec-Fetch-Site": "same-origin"},
-        # A proxy that rewrites Host: the browser knows better.
+        # A proxy that rewrites Host: the browser's header decides.
         {**HERE, "Host": "127.0.0.1:8188", "Sec-Fetch-Site": "same-origin"},
         {"Host": "studio.example.org", "Origin": "https://studio.example.org"},
         {"Host": "studio.example.org:443", "Origin": "https://studio.example.org"},
@@ -106,18 +106,18 @@ def test_other_pages_are_refused(headers: dict[str, str]) -> None:
 )
 @pytest.mark.parametrize("path", ["/do", *POSTS])
 def test_a_form_is_refused_even_without_origin(body: dict[str, Any], path: str) -> None:
-    """``Referrer-Policy: no-referrer`` keeps ``Origin`` out of some requests of old browsers."""
+    """With ``Referrer-Policy: no-referrer``, some requests of old browsers have no ``Origin``."""
     status, answer, count = post(path, **body)
     assert (status, count) == (415, 0)
     assert "Content-Type must be application/json" in answer["error"]
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_every_address_of_the_pack_is_guarded(path: str) -> None:
+def test_every_post_route_of_the_pack_is_guarded(path: str) -> None:
     assert post(path, json={}, headers={"Origin": "null"})[0] == 403
 
 
-def test_these_are_the_addresses_that_take_a_post() -> None:
+def test_the_list_of_post_routes() -> None:
     names = [path.removeprefix("/unlearn/") for path in POSTS]
     assert names == ["end", "prompts", "scorer", "scorer/cancel"]
 
@@ -149,14 +149,14 @@ def test_deep_nesting_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tells_length", "beyond_comfyui"), [(True, False), (False, False), (False, True)]
+    ("with_length", "beyond_comfyui"), [(True, False), (False, False), (False, True)]
 )
-def test_a_body_over_the_limit_is_refused(tells_length: bool, beyond_comfyui: bool) -> None:
+def test_a_body_over_the_limit_is_refused(with_length: bool, beyond_comfyui: bool) -> None:
     async def pieces() -> Any:
         for _ in range(9 if beyond_comfyui else 1):
             yield b" " * 1024 * 1024
 
-    data = b" " * 1001 if tells_length else pieces()
+    data = b" " * 1001 if with_length else pieces()
     status, answer, count = post(data=data, headers={"Content-Type": "application/json"})
     assert (status, count) == (413, 0)
     assert "the body is larger than 1000 bytes" in answer["error"]

@@ -1,4 +1,4 @@
-"""The table of prompts: what it shows before a run, and what becomes of what was edited in it."""
+"""The table of prompts: its preview before a run, and the use of edits made in it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def table(**widgets: Any) -> tuple[int, Any]:
     return call("POST", "/unlearn/prompts", {"concept": CONCEPT, "prompts": prompts})
 
 
-def test_the_table_is_what_the_node_will_give() -> None:
-    status, shown = table()
+def test_the_table_shows_what_the_node_will_output() -> None:
+    status, rows = table()
     assert status == 200
     output = run_node(NODE, concept=concept(), **FEW)
-    assert shown_by(output)["unlearn_prompts"] == [shown]
+    assert shown_by(output)["unlearn_prompts"] == [rows]
     assert output.result is not None
     pairs = output.result[0]
-    assert [row["forget"] for row in shown["train"]] == [pair.forget for pair in pairs.train]
-    assert [row["retain"] for row in shown["test"]] == [pair.retain for pair in pairs.test]
+    assert [row["forget"] for row in rows["train"]] == [pair.forget for pair in pairs.train]
+    assert [row["retain"] for row in rows["test"]] == [pair.retain for pair in pairs.test]
 
 
 @pytest.mark.parametrize("widgets", [{"neighbours": 1}, {"language_model": "tiny"}])
-def test_what_only_a_run_can_find_is_not_left_out_in_silence(widgets: dict[str, Any]) -> None:
+def test_words_that_need_a_model_are_not_silently_omitted(widgets: dict[str, Any]) -> None:
     status, answer = table(**widgets)
     assert status == 400
     assert f"{next(iter(widgets))}: finding the words needs a model" in answer["error"]
@@ -49,12 +49,12 @@ def test_what_only_a_run_can_find_is_not_left_out_in_silence(widgets: dict[str, 
 def edited() -> dict[str, Any]:
     _, content = table()
     words = {"forget": "an ink whale", "retain": "a plain whale"}
-    content["train"][0] = {**words, "replacement": "", "values": {}}  # of which they hold none
+    content["train"][0] = {**words, "replacement": "", "values": {}}  # the words contain none
     del content["test"][1]
     return content
 
 
-def test_what_was_edited_takes_the_place_of_the_words() -> None:
+def test_edits_replace_the_words() -> None:
     text = json.dumps(edited())
     assert table(edited_prompts=text) == (200, edited())
     pairs = node_result(NODE, concept=concept(), edited_prompts=text, templates="no")[0]
@@ -62,7 +62,7 @@ def test_what_was_edited_takes_the_place_of_the_words() -> None:
     assert (len(pairs.train), len(pairs.test)) == (3, 1)
 
 
-def test_a_changed_concept_is_not_served_with_prompts_of_the_old_one() -> None:
+def test_edits_for_another_concept_are_refused() -> None:
     text = json.dumps(edited())
     with pytest.raises(ValueError, match="the edited table is for another concept"):
         run_node(NODE, concept=concept(concept="chalk"), edited_prompts=text)
@@ -75,7 +75,7 @@ def test_a_changed_concept_is_not_served_with_prompts_of_the_old_one() -> None:
         ("retain", "an ink whale", "must not mention 'ink'"),
     ],
 )
-def test_an_edit_that_makes_no_sense_is_answered(side: str, prompt: str, words: str) -> None:
+def test_an_invalid_edit_is_refused(side: str, prompt: str, words: str) -> None:
     content = edited()
     content["train"][0][side] = prompt
     status, answer = table(edited_prompts=json.dumps(content))
@@ -98,13 +98,13 @@ def test_an_edit_that_makes_no_sense_is_answered(side: str, prompt: str, words: 
         {"concept": CONCEPT, "prompts": {**defaults(NODE), "edited_prompts": "no JSON"}},
     ],
 )
-def test_nonsense_is_answered_and_not_obeyed(content: object) -> None:
+def test_malformed_requests_are_refused(content: object) -> None:
     status, answer = call("POST", "/unlearn/prompts", content)
     assert status == 400
     assert answer["error"]
 
 
-def test_a_file_of_prompts_is_what_the_table_shows(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_table_shows_a_prompt_file(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
     (tmp_path / "mine.json").write_text(json.dumps(edited()), encoding="utf-8")
     assert table(prompts_file="mine.json") == (200, edited())
@@ -113,8 +113,8 @@ def test_a_file_of_prompts_is_what_the_table_shows(tmp_path: Path, monkeypatch: 
     assert "is not in ComfyUI's input folder" in answer["error"]
 
 
-def test_of_two_concepts_the_table_shows_its_own() -> None:
-    """The other's prompts are edited on the other's node."""
+def test_the_table_shows_only_its_node_s_concept() -> None:
+    """The prompts of another concept are edited on its own node."""
     other = node_result(NODE, concept=concept(concept="chalk"), **FEW)[0]
     output = run_node(NODE, concept=concept(), also=other, **FEW)
     assert shown_by(output)["unlearn_prompts"] == [table()[1]]
@@ -135,14 +135,14 @@ def test_of_two_concepts_the_table_shows_its_own() -> None:
     ],
     ids=["combinations", "length", "table"],
 )
-def test_a_stranger_s_words_do_not_eat_the_memory(widgets: dict[str, str], words: str) -> None:
+def test_hostile_words_do_not_exhaust_the_memory(widgets: dict[str, str], words: str) -> None:
     widgets = {"templates": "{concept}", **widgets}
     with pytest.raises(ValueError, match=words):
         run_node(NODE, concept=concept(), **widgets)
 
 
-def test_more_rows_than_anybody_reads_are_refused() -> None:
-    """A page must not have the server make prompts without end."""
+def test_too_many_rows_are_refused() -> None:
+    """A page must not make the server build endless prompts."""
     status, answer = table(train_count=10**9)
     assert status == 400
     assert "train_count" in answer["error"]

@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def part(folder: Path) -> Path:
-    """Where the weights arrive."""
+    """The file of the incomplete weights."""
     return folder / f".{NAME}.part" / WEIGHTS
 
 
@@ -54,20 +54,19 @@ def hub() -> LocalHub:
 
 @pytest.fixture(autouse=True)
 def events(page: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """What the page is told; and an environment that allows downloads."""
+    """The events sent to the page, in an environment that allows downloads."""
     monkeypatch.setattr(downloads, "SECONDS", 0.02)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr(page, "send_sync", lambda event, data: told.append({event: data}))
-    yield told
-    assert {name for event in told for name in event} <= {"unlearn.download"}
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(page, "send_sync", lambda event, data: events.append({event: data}))
+    yield events
+    assert {name for event in events for name in event} <= {"unlearn.download"}
 
 
 @asynccontextmanager
 async def opened(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pack]:
-    """The pack's addresses with the small CLIP as the one to download, as after a start of
-    ComfyUI."""
+    """The pack's routes with the small CLIP to download, as after a start of ComfyUI."""
     files = tuple(
         hubs.HubFile(f"laion/{NAME}", REVISION, name, len(data), hashlib.sha256(data).hexdigest())
         for name, data in CONTENT.items()
@@ -82,7 +81,7 @@ async def opened(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 class Pack:
-    """The addresses as the page uses them."""
+    """The routes as the page uses them."""
 
     def __init__(self, client: TestClient[Any, Any]) -> None:
         self.client = client
@@ -99,9 +98,9 @@ class Pack:
         return await self.press("/unlearn/scorer/cancel")
 
     async def ended(self) -> dict[str, Any]:
-        while (found := await self.state())["state"] in ("downloading", "checking"):
+        while (state := await self.state())["state"] in ("downloading", "checking"):
             await asyncio.sleep(0.02)
-        return found
+        return state
 
     async def download(self) -> dict[str, Any]:
         assert (await self.press())["state"] == "downloading"
@@ -118,7 +117,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def test_the_pinned_files() -> None:
-    """The configuration is open_clip's own, as the hub has it since 2022: it can be made here."""
+    """The configuration is open_clip's own, on the hub since 2022, so it can be rebuilt here."""
     config, weights = downloads.FILES
     normal = {
         "mean": [0.48145466, 0.4578275, 0.40821073],
@@ -131,10 +130,10 @@ def test_the_pinned_files() -> None:
     assert hashlib.sha256(text.encode()).hexdigest() == config.sha256
     assert len(weights.sha256) == 64
     assert len({len(file.revision) for file in downloads.FILES} | {40}) == 1
-    assert round(sum(file.size for file in downloads.FILES) / 1e6) == 605  # as the texts have it
+    assert round(sum(file.size for file in downloads.FILES) / 1e6) == 605  # as in the texts
 
 
-def test_it_is_downloaded_once_and_judges(
+def test_it_is_downloaded_once_and_works(
     hub: LocalHub,
     folder: Path,
     events: list[dict[str, Any]],
@@ -151,14 +150,14 @@ def test_it_is_downloaded_once_and_judges(
                 "source": "127.0.0.1",
                 "error": None,
             }
-            assert hub.asked == []
+            assert hub.requests == []
             after = await pack.download()
             assert (after["state"], after["done"], after["error"]) == ("present", TOTAL, None)
             resolved = [f"/laion/{NAME}/resolve/{REVISION}/{name}" for name in CONTENT]
             assert [path for path in hub.paths if "resolve" in path] == resolved
-            count = len(hub.asked)
+            count = len(hub.requests)
             assert (await pack.press())["state"] == "present"
-            assert len(hub.asked) == count
+            assert len(hub.requests) == count
 
     run(work())
     states = [event["unlearn.download"] for event in events]
@@ -180,16 +179,16 @@ def test_a_second_press_starts_no_second_download(
         async with opened(hub, monkeypatch) as pack:
             await pack.press()
             await hub.stalled.wait()
-            count = len(hub.asked)
+            count = len(hub.requests)
             assert (await pack.press())["state"] == "downloading"
             await asyncio.sleep(0.1)
-            assert len(hub.asked) == count
+            assert len(hub.requests) == count
             await pack.cancel()
 
     run(work())
 
 
-def test_cancel_keeps_what_is_here_and_the_next_press_resumes(
+def test_cancel_keeps_the_bytes_and_the_next_press_resumes(
     hub: LocalHub, folder: Path, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.cut, hub.stall = HALF, True
@@ -205,7 +204,7 @@ def test_cancel_keeps_what_is_here_and_the_next_press_resumes(
             assert stopped["done"] == len(CONTENT[CONFIG]) + HALF
             assert part.read_bytes() == CONTENT[WEIGHTS][:HALF]
             assert pack_module("nodes.host.folders").scorers() == ["the model's own"]
-            again = await pack.cancel()  # there is nothing left to cancel
+            again = await pack.cancel()  # nothing is running any more
             assert again == {**stopped, "at": again["at"]}
         hub.cut = None
         async with opened(hub, monkeypatch) as restarted:
@@ -213,7 +212,7 @@ def test_cancel_keeps_what_is_here_and_the_next_press_resumes(
             assert (await restarted.download())["state"] == "present"
 
     run(work())
-    assert hub.ranges_asked == [None, None, f"bytes={HALF}-"]
+    assert hub.store_ranges == [None, None, f"bytes={HALF}-"]
     assert is_whole(folder)
 
 
@@ -236,11 +235,11 @@ def test_cancel_while_the_hashes_are_checked(
     slow = asyncio.Event()
     verify = downloads._verify
 
-    async def held(file: object, part: Path) -> None:
+    async def slow_verify(file: object, part: Path) -> None:
         await slow.wait()
         await verify(file, part)
 
-    monkeypatch.setattr(downloads, "_verify", held)
+    monkeypatch.setattr(downloads, "_verify", slow_verify)
 
     async def work() -> None:
         async with opened(hub, monkeypatch) as pack:
@@ -249,16 +248,16 @@ def test_cancel_while_the_hashes_are_checked(
                 await asyncio.sleep(0.02)
             stopped = await pack.cancel()
             assert (stopped["state"], stopped["done"]) == ("absent", TOTAL)
-            count = len(hub.asked)
+            count = len(hub.requests)
             slow.set()
             assert (await pack.download())["state"] == "present"
-            assert len(hub.asked) == count  # nothing was left to download
+            assert len(hub.requests) == count  # no byte was missing
 
     run(work())
     assert is_whole(folder)
 
 
-def test_a_broken_connection_is_told_and_resumed(
+def test_a_broken_connection_is_reported_and_resumed(
     hub: LocalHub, folder: Path, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.cut = HALF
@@ -267,22 +266,22 @@ def test_a_broken_connection_is_told_and_resumed(
         async with opened(hub, monkeypatch) as pack:
             broken = await pack.download()
             assert broken["state"] == "absent"
-            wanted = (
+            message = (
                 f"laion/{NAME} could not be downloaded: the connection to 127.0.0.1 broke after"
             )
-            assert wanted in broken["error"]
+            assert message in broken["error"]
             arrived = part.stat().st_size
             assert 0 < arrived <= HALF
             hub.cut = None
             assert (await pack.download())["error"] is None
-            assert hub.ranges_asked[-1] == f"bytes={arrived}-"
+            assert hub.store_ranges[-1] == f"bytes={arrived}-"
 
     run(work())
     assert is_whole(folder)
 
 
 @pytest.mark.parametrize("trouble", ["no ranges", "part too long", "server has less", "no length"])
-def test_it_starts_over_where_it_cannot_resume(
+def test_it_starts_over_if_it_cannot_resume(
     hub: LocalHub, folder: Path, part: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     part.parent.mkdir(parents=True)
@@ -301,7 +300,7 @@ def test_it_starts_over_where_it_cannot_resume(
             if trouble == "server has less":
                 error = (await pack.download())["error"]
                 assert f"7 bytes of {WEIGHTS} instead of {2 * HALF}" in error
-                assert hub.ranges_asked == [None, f"bytes={HALF}-", None]
+                assert hub.store_ranges == [None, f"bytes={HALF}-", None]
                 hub.files = dict(CONTENT)
             assert (await pack.download())["state"] == "present"
 
@@ -338,7 +337,7 @@ def test_another_file_of_the_same_size_is_deleted(
         ({"redirect": "http://["}, "could not be downloaded: "),
     ],
 )
-def test_refusals_of_the_network_are_told_and_leave_no_file(
+def test_network_errors_are_reported_and_leave_no_file(
     hub: LocalHub, folder: Path, monkeypatch: pytest.MonkeyPatch, trouble: Any, words: str
 ) -> None:
     for name, value in trouble.items():
@@ -365,7 +364,7 @@ def test_a_body_beyond_the_size_is_not_written(
     assert part.stat().st_size <= len(CONTENT[WEIGHTS])
 
 
-def test_a_full_disk_is_told_before_the_first_byte(
+def test_a_full_disk_is_reported_before_the_first_byte(
     hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = SimpleNamespace(free=2_000_000)
@@ -375,7 +374,7 @@ def test_a_full_disk_is_told_before_the_first_byte(
         async with opened(hub, monkeypatch) as pack:
             error = (await pack.download())["error"]
             assert f"{TOTAL / 1e6:.0f} MB are still needed, but only 2 MB are free" in error
-            assert hub.asked == []
+            assert hub.requests == []
 
     run(work())
 
@@ -386,12 +385,12 @@ def test_offline_means_offline(hub: LocalHub, monkeypatch: pytest.MonkeyPatch, n
         async with opened(hub, monkeypatch) as pack:
             monkeypatch.setenv(name, "1")
             assert f"{name} is set" in (await pack.download())["error"]
-            assert hub.asked == []
+            assert hub.requests == []
 
     run(work())
 
 
-def test_passwords_of_netrc_stay_here(
+def test_passwords_in_netrc_are_not_sent(
     hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -421,7 +420,7 @@ def test_other_files_in_its_folder_stay(
     assert (place / WEIGHTS).read_bytes() == CONTENT[WEIGHTS]
 
 
-def test_a_clip_that_is_there_is_not_downloaded(
+def test_an_installed_clip_is_not_downloaded(
     hub: LocalHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(CLIP, folder / NAME)
@@ -429,7 +428,7 @@ def test_a_clip_that_is_there_is_not_downloaded(
     async def work() -> None:
         async with opened(hub, monkeypatch) as pack:
             assert (await pack.press())["state"] == "present"
-            assert hub.asked == []
+            assert hub.requests == []
 
     run(work())
 
@@ -464,7 +463,7 @@ def test_where_a_request_may_go(
 @pytest.mark.parametrize(
     "endpoint", ["mirror.example.org", "http://mirror.example.org", "http://[", "file:///x"]
 )
-def test_an_endpoint_that_is_no_address_is_told(
+def test_an_invalid_endpoint_is_reported(
     hub: LocalHub, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     async def work() -> None:
@@ -484,8 +483,8 @@ CLIENTS = ("requests", "urllib.request", "urllib3", "http", "httpx", "socket", "
 
 
 def test_no_other_file_of_the_pack_is_a_network_client() -> None:
-    """By its imports; of aiohttp a server's part may be used anywhere."""
-    found = {}
+    """By its imports; the server part of aiohttp is allowed anywhere."""
+    imports = {}
     for file in (
         ROOT / "__init__.py",
         *ROOT.glob("nodes/**/*.py"),
@@ -499,12 +498,12 @@ def test_no_other_file_of_the_pack_is_a_network_client() -> None:
             else:
                 continue
             clients = [name for name in names if _is_client(name)]
-            found.setdefault(file.relative_to(ROOT).as_posix(), []).extend(clients)
-    assert [file for file, clients in found.items() if clients] == ["nodes/page/hub.py"]
+            imports.setdefault(file.relative_to(ROOT).as_posix(), []).extend(clients)
+    assert [file for file, clients in imports.items() if clients] == ["nodes/page/hub.py"]
 
 
 def _is_client(name: str) -> bool:
-    """Whether an import is one of a network client; a server is all of aiohttp's that is none."""
+    """Whether an import belongs to a network client; of aiohttp, only the server part does not."""
     if name.startswith("aiohttp"):
         return name != "aiohttp.web"
     return any(f"{name}.".startswith(f"{client}.") for client in CLIENTS)
