@@ -565,11 +565,7 @@ def test_own_pictures_replace_drawn_ones(content: Content, tmp_path: Path) -> No
             r"retain_pictures\.captions: '0\.png' has none: add '0\.txt'",
         ),
         ("forget_pictures", {"folder": "mine", "captions": "a cat"}, "'a cat' does not mention"),
-        (
-            "retain_pictures",
-            {"folder": "mine", "captions": "ink"},
-            "of a retain picture mentions",
-        ),
+        ("retain_pictures", {"folder": "mine", "captions": "ink"}, "of a retain picture mentions"),
         ("retain_pictures", {"folder": "mine", "of": 1}, "retain_pictures: unknown field 'of'"),
         ("retain_pictures", {"captions": "a cat"}, "retain_pictures: .*'folder'"),
         ("retain_pictures", {"folder": 3}, "folder must be the path of a folder, got 3"),
