@@ -159,8 +159,8 @@ def test_every_folder_has_a_docstring(folder: str) -> None:
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_the_core_neither_prints_nor_evaluates_text(file: Path) -> None:
     allowed = {"print"} if file.name in COMMAND_LINES else set()
-    found = set(calls(ast.parse(file.read_text(encoding="utf-8"))))
-    assert not found & (CALLS - allowed)
+    names = set(calls(ast.parse(file.read_text(encoding="utf-8"))))
+    assert not names & (CALLS - allowed)
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

@@ -84,7 +84,8 @@ def create_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status; errors are reported in one line."""
+    """Run the command line and return its exit status. A mistake in the settings or files is
+    reported in one line on stderr."""
     options = create_parser().parse_args(arguments)
     try:
         run(options)

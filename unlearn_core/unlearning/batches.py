@@ -135,7 +135,7 @@ class Batches:
 
     def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Gaussian noise and timesteps, drawn on the CPU so that every device gives the same
-        result. The order of the strata is random because a row's position may not be."""
+        result. The strata are shuffled, because a row's position may have a meaning."""
         count = len(latents)
         strata = torch.randperm(count, generator=self.generator)
         spread = torch.rand(count, generator=self.generator)

@@ -65,7 +65,7 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
     return Gram(forget_forget, forget_retain, retain_retain)
 
 
-OPPOSITE = 1e-6  # 1 + cosine; in fp32, smaller values do not differ from opposite gradients
+OPPOSITE = 1e-6  # 1 + cosine; below it, fp32 cannot tell gradients from opposite ones
 
 Coefficients = tuple[float, float]
 Rule = Callable[[Gram, float], Coefficients]
