@@ -63,18 +63,18 @@ class CaptionTable {
   // The edits made here whose line still stands in the field. A workflow may hold anything there.
   edits() {
     const lines = this.lines();
-    const valid = ([, edit]) => lines.includes(edit?.line) && Array.isArray(edit.replaced);
+    const valid = ([, edit]) => lines.includes(edit?.line) && Array.isArray(edit.originals);
     return Object.fromEntries(Object.entries(savedWithNode(this.node, EDITS) ?? {}).filter(valid));
   }
 
   edit(name, line) {
     const edits = this.edits();
-    const before = edits[name] ?? { replaced: [] };
-    const isOld = (other) => other.startsWith(lineOf(name));
-    const replaced = [...before.replaced, ...this.lines().filter(isOld)];
-    const own = replaced.filter((other) => other !== before.line);
-    saveWithNode(this.node, EDITS, { ...edits, [name]: { line, replaced: own } });
-    this.write([...this.lines().filter((other) => !isOld(other)), line]);
+    const last = edits[name] ?? { originals: [] };
+    const lines = this.lines().filter((other) => other.startsWith(lineOf(name)));
+    const others = this.lines().filter((other) => !lines.includes(other));
+    const originals = [...last.originals, ...lines].filter((other) => other !== last.line);
+    saveWithNode(this.node, EDITS, { ...edits, [name]: { line, originals } });
+    this.write([...others, line]);
   }
 
   write(lines) {
@@ -87,9 +87,9 @@ class CaptionTable {
   }
 
   startOver() {
-    const replaced = new Map(Object.values(this.edits()).map((edit) => [edit.line, edit.replaced]));
+    const originals = new Map(Object.values(this.edits()).map((edit) => [edit.line, edit.originals]));
     saveWithNode(this.node, EDITS, {});
-    this.write(this.lines().flatMap((line) => replaced.get(line) ?? [line]));
+    this.write(this.lines().flatMap((line) => originals.get(line) ?? [line]));
     this.show([]); // only a run can read the caption files
   }
 }

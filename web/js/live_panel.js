@@ -245,16 +245,16 @@ export function showRun(node, run) {
   panels.get(node)?.show(run);
 }
 
-const NOTED = "unlearn kept";
-const noted = new Set();
+const KEPT = "unlearn kept";
+const choices = new Set(); // in this page
 
 // The workflow is to say which step was kept, so that somebody else comes to the same. Once for each:
 // what the person changes or undoes afterwards stays.
 function noteKept(node, { state, key, result }) {
   const choice = `${key} ${result}`;
-  if (state !== "kept" || noted.has(choice) || savedWithNode(node, NOTED) === choice) return;
-  noted.add(choice);
-  saveWithNode(node, NOTED, choice); // the page may be reloaded
+  if (state !== "kept" || choices.has(choice) || savedWithNode(node, KEPT) === choice) return;
+  choices.add(choice);
+  saveWithNode(node, KEPT, choice); // the page may be reloaded
   setWidget(node, "keep_step", result);
 }
 
