@@ -1,4 +1,4 @@
-"""How far a long piece of work has come, and whether to stop it."""
+"""The progress of a long task, and requests to stop it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Part = TypeVar("Part")
 
 
 class Progress:
-    """The progress of one piece of work, phase by phase.
+    """The progress of one task, phase by phase.
 
-    This class shows nothing and never stops the work. A subclass overrides ``show`` and ``check``.
+    This class shows nothing and never stops the task. Subclasses override ``show`` and ``check``.
 
     Attributes:
-        name: the present phase.
-        done, total: units of that phase.
+        name: the current phase.
+        done, total: finished units and all units of that phase.
         note: figures of the last unit, to show beside the bar.
-        began: the time at which it began, by ``time.perf_counter``.
+        began: start time of that phase, by ``time.perf_counter``.
         seconds: the duration of each phase so far.
     """
 
@@ -62,19 +62,19 @@ class Progress:
         self.check()
 
     def ticking(self, parts: Iterable[Part]) -> Iterator[Part]:
-        """The same parts, with a tick after each."""
+        """Iterate over ``parts``, with a tick after each."""
         for part in parts:
             yield part
             self.tick()
 
     def show(self) -> None:
-        """Show the present state."""
+        """Show the current state."""
 
     def check(self) -> None:
         """Raise an exception to stop the work. Called often, also between two ticks."""
 
     def silent(self) -> Progress:
-        """Progress for work inside one unit of a phase: shows nothing, but stops like this."""
+        """Progress for work within one unit: shows nothing, but ``check`` raises as here."""
         return _Silent(self)
 
 
