@@ -1,4 +1,4 @@
-"""Copies of a denoiser that share all frozen tensors, and their changes by training."""
+"""Trainable copies of a denoiser that share its frozen tensors, and the tensors that differ."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
 @torch.inference_mode(False)
 @torch.no_grad()
 def move(tensors: Iterable[Tensor], device: torch.device) -> None:
-    """Move tensors in place, so that they remain shared between modules; ``Module.to`` would create
-    separate buffers. Leaves inference mode, since tensors created in it cannot be trained."""
+    """Move tensors in place, so that modules still share them; ``Module.to`` would create separate
+    buffers. Runs outside inference mode, because tensors created in it cannot be trained."""
     for tensor in tensors:
         moved = tensor.data.to(device)
         if torch._has_compatible_shallow_copy_type(tensor, moved):
