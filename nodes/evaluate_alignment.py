@@ -55,7 +55,7 @@ class EvaluateAlignment(io.ComfyNode):
     def validate_inputs(
         cls, scorer: str | None, probes: str | None, report_name: str | None
     ) -> bool | str:
-        """Check the inputs before the minutes of unlearning, including the choices from lists:
+        """Check the inputs before unlearning, which takes minutes. Choices from lists are included:
         ComfyUI does not check those that are arguments of this method."""
         try:
             if scorer is not None:  # None: a linked value, known only when the node runs

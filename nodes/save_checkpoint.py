@@ -97,7 +97,7 @@ class SaveCheckpoint(io.ComfyNode):
     def validate_inputs(
         cls, name: str | None, save_as: str | None, overwrite: bool | None
     ) -> bool | str:
-        """Check the name before the minutes of unlearning."""
+        """Check the name before unlearning, which takes minutes."""
         if name is None or save_as is None:  # a linked value, known only when the node runs
             return True
         try:

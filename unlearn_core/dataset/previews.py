@@ -13,7 +13,7 @@ from ..prompts.pairs import PromptPairs
 from .drawing import draw_latents
 from .settings import GenerationSettings
 
-FORGET_PROMPTS = 3  # at least one per concept
+FORGET_PROMPTS = 3  # in all, but at least one per concept
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,9 @@ def as_metrics(
 def _content(
     concept: ForgetConcept, pairs: Sequence[PromptPair], observations: Observations
 ) -> list[tuple[int, int]]:
-    """For each picture, the number of its prompt's values that it shows, and the number of these
-    values. Values of the concept's own kind ("a cat next to a {object}") are not counted, since a
-    judge cannot distinguish them from the concept."""
+    """For each picture, the number of values in its prompt that it shows, and the number of all
+    values in its prompt. Values of the concept's own kind ("a cat next to a {object}") do not
+    count, since a judge cannot distinguish them from the concept."""
     dimensions = [name for name in observations.values if name != concept.kind]
     counts = []
     for i, pair in enumerate(pairs):

@@ -74,7 +74,7 @@ class Progress:
         """Raise an exception to stop the work. Called often, also between two ticks."""
 
     def silent(self) -> Progress:
-        """Progress for work within one unit: shows nothing, but ``check`` raises as here."""
+        """Progress for work within one unit: shows nothing, and has the same ``check``."""
         return _Silent(self)
 
 

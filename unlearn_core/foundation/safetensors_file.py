@@ -73,8 +73,8 @@ def read_header(file: Path) -> Header:
 
 
 def read_tensors(file: Path, names: Iterable[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Copies of the named tensors, which no longer depend on the file; floating-point tensors are
-    converted to ``dtype`` unless it is None."""
+    """Copies of the named tensors, with their own memory; floating-point tensors are converted to
+    ``dtype`` unless it is None."""
     with safe_open(file, framework="pt") as opened:
         return {name: _copy(opened.get_tensor(name), dtype) for name in names}
 

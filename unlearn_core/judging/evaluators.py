@@ -138,9 +138,7 @@ class Evaluators:
         if self.judge is None:
             return {}
         if embeddings is not None and isinstance(self.judge, ZeroShotJudge):
-            return self.judge.classify_embeddings(
-                embeddings
-            )  # without embedding the pictures again
+            return self.judge.classify_embeddings(embeddings)  # saves a second embedding
         return self.judge.classify(images)
 
 

@@ -70,7 +70,7 @@ def misspellings(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[st
 
 
 def typos(word: str) -> tuple[str, ...]:
-    """Misspellings of a word; none equals the word: a letter doubled, two swapped, one omitted, a
+    """Misspellings of a word, none equal to it: a letter doubled, two swapped, one omitted, a
     hyphen inserted, a final s added or removed."""
     middle = len(word) // 2
     candidates = (

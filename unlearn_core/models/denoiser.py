@@ -174,7 +174,7 @@ class DenoiserHandle(ABC):
 
     def trainable_copy(self, names: Sequence[str]) -> Self:
         return replace(
-            self, denoiser=_with_checkpointing(weights.copy_with_own(self.denoiser, names))
+            self, denoiser=_with_checkpointing(weights.copy_with_trainable(self.denoiser, names))
         )
 
     def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:

@@ -23,11 +23,11 @@ from .errors import ModelError
 from .families import FAMILIES, OTHERS, SUPPORTED, UNET, Family, TextPart
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
-from .weights import keep_vectors_exact
+from .weights import vectors_to_fp32
 
 # ComfyUI's heuristic for 2.x, whose files do not contain the prediction type: in models that
 # predict velocity, the standard deviation of this tensor is above ``V_SPREAD``.
-V_WITNESS, V_SPREAD = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
+V_TENSOR, V_SPREAD = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
 OTHER_NOISE = ("edm_mean", "edm_vpred.sigma_max", "ztsnr")
 VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 
@@ -160,8 +160,8 @@ def predicts(file: Path, header: Header, family: Family) -> str:
     metadata = header.metadata.get("modelspec.prediction_type", "").lower()
     if metadata in ("v", "v_prediction") or "v_pred" in header.tensors:
         return "v_prediction"
-    if not metadata and family.name == "sd2" and V_WITNESS in header.tensors:
-        bias = read_tensors(file, [V_WITNESS], torch.float32)[V_WITNESS]
+    if not metadata and family.name == "sd2" and V_TENSOR in header.tensors:
+        bias = read_tensors(file, [V_TENSOR], torch.float32)[V_TENSOR]
         if bias.std(correction=0) > V_SPREAD:
             return "v_prediction"
     return "epsilon"
@@ -298,7 +298,7 @@ def _with_weights(
         )
     module.load_state_dict(tensors, assign=True)
     _restore_buffers(module)
-    keep_vectors_exact(module)
+    vectors_to_fp32(module)
     return module.eval().requires_grad_(False)
 
 

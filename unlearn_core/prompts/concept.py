@@ -100,7 +100,7 @@ class ForgetConcept:
 
     def _removed_from(self, prompt: str) -> str:
         prompt = " ".join(prompt.split())
-        # Brackets around nothing but the concept set its weight.
+        # Brackets that contain only the concept set its weight.
         bare = self._pattern(r"[(\[]\s*(", rf"{SUFFIX})\s*{WEIGHT}[)\]]")
         while (unwrapped := bare.sub(r" \1 ", prompt)) != prompt:
             prompt = unwrapped

@@ -61,7 +61,7 @@ class Proposer:
         """Up to ``count`` further values, from the model's continuation of the list of ``values``.
 
         Args:
-            values: the values so far, which begin the list in the prompt.
+            values: the existing values; the list in the prompt begins with them.
             concept: values that mention it are omitted.
             progress: ticks once for each attempt.
         """

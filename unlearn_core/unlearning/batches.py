@@ -58,7 +58,7 @@ class Batches:
 
     def retain(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
         """The retain pictures of the step, ``batch_size`` at a time. For a share of them
-        (``empty_share``), the empty prompt replaces the caption."""
+        (``empty_share``), the empty prompt replaces their own."""
         for latents, conditioning, noise, t in self._retain_batches(forget):
             yield latents, self._with_empty_prompts(conditioning, len(latents)), noise, t
 
@@ -126,8 +126,8 @@ class Batches:
         return parts[int(index)]
 
     def _halves(self, count: int) -> Tensor:
-        """True for a random half of the rows; with an odd number, for one row more or less at
-        random."""
+        """True for a random half of the rows. For an odd number of rows, the half is rounded up or
+        down at random."""
         order = torch.randperm(count, generator=self.generator)
         odd = int(torch.randint(2, (1,), generator=self.generator))
         return (order + odd) % 2 == 0

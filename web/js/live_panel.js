@@ -68,7 +68,7 @@ class LivePanel {
   // Shows the complete state of a run.
   show(run) {
     const watched = run.key === this.run?.key && this.run.state === "running";
-    // A known run that is reported as finished again: the user went back from a kept step to the last.
+    // A known run that is reported as finished again: the user chose the last step after another.
     if (run.key !== this.run?.key || (run.state === "finished" && !watched)) this.chosen = null;
     this.run = run;
     setText(this.problem, "");
