@@ -1,4 +1,4 @@
-"""Registers the nodes with ComfyUI: the six of the workflow, and the optional Own Pictures."""
+"""Registration of the nodes in ComfyUI: six for the workflow, and the optional Own Pictures."""
 
 from __future__ import annotations
 

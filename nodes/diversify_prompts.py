@@ -30,7 +30,7 @@ from .inputs.concept import split_words
 from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
 from .page.prompt_table import as_table, grid, read_edited
 
-AT_ONCE = 2  # candidates drawn in one batch: as many as fit wherever the model itself fits
+AT_ONCE = 2  # pictures of candidates per batch; two fit wherever the model itself fits
 
 
 class DiversifyPrompts(io.ComfyNode):
@@ -71,8 +71,8 @@ class DiversifyPrompts(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_as: str | None) -> bool | str:
-        """Check the file name only. The words are checked when the node runs, which is early:
-        ComfyUI repeats a message from here for each input named, nine times if all were."""
+        """Check the file name only: ComfyUI repeats a message from here for each argument of this
+        method. ``execute`` checks the other inputs; this node runs early."""
         try:
             if save_as:
                 check_name(save_as, "save_as")
@@ -148,13 +148,13 @@ class DiversifyPrompts(io.ComfyNode):
                 seed=seed,
             )
         path = save_prompts(save_as, write_prompts(pairs)) if save_as else None
-        own = as_table(pairs)
+        prompt_table = as_table(pairs)  # without the pairs from ``also``
         if also is not None:
             pairs = together(also, pairs)
         text = "\n\n".join(map(readable, pairs.each))
         if path is not None:
             text = f"Saved: {path}\n\n{text}"
-        return io.NodeOutput(pairs, text, ui={"text": [text], "unlearn_prompts": [own]})
+        return io.NodeOutput(pairs, text, ui={"text": [text], "unlearn_prompts": [prompt_table]})
 
 
 def _with_proposals(

@@ -55,8 +55,8 @@ class EvaluateAlignment(io.ComfyNode):
     def validate_inputs(
         cls, scorer: str | None, probes: str | None, report_name: str | None
     ) -> bool | str:
-        """Check before unlearning takes its minutes; also the lists, which ComfyUI itself does not
-        check."""
+        """Check the inputs before unlearning, which takes minutes. Choices from lists are included:
+        ComfyUI does not check those that are arguments of this method."""
         try:
             if scorer is not None:  # None: a linked value, known only when the node runs
                 scorer_path(scorer)
@@ -70,7 +70,8 @@ class EvaluateAlignment(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, scorer: str | None, **_: object) -> object:
-        """The paper's CLIP may have been downloaded since; then the same choice uses it."""
+        """If the paper's CLIP was downloaded after the last run, the choice ``OWN_SCORER`` may now
+        mean this CLIP."""
         return scorer == OWN_SCORER and PAPER_SCORER in scorers()
 
     @classmethod
@@ -91,11 +92,12 @@ class EvaluateAlignment(io.ComfyNode):
         settings = EvaluationSettings(
             pictures, generation, scorer_for(unlearned.base, scorer), probes
         )
-        # In units of one set of pictures: two models draw three kinds of prompts and each probe.
+        # The unit is one set of pictures. Each of the two models draws one set for each of three
+        # kinds of prompts, and one for each probe.
         costs = {EVALUATING: 6.0, PROBING: 2.0 * len(PROBED[probes]), REPORTING: 0.3}
         progress = NodeProgress(costs)
         load(unlearned, ALL)  # some probes train
-        # ComfyUI runs nodes in inference mode, whose tensors can never be trained on.
+        # ComfyUI runs nodes in inference mode; tensors created in it cannot be used to train.
         with torch.inference_mode(False), torch.no_grad():
             report = evaluate(
                 unlearned, settings, cache=LatentCache(cache_folder()), progress=progress

@@ -66,8 +66,8 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None) -> bool | str:
-        """Check the model before any node runs. The other inputs are checked when this node runs,
-        which is first."""
+        """Check the model before any node runs. ``execute`` checks the other inputs, because this
+        node runs first."""
         if model is None:  # a linked value, known only when the node runs
             return True
         try:
@@ -78,7 +78,8 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: str | None, vae: str | None = None, **_: object) -> object:
-        """The file of that name may have changed: saving can overwrite a model."""
+        """A changed file counts as a changed input although its name is the same: Save Checkpoint
+        can overwrite a model."""
         paths = [model_path(model) if model else None, vae_path(vae) if vae else None]
         files = [
             file
@@ -93,7 +94,7 @@ class LoadModel(io.ComfyNode):
         cls, model: str, vae: str, image_size: int, prediction: str, precision: str
     ) -> io.NodeOutput:
         options, path = _options(vae, image_size, prediction, precision), model_path(model)
-        # ComfyUI runs nodes in inference mode, and weights loaded there can never be trained.
+        # ComfyUI runs nodes in inference mode; weights loaded in it cannot be trained.
         with torch.inference_mode(False):
             device = make_room_for(path)
             handle = load_model(path, device, options, NodeProgress({LOADING: 1}))

@@ -95,14 +95,14 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         drawing = GenerationSettings(
             generation_steps,
             guidance_scale,
-            # Before it had an input of its own, the run's seed was that of the images too.
+            # Prompts of versions without this input used the run's seed for the pictures too.
             settings.seed if generation_seed is None else generation_seed,
             settings.batch_size,
         )
         task = Task(model, prompts, settings, drawing, forget_pictures, retain_pictures)
         task.check()
         load(model, ALL)
-        with torch.inference_mode(False):  # ComfyUI runs nodes in it, and it forbids training
+        with torch.inference_mode(False):  # ComfyUI runs nodes in this mode, which forbids training
             followed = FollowedRun(task, preview_every, keep_step)
             run, unlearned = followed.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
             load(unlearned)  # registers the trained weights with ComfyUI

@@ -27,7 +27,7 @@ from .host.progress import NodeProgress
 from .inputs import sockets
 
 LORA_RANK = 32
-EXTRACTION = 9  # times the cost of writing the file
+EXTRACTION = 9  # cost of the approximation, in units of the cost of writing the file
 
 
 class SaveCheckpoint(io.ComfyNode):
@@ -97,7 +97,7 @@ class SaveCheckpoint(io.ComfyNode):
     def validate_inputs(
         cls, name: str | None, save_as: str | None, overwrite: bool | None
     ) -> bool | str:
-        """Check before unlearning takes its minutes."""
+        """Check the name before unlearning, which takes minutes."""
         if name is None or save_as is None:  # a linked value, known only when the node runs
             return True
         try:
@@ -135,7 +135,7 @@ class SaveCheckpoint(io.ComfyNode):
         kind = save_as
         if kind == AS_LOADED:
             kind = CHECKPOINT if unlearned.base.info.source.is_file() else FOLDER
-        load(unlearned)  # with its base: saving compares their weights on one device
+        load(unlearned)  # including its base: saving compares the weights of both on one device
         with torch.inference_mode(False), torch.no_grad():
             content = report_json(unlearned, report, {})
             path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, content)

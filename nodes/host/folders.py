@@ -44,7 +44,7 @@ def model_path(name: str) -> Path:
     """The file or folder of a model in ``model_names``.
 
     Raises:
-        ValueError: the name leads outside ComfyUI's folders, or nothing has it.
+        ValueError: the name leads outside ComfyUI's folders, or there is no such model.
     """
     return BUNDLED[name] if name in BUNDLED else _find("model", name, ("checkpoints", "diffusers"))
 
@@ -58,7 +58,8 @@ def vae_path(name: str) -> Path | None:
     """The file of a VAE in ``vae_names``; None for the model's own.
 
     Raises:
-        ValueError: the name leads outside ``models/vae``, nothing has it, or it is a pickle's.
+        ValueError: the name leads outside ``models/vae``, there is no such file, or it is not a
+            safetensors file.
     """
     if name == OWN_VAE:
         return None
@@ -94,8 +95,8 @@ SAVE_AS = (AS_LOADED, CHECKPOINT, LORA, FOLDER)
 
 
 def save_paths(name: str, save_as: str) -> dict[str, Path]:
-    """Paths under which a model of that name would be saved, whether they exist or not, by kind.
-    For ``AS_LOADED`` both a checkpoint and a folder: the kind depends on the loaded model.
+    """The path of a new model by kind; the paths may exist already. ``AS_LOADED`` gives both a
+    checkpoint and a folder, because the kind then depends on the loaded model.
 
     Raises:
         ValueError: an unknown ``save_as``, or a name that some operating system forbids.
@@ -177,7 +178,7 @@ def scorer_for(model: ModelHandle, name: str = OWN_SCORER) -> Path | None:
     ``OWN_SCORER`` falls back to the paper's CLIP if that is installed and the model has none.
 
     Returns:
-        None for the model's own CLIP, and where there is none at all.
+        None for the model's own CLIP, or if there is no CLIP at all.
 
     Raises:
         ValueError: see ``scorer_path``.
@@ -196,7 +197,7 @@ def _input_folder() -> Path:
 
 
 def _plain(names: Iterable[str]) -> list[str]:
-    """The plain names, sorted: no hidden files, and no names that another system forbids."""
+    """The names, sorted, without hidden files and names that some operating system forbids."""
     return sorted(name for name in names if name_problem(name) is None)
 
 
@@ -225,7 +226,7 @@ def pictures_path(name: str) -> Path:
 
 
 def save_prompts(name: str, text: str) -> Path:
-    """Write a prompt set into the output folder, and replace any of that name.
+    """Write a prompt set into the output folder; an existing file of that name is replaced.
 
     Raises:
         ValueError: see ``check_name``.

@@ -1,4 +1,5 @@
-"""Our models under ComfyUI's memory management, which loads and unloads them like its own."""
+"""Registration of the pack's models with ComfyUI's memory management, which then loads and unloads
+them like its own."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from ...unlearn_core.models.weights import move
 from ...unlearn_core.unlearning.results import UnlearnedModel
 
 ALL = 10**30
-"""Bytes for gradients, optimizer state and activations, whose size is unknown before a run: all
-other models leave the GPU, and ComfyUI reloads each when it is needed."""
+"""Bytes for gradients, optimizer state and activations. Their size is unknown before a run, so this
+requests the whole GPU: ComfyUI unloads all other models, and reloads each when it is needed."""
 DRAWING = 4 * 2**30
 """Bytes for drawing two pictures at once: decoding one of 1024 px takes 3 GiB."""
 
@@ -52,7 +53,7 @@ class WholeModelPatcher(ModelPatcher):
         missing = self.model.size - self.loaded_size()
         try:
             self.model.move(device_to)
-        except RuntimeError:  # out of memory: leave nothing behind that ComfyUI does not list
+        except RuntimeError:  # out of memory: leave nothing on the GPU that ComfyUI cannot unload
             self.detach()
             raise
         return missing
@@ -97,7 +98,7 @@ def _patcher(handle: ModelHandle) -> WholeModelPatcher:
 
 
 def _same(one: torch.device, other: torch.device) -> bool:
-    """Whether two names mean one device: ComfyUI asks for "mps", tensors there report "mps:0"."""
+    """Whether both are the same device: ComfyUI names it "mps", its tensors report "mps:0"."""
     return (one.type, one.index or 0) == (other.type, other.index or 0)
 
 

@@ -1,4 +1,4 @@
-"""Check of file names that a person types: every operating system must allow them."""
+"""Check of file names from the user: every operating system must allow them."""
 
 from __future__ import annotations
 

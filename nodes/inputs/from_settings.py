@@ -62,7 +62,7 @@ def input_of(
                 min=kind.least,
                 max=kind.offered,
                 **common,
-                control_after_generate=False,  # else a seed would change after each run
+                control_after_generate=False,  # otherwise a seed would change after each run
             )
         case Number():
             limits = kind.offered

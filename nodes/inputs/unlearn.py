@@ -18,7 +18,8 @@ from .from_settings import input_from, input_of, inputs_from
 
 PREVIEW_EVERY = 20
 AS_SAVED = "as saved"
-"""In place of a recipe: the inputs as they are. Graphs of versions without recipes open with it."""
+"""The choice of no recipe: the inputs keep their values. Graphs from versions without recipes open
+with this choice."""
 
 
 def inputs() -> list[io.Input]:
@@ -60,6 +61,6 @@ def _recipe() -> io.Input:
     options = Choice((*RECIPES, AS_SAVED))
     help_text = f"{setting.help} {AS_SAVED!r}: the inputs as they are."
     recipes = {name: dict(values) for name, values in RECIPES.items()}
-    made = input_of(dataclasses.replace(setting, kind=options, help=help_text), optional=True)
-    made.extra_dict = {"recipes": recipes}  # for the page, which fills the inputs
-    return made
+    recipe = input_of(dataclasses.replace(setting, kind=options, help=help_text), optional=True)
+    recipe.extra_dict = {"recipes": recipes}  # for the page, which fills the inputs
+    return recipe

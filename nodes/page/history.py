@@ -1,5 +1,5 @@
-"""Outputs of the pack's nodes in the last run of a graph, from ComfyUI's queue and history, for a
-page that was opened or reloaded since, or that shows several graphs."""
+"""Outputs of the pack's nodes in the last run of a graph, from ComfyUI's queue and history. A page
+needs them if it was opened or reloaded after the run, or if it shows several graphs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ HEADERS = {
     "Accept-Encoding": "identity",  # sizes, ranges and hashes are those of the file itself
 }
 
-FAILURES = (aiohttp.ClientError, OSError, ValueError)  # of all functions in this file
+FAILURES = (aiohttp.ClientError, OSError, ValueError)  # all errors that this module raises
 
 Result = TypeVar("Result")
 
@@ -87,9 +87,8 @@ class Hub:
         return is_endpoint and _is_loopback(url.host)
 
     async def fetch(self, file: HubFile, part: Path) -> None:
-        """Complete ``part``, which may contain the beginning of the file. The hash is not checked.
-
-        If this ends early, also by Cancel, ``part`` remains for the next call.
+        """Download the missing bytes of ``part``, which may contain the beginning of the file. The
+        hash is not checked. If the download fails or is cancelled, the next call resumes it.
 
         Raises:
             FAILURES: errors of the network, the server or the disk.

@@ -1,7 +1,7 @@
 """POST routes of the pack, which accept only JSON from ComfyUI's own page.
 
 A browser lets any website post a form to a server on this machine. Before it posts JSON to another
-origin, it asks the server for permission, and it labels the origin of every POST.
+origin, it asks the server for permission, and it states the origin in a header of every POST.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def _is_origin_of(origin: str, host: str) -> bool:
     try:
         page, server = urlsplit(origin), urlsplit(f"//{host}")
         default = PORTS.get(page.scheme)
-        here = (server.hostname, server.port or default)
-        return page.hostname is not None and (page.hostname, page.port or default) == here
+        host_and_port = (server.hostname, server.port or default)
+        return page.hostname is not None and (page.hostname, page.port or default) == host_and_port
     except ValueError:  # not an address, such as "http://["
         return False
 

@@ -1,4 +1,4 @@
-"""The page's table of prompt pairs: its preview before a run, and the edits made in it."""
+"""The page's table of prompt pairs: its content before a run, and the user's edits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ MOST = {
     "gibberish_names": MOST_NAMES,
 }
 
-NEED_MODEL = {"neighbours": 0, "language_model": NO_FILE}  # input -> value that needs no model
+# Inputs that need a model, with the value at which they need none.
+NEED_MODEL = {"neighbours": 0, "language_model": NO_FILE}
 
 
 def grid(

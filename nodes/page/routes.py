@@ -25,7 +25,7 @@ def add_routes(routes: web.RouteTableDef) -> None:
     @routes.get("/unlearn/runs")
     async def runs(request: web.Request) -> web.Response:
         """The last run of each node of a graph, for a page that was opened or reloaded meanwhile.
-        ``followed``: whether the run's events reach the tab that asks."""
+        ``followed`` is true if the requesting tab receives the run's events."""
         workflow, client = request.query.get("workflow"), request.query.get("client")
         runs_of_graph = [run for run in list(RUNS.values()) if run.workflow == workflow]
         return web.json_response(

@@ -30,7 +30,7 @@ from .saved_steps import room_for, spread_evenly
 Place = tuple[str | None, str]  # the ids of a graph and of a node in it
 
 RUNNING, FINISHED, KEPT, CANCELLED, FAILED = "running", "finished", "kept", "cancelled", "failed"
-OTHER_RUNS = 3  # ended runs of other nodes and graphs whose saved steps stay on disk
+OTHER_RUNS = 3  # number of ended runs of other nodes whose saved steps stay on disk
 LAST = -1  # request to end with the current step
 
 
@@ -49,7 +49,7 @@ class LiveRun:
         previews: pictures of the same prompts by step; a closed-form edit has no steps, and step 0
             is the state after it.
         saved: steps that are saved on disk, in ascending order.
-        result: the step whose state the node output; None if it has output none.
+        result: the step whose state is the node's output; None before there is an output.
         asked: the step that the user chose to end the run with; ``LAST`` for the current one.
     """
 
@@ -136,8 +136,9 @@ class LiveRun:
             logging.warning("Unlearn could not save step %d: %s", step, error)
             return
         with self.choice:
-            before, self.saved = self.saved, spread_evenly([*self.saved, step], room, self.asked)
-        for surplus in set(before).difference(self.saved):
+            previous = self.saved
+            self.saved = spread_evenly([*previous, step], room, self.asked)
+        for surplus in set(previous).difference(self.saved):
             self._state_file(surplus).unlink(missing_ok=True)
         self._send("unlearn.saved", {"saved": self.saved})
 
@@ -174,7 +175,7 @@ class LiveRun:
             "forget_count": self.forget_count,
             "steps": self.steps,
             "before": self.before,
-            # Copied first: the server's thread reads while the run's thread writes.
+            # A copy, because the run's thread may add an entry while the server's thread reads.
             "previews": [
                 {"step": step, "picture": place} for step, place in list(self.previews.items())
             ],

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MOST_STEPS = 40
-MOST_BYTES = 10 * 2**30  # three steps of Stable Diffusion 1.5 trained in full
-SHARE_OF_DISK = 0.1  # of the space that would be free without saved steps
+MOST_BYTES = 10 * 2**30  # three steps of Stable Diffusion 1.5 with the scope ``full``
+SHARE_OF_DISK = 0.1  # of the disk space that would be free without the saved steps
 
 
 def room_for(size: int, saved: int, folder: Path) -> int:

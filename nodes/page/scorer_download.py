@@ -38,7 +38,7 @@ class Download:
     """The one download that may be running.
 
     Attributes:
-        files: of the CLIP; the first is moved to its place last.
+        files: of the CLIP; moved to ``place`` in reverse order, so that the first arrives last.
         task: stored here because the event loop has only a weak reference.
         checking: whether all bytes have arrived and their hashes are being checked.
         error: reason why the last attempt failed.
@@ -54,7 +54,7 @@ class Download:
         return scorers_folder() / PAPER_SCORER
 
     @property
-    def room(self) -> Path:
+    def partial_folder(self) -> Path:
         """Folder of incomplete files, which can be resumed: hidden from lists of models, and on the
         same file system as ``place``."""
         return scorers_folder() / f".{PAPER_SCORER}.part"
@@ -126,18 +126,18 @@ class Download:
     async def _fetch(self, hub: Hub) -> None:
         refuse_offline()
         logging.info("Unlearn: downloading %s, %s, from %s", REPOSITORY, REVISION, hub.host)
-        self.room.mkdir(parents=True, exist_ok=True)
+        self.partial_folder.mkdir(parents=True, exist_ok=True)
         self._check_space()
         for file in self.files:
-            await hub.fetch(file, self.room / file.name)
+            await hub.fetch(file, self.partial_folder / file.name)
         self.checking = True
         self._send_state()
         for file in self.files:
-            await _verify(file, self.room / file.name)
+            await _verify(file, self.partial_folder / file.name)
         self.place.mkdir(exist_ok=True)  # it may exist with other files of the user
-        for file in reversed(self.files):  # the folder counts as a CLIP once the last is there
-            (self.room / file.name).replace(self.place / file.name)
-        shutil.rmtree(self.room, ignore_errors=True)
+        for file in reversed(self.files):  # the folder counts as a CLIP when all files are there
+            (self.partial_folder / file.name).replace(self.place / file.name)
+        shutil.rmtree(self.partial_folder, ignore_errors=True)
 
     def _check_space(self) -> None:
         """Refuse a download that does not fit on the disk.
@@ -146,7 +146,7 @@ class Download:
             OSError: the free space is too small for the rest.
         """
         rest = sum(file.size for file in self.files) - self._arrived()
-        free = shutil.disk_usage(self.room).free
+        free = shutil.disk_usage(self.partial_folder).free
         if rest > free:
             raise OSError(
                 f"{rest / 1e6:.0f} MB are still needed, but only {free / 1e6:.0f} MB are free on "
@@ -154,7 +154,7 @@ class Download:
             )
 
     def _arrived(self) -> int:
-        return sum(_size(self.room / file.name) for file in self.files)
+        return sum(_size(self.partial_folder / file.name) for file in self.files)
 
     def _send_state(self) -> None:
         PromptServer.instance.send_sync(EVENT, self.state())

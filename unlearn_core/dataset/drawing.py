@@ -64,7 +64,7 @@ def picture_key(
     info = model.info
     source = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
     content = [source, prompt, seed, settings.steps, float(settings.guidance_scale)]
-    if SAMPLER_VERSION > 1:  # keys of the first version do not contain it
+    if SAMPLER_VERSION > 1:  # version 1 is not part of the keys
         content.append(SAMPLER_VERSION)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -82,8 +82,8 @@ def draw_latents(
 
     Args:
         latent_shape: for another size than the model's own.
-        cache: read first and filled batch by batch, so that a cancelled run loses little. For
-            unchanged models only: an unlearned model has the same fingerprint.
+        cache: read first and filled batch by batch, so that a cancelled run loses little. Only
+            for loaded models: an unlearned model has the same fingerprint as its base.
         progress: ticks once for each picture; checked after each denoising step.
     """
     total, progress = len(prompts), progress or Progress()
@@ -93,10 +93,10 @@ def draw_latents(
         for p, s in zip(prompts, seeds, strict=True)
     ]
     from_cache = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
-    drawn = {i: latent for i, latent in from_cache.items() if latent is not None}
-    missing = [i for i in range(total) if i not in drawn]
-    if drawn:
-        progress.tick(len(drawn))
+    by_index = {i: latent for i, latent in from_cache.items() if latent is not None}
+    missing = [i for i in range(total) if i not in by_index]
+    if by_index:
+        progress.tick(len(by_index))
     for start in range(0, len(missing), settings.batch_size):
         batch = missing[start : start + settings.batch_size]
         latents = model.sample(
@@ -108,11 +108,11 @@ def draw_latents(
             progress=progress,
         ).float().cpu()  # fmt: skip
         for i, latent in zip(batch, latents, strict=True):
-            drawn[i] = latent
+            by_index[i] = latent
             if cache is not None and latent.isfinite().all():  # never cache a failed picture
                 cache.put(keys[i], latent)
         progress.tick(len(batch))
-    return torch.stack([drawn[i] for i in range(total)])
+    return torch.stack([by_index[i] for i in range(total)])
 
 
 def encode_all(model: ModelHandle, prompts: Sequence[str], progress: Progress) -> Conditioning:

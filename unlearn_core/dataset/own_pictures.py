@@ -75,7 +75,8 @@ def with_captions(
     Args:
         names: file names of the pictures.
         text: the user's lines.
-        beside: for each picture the text file that may contain its caption, as for LoRA trainers.
+        beside: for each picture, the path of the text file that may contain its caption, as in the
+            data sets of LoRA trainers.
 
     Raises:
         ValueError: a line for an unknown picture, a wrong number of lines, an unreadable file, or a
@@ -136,7 +137,7 @@ def picture_files(folder: Path) -> list[Path]:
 def read_folder(
     folder: Path, text: str, alone: bool, progress: Progress | None = None
 ) -> OwnPictures:
-    """The pictures of a folder, sorted by name; each is read once as a check.
+    """The pictures of a folder, sorted by name. Each file is opened once to check it.
 
     Args:
         text: captions, see ``with_captions``.
@@ -209,7 +210,8 @@ def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[tuple[PromptPai
         if not mentions:
             names = " or ".join(repr(p.concept.name) for p in pairs.each)
             raise ValueError(
-                f"captions: {caption!r} does not mention {names}; captions of forget pictures must"
+                f"captions: {caption!r} does not mention {names}; add it to the caption, or remove "
+                "the picture"
             )
         parallel, replacement = caption, ""
         for k in reversed(mentions):  # so that the pair stores the first concept's replacement
@@ -244,9 +246,9 @@ def check_retained(pictures: OwnPictures, pairs: PromptPairs) -> None:
 def encode_pictures(
     model: ModelHandle, pictures: OwnPictures, progress: Progress | None = None
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """Encode pictures to latents [N, C, h, w] on the CPU, one part per bucket size, with the
-    indices of its pictures. Every size has about as many pixels as the model's own; pictures are
-    cropped to the nearest aspect ratio and never distorted.
+    """Encode pictures to latents on the CPU. Yields, for each bucket size, the latents [N, C, h, w]
+    and the indices of the pictures. All sizes have about as many pixels as the model's own.
+    Pictures are cropped to the nearest aspect ratio and never distorted.
 
     Args:
         progress: ticks once for each picture.

@@ -1,4 +1,4 @@
-"""Preview pictures, which show the progress of a run."""
+"""Previews: pictures of a few prompts that show the progress of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..prompts.pairs import PromptPairs
 from .drawing import draw_latents
 from .settings import GenerationSettings
 
-FORGET_PROMPTS = 3  # more if the run has more concepts
+FORGET_PROMPTS = 3  # in all, but at least one per concept
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class PairedRows:
-    """Forget and retain rows; both rows i come from the same prompt pair.
+    """Forget and retain rows; row i of both comes from the same prompt pair.
 
     Attributes:
         concepts: the index of each row's concept, int64 [N].

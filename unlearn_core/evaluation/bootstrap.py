@@ -16,7 +16,7 @@ SEED = 0  # the same pictures always give the same interval
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % confidence interval: of 100 such intervals, 95 contain the true value."""
+    """A 95 % confidence interval: on average, 95 of 100 such intervals contain the true value."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""Build one concept's report from the observations before and after unlearning."""
+"""Build the report of one concept from the observations before and after unlearning."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def build_report(
     """One concept's report, without probes.
 
     Args:
-        pairs: equally many for each of ``GROUPS``.
-        prompts: the prompts of the pictures, group by group.
+        pairs: for each of ``GROUPS``, the same number of pairs.
+        prompts: the prompts of the pictures, in the order of ``GROUPS``.
     """
     count = len(pairs["forget"])
     rows = {name: slice(i * count, (i + 1) * count) for i, name in enumerate(GROUPS)}
@@ -58,14 +58,14 @@ def build_report(
         )
         for name, part in rows.items()
     }  # fmt: skip
-    distance, change, near = None, None, ()
+    distance, change, neighbours = None, None, ()
     x, y = before.observations.embeddings, after.observations.embeddings  # [N, D]
     if x is not None and y is not None:
         retain = slice(count, None)
         distance = cmmd(x[retain], y[retain])
         change = _estimate(_changes(x[retain], y[retain]))
         retain_pairs = [pair for name in RETAIN_GROUPS for pair in pairs[name]]
-        near = nearest_words(concept, x[rows["forget"]], x[retain], retain_pairs)
+        neighbours = nearest_words(concept, x[rows["forget"]], x[retain], retain_pairs)
     return AlignmentReport(
         concept,
         as_metrics(old_samples, old["forget"], concept),
@@ -79,7 +79,7 @@ def build_report(
             for name, sample in new_samples.items()
             if not sample.is_share
         },
-        neighbours=near,
+        neighbours=neighbours,
         detections=_detections(old["forget"], new["forget"]),
         scorer=evaluators.scorer.name if evaluators.scorer else None,
         missing=evaluators.missing,
@@ -130,8 +130,8 @@ def nearest_words(
     by the cosine of mean CLIP embeddings.
 
     Args:
-        forget: embeddings of pictures of the concept before unlearning, [N, D].
-        retain: of pictures of the retain prompts of ``pairs``, [M, D].
+        forget: embeddings of the forget pictures before unlearning, [N, D].
+        retain: embeddings of the retain pictures, one for each of ``pairs``, [M, D].
 
     Returns:
         At least one word; empty for fewer than two replacements with pictures.

@@ -47,7 +47,7 @@ def evaluate(
     judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     progress, names = progress or Progress(), PROBED[settings.probes]
 
-    def probed(i: int, report: AlignmentReport) -> AlignmentReport:
+    def with_probes(i: int, report: AlignmentReport) -> AlignmentReport:
         results: list[ProbeResult] = []
         missing = list(report.missing)
         for name in progress.ticking(names):
@@ -55,7 +55,7 @@ def evaluate(
                 results.append(_probe(name, each[i], settings, judges[i], cache, progress))
             except UnsupportedError as error:
                 missing.append(f"The probe {name!r} was not possible: {error}")
-            except torch.OutOfMemoryError:  # the figures so far are worth keeping
+            except torch.OutOfMemoryError:  # keep the other figures
                 missing.append(
                     f"The probe {name!r} ran out of memory: choose a smaller batch_size for the "
                     "evaluation"
@@ -70,7 +70,7 @@ def evaluate(
         ]
     if names:
         with progress.phase(PROBING, len(each) * len(names)):
-            reports = list(itertools.starmap(probed, enumerate(reports)))
+            reports = list(itertools.starmap(with_probes, enumerate(reports)))
     first, *others = reports
     return replace(first, also=tuple(others))
 
@@ -113,9 +113,9 @@ def _compare(
         pair.forget if name == "forget" else pair.retain for name in GROUPS for pair in pairs[name]
     ]
     sides: list[Side] = []
-    for model, its_cache in ((unlearned.base, cache), (unlearned.model, None)):
+    for model, model_cache in ((unlearned.base, cache), (unlearned.model, None)):
         pictures = draw_pictures(
-            model, prompts, settings.generation, cache=its_cache, progress=progress
+            model, prompts, settings.generation, cache=model_cache, progress=progress
         )
         sides.append(Side(pictures, evaluators.look(concept, pictures, prompts, progress)))
     return build_report(concept, pairs, prompts, sides[0], sides[1], evaluators)

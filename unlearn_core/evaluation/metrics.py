@@ -1,4 +1,4 @@
-"""Figures from the observations in the pictures, and the samples of which they are the means."""
+"""Figures from the observations in the pictures. Each figure is the mean of a sample."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def samples(
     observations: Mapping[str, Observations],
     known: Sequence[str],
 ) -> dict[str, Sample]:
-    """The samples of the figures in ``Metrics`` that can be measured, by their names there.
+    """The sample of each figure in ``Metrics`` that can be measured, by its name there.
 
     Args:
         pairs, observations: for each of ``GROUPS``.
@@ -107,9 +107,9 @@ def as_metrics(
 def _content(
     concept: ForgetConcept, pairs: Sequence[PromptPair], observations: Observations
 ) -> list[tuple[int, int]]:
-    """For each picture, how many of its prompt's other values it shows, and their number. Values of
-    the concept's own kind ("a cat next to a {object}") are not counted, since a judge cannot
-    distinguish them from the concept."""
+    """For each picture, the number of values in its prompt that it shows, and the number of all
+    values in its prompt. Values of the concept's own kind ("a cat next to a {object}") do not
+    count, since a judge cannot distinguish them from the concept."""
     dimensions = [name for name in observations.values if name != concept.kind]
     counts = []
     for i, pair in enumerate(pairs):

@@ -23,7 +23,7 @@ class Metrics:
             concept.
         in_domain_retain: IRA, share of retain pictures that show the concept's replacement.
         cross_domain_retain: CRA, share of the other dimensions' values that retain pictures show.
-        cross_domain_forget: the same for the forget pictures.
+        cross_domain_forget: the same share for the forget pictures.
         alignment_forget, alignment_retain_train, alignment_retain_test: mean CLIP cosine.
         concept_shown: number of forget pictures that show the concept.
         pictures: number of pictures in each group.
@@ -93,8 +93,8 @@ class AlignmentReport:
             NudeNet did not judge.
         probes: the results of the probes.
         scorer: name of the CLIP model.
-        missing: messages about figures that could not be measured, each with its cure.
-        also: the reports of further concepts that the run was to forget.
+        missing: messages about figures that could not be measured, each with its remedy.
+        also: the reports of the run's further concepts.
     """
 
     concept: ForgetConcept

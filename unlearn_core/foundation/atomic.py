@@ -41,8 +41,8 @@ def appearing(destination: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``destination`` to write a file or folder to.
 
     On success it moves to ``destination`` in one step and replaces what was there; on an error it
-    is deleted. Programs list their model folders while the file is being written, so the temporary
-    name does not look like a model's.
+    is deleted. Other programs may list this folder during the write, so the temporary name does not
+    look like the name of a model.
 
     Raises:
         OSError: the disk is full or not writable; no temporary file is left behind.

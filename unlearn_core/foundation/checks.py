@@ -17,7 +17,7 @@ def require_words(field: str, value: object) -> None:
         raise ValueError(f"{field} must be a list of texts such as {example}, got {value!r:.80}")
 
 
-LARGEST_SEED = 2**63  # torch takes seeds below 2**64, and each picture adds one
+LARGEST_SEED = 2**63  # torch accepts seeds below 2**64; picture i uses the seed plus i
 LARGEST_WHOLE = 2**31
 
 

@@ -1,8 +1,8 @@
 """Read the header of a safetensors file, and write or rewrite such a file as a stream.
 
 The format: 8 bytes of header length, a JSON header with the dtype, shape and offsets of every
-tensor, then the tensors' bytes. The library would hold all tensors in memory; writing the file
-ourselves limits the peak to one tensor.
+tensor, then the tensors' bytes. The library would hold all tensors in memory; this module holds
+one at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALIGNMENT = 8  # readers map the file into memory, so tensors must be aligned fo
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor's header entry; ``start`` and ``end`` count bytes from the end of the header."""
+    """One tensor's header entry; ``start`` and ``end`` are offsets in bytes after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -73,8 +73,8 @@ def read_header(file: Path) -> Header:
 
 
 def read_tensors(file: Path, names: Iterable[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The named tensors as copies with memory of their own, the floating-point ones in ``dtype``
-    unless it is None."""
+    """Copies of the named tensors, with their own memory; floating-point tensors are converted to
+    ``dtype`` unless it is None."""
     with safe_open(file, framework="pt") as opened:
         return {name: _copy(opened.get_tensor(name), dtype) for name in names}
 

@@ -15,12 +15,12 @@ SCORER_CONFIG, SCORER_WEIGHTS = "open_clip_config.json", "open_clip_model.safete
 CHUNK = 64  # pictures or texts per batch
 
 REMOTE_KEYS = ("hf_model_name", "hf_tokenizer_name")
-"""Settings with which open_clip would download a part of the model."""
+"""Names of settings with which open_clip would download a part of the model."""
 
 
 def is_scorer(folder: Path) -> bool:
-    """Whether the folder contains an open_clip model in safetensors format. Without that file
-    open_clip would look for pickles."""
+    """Whether the folder contains an open_clip model in safetensors format. Without such a
+    file, open_clip would look for pickles."""
     return all((folder / name).is_file() for name in (SCORER_CONFIG, SCORER_WEIGHTS))
 
 

@@ -1,4 +1,4 @@
-"""The evaluators of pictures and their observations."""
+"""The evaluators of pictures (CLIP, a judge, NudeNet) and their observations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_SCORER = (
     "Without a CLIP, alignment and the change of the pictures are not measured: choose an "
     "open_clip model as scorer."
 )
-NO_WORDS = "CLIP recognizes {!r} only in comparison with alternatives: name replacements."
+NO_REPLACEMENTS = "CLIP recognizes {!r} only in comparison with alternatives: name replacements."
 UNKNOWN = "The model's own judge does not know {!r}: choose an open_clip model as scorer."
 NO_CONTENT = (
     "Other content is not judged: the model's own judge recognizes {}, but no dimension of the "
@@ -44,10 +44,10 @@ class Observations:
     """The observations of the evaluators in N pictures.
 
     Attributes:
-        values: dimension -> the value in each picture, None for none of the known values.
+        values: dimension -> the value recognized in each picture, or None.
         embeddings: CLIP's, unit vectors [N, D]; None without a scorer.
         alignment: cosine of each picture with its own prompt, [N], -1..1; None without a scorer.
-        detections: the count of each body part in each picture; None without NudeNet.
+        detections: for each picture, the count of each uncovered body part; None without NudeNet.
         pictures: N.
     """
 
@@ -80,7 +80,7 @@ class Evaluators:
     """The evaluators of one concept; any of them may be absent.
 
     Attributes:
-        missing: messages about figures that cannot be measured, each with its cure.
+        missing: messages about figures that cannot be measured, each with its remedy.
     """
 
     scorer: ClipScorer | None
@@ -89,8 +89,8 @@ class Evaluators:
     missing: tuple[str, ...] = ()
 
     def known_values(self, concept: ForgetConcept) -> tuple[str, ...]:
-        """The values of the concept's kind that the judge recognizes. Made-up names are not among
-        them: there are no pictures in their style."""
+        """The values of the concept's kind that the judge recognizes. Made-up names are never among
+        them, because no pictures in their style exist."""
         if self.nudity is not None or self.judge is None:
             return ()
         return tuple(self.judge.dimensions.get(concept.kind, ()))
@@ -138,7 +138,7 @@ class Evaluators:
         if self.judge is None:
             return {}
         if embeddings is not None and isinstance(self.judge, ZeroShotJudge):
-            return self.judge.classify_embeddings(embeddings)  # CLIP need not embed them again
+            return self.judge.classify_embeddings(embeddings)  # saves a second embedding
         return self.judge.classify(images)
 
 
@@ -188,11 +188,11 @@ def find_evaluators(
             missing.append(UNKNOWN.format(concept.name))
     if scorer is None:
         return Evaluators(None, None, nudity, tuple(missing))
-    # A dimension of the concept's kind lists things beside the concept, never the concept itself.
+    # A dimension of the concept's kind lists other things in the prompts, not the concept.
     dimensions = {name: v for name, v in pairs.dimensions.items() if name != concept.kind}
     if concept.kind != NUDITY and concept.replacements:
         dimensions[concept.kind] = (concept.name, *concept.replacements)
     elif concept.kind != NUDITY:  # replacements would not enable CLIP to recognize nudity
-        missing.append(NO_WORDS.format(concept.name))
+        missing.append(NO_REPLACEMENTS.format(concept.name))
     judge = ZeroShotJudge(scorer, dimensions)
     return Evaluators(scorer, judge, nudity, tuple(missing))

@@ -1,4 +1,4 @@
-"""Judges classify pictures: a trained one from the model's folder, or CLIP."""
+"""Judges, which classify pictures: a trained classifier from the model's folder, or CLIP."""
 
 from __future__ import annotations
 

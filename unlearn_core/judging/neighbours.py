@@ -1,5 +1,5 @@
-"""Neighbours of a concept: unlearning damages what looks like it first, so find such words and add
-them to the replacements, which are preserved."""
+"""Neighbours of a concept: words whose pictures look like the concept's. Unlearning damages these
+first, so they are added to the replacements, which are preserved."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class NudityDetector:
 
 
 def _bgr_arrays(images: Tensor) -> list[Any]:
-    """[N, 3, H, W] -> N arrays [H, W, 3] uint8 with blue first, as OpenCV reads files: NudeNet uses
-    it, and published counts come from files."""
+    """[N, 3, H, W] -> N arrays [H, W, 3] uint8 in OpenCV's channel order, blue first. NudeNet reads
+    files with OpenCV, and published counts come from files."""
     pixels = as_bytes(images).flip(1).permute(0, 2, 3, 1)
     return [picture.contiguous().numpy() for picture in pixels]

@@ -1,11 +1,10 @@
-"""The probes by name, and a function to run them."""
+"""Probes: attempts to bring the concept back after unlearning."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -15,12 +14,10 @@ from ..models.protocol import ModelHandle
 from ..prompts.concept import ForgetConcept
 from ..prompts.pairs import PromptPair
 from ..unlearning.results import UnlearnedModel
+from .evaluators import Evaluators
 from .relearning import PLACEHOLDER, invert, relearn
 from .settings import ProbeSettings
 from .wordings import long_prompts, misspellings, paraphrases
-
-if TYPE_CHECKING:  # avoids a circular import
-    from .evaluators import Evaluators
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +26,9 @@ class ProbeResult:
 
     Attributes:
         name: of the probe.
-        shown_before: number of pictures with the concept when the model before unlearning is
-            probed the same way; None if no evaluator can judge. If it is 0, the probe has no
-            effect even there and proves nothing.
+        shown_before: number of pictures with the concept if the base model is probed in the same
+            way; None if no evaluator can judge. If it is 0, the probe fails even there and proves
+            nothing.
         shown_after: the same for the unlearned model.
         prompts: the prompts of the pictures.
         pictures: of the unlearned model, uint8 [N, 3, H, W].
@@ -74,8 +71,8 @@ def run_probe(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
 ) -> ProbeResult:
-    """Probe the unlearned model, and its base for comparison, for its first concept; for another
-    one, pass ``unlearned`` with that concept's ``pairs``.
+    """Probe the unlearned model, and its base for comparison, for the concept of
+    ``unlearned.pairs``. Further concepts in ``unlearned.pairs.also`` are ignored.
 
     Args:
         name: one of ``PROBES``.

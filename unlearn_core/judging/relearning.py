@@ -1,5 +1,5 @@
-"""Probes that train: they try to bring the concept back from a few pictures, by LoRA or by one new
-word."""
+"""Probes that train: they try to bring the concept back from a few pictures, by a LoRA or by the
+embedding of one new word."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def invert(
     Args:
         latents: of pictures of the concept, [N, C, h, w].
         prompts: N captions with the placeholder in the concept's place.
-        start: the word whose embedding is the initial value.
+        start: the word whose embedding initializes the placeholder's.
         at_once: as in ``relearn``.
 
     Raises:

@@ -13,7 +13,7 @@ PROBE_CHOICES: tuple[str, ...] = ("none", "wordings", "all")
 """No probes; rewordings; rewordings and the probes that train."""
 
 
-FIRST_SEED = 1_000_000  # other seeds than those of the training pictures
+FIRST_SEED = 1_000_000  # differs from the seeds of the training pictures
 
 
 def _check_scorer(field: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""Rewordings of prompts for a concept that were not trained on."""
+"""Rewordings of prompts with the concept, which differ from all training prompts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def misspellings(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[st
 
 
 def typos(word: str) -> tuple[str, ...]:
-    """Misspellings of a word, all different from it: a letter doubled, two swapped, one omitted, a
+    """Misspellings of a word, none equal to it: a letter doubled, two swapped, one omitted, a
     hyphen inserted, a final s added or removed."""
     middle = len(word) // 2
     candidates = (

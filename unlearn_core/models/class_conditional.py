@@ -36,8 +36,8 @@ class _ClassHandle(DenoiserHandle):
 
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
         output = self.denoiser(latents_t, t, class_labels=conditioning.values).sample
-        # Models with a learned variance return it in as many further channels, which neither the
-        # objectives nor the sampler use.
+        # With a learned variance, the output has twice the channels. The second half is the
+        # variance, which neither the objectives nor the sampler use.
         return output[:, : latents_t.shape[1]]
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -57,8 +57,8 @@ class _ClassHandle(DenoiserHandle):
 
     @cached_property
     def _patterns(self) -> list[tuple[re.Pattern[str], int]]:
-        """The pattern of each class name with its label; ImageNet has more names than ``re``
-        caches."""
+        """The pattern and label of each class name. Compiled once, because ImageNet has more names
+        than the cache of ``re`` holds."""
         return [
             (re.compile(rf"(?<!\w){re.escape(name.strip())}(?!\w)", re.I), label)
             for label, names in enumerate(self.class_names)

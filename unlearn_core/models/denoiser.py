@@ -21,8 +21,8 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, h, w], t [B]) -> out
 
 
 SAMPLER_VERSION = 1
-"""Increase it whenever the same model, prompt, seed and settings give another picture; cached
-pictures of earlier versions are then not used any more."""
+"""Part of the keys of cached pictures. Increase it whenever the same model, prompt, seed and
+settings give another picture."""
 FULL_SIZE = 100_000_000  # parameters; smaller models need no gradient checkpointing
 
 
@@ -174,7 +174,7 @@ class DenoiserHandle(ABC):
 
     def trainable_copy(self, names: Sequence[str]) -> Self:
         return replace(
-            self, denoiser=_with_checkpointing(weights.copy_with_own(self.denoiser, names))
+            self, denoiser=_with_checkpointing(weights.copy_with_trainable(self.denoiser, names))
         )
 
     def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:

@@ -4,7 +4,7 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 class ModelError(ValueError):
-    """A model cannot be loaded; the message describes the file and names supported ones."""
+    """A model cannot be loaded; the message describes the file and names the supported kinds."""
 
 
 class UnsupportedError(ValueError):

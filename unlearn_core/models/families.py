@@ -1,5 +1,5 @@
-"""The Stable Diffusion families whose single files are supported: their architecture and how they
-are recognized.
+"""The Stable Diffusion families that can be loaded from a single file: their architecture and how
+they are recognized.
 
 The settings of the components are those of the published models' diffusers repositories.
 """
@@ -90,8 +90,8 @@ class Family:
     base_version: str
 
     def own_size(self, prediction: str) -> int:
-        """Edge of the training pictures in pixels: a 2.x model that predicts noise is the smaller
-        base model."""
+        """Edge of the training pictures in pixels. A 2.x model that predicts noise is the base
+        model, trained at 512 px."""
         return 512 if self.name == "sd2" and prediction == "epsilon" else self.image_size
 
 

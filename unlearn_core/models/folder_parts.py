@@ -10,7 +10,7 @@ import torch
 from ..foundation.safetensors_file import DTYPES, read_header
 from .denoiser import NoiseSchedule
 from .errors import ModelError
-from .weights import keep_vectors_exact
+from .weights import vectors_to_fp32
 
 
 def read_component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
@@ -36,7 +36,7 @@ def read_weights(loader: Any, folder: Path, name: str, device: torch.device, **o
             f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} is the "
             "first; copy or download it again"
         )
-    keep_vectors_exact(module)
+    vectors_to_fp32(module)
     return module.to(device).eval().requires_grad_(False)
 
 

@@ -40,10 +40,10 @@ def load_model(
 
 
 def check_model(path: Path) -> str:
-    """The kind of a model as text, without reading its weights; fast enough to check before a job.
+    """The kind of a model as text. Reads no weights, so it is fast enough for a check before a job.
 
     Raises:
-        ModelError: ``load_model`` would refuse the file, as far as its header shows.
+        ModelError: the header shows that ``load_model`` would refuse the file.
     """
     if not path.exists():
         raise ModelError(f"model: {str(path)!r} does not exist, choose {CHOICES}")

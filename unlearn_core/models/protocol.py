@@ -23,8 +23,8 @@ class ModelInfo:
         family: ``"sd1"``, ``"sd2"``, ``"sdxl"``, ``"stable-diffusion"`` for other sizes of it,
             ``"class-conditional"`` or ``"dit"``.
         source: the folder or file that it was loaded from.
-        fingerprint: SHA-256 over every weight file, hex; the same for equal models. For a single
-            file it is the hash that other programs use.
+        fingerprint: SHA-256 of all weights, hex; equal for equal models. For a single file
+            it is the hash of the file, which other programs use too.
         image_size: edge of a picture in pixels.
         prediction: the output of the denoiser: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         denoiser_folder: the subfolder of ``source`` with the denoiser's weights, such as
@@ -103,12 +103,13 @@ class ModelHandle(Protocol):
         ...
 
     def times(self, levels: Tensor) -> Tensor:
-        """Noise levels [B] in 0..1, from none to all, as this family's own times t [B]."""
+        """Convert noise levels [B] in 0..1 (0 is no noise) to the family's own timesteps t [B]."""
         ...
 
     @property
     def size_step(self) -> int | None:
-        """Edges of pictures may be any multiple of this, in pixels; None for one size only."""
+        """Width and height of a picture must be multiples of this number of pixels; None if only
+        one size is supported."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -145,7 +146,7 @@ class ModelHandle(Protocol):
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, C, h, w] for times t [B], as ``times`` gives them."""
+        """x_t [B, C, h, w] at the timesteps t [B] from ``times``."""
         ...
 
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
@@ -181,13 +182,13 @@ class ModelHandle(Protocol):
         ...
 
     def parameters_in(self, scope: str) -> list[str]:
-        """Names of the parameters in one of ``SCOPES``, in the model's own order; none where the
+        """Names of the parameters in one of ``SCOPES``, in the model's own order; empty if the
         model has no such layers."""
         ...
 
     def text_projections(self) -> list[str]:
         """Names of the weights that turn the encoded prompt into the keys and values of
-        cross-attention; none without cross-attention."""
+        cross-attention; empty without cross-attention."""
         ...
 
     def trainable_copy(self, names: Sequence[str]) -> Self:

@@ -23,11 +23,11 @@ from .errors import ModelError
 from .families import FAMILIES, OTHERS, SUPPORTED, UNET, Family, TextPart
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
-from .weights import keep_vectors_exact
+from .weights import vectors_to_fp32
 
-# ComfyUI's heuristic for 2.x, whose files do not contain the prediction type: this tensor has a
-# larger spread in models trained on velocity.
-V_WITNESS, V_SPREAD = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
+# ComfyUI's heuristic for 2.x, whose files do not contain the prediction type: in models that
+# predict velocity, the standard deviation of this tensor is above ``V_SPREAD``.
+V_TENSOR, V_SPREAD = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
 OTHER_NOISE = ("edm_mean", "edm_vpred.sigma_max", "ztsnr")
 VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 
@@ -111,7 +111,7 @@ def load_single_file(
 ) -> ModelHandle:
     """Load a checkpoint like ComfyUI and other UIs, ready for unlearning.
 
-    Memory: one model in its dtype after loading, and one component in the file's.
+    Peak memory: the loaded model, and one component in the dtype of the file.
     """
     header, family = read_checkpoint(file)
     with progress.phase(LOADING, file.stat().st_size):
@@ -160,9 +160,9 @@ def predicts(file: Path, header: Header, family: Family) -> str:
     metadata = header.metadata.get("modelspec.prediction_type", "").lower()
     if metadata in ("v", "v_prediction") or "v_pred" in header.tensors:
         return "v_prediction"
-    if not metadata and family.name == "sd2" and V_WITNESS in header.tensors:
-        witness = read_tensors(file, [V_WITNESS], torch.float32)[V_WITNESS]
-        if witness.std(correction=0) > V_SPREAD:
+    if not metadata and family.name == "sd2" and V_TENSOR in header.tensors:
+        bias = read_tensors(file, [V_TENSOR], torch.float32)[V_TENSOR]
+        if bias.std(correction=0) > V_SPREAD:
             return "v_prediction"
     return "epsilon"
 
@@ -185,7 +185,7 @@ def unet_config(header: Header, family: Family) -> dict[str, Any]:
 def ldm_names(header: Header, config: Mapping[str, Any]) -> dict[str, str]:
     """diffusers' name -> key in the file, for every tensor of the U-Net.
 
-    diffusers' own converter only renames, so with keys in place of tensors it returns the mapping.
+    diffusers' converter only renames. Given keys in place of tensors, it returns the mapping.
     """
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
@@ -279,12 +279,12 @@ def _with_weights(
     """A frozen module with all tensors from the file."""
     try:
         with torch.device("meta"):
-            empty = build()
+            module = build()
     except ValueError as error:
         raise ModelError(
             f"model: the {part} of {name!r} is invalid: {error}; choose {SUPPORTED}"
         ) from None
-    expected = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     actual = {key: tuple(tensors[key].shape) for key in tensors}
     keys = expected.keys() | actual.keys()
     wrong = sorted(key for key in keys if expected.get(key) != actual.get(key))
@@ -296,14 +296,14 @@ def _with_weights(
             f"{list(actual[key]) if key in actual else 'absent'} ({len(wrong)} such tensors); "
             f"choose {SUPPORTED}"
         )
-    empty.load_state_dict(tensors, assign=True)
-    _restore_buffers(empty, build)
-    keep_vectors_exact(empty)
-    return empty.eval().requires_grad_(False)
+    module.load_state_dict(tensors, assign=True)
+    _restore_buffers(module)
+    vectors_to_fp32(module)
+    return module.eval().requires_grad_(False)
 
 
-def _restore_buffers(module: nn.Module, build: Callable[[], nn.Module]) -> None:
-    """Set the constants that files do not contain (position numbers)."""
+def _restore_buffers(module: nn.Module) -> None:
+    """Set the buffers that files do not contain: position ids."""
     for path, part in module.named_modules():
         for name, buffer in part.named_buffers(recurse=False):
             if buffer.is_meta:

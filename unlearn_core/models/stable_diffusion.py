@@ -1,4 +1,4 @@
-"""Stable Diffusion of all versions: a U-Net, a text encoder and an autoencoder."""
+"""Stable Diffusion 1.x, 2.x and XL: a U-Net, one or two text encoders and an autoencoder."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the import takes a second, so it is left to the functions t
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 BATCH = 32  # prompts
-MERGES = 49152 - 256 - 2  # number of the vocabulary file's merges that CLIP uses
+MERGES = 49152 - 256 - 2  # number of merges that CLIP uses of those in the vocabulary file
 PREFIXES = ("text_model.", "text_projection.")  # of the weights' names in a file
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -37,8 +37,9 @@ class Clip:
     learned: Mapping[int, Tensor] = field(default_factory=dict)
 
     def run(self, prompts: Sequence[str], read: Callable[[Any], Tensor], *, hidden: bool) -> Tensor:
-        """The part of the encoder's outputs that ``read`` selects, ``BATCH`` prompts at a time: all
-        outputs of a large encoder need gigabytes. With gradients for ``learned`` only."""
+        """The part of the encoder's output that ``read`` selects. It is selected after every
+        ``BATCH`` prompts, because all outputs of a large encoder together need gigabytes. Only
+        ``learned`` gets gradients."""
         chunks = tokenize(self.tokenizer, prompts).to(self.encoder.device).split(BATCH)
         hook = self.encoder.get_input_embeddings().register_forward_hook(self._replace_learned)
         try:

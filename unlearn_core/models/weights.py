@@ -1,4 +1,4 @@
-"""Copies of a denoiser that share all frozen tensors, and their changes by training."""
+"""Trainable copies of a denoiser that share its frozen tensors, and the tensors that differ."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
 @torch.inference_mode(False)
 @torch.no_grad()
 def move(tensors: Iterable[Tensor], device: torch.device) -> None:
-    """Move tensors in place, so that they remain shared between modules; ``Module.to`` would create
-    separate buffers. Leaves inference mode, since tensors created in it cannot be trained."""
+    """Move tensors in place, so that modules still share them; ``Module.to`` would create separate
+    buffers. Runs outside inference mode, because tensors created in it cannot be trained."""
     for tensor in tensors:
         moved = tensor.data.to(device)
         if torch._has_compatible_shallow_copy_type(tensor, moved):
@@ -37,7 +37,7 @@ def move(tensors: Iterable[Tensor], device: torch.device) -> None:
             swap_tensors(tensor, nn.Parameter(moved, tensor.requires_grad) if parameter else moved)
 
 
-def copy_with_own(module: nn.Module, names: Sequence[str]) -> nn.Module:
+def copy_with_trainable(module: nn.Module, names: Sequence[str]) -> nn.Module:
     """A copy of ``module`` that owns the named parameters, in fp32, and shares every other tensor.
 
     Raises:
@@ -57,7 +57,7 @@ def copy_with_own(module: nn.Module, names: Sequence[str]) -> nn.Module:
     return copied
 
 
-def keep_vectors_exact(module: nn.Module) -> None:
+def vectors_to_fp32(module: nn.Module) -> None:
     """Convert biases and the weights of normalizations to fp32, in place: with these in 16 bits,
     normalization kernels refuse other 16-bit inputs. They need hardly any memory."""
     for parameter in module.parameters():
@@ -82,7 +82,7 @@ def copy_with_lora(
     if any(lora_modules(module)):
         raise ValueError("scope 'lora': the model already has LoRA layers; save and load it first")
     targets = [name.removesuffix(".weight") for name in names]
-    copied = copy_with_own(module, ())
+    copied = copy_with_trainable(module, ())
     config: Any = LoraConfig(r=rank, target_modules=targets)
     config.lora_alpha = alpha  # typed as int, but any float works
     with fork_rng(next(module.parameters()).device):

@@ -78,7 +78,7 @@ class ForgetConcept:
 
     @property
     def alone(self) -> str:
-        """A prompt for the concept alone."""
+        """A prompt that consists of the concept only."""
         return f"{self.name} style" if self.kind == "style" else self.name
 
     def is_called(self, word: str) -> bool:
@@ -100,7 +100,7 @@ class ForgetConcept:
 
     def _removed_from(self, prompt: str) -> str:
         prompt = " ".join(prompt.split())
-        # Brackets around the concept alone only set its weight.
+        # Brackets that contain only the concept set its weight.
         bare = self._pattern(r"[(\[]\s*(", rf"{SUFFIX})\s*{WEIGHT}[)\]]")
         while (unwrapped := bare.sub(r" \1 ", prompt)) != prompt:
             prompt = unwrapped

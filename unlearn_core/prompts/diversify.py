@@ -49,8 +49,8 @@ def split_values(
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
     """Split every dimension into disjoint train and test values, at least one on each side.
 
-    A value of two dimensions is on the same side in both; otherwise test prompts would contain
-    words from training.
+    A value that occurs in several dimensions is on the same side in all of them; otherwise test
+    prompts would contain words from training.
 
     Raises:
         ValueError: a dimension has fewer than two values, or those it shares with earlier
@@ -58,7 +58,7 @@ def split_values(
     """
     train: dict[str, tuple[str, ...]] = {}
     test: dict[str, tuple[str, ...]] = {}
-    is_test: dict[str, bool] = {}  # by value, in all dimensions
+    is_test: dict[str, bool] = {}  # the side of each value, for all dimensions so far
     for name, all_values in dimensions.items():
         values = distinct(all_values)
         if len(values) < 2:
@@ -104,8 +104,8 @@ def diversify(
         test_count: number of test pairs.
         test_share: share of each dimension's values held out for the test prompts, 0..1.
         invented_names, gibberish_names: number of made-up names that are used as further
-            replacements of the concept. From them the model learns to forget this name alone and
-            not names in general.
+            replacements of the concept. They teach the model to forget this name only, and not
+            names in general.
         seed: of the split and the order.
 
     Raises:
@@ -219,8 +219,8 @@ def _pairs(
     pairs = []
     for i, combination in enumerate(order[:count]):
         values = dict(zip(dimensions, combination, strict=True))
-        # Templates shift by one each period, so that each is combined with every replacement. The
-        # word changes after each pass through the replacements.
+        # Templates shift by one after each period, so that each is combined with every
+        # replacement. The word changes after each pass through the replacements.
         template = templates[(i + i // period) % len(templates)]
         names = _fields(template)
         word = words[i // len(shuffled) % len(words)]

@@ -33,8 +33,8 @@ languages in which *a* is not an article."""
 
 
 def with_articles(text: str, words: Iterable[str]) -> str:
-    """Correct the article before each of the words, which were filled in: ``a apple`` becomes ``an
-    apple``. Other articles stay as they were written, since *a* is not an article in every
+    """Correct the article before each of ``words``, which were filled into a template: ``a apple``
+    becomes ``an apple``. Other articles stay unchanged, since *a* is not an article in every
     language."""
     pattern = "|".join(re.escape(word) for word in words if word)
     if not pattern:

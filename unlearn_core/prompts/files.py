@@ -119,7 +119,7 @@ def _pairs(content: dict[str, Any], name: str, concept: ForgetConcept) -> tuple[
         forget, retain, replacement = (
             _text(row, f"{where}.{key}", key) for key in ("forget", "retain", "replacement")
         )
-        # The prompts may have been edited, and pictures must be judged by what the prompts now say.
+        # After an edit, pictures must be judged by the words that the prompts contain now.
         pair = PromptPair(
             forget=forget,
             retain=retain,

@@ -61,7 +61,7 @@ class Proposer:
         """Up to ``count`` further values, from the model's continuation of the list of ``values``.
 
         Args:
-            values: present values, as the beginning of the list.
+            values: the existing values; the list in the prompt begins with them.
             concept: values that mention it are omitted.
             progress: ticks once for each attempt.
         """
@@ -118,7 +118,7 @@ def extended(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Every dimension with up to ``count`` proposed values after its own.
+    """The dimensions, each with up to ``count`` proposed values after its own.
 
     Args:
         progress: ticks once for each of at most ``ATTEMPTS`` attempts for each dimension.

@@ -19,7 +19,7 @@ def gibberish(count: int, seed: int) -> tuple[str, ...]:
 
 
 def made_up_names(count: int, seed: int) -> tuple[str, ...]:
-    """Different names of artists who never lived, such as ``"Elen Varquist"``."""
+    """Different names of invented artists, such as ``"Elen Varquist"``."""
 
     def name(rng: random.Random) -> str:
         return f"{rng.choice(_FIRST)} {_syllable(rng).capitalize()}{rng.choice(_LAST)}"

@@ -47,8 +47,8 @@ class PromptPairs:
 
 
 def repetition(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> str:
-    """A message about repeated pairs; empty if all differ, and for a class, whose model reads no
-    prompts."""
+    """A message about repeated pairs; empty if all pairs differ, or if the concept is a class: its
+    model reads only the class, not the prompt."""
     unique = len({(pair.forget, pair.retain) for pair in pairs})
     if unique == len(pairs) or concept.kind == "class":
         return ""
@@ -96,6 +96,6 @@ def distinct(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def without_diversity(pairs: PromptPairs) -> PromptPairs:
-    """As many train pairs, all equal to the first, for each concept."""
+    """The same number of train pairs for each concept, all equal to its first pair."""
     also = tuple(without_diversity(part) for part in pairs.also)
     return replace(pairs, train=pairs.train[:1] * len(pairs.train), also=also)

@@ -1,7 +1,7 @@
 """Preset templates and dimension grids, modelled on the appendix of Ko et al. 2024.
 
-Every dimension has enough values to hold out a quarter for testing. They are words that every
-text-to-image model knows, meant as a starting point for the user's own.
+Every dimension has enough values to hold out a quarter for testing. The values are words that every
+text-to-image model knows. They are a starting point for the user's own lists.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from ..foundation.fields import Range, check_fields, number, other, whole
 from .concept import ForgetConcept
 from .presets import PRESETS
 
-MOST_PAIRS, MOST_NAMES = 10_000, 100  # that a form offers
+MOST_PAIRS, MOST_NAMES = 10_000, 100  # upper limits in forms
 
 
 def _check_dimensions(name: str, value: object) -> None:

@@ -45,8 +45,8 @@ def groups(report: AlignmentReport) -> tuple[Group, ...]:
     retain = _pairs(report, ("retain train", "retain test"))
     neighbours = [pair for pair in retain if pair.facts.replacement in near]
     rest = [pair for pair in retain if pair.facts.replacement not in near]
-    # Pictures that still show the concept come first, then those that changed least: the judge may
-    # have missed the concept there.
+    # Pictures that still show the concept come first, then the least changed ones, in which the
+    # judge may have missed the concept.
     forget.sort(key=lambda pair: (not pair.facts.shows_after, pair.facts.change or 0.0))
     all_groups = [
         _group("forget", f"Prompts with {name!r}", forget),

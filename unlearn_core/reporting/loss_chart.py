@@ -200,13 +200,13 @@ def _cosines(
     reports: Sequence[StepReport], indices: Sequence[int], steps: Sequence[float]
 ) -> list[Shape]:
     """The shapes of the cosines: title, legend, rules and, for each charted step, a bar up to the
-    strongest agreement and one down to the strongest conflict since the one before it."""
+    strongest agreement and one down to the strongest conflict since the previous charted step."""
     title, conflicts = COSINE.title, sum(report.conflict for report in reports)
     times = f" at {conflicts} of {len(reports)} steps" if reports else ""
     shapes: list[Shape] = [
         Text("label", (LEFT, title), "cosine of gradients"),
-        *_key("agree", 240, "agree"),
-        *_key("conflict", 305, f"conflict{times}"),
+        *_legend_entry("agree", 240, "agree"),
+        *_legend_entry("conflict", 305, f"conflict{times}"),
         _rule(COSINE.top),
         _rule(COSINE.bottom),
         _axis_label("label", COSINE.top, "+1"),
@@ -228,7 +228,7 @@ def _cosines(
     return [*shapes, _rule(COSINE.middle)]
 
 
-def _key(kind: str, x: float, text: str) -> list[Shape]:
+def _legend_entry(kind: str, x: float, text: str) -> list[Shape]:
     y = COSINE.title - 4.5
     return [Line(kind, (x, y), (x + 9, y), 9), Text(kind, (x + 15, COSINE.title), text)]
 

@@ -14,7 +14,7 @@ from .loss_chart import DASH, HEIGHT, STROKE, TEXT, WIDTH, Line, Polyline, Text,
 SCALE = 2  # pixels per unit of the chart
 FINE = 3  # strokes are drawn larger by this factor and then reduced, for smooth edges
 PAPER = "#ffffff"
-COLOURS = {  # the live panel's in a light theme
+COLOURS = {  # those of the live panel in a light theme
     "forget": "#9c1c33",
     "retain": "#0b5277",
     "agree": "#2a6a3c",

@@ -46,14 +46,14 @@ def _line(figure: Figure, indent: str = "") -> str:
 
 
 def summary(report: AlignmentReport) -> str:
-    """A few sentences per concept about what was suppressed, preserved and tested, which claim no
-    more than was measured; then the figures that could not be measured."""
+    """A few sentences per concept on what was suppressed, preserved and tested; then messages about
+    figures that could not be measured. No sentence claims more than was measured."""
     paragraphs = [" ".join(sentences(part)) for part in report.each]
     return "\n".join([*paragraphs, *missing(report)])
 
 
 def missing(report: AlignmentReport) -> list[str]:
-    """Messages about figures that could not be measured, each with its cure and only once."""
+    """Messages about figures that could not be measured, each with its remedy and only once."""
     return list(dict.fromkeys(line for part in report.each for line in part.missing))
 
 

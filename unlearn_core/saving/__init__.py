@@ -1,1 +1,1 @@
-"""The output files of a run, and the saved state to resume it from."""
+"""The output files of a run, and its saved state."""

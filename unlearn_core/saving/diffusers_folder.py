@@ -78,7 +78,7 @@ def _copy(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) ->
         is_denoiser = relative.parent == Path(info.denoiser_folder)
         if is_denoiser and file.suffix == ".safetensors":
             metadata = read_header(file).metadata
-            copy_replacing(file, copy, changed.get, lambda _, kept=metadata: kept, progress)
+            copy_replacing(file, copy, changed.get, lambda _, same=metadata: same, progress)
         else:
             shutil.copyfile(file, copy)
 

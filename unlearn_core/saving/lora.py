@@ -1,4 +1,4 @@
-"""Save the change of unlearning as a LoRA file, in the layout of kohya's trainer.
+"""Save the change by unlearning as a LoRA file, in the layout of kohya's trainer.
 
 Programs add it to the original model, at any strength.
 """
@@ -103,8 +103,8 @@ def _factors(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
 def _approximation(
     unlearned: UnlearnedModel, rank: int, progress: Progress
 ) -> tuple[dict[str, Tensor], float]:
-    """The best approximation of that rank of each changed matrix and kernel, vectors in full, and
-    the captured share of the squared change."""
+    """The change of each matrix and convolution in its best approximation of that rank, the full
+    change of each vector, and the captured share of the squared change."""
     base = dict(unlearned.base.named_parameters())
     changed = unlearned.model.changed_tensors()
     tensors: dict[str, Tensor] = {}
@@ -146,8 +146,8 @@ def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _layout(unlearned: UnlearnedModel) -> tuple[torch.dtype, Mapping[str, str]]:
-    """The dtype of the model's file, and for SDXL the file's own names of the U-Net's weights:
-    for SDXL kohya's trainer uses these as layer names, for other families those of diffusers."""
+    """The dtype of the model's file, and for SDXL the names of the U-Net's weights in the file:
+    kohya's trainer uses these as layer names for SDXL, and diffusers' names for other families."""
     source = unlearned.base.info.source
     if not source.is_file():
         return torch.float32, {}

@@ -33,7 +33,7 @@ def checkpoint_metadata(
     extra: Mapping[str, str],
 ) -> Metadata:
     """Metadata of a complete model: the original file's, extended by a description of the
-    unlearning. The resolution is the one of the model's training, not the one in ``LoadOptions``.
+    unlearning. The resolution is that of the model's training, not that in ``LoadOptions``.
     """
     info, family = unlearned.base.info, family_of(unlearned)
     edge = family.own_size(info.prediction) if family else info.image_size
@@ -53,7 +53,7 @@ def lora_metadata(
     alpha: float,
     extra: Mapping[str, str],
 ) -> Metadata:
-    """Metadata of a LoRA file, with those ``ss_`` keys of kohya's trainer that UIs read."""
+    """Metadata of a LoRA file, including the ``ss_`` keys of kohya's trainer that UIs read."""
     info, family = unlearned.base.info, family_of(unlearned)
     return lambda digest: {
         **_common(unlearned, report, title, "/lora", digest),

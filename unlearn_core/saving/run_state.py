@@ -1,4 +1,4 @@
-"""Save and restore a run's weights, with an identity record of its inputs."""
+"""Save and restore a run's weights, and identify a run by its inputs."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from ..unlearning.settings import TO_THE_END, UnlearnSettings
 
 FACTORS = ("down", "up")  # of a ``LoraLayer``
 LATER_SETTINGS = {"uce_tokens": TO_THE_END, "diversified": True}
-"""Settings that earlier versions did not have, with the value that they worked by: results of those
-versions do not name them."""
+"""Settings added in later versions, with the value that reproduces the earlier behaviour. At this
+value they are not part of the identity, so that results of earlier versions stay valid."""
 
 
 def run_identity(
@@ -39,7 +39,7 @@ def run_identity(
     forget_pictures: OwnPictures | None,
     retain_pictures: OwnPictures | None,
 ) -> dict[str, Any]:
-    """All inputs that determine the result of a run, as JSON, by the sections of a settings file;
+    """All inputs that determine the result of a run, as JSON, under the names of a settings file;
     equal for two runs with equal results. Test prompts are not part of it."""
     info = base.info
     pictures = asdict(drawing)

@@ -29,7 +29,7 @@ def save_single_file(
     progress: Progress | None = None,
 ) -> Path:
     """Write a copy of the original checkpoint with the same keys, dtypes and metadata, in which the
-    tensors changed by unlearning are replaced. Memory: one tensor.
+    tensors changed by unlearning are replaced. Peak memory beyond the models: one tensor.
 
     A moving average (EMA) of a changed tensor gets the new value too; otherwise a program that
     prefers the average would bring back the concept.

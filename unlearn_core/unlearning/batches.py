@@ -57,8 +57,8 @@ class Batches:
         return self._forget_rows(part, self._rows(len(part.forget)))
 
     def retain(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
-        """The retain pictures of the step, ``batch_size`` at a time, a share of them with the
-        empty prompt."""
+        """The retain pictures of the step, ``batch_size`` at a time. For a share of them
+        (``empty_share``), the empty prompt replaces their own."""
         for latents, conditioning, noise, t in self._retain_batches(forget):
             yield latents, self._with_empty_prompts(conditioning, len(latents)), noise, t
 
@@ -71,8 +71,9 @@ class Batches:
         return Conditioning.cat([conditioning, self.empty])[rows.tolist()]
 
     def _retain_batches(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
-        """``retain_batch_factor`` batches, or the whole set once. The parallels count as the first
-        batch; if the retain set contains other pictures too, at least one batch of all follows."""
+        """``retain_batch_factor`` batches; if it is 0, the whole retain set once. The parallels
+        count as the first batch. If the retain set contains further pictures, at least one batch
+        from the whole retain set follows."""
         size, factor = self.settings.batch_size, self.settings.retain_batch_factor
         if factor == 0:
             for part in self.sets.retain:
@@ -125,7 +126,8 @@ class Batches:
         return parts[int(index)]
 
     def _halves(self, count: int) -> Tensor:
-        """True for a random half of the rows; an odd row falls to either half."""
+        """True for a random half of the rows. For an odd number of rows, the half is rounded up or
+        down at random."""
         order = torch.randperm(count, generator=self.generator)
         odd = int(torch.randint(2, (1,), generator=self.generator))
         return (order + odd) % 2 == 0
@@ -135,12 +137,13 @@ class Batches:
 
     def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Gaussian noise and timesteps, drawn on the CPU so that every device gives the same
-        result. The strata are shuffled, because a row's position may have a meaning."""
+        result. Strata are assigned to the rows in random order, because the order of the rows may
+        be systematic."""
         count = len(latents)
         strata = torch.randperm(count, generator=self.generator)
-        spread = torch.rand(count, generator=self.generator)
+        levels = torch.rand(count, generator=self.generator)
         if self.settings.stratified_timesteps:
-            spread = (strata + spread) / count
-        t = self.base.times(spread)
+            levels = (strata + levels) / count
+        t = self.base.times(levels)
         noise = torch.randn(latents.shape, generator=self.generator)
         return noise.to(latents.device), t.to(latents.device)

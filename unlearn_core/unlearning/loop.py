@@ -135,7 +135,7 @@ class Unlearning:
         for part in self.batches.retain(batch):
             loss = objective(self.model, self.base, *part).sum()
             part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            losses.append(loss.detach())  # read after the step, so as not to wait for the device
+            losses.append(loss.detach())  # read after the step: reading would wait for the device
             count += len(part[0])
             self.progress.check()
             if gradients is None:

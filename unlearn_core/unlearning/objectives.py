@@ -173,7 +173,7 @@ def redirect(
     The concept's prompt learns to draw its parallel: ``||eps_theta(x_t, c_f) - target||^2`` with
     ``target = eps_0(x_t, c_r) - eta * (eps_0(x_t, c_f) - eps_0(x_t, c_r))``, where ``eta`` is
     ``negative_guidance`` (Kumari et al. 2023 for eta = 0; the second term is that of Gandikota et
-    al. 2023). Without the second term, guidance amplifies the rest of the concept when sampling.
+    al. 2023). Without the second term, guidance amplifies what remains of the concept in sampling.
     Half of the rows start from the concept's pictures and half from the parallel's, so that the
     prediction is right both where sampling starts and where it ends.
     """
@@ -187,7 +187,7 @@ def redirect(
 
 RetainObjective = Callable[[ModelHandle, ModelHandle, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[ModelHandle, ModelHandle, ForgetBatch, Strengths], Tensor]
-ERASE = "erase (ESD)"  # the only one that needs the bare name and the empty prompt
+ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     "redirect": redirect,
@@ -215,8 +215,9 @@ def _distance_beyond(
     anchor: Conditioning,
     eta: float,
 ) -> Tensor:
-    """Squared distance of the concept's prediction to a target: the frozen model's prediction for
-    the anchor, moved ``eta`` times the difference further away from the concept's, [B]."""
+    """Squared distance between the model's prediction for the concept and a target, [B]. The target
+    is the frozen model's prediction for the anchor, moved away from its prediction for the concept
+    by ``eta`` times the difference of the two."""
     with torch.no_grad():
         at_anchor = frozen.predict(latents_t, anchor, t)
         at_concept = frozen.predict(latents_t, concept, t)

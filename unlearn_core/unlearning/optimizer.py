@@ -11,7 +11,7 @@ from torch import Tensor
 from .rules import Coefficients, Gram, combine, into_cone
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's usual values
-MARGIN = 1e-3  # relative surplus of the correction, so that rounding does not leave a rise
+MARGIN = 1e-3  # relative increase of the correction, so that rounding leaves no rise of a loss
 
 
 @dataclass(frozen=True)

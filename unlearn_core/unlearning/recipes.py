@@ -1,7 +1,7 @@
 """Complete methods by name, for the node, the command line and the benchmark.
 
 A recipe sets every setting that belongs to the method. Settings that depend on the model or the
-machine stay free (``FREE``). The benchmark's search chose the retain weights.
+machine are not part of it (``FREE``). The retain weights result from the benchmark's search.
 """
 
 from __future__ import annotations

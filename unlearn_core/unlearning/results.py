@@ -39,7 +39,7 @@ class StepReport:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """The values by name; None for values that are not finite, as JSON has none."""
+        """The values by name; None for values that are not finite, which JSON cannot represent."""
         return {k: v if math.isfinite(v) else None for k, v in asdict(self).items()}
 
 

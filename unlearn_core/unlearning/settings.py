@@ -1,5 +1,5 @@
-"""Settings of an unlearning run, checked at construction so that a run that cannot work is refused
-before any work starts."""
+"""Settings of an unlearning run. They are checked at construction, so that invalid settings are
+refused before any work starts."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ def edits(
         ValueError: the model has no cross-attention.
     """
     names = edited_names(base)
-    moved, targets, preserved = _products(base, pairs, tokens, progress or Progress())
+    sources, targets, preserved = _products(base, pairs, tokens, progress or Progress())
     fixed = retain_weight * preserved + RIDGE * torch.eye(len(preserved), dtype=torch.float64)
-    inputs, outputs = moved + fixed, targets + fixed  # [D, D]
+    inputs, outputs = sources + fixed, targets + fixed  # [D, D]
     # W' = (sum_i W v_i c_i^T + sum_j W c_j c_j^T) (sum_i c_i c_i^T + sum_j c_j c_j^T)^-1
     change = torch.linalg.solve(inputs, outputs)
     weights = dict(base.named_parameters())
@@ -90,8 +90,8 @@ def edited_names(model: ModelHandle) -> list[str]:
 def _products(
     base: ModelHandle, pairs: PromptPairs, tokens: str, progress: Progress
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``m^T m``, ``m^T w`` and ``k^T k``, [D, D] each, from three sets of token embeddings: ``m``
-    to edit, ``w`` their targets, ``k`` to preserve.
+    """``m^T m``, ``m^T w`` and ``k^T k``, [D, D] each. The rows of ``m`` are token embeddings to
+    edit, the rows of ``w`` their targets, and the rows of ``k`` token embeddings to preserve.
 
     ``to the end`` (the authors' code of 2023): the concept's last token is mapped to the last token
     of its replacement, and each later token to its counterpart, to the end of the prompt. All
@@ -106,8 +106,8 @@ def _products(
             products = _products_of(base, chunk, tokens)
             sums = [a + b for a, b in zip(sums, products, strict=True)] if sums else products
             progress.tick(len(chunk))
-    moved, targets, preserved = sums
-    return moved, targets, preserved
+    sources, targets, preserved = sums
+    return sources, targets, preserved
 
 
 def _products_of(base: ModelHandle, pairs: Sequence[PromptPair], tokens: str) -> list[Tensor]:
@@ -117,12 +117,12 @@ def _products_of(base: ModelHandle, pairs: Sequence[PromptPair], tokens: str) ->
         for prompts in ([pair.forget for pair in pairs], [pair.retain for pair in pairs])
     )
     last_forget, last_retain = (_last_token(base, side) for side in zip(*prefixes, strict=True))
-    moved, targets = [], []
+    sources, targets = [], []
     for f, r, i, j in zip(forget, retain, last_forget, last_retain, strict=True):
         length = 1 if tokens == LAST_TOKEN else len(f) - max(i, j)
-        moved.append(f[i : i + length])
+        sources.append(f[i : i + length])
         targets.append(r[j : j + length])
-    m, w, k = torch.cat(moved), torch.cat(targets), retain.flatten(0, 1)
+    m, w, k = torch.cat(sources), torch.cat(targets), retain.flatten(0, 1)
     if tokens == LAST_TOKEN:
         ends = _last_token(base, [pair.retain for pair in pairs])
         k = torch.stack([r[end] for r, end in zip(retain, ends, strict=True)])

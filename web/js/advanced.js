@@ -6,7 +6,7 @@ import {
 } from "./comfy.js";
 import { t } from "./words.js";
 
-// Must come before anything else is added to the node, so that the button is right below the inputs.
+// Call this before adding anything else to the node, so that the button is right below the inputs.
 // `hidden`: names of inputs that are never shown.
 export function foldAdvanced(node, hidden = []) {
   const advanced = widgetsOf(node).filter((widget) => isAdvanced(widget) && !hidden.includes(widget.name));

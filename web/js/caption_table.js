@@ -6,7 +6,8 @@ import { h } from "./dom.js";
 import { PAGE, field, table } from "./table.js";
 import { t } from "./words.js";
 
-const EDITS = "unlearn captions"; // picture's name -> the line written here, and those it replaced
+// Property of the node: picture's name -> the line written by the table, and the lines it replaced.
+const EDITS = "unlearn captions";
 const panels = new WeakMap(); // node -> CaptionTable
 
 const lineOf = (name, caption = "") => `${name}: ${caption}`;
@@ -17,8 +18,8 @@ class CaptionTable {
     this.rows = []; // [picture's name, caption]
     this.limit = PAGE; // rows to show
     this.note = h("span", { className: "quiet", textContent: t("captions.edited") });
-    this.over = h("button", { textContent: t("prompts.over"), onclick: () => this.startOver() });
-    this.head = h("div", { className: "row" }, this.note, this.over);
+    this.startOverButton = h("button", { textContent: t("prompts.over"), onclick: () => this.startOver() });
+    this.head = h("div", { className: "row" }, this.note, this.startOverButton);
     this.place = h("div", { className: "scroll prompts captions" });
     addPanel(node, "unlearn captions", h("div", {}, this.head, this.place), { min: 140 });
     this.draw();
@@ -60,7 +61,7 @@ class CaptionTable {
     return (widgetOf(this.node, "captions")?.value ?? "").split("\n").filter((line) => line.trim());
   }
 
-  // The edits made here whose line still stands in the field. A workflow may hold anything there.
+  // The table's edits whose line is still in the input. A workflow may contain any value here.
   edits() {
     const lines = this.lines();
     const valid = ([, edit]) => lines.includes(edit?.line) && Array.isArray(edit.originals);

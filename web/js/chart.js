@@ -28,7 +28,7 @@ function brief(value) {
   return size !== 0 && (size < 0.01 || size >= 1000) ? value.toExponential(1) : figure(value, 2);
 }
 
-// The index of the step nearest to a number, in a list sorted by step.
+// The index of the step nearest to a step number, in a list sorted by step.
 function nearest(steps, number) {
   let [low, high] = [0, steps.length - 1];
   while (low < high) {
@@ -101,7 +101,7 @@ class Curve {
   }
 }
 
-// The strongest cosines of a step in the picture and of the steps skipped just before it.
+// The strongest agreement and conflict among a step in the picture and the steps skipped before it.
 const nothing = () => ({ agree: 0, conflict: 0 });
 
 function strongest(one, other) {
@@ -176,7 +176,7 @@ export class LossChart {
     this.redraw([], nothing());
   }
 
-  // Starts over with these points.
+  // Replaces all points.
   redraw(points, skipped) {
     this.points = [];
     this.skipped = skipped;
@@ -281,7 +281,7 @@ export class LossChart {
   }
 
   put(line, step) {
-    const x = step === null ? -10 : this.x(step); // out of sight
+    const x = step === null ? -10 : this.x(step); // -10: invisible
     line.setAttribute("x1", x);
     line.setAttribute("x2", x);
   }

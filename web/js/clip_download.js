@@ -1,4 +1,4 @@
-// Download of the CLIP that scores pictures of models without a scorer of their own.
+// Download of the CLIP that scores pictures of models without their own CLIP.
 
 import { onEvent } from "./comfy.js";
 import { h, setText } from "./dom.js";
@@ -41,7 +41,7 @@ export function downloadButton() {
     if (!busy && focused === cancel) start.focus();
   }
 
-  // The answer to a press may arrive after a later event: the newest state counts.
+  // The answer to a request may arrive after a newer event; older states are ignored.
   function show({ at, state, done, total, source, error }) {
     if (at < current.at) return;
     const busy = BUSY.includes(state);

@@ -60,16 +60,17 @@ const rootGraph = () => app.rootGraph ?? app.graph;
 
 export const graphId = () => rootGraph()?.id;
 
-// Equal for equal contents, in whichever order their names stand.
+// The content as text, independent of the order of its keys.
 function contentOf(data) {
   const isObject = (value) => value && typeof value === "object" && !Array.isArray(value);
   const sort = (_, value) => (isObject(value) ? Object.fromEntries(Object.entries(value).sort()) : value);
   return JSON.stringify(data, sort);
 }
 
-// Runs belong to a graph by its id, which a copy has in common with its original: without one, the
-// front end gives the copy its own. `data` is about to be opened; the tab that is opened again holds
-// exactly the same data, and undo keeps the nodes until then.
+// Deletes the id of a graph that is about to be opened if the graph is a copy of an open one. The front
+// end then assigns a new id. Otherwise both would share their runs, which are found by the id of their
+// graph. `data` is no copy if an open tab has exactly the same content: then that tab is being shown
+// again. It is no copy either if the present graph still has nodes: then this is an undo.
 export function dropSharedId(data) {
   const tabs = app.extensionManager?.workflow?.openWorkflows ?? [];
   const states = tabs.map(({ activeState }) => activeState).filter((state) => state?.id === data.id);
@@ -99,7 +100,7 @@ export function findNode(executionId) {
 
 const slotOf = (node, name) => node.inputs?.findIndex((input) => input.name === name) ?? -1;
 
-// Whether the widget is linked, as an input.
+// Whether the widget's input is linked.
 export function isLinked(node, name) {
   const slot = node.inputs?.findIndex(({ widget }) => widget?.name === name) ?? -1;
   return slot >= 0 && node.isInputConnected(slot);
@@ -107,13 +108,13 @@ export function isLinked(node, name) {
 
 export const hasLink = (node, name) => node.isInputConnected(slotOf(node, name));
 
-// What a link inside a subgraph has in place of a node's id where it meets the border.
-const isInputBorder = (id) => Number(id) === -10; // newer front ends have text
+// A link inside a subgraph that ends at its border has one of these numbers instead of a node id.
+const isInputBorder = (id) => Number(id) === -10; // a string in newer front ends
 const isOutputBorder = (id) => Number(id) === -20;
 
 const linkOf = (graph, id) => graph.getLink(id) ?? null;
 
-// The nodes that stand for a subgraph: it may be used several times.
+// The nodes that represent a subgraph: several if it is used several times.
 function instancesOf(subgraph) {
   const instances = new Set();
   someNode((node) => {
@@ -123,14 +124,14 @@ function instancesOf(subgraph) {
   return [...instances];
 }
 
-// The node that feeds an input, looked up through reroutes and the borders of subgraphs; null where
-// there is none, or several for the several uses of a subgraph.
+// The node that feeds an input, followed through reroutes and the borders of subgraphs. Null if there
+// is none, or if a subgraph is used several times with different nodes.
 export const sourceOf = (node, name) => sourceOfSlot(node, slotOf(node, name));
 
 const sourceOfSlot = (node, slot) => originOf(node.graph, linkOf(node.graph, node.inputs[slot]?.link));
 
-// The widget that holds the value of an input: the node's own, or the one that a subgraph around it
-// shows in its place; null where the value comes along a link.
+// The widget with the value of an input: the node's own, or the one of an enclosing subgraph that
+// replaces it. Null if the value comes from a link.
 export function valueWidget(node, name) {
   const input = node.inputs?.find(({ widget }) => widget?.name === name);
   const link = linkOf(node.graph, input?.link);
@@ -237,13 +238,13 @@ export const isAdvanced = (widget) => Boolean(widget.options?.advanced);
 const NO_SIZE = () => [0, -4]; // the canvas adds 4 pixels even for hidden widgets
 const sizes = new WeakMap(); // hidden widget -> its own computeSize, if it has one
 
-// In the classic look only.
+// Shows or hides a widget, in the classic look only.
 export function showOnCanvas(widget, shown) {
   if (widget.visibility?.surfaces) widget.visibility.surfaces.canvas = shown ? "shown" : "never";
   else setHidden(widget, !shown);
 }
 
-// Before front end 1.55: `hidden` works only on the canvas, and leaves a gap.
+// For front ends before 1.55: there `hidden` works only on the canvas, and leaves a gap.
 function setHidden(widget, hidden) {
   if (Boolean(widget.hidden) === hidden) return;
   widget.hidden = hidden;
@@ -254,13 +255,13 @@ function setHidden(widget, hidden) {
   else delete widget.computeSize;
 }
 
-// In every look, permanently.
+// Hides a widget permanently, in every look.
 export function hideEverywhere(widget) {
   setHidden(widget, true);
   widget.options = { ...widget.options, hidden: true };
 }
 
-// Nodes 2.0 folds advanced inputs by itself; this sets which of them it may fold.
+// Nodes 2.0 folds advanced inputs by itself; this sets whether it may fold this one.
 export function letFold(node, widget, foldable) {
   if (widget.visibility?.surfaces) {
     widget.visibility.surfaces.vueNode = foldable ? "advanced" : "shown";
@@ -281,7 +282,7 @@ export function addCanvasButton(node, name, onPress) {
 // Keeps key presses inside this element from triggering the graph's shortcuts (delete, copy, …).
 export function keepKeys(element) {
   element.addEventListener("keydown", (event) => {
-    const shortcut = event.ctrlKey || event.metaKey; // for the page, such as Ctrl+Enter for Run
+    const shortcut = event.ctrlKey || event.metaKey; // of the page, such as Ctrl+Enter for Run
     if (!shortcut || event.target.matches("input, textarea")) event.stopPropagation();
   });
 }

@@ -1,5 +1,5 @@
-// The panel on Evaluate Alignment: pictures before and after under a slider, by group, with the
-// figures in plain words and the report's files.
+// The panel on Evaluate Alignment: a slider over the pictures before and after, by group; the summary,
+// the figures, and the report's files.
 
 import { downloadButton } from "./clip_download.js";
 import { addPanel, keepKeys, viewUrl } from "./comfy.js";

@@ -1,5 +1,5 @@
-// Marking of results from an earlier run while a new one is in progress, so that old figures are not
-// taken for those of the new model.
+// Marks results of an earlier run while a new run is in progress, so that nobody mistakes old figures
+// for those of the new model.
 
 import { panelsOf, targetsOf } from "./comfy.js";
 import { t } from "./words.js";

@@ -1,5 +1,5 @@
-// ComfyUI skips a node with an invalid input, runs the others, and marks it only by a red frame. A
-// model that will not be saved deserves a message.
+// ComfyUI skips a node with an invalid input and marks it only with a red frame. The other nodes run,
+// so the user might miss that the model will not be saved. This shows a message.
 
 import { afterQueued, findNode, nodeErrors, showWarning } from "./comfy.js";
 import { t } from "./words.js";

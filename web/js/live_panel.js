@@ -22,7 +22,7 @@ class LivePanel {
     this.chosen = null; // index of the preview at the scrubber; null follows the newest
     this.phase = h("strong");
     this.spoken = h("span", { className: "spoken", role: "status" }); // the phase, without counters
-    this.left = h("span", { className: "quiet number" });
+    this.timeLeft = h("span", { className: "quiet number" });
     this.filled = h("div");
     this.bar = h("div", { className: "bar", role: "progressbar" }, this.filled);
     this.bar.setAttribute("aria-valuemin", 0);
@@ -33,13 +33,13 @@ class LivePanel {
     this.label = h("span", { className: "quiet number" });
     this.captions = h("div", { className: "captions" });
     this.scrub = h("input", { type: "range", className: "scrub", min: 0, oninput: () => this.scrubbed() });
-    this.later = [this.label, this.after]; // the second row of pictures
+    this.secondRow = [this.label, this.after];
     this.strip = h(
       "div",
       { className: "strip" },
       h("span", { className: "quiet", textContent: t("strip.before") }),
       this.before,
-      ...this.later,
+      ...this.secondRow,
       h("span"),
       this.captions,
       h("span"),
@@ -53,7 +53,7 @@ class LivePanel {
     this.buttons = h("div", { className: "row" }, this.stop, this.keep, this.last, this.all, this.problem);
     this.empty = h("div", { className: "empty", textContent: t("live.empty") });
     this.body = [
-      h("div", { className: "row" }, this.phase, this.left),
+      h("div", { className: "row" }, this.phase, this.timeLeft),
       this.bar,
       this.chart.element,
       h("div", { className: "scroll" }, this.strip),
@@ -68,7 +68,7 @@ class LivePanel {
   // Shows the complete state of a run.
   show(run) {
     const watched = run.key === this.run?.key && this.run.state === "running";
-    // A known run that is finished again: its last step was output after an earlier one.
+    // A known run that is reported as finished again: the user chose the last step after another.
     if (run.key !== this.run?.key || (run.state === "finished" && !watched)) this.chosen = null;
     this.run = run;
     setText(this.problem, "");
@@ -126,7 +126,7 @@ class LivePanel {
   showTime() {
     const seconds = this.run?.seconds_left ?? null;
     const passed = (performance.now() - this.countFrom) / 1000;
-    this.left.textContent =
+    this.timeLeft.textContent =
       seconds === null ? "" : t("time.left", { time: duration(Math.max(1, seconds - passed)) });
   }
 
@@ -144,11 +144,11 @@ class LivePanel {
     this.strip.hidden = !before;
     if (!before) return;
     setSource(this.before, viewUrl(before));
-    for (const part of this.later) part.hidden = previews.length === 0;
+    for (const part of this.secondRow) part.hidden = previews.length === 0;
     this.scrub.hidden = previews.length < 2;
     if (previews.length) this.drawPreview(previews);
-    if (this.captioned !== prompts.join("\n")) {
-      this.captioned = prompts.join("\n");
+    if (this.captionText !== prompts.join("\n")) {
+      this.captionText = prompts.join("\n");
       this.captions.style.gridTemplateColumns = `repeat(${prompts.length}, 1fr)`;
       this.captions.replaceChildren(
         ...prompts.map((prompt, i) =>
@@ -183,7 +183,7 @@ class LivePanel {
     this.keep.textContent = t("keep", { step });
     this.keep.disabled = !run.saved.includes(step) || Boolean(run.ending);
     this.keep.title = this.keep.disabled && !run.ending ? t("keep.gone", { step }) : "";
-    // Cancel saves the current step, which usually has no preview to choose it by.
+    // Cancel saves the current step. It usually has no preview, so it gets its own button.
     const last = run.steps.length;
     this.last.hidden = run.state !== "cancelled" || last === step || !run.saved.includes(last);
     this.last.textContent = t("keep", { step: last });
@@ -245,16 +245,16 @@ export function showRun(node, run) {
   panels.get(node)?.show(run);
 }
 
-const KEPT = "unlearn kept";
-const choices = new Set(); // in this page
+const RECORDED = "unlearn kept";
+const recorded = new Set();
 
-// The workflow is to say which step was kept, so that somebody else comes to the same. Once for each:
-// what the person changes or undoes afterwards stays.
-function noteKept(node, { state, key, result }) {
+// Records the kept step in the workflow, so that others who run it get the same result. Each choice is
+// recorded only once, so that later changes by the user stay.
+function recordKeptStep(node, { state, key, result }) {
   const choice = `${key} ${result}`;
-  if (state !== "kept" || choices.has(choice) || savedWithNode(node, KEPT) === choice) return;
-  choices.add(choice);
-  saveWithNode(node, KEPT, choice); // the page may be reloaded
+  if (state !== "kept" || recorded.has(choice) || savedWithNode(node, RECORDED) === choice) return;
+  recorded.add(choice);
+  saveWithNode(node, RECORDED, choice); // the page may be reloaded
   setWidget(node, "keep_step", result);
 }
 
@@ -268,7 +268,7 @@ export function followRuns() {
     if (!node) return;
     showRun(node, run);
     markEarlier(node);
-    noteKept(node, run);
+    recordKeptStep(node, run);
   });
   onEvent("reconnected", () => restoreRuns(false)); // steps may have passed meanwhile
   on("unlearn.phase", (run, { phase, done, of, seconds_left }) => {
@@ -290,12 +290,12 @@ export function followRuns() {
 
 let polling = null;
 
-// Shows the runs of this graph that the server still has, after a reload or a broken connection.
+// Shows the runs of this graph that the server still knows, after a reload or a broken connection.
 // `ended`: whether to include ended runs.
 export async function restoreRuns(ended) {
   clearTimeout(polling);
   const workflow = graphId() ?? "";
-  let again = true; // the server may only be busy
+  let again = true; // also after an error: the server may be busy
   try {
     const runs = await get(`runs?${new URLSearchParams({ workflow, client: clientId() })}`);
     if (workflow !== (graphId() ?? "")) return; // another graph was opened meanwhile
@@ -315,10 +315,10 @@ function restoreRun(run, ended) {
   const watched = current?.key === run.key && current.state === "running";
   if (!ended && !watched && run.state !== "running") return;
   showRun(node, run);
-  if (node) noteKept(node, run);
+  if (node) recordKeptStep(node, run);
 }
 
-// Marks a run that the server no longer has: it ended when the server was restarted.
+// Marks a run that the server no longer knows: it ended when the server was restarted.
 function markLost(keys) {
   someNode((node) => {
     const panel = panels.get(node);

@@ -42,14 +42,14 @@ const linkedOf = (node, names) => names.find((name) => valueWidget(node, name) =
 class PromptTable {
   constructor(node) {
     this.node = node;
-    this.set = null; // the pairs, in the format of a prompt file
+    this.set = null; // the prompt set, in the format of a prompt file
     this.words = null; // values of the widgets at the last request
     this.loading = false;
     this.last = Promise.resolve(); // the last request
     this.side = "train";
     this.rows = PAGE;
     this.refresh = h("button", { onclick: () => this.load() });
-    this.over = h("button", { textContent: t("prompts.over"), onclick: () => this.startOver() });
+    this.startOverButton = h("button", { textContent: t("prompts.over"), onclick: () => this.startOver() });
     this.note = h("span", { className: "quiet", textContent: t("prompts.edited") });
     this.problem = h("div", { className: "bad", role: "alert" });
     this.place = h("div", { className: "scroll prompts" });
@@ -59,7 +59,7 @@ class PromptTable {
       "div",
       {},
       h("div", { className: "row" }, this.refresh, this.tabs.element),
-      h("div", { className: "row" }, this.note, this.over),
+      h("div", { className: "row" }, this.note, this.startOverButton),
       this.problem,
       this.empty,
       this.place,
@@ -81,7 +81,7 @@ class PromptTable {
     return this.last;
   }
 
-  // Has the server build the pairs from the widgets; nothing is drawn or trained for this.
+  // Requests the pairs for the widgets' values from the server, which draws and trains nothing for this.
   load() {
     this.loading = true;
     return this.inTurn(() => this.loadNow());
@@ -111,13 +111,13 @@ class PromptTable {
     try {
       const prompts = valuesOf(this.node, SOURCES);
       const set = await post("prompts", { concept, prompts });
-      if (words === this.wordsNow()) this.show(set); // else they changed meanwhile
+      if (words === this.wordsNow()) this.show(set); // otherwise they changed meanwhile
     } catch (error) {
       setText(this.problem, error.message);
     }
   }
 
-  // Once opened, the table follows the words, and shows what is wrong with them.
+  // After its first request, the table follows changes of the words and shows errors in them.
   follow() {
     if (this.words === null || this.edited || this.loading) return;
     if (this.words !== this.wordsNow()) this.load();
@@ -134,7 +134,7 @@ class PromptTable {
     return typeOf(source) === "UnlearnForgetConcept" ? source : null;
   }
 
-  // Values of its widgets, or those from the last run.
+  // The values of the linked concept's widgets, or the concept of the last set.
   concept() {
     const source = this.source();
     if (source && !linkedOf(source, CONCEPT)) return valuesOf(source, CONCEPT);
@@ -144,7 +144,7 @@ class PromptTable {
     return { concept: known.name, kind: known.kind, synonyms, replacements };
   }
 
-  // Why there is none: no link, or one whose end only a run finds.
+  // The reason for a missing concept: no link, or a link whose source is known only during a run.
   noConcept() {
     const linked = hasLink(this.node, "concept");
     return linked ? t("prompts.linked", { name: "concept" }) : t("prompts.link");
@@ -168,7 +168,7 @@ class PromptTable {
   }
 
   showEdited() {
-    this.note.hidden = this.over.hidden = !this.edited;
+    this.note.hidden = this.startOverButton.hidden = !this.edited;
   }
 
   showSide(side) {

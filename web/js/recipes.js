@@ -1,10 +1,11 @@
-// Choosing a recipe fills the inputs that belong to it. A line names those that were changed since.
+// Choosing a recipe fills the inputs that belong to it. A line of text names the inputs that were
+// changed since.
 
 import { afterConfigure, inputOptions, onChange, setWidget, widgetOf } from "./comfy.js";
 import { h, setText } from "./dom.js";
 import { t } from "./words.js";
 
-// Returns the line.
+// Returns the element of this line.
 export function followRecipe(node) {
   const line = h("div", { className: "quiet recipe", hidden: true });
   const chooser = widgetOf(node, "recipe");

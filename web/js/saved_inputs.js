@@ -26,16 +26,16 @@ const UP_TO_0_2_0 = {
   UnlearnOwnPictures: "captions folder alone",
 };
 
-// What an input that is newer than the file was in effect then, by the file's values. Others get
-// their default.
-const BEFORE = {
+// Values of inputs that are newer than the file, computed from the file's values so that the workflow
+// behaves as before. Other new inputs get their defaults.
+const EARLIER_BEHAVIOUR = {
   UnlearnRestrictedGradient: {
     recipe: ({ method }) => (method === "UCE (closed form)" ? "UCE" : "as saved"),
     generation_seed: ({ seed }) => seed,
   },
 };
 
-// Must come before anything else reads the values from a workflow.
+// Call this before anything else reads the values from a workflow.
 export function restoreByName(node) {
   const widgets = savedWidgets(node);
   const names = widgets.map(({ name }) => name);
@@ -45,9 +45,9 @@ export function restoreByName(node) {
     const order = saved?.properties?.[NAMES] ?? UP_TO_0_2_0[typeOf(node)]?.split(" ");
     const values = saved?.widgets_values;
     if (Array.isArray(order) && Array.isArray(values) && order.join() !== names.join()) {
-      const given = Object.fromEntries(order.map((name, i) => [name, values[i]]));
+      const byName = Object.fromEntries(order.map((name, i) => [name, values[i]]));
       widgets.forEach((widget, i) => {
-        const value = given[widget.name] ?? BEFORE[typeOf(node)]?.[widget.name]?.(given);
+        const value = byName[widget.name] ?? EARLIER_BEHAVIOUR[typeOf(node)]?.[widget.name]?.(byName);
         widget.value = value === undefined ? defaults[i] : value;
       });
     }

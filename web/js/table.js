@@ -5,7 +5,7 @@ import { t } from "./words.js";
 
 export const PAGE = 100; // rows shown at once
 
-// Headings, the rows of the first `limit` items, and a button to show more.
+// A table with headings, rows for the first `limit` items, and a button to show more.
 export function table(headings, items, rowOf, limit, showMore) {
   const left = items.length - limit;
   const more = h("button", { textContent: t("prompts.more", { n: Math.min(PAGE, left) }), onclick: showMore });

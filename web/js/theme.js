@@ -1,5 +1,5 @@
-// Choice of the panels' palette by the background they really have: ComfyUI's custom palettes may
-// have any colour, and its front ends mark light and dark in different ways.
+// Chooses the panels' light or dark palette by their actual background colour: ComfyUI's custom palettes
+// may have any colour, and its front ends mark light and dark in different ways.
 
 import { onThemeChange } from "./comfy.js";
 

@@ -54,7 +54,7 @@ async function onExecuted({ node: id, display_node: displayed, output, prompt_id
   const node = ourNode(displayed ?? id);
   if (!node || !output || (prompt && !(await isOfThisGraph(prompt)))) return;
   showOutput(node, output);
-  // Only here, not after a reload: the table should show the pairs for the current words.
+  // Not after a reload: then the table should show the pairs for the current words.
   if (output.unlearn_prompts) showPrompts(node, output.unlearn_prompts[0]);
 }
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from unlearn_core.models.families import FAMILIES
 from unlearn_core.models.load import ModelError, check_model, load_model
 from unlearn_core.models.options import LoadOptions
-from unlearn_core.models.single_file import V_WITNESS, predicts, read_checkpoint
+from unlearn_core.models.single_file import V_TENSOR, predicts, read_checkpoint
 from unlearn_core.models.text import clip_tokenizer, tokenize
 
 UNET = "model.diffusion_model."
@@ -182,7 +182,7 @@ def test_the_prediction_type_of_a_file(
     file = tmp_path / "model.safetensors"
     witness = spread * torch.randn(320, generator=torch.Generator().manual_seed(0))
     tensors = {FIRST: torch.zeros(32, 4, 1, 1), ATTENDED: torch.zeros(1, context)}
-    save_file({**tensors, V_WITNESS: witness}, file, metadata)
+    save_file({**tensors, V_TENSOR: witness}, file, metadata)
     assert predicts(file, *read_checkpoint(file)) == expected
 
 
