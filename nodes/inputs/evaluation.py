@@ -23,8 +23,9 @@ def inputs() -> list[io.Input]:
             default=OWN_SCORER,
             tooltip=f"The CLIP model that judges the pictures. {OWN_SCORER!r}: the CLIP in the "
             f"model's folder. If there is none: the paper's CLIP, {PAPER_SCORER}, if it is "
-            "installed in models/open_clip. You can also choose another folder in models/open_clip. It must "
-            "contain open_clip_config.json and open_clip_model.safetensors. Without CLIP the "
+            "installed in models/open_clip. You can also choose another folder in "
+            "models/open_clip. It must contain open_clip_config.json and "
+            "open_clip_model.safetensors. Without CLIP the "
             f"report shows pictures but no figures. Default: {OWN_SCORER}.",
         ),
         input_from(EvaluationSettings, "probes"),
