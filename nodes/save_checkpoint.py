@@ -128,8 +128,8 @@ class SaveCheckpoint(io.ComfyNode):
             if evaluated != unlearned_concepts:
                 raise ValueError(
                     f"report must be about {' and '.join(map(repr, unlearned_concepts))}, which "
-                    f"this model unlearned, got one about {' and '.join(map(repr, evaluated))}; "
-                    "link the Evaluate Alignment of this model"
+                    f"this model forgot, got one about {' and '.join(map(repr, evaluated))}; "
+                    "link the Evaluate Alignment node of this model"
                 )
         paths = save_paths(name, save_as)
         kind = save_as

@@ -19,7 +19,7 @@ class PictureSettings:
     captions: str = field(
         default="",
         metadata=other(
-            "a text, one caption a line",
+            "a text with one caption per line",
             help="Captions, one per line: 'name: caption' for a single picture, or one line for "
             "each picture, or one line for all. A text file beside a picture takes precedence over "
             "the one line for all.",
@@ -38,7 +38,9 @@ class PictureSettings:
         if not isinstance(self.folder, (str, Path)):
             raise ValueError(f"folder must be the path of a folder, got {self.folder!r}")
         if not isinstance(self.captions, str):
-            raise ValueError(f"captions must be a text, one a line, got {self.captions!r:.80}")
+            raise ValueError(
+                f"captions must be a text with one caption per line, got {self.captions!r:.80}"
+            )
         if not isinstance(self.alone, bool):
             raise ValueError(f"alone must be true or false, got {self.alone!r}")
 

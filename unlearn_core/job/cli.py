@@ -120,8 +120,8 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             if pairs.also:
                 raise ValueError(
-                    "also: a file of prompts holds one concept: leave the others out, or take "
-                    "those that `unlearn` leaves in its folder"
+                    "also: a prompt file is for one concept only; leave the other concepts out, or "
+                    "use the prompt files in the folder of `unlearn`"
                 )
             sys.stdout.write(write_prompts(pairs))
         else:
@@ -184,8 +184,8 @@ def propose(settings: JobSettings, options: argparse.Namespace) -> None:
     concept, prompts = grids[wanted].concept, grids[wanted].prompts
     if prompts.file is not None:
         raise ValueError(
-            f"prompts.file: {prompts.file.name!r} holds whole prompts, to which no values can be "
-            "added; name templates and dimensions in its place"
+            f"prompts.file: {prompts.file.name!r} contains complete prompts, so no values can "
+            "be added; use templates and dimensions instead"
         )
     if options.count < 1:
         raise ValueError(f"count must be 1 or more, got {options.count}")

@@ -143,8 +143,8 @@ class Job(Observer):
         for section, wanted in self.task.identity().items():
             if of.get(section) != wanted:
                 raise ValueError(
-                    f"{section}: what `unlearn` left in {str(self.folder)!r} was made with another "
-                    f"{section} than the settings name{_difference(of.get(section), wanted)}; "
+                    f"{section}: the model in {str(self.folder)!r} was made with another {section} "
+                    f"than the one in the settings{_difference(of.get(section), wanted)}; "
                     "unlearn again, or choose another folder"
                 )
         for phase, taken in seconds.items():
@@ -213,19 +213,19 @@ class Job(Observer):
             raise ValueError(f"rank must be 1 or more, got {rank}")
         if save_as == "checkpoint" and not model.is_file():
             raise ValueError(
-                f"as: {model.name!r} is a folder, of which no checkpoint can be made; choose "
-                "'folder' or 'lora'"
+                f"as: {model.name!r} is a folder, so it cannot be saved as a checkpoint; "
+                "choose 'folder' or 'lora'"
             )
         family = self.base.info.family
         if save_as == "lora" and family not in SUITABLE:
             raise ValueError(
-                f"as: {model.name!r} is {family}, for which no program loads LoRA files; choose "
-                "'as-loaded'"
+                f"as: {model.name!r} is {family}, and no program loads LoRA files for it; "
+                "choose 'as-loaded'"
             )
         for made in (self.folder / "model", self.folder / "model.safetensors"):
             if made.exists() and model.exists() and made.samefile(model):
                 raise ValueError(
-                    f"out: {str(self.folder)!r} holds the model that you start from, which is "
+                    f"out: {str(self.folder)!r} contains the original model, which is "
                     "never overwritten; choose another folder"
                 )
 

@@ -142,7 +142,7 @@ def read_settings(file: str | Path) -> JobSettings:
         parsed["unlearn"] = _unlearn(content["unlearn"])
     if not isinstance(content["model"], str) or not content["model"].strip():
         raise ValueError(
-            f"model must be the path of a model, from the settings file's folder or whole, got "
+            f"model must be the path of a model, absolute or from the settings file's folder, got "
             f"{content['model']!r}"
         )
     evaluation = content.get("evaluation", {})
@@ -169,7 +169,7 @@ def read_settings(file: str | Path) -> JobSettings:
             parsed[name] = replace(parsed[name], folder=file.parent / parsed[name].folder)
     if "also" in content:
         if not isinstance(content["also"], list):
-            raise ValueError(f"also: wanted a list, got {type(content['also']).__name__}")
+            raise ValueError(f"also must be a list, got {type(content['also']).__name__}")
         parsed["also"] = tuple(
             _further(i, part, file.parent) for i, part in enumerate(content["also"])
         )
@@ -206,12 +206,12 @@ def _beside(prompts: PromptSettings, folder: Path) -> PromptSettings:
 
 def _check_fields(section: str, content: object, *kinds: type) -> None:
     if not isinstance(content, dict):
-        raise ValueError(f"{section}: wanted an object, got {type(content).__name__}")
+        raise ValueError(f"{section} must be an object, got {type(content).__name__}")
     known = {f.name for kind in kinds for f in fields(kind)}
     unknown = sorted(content.keys() - known)
     if unknown:
         raise ValueError(
-            f"{section}: no field {unknown[0]!r}, choose from {', '.join(sorted(known))}"
+            f"{section}: no field {unknown[0]!r}; choose from {', '.join(sorted(known))}"
         )
 
 

@@ -126,9 +126,11 @@ class PromptSettings:
             defaults = PromptSettings()
             for name in (other.name for other in fields(self) if other.name != "file"):
                 if getattr(self, name) != getattr(defaults, name):
-                    raise ValueError(f"file contains complete prompts: leave {name} out")
+                    raise ValueError(f"file contains complete prompts; leave {name} out")
         if self.neighbours and not self.candidates:
-            raise ValueError("candidates: none given to choose neighbours from; add some words")
+            raise ValueError(
+                "candidates: there are none, but neighbours are chosen from them; add some words"
+            )
 
     def grid(self, concept: ForgetConcept) -> tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]:
         """The templates and dimensions, from the preset for the concept's kind if empty."""

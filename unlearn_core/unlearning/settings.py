@@ -271,8 +271,8 @@ class UnlearnSettings:
         check_fields(self)
         if self.saliency < 1 and (self.weight_decay or self.scope == LORA):
             raise ValueError(
-                f"saliency must be 1 with weight_decay, which changes every weight, and with scope "
-                f"{LORA!r}, whose layers start at zero, got {self.saliency!r}"
+                f"saliency must be 1 with weight_decay above 0 or with scope {LORA!r}, got "
+                f"{self.saliency!r}; set saliency to 1"
             )
 
     @property

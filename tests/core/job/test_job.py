@@ -165,11 +165,11 @@ def test_a_later_stage_takes_no_weights_of_other_settings(
         (("--cache", "{file}"), "error: cache: cannot write into"),
         (
             ("--as", "checkpoint"),
-            "is a folder, of which no checkpoint can be made; choose 'folder'",
+            "is a folder, so it cannot be saved as a checkpoint; choose 'folder'",
         ),
         (("--as", "lora", "--rank", "0"), "error: rank must be 1 or more, got 0"),
         (("--device", "foo"), "error: device: 'foo' cannot be used here"),
-        (("--out", "{source}"), "holds the model that you start from, which is never overwritten"),
+        (("--out", "{source}"), "contains the original model, which is never overwritten"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_any_work(
@@ -200,7 +200,7 @@ def test_what_it_starts_from_is_never_its_destination(
     (tmp_path / "out" / name).touch()
     # Whatever way leads there: a checkpoint whole would be gigabytes.
     made.settings = replace(made.settings, model=tmp_path / "out" / ".." / "out" / name)
-    with pytest.raises(ValueError, match="holds the model that you start from"):
+    with pytest.raises(ValueError, match="contains the original model"):
         made.check_save("as-loaded", 1)
 
 
@@ -406,7 +406,7 @@ def test_propose_prints_longer_dimensions(
     assert "count must be 1 or more, got 0" in capsys.readouterr().err
     content["prompts"] = {"file": "mine.json"}
     assert main([asked[0], str(write(content, tmp_path)), *asked[2:]]) == 2
-    assert "prompts.file: 'mine.json' holds whole prompts" in capsys.readouterr().err
+    assert "prompts.file: 'mine.json' contains complete prompts" in capsys.readouterr().err
 
     place = {"place": ["town", "sea"]}
     cat = {"concept": {"name": "cat", "kind": "object"}, "prompts": {"dimensions": place}}
@@ -466,18 +466,18 @@ def test_prompts_tells_of_words_that_make_too_few(
             None,
             "prompts",
             {"file": "missing.json", "invented_names": 4},
-            "prompts: file contains complete prompts: leave invented_names out",
+            "prompts: file contains complete prompts; leave invented_names out",
         ),
         (
             "prompts",
             "file",
             "missing.json",
-            "prompts: file contains complete prompts: leave temp",
+            "prompts: file contains complete prompts; leave temp",
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
         ("concept", "name", 5, "concept must be a word, got 5"),
         (None, "model", 5, "model must be the path of a model, from"),
-        (None, "evaluation", 5, "evaluation: wanted an object, got int"),
+        (None, "evaluation", 5, "evaluation must be an object, got int"),
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
         ("evaluation", "probes", "hard", "probes must be one of 'none', 'wordings', 'all'"),
         ("evaluation", "scorer", 5, "scorer must be the path of a folder, got 5"),
@@ -558,7 +558,7 @@ def test_own_pictures_take_the_place_of_drawn_ones(content: Content, tmp_path: P
         (
             "retain_pictures",
             {"folder": "mine"},
-            r"retain_pictures\.captions: '0\.png' has none: add '0\.txt'",
+            r"retain_pictures\.captions: '0\.png' has no caption; add '0\.txt'",
         ),
         ("forget_pictures", {"folder": "mine", "captions": "a cat"}, "'a cat' does not mention"),
         (
@@ -630,7 +630,7 @@ def test_neighbours_need_a_clip(
 ) -> None:
     content["prompts"] |= {"neighbours": 1, "candidates": ["fluent"]}
     assert run("unlearn", write(content, tmp_path)) == 2
-    assert "has no CLIP beside it" in capsys.readouterr().err
+    assert "has no CLIP to compare pictures with" in capsys.readouterr().err
     content["prompts"]["candidates"] = []
     assert run("prompts", write(content, tmp_path)) == 2
     assert "candidates: none given for neighbours" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def test_a_settings_file_can_contain_further_concepts(tmp_path: Path) -> None:
     assert "subject" in pairs.also[0].dimensions  # the preset for styles
 
     for also, message in (
-        ({}, "also: wanted a list"),
+        ({}, "also must be a list"),
         ([{}], r"also\[0\]: 'concept' is missing"),
         ([{"concept": {"name": "x"}, "weight": 2}], r"also\[0\]: no field 'weight'"),
         ([{"concept": {"name": "x", "colour": 2}}], r"also\[0\].concept: no field 'colour'"),
