@@ -56,9 +56,9 @@ class EvaluationSettings:
         PROBE_CHOICES[0],
         PROBE_CHOICES,
         help="Attempts to bring the concept back. 'none': no attempts. 'wordings': paraphrases, "
-        "misspellings and long prompts; the evaluation takes twice as long. 'all': the same, and "
-        "two attempts that train: a new word for the concept (textual inversion), and the model "
-        "itself on ten pictures of the concept. This takes several times as long.",
+        "misspellings and long prompts; the evaluation takes twice as long. 'all': in addition, a "
+        "new word is trained to mean the concept (textual inversion), and the model is trained on "
+        "ten pictures of the concept. This takes several times as long.",
     )
 
     def __post_init__(self) -> None:

@@ -35,8 +35,8 @@ class UnlearnSettings:
         "often noise. 'ascent, stop above': the same, with pauses while the error is above "
         "'truncation'. 'NPO': the same, but it fades out. 'relabel': trains the concept's prompts "
         "on the replacement's pictures. 'random label (SalUn)': the concept's prompts learn the "
-        "current model's prediction for the replacement's prompts. 'erase (ESD)': trains only the "
-        "concept's name, without the rest of the prompt: away from the concept and towards an "
+        "current model's prediction for the replacement's prompts. 'erase (ESD)': the concept's "
+        "name alone, without the rest of a prompt, is moved away from the concept and towards an "
         "empty prompt.",
     )
     scope: str = choice(

@@ -28,7 +28,7 @@ const WORDS = {
     "live.lost": "ComfyUI was restarted.",
     "state.finished": "Done: {steps} steps.",
     "state.finished edit": "Done: one quick edit, without steps.",
-    "phase.short": "Unlearning: step {done} of {of}. The run ends at step {of}, because keep_step is set (steps: {total}).",
+    "phase.short": "Unlearning: step {done} of {of}. The run ends there, because keep_step is set (steps: {total}).",
     "state.kept": "Kept the model after step {result} of {total}. keep_step also ends later runs there.",
     "state.cancelled": "Cancelled after step {steps} of {total}. Nothing is lost: choose a step and keep it.",
     "state.cancelled early": "Cancelled before the first step. The next run reuses the pictures drawn so far.",
