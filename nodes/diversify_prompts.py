@@ -40,9 +40,8 @@ class DiversifyPrompts(io.ComfyNode):
             node_id="UnlearnDiversifyPrompts",
             display_name="Unlearn: Diversify Retain Prompts",
             category=sockets.CATEGORY,
-            description="Builds many pairs of prompts: one that asks for the concept, and the "
-            "same one without it. The more varied the pairs, the better the rest of the model is "
-            "preserved.",
+            description="Writes many prompts in pairs: one with the concept, and the same prompt "
+            "without it. The more varied the pairs, the better the rest of the model is protected.",
             is_output_node=True,  # so that the prompts can be read before any work starts
             inputs=[
                 sockets.Concept.Input("concept", tooltip="The concept to forget."),
@@ -51,14 +50,14 @@ class DiversifyPrompts(io.ComfyNode):
                 sockets.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Needed only for neighbours: the model draws the candidates, to find "
+                    tooltip="Needed only for 'neighbours': the model draws the candidates to find "
                     "those that look most like the concept.",
                 ),
                 sockets.Prompts.Input(
                     "also",
                     optional=True,
-                    tooltip="Prompts from another Diversify Retain Prompts node: the model forgets "
-                    "both concepts in one run, and each is evaluated separately.",
+                    tooltip="Optional, from another Diversify Retain Prompts node, to forget "
+                    "several concepts in one run. Each is evaluated separately.",
                 ),
             ],
             outputs=[

@@ -35,17 +35,18 @@ class EvaluateAlignment(io.ComfyNode):
             node_id="UnlearnEvaluateAlignment",
             display_name="Unlearn: Evaluate Alignment",
             category=sockets.CATEGORY,
-            description="Draws the same prompts with the model before and after unlearning, and "
+            description="Draws the same prompts with the model before and after unlearning. It "
             "measures whether the concept is gone and everything else is still there.",
             is_output_node=True,
             inputs=inputs(),
             outputs=[
                 sockets.Report.Output(
-                    display_name="report", tooltip="For Save Checkpoint, to store with the model."
+                    display_name="report",
+                    tooltip="For Save Checkpoint, which stores the figures in the model's file.",
                 ),
                 io.Image.Output(
                     display_name="before/after grid",
-                    tooltip="Labelled pictures of the same prompts and seeds before and after.",
+                    tooltip="Pictures of the same prompts and seeds before and after, with labels.",
                 ),
                 io.String.Output(display_name="table", tooltip="The figures as text."),
             ],

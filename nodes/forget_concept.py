@@ -19,39 +19,39 @@ class DefineForgetConcept(io.ComfyNode):
             node_id="UnlearnForgetConcept",
             display_name="Unlearn: Define Forget Concept",
             category=sockets.CATEGORY,
-            description="Names the concept that the model should forget, and its replacements.",
+            description="Names the concept to forget, and its replacements.",
             inputs=[
                 io.String.Input(
                     "concept",
                     default="ink",
-                    tooltip="The concept to forget, as prompts name it. Use the word that the "
-                    "model knows it by: it cannot forget what it does not know. Default: ink, one "
-                    "of the demo model's styles.",
+                    tooltip="The word for the concept in prompts. Use the word that the model was "
+                    "trained with: the model cannot forget a word that it does not know. Default: "
+                    "ink, one of the demo model's styles.",
                 ),
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
                     default="style",
-                    tooltip="The kind of concept. It decides what the evaluation looks for in a "
-                    "picture; for a style, the objective 'erase (ESD)' writes 'ink style' instead "
-                    "of 'ink'. Prompts from a file or edited in the table must be of the same "
-                    "kind. Default: style.",
+                    tooltip="The type of concept. The evaluation looks for this in a picture. For "
+                    "a style, the objective 'erase (ESD)' writes 'ink style' instead of 'ink'. "
+                    "Prompts from a file or from the edited table must be for the same kind. "
+                    "Default: style.",
                 ),
                 io.String.Input(
                     "synonyms",
                     default="",
                     tooltip="Other words for the concept, separated by commas. They are forgotten "
-                    "as well. Without them, a prompt with another word may still bring the "
-                    "concept back. Default: none.",
+                    "too. Without them, a prompt with another word may still show the concept. "
+                    "Default: none.",
                 ),
                 io.String.Input(
                     "replacements",
                     default="noto, twemoji, fluent, pixel",
-                    tooltip="Alternatives that replace the concept in the prompts to preserve, "
-                    "separated by commas. They protect similar things while the model forgets: "
-                    "name the concept's nearest neighbours. If empty, the concept is removed from "
-                    "those prompts, together with words that only introduce it, such as 'in the "
-                    "style of'. Default: the demo model's other styles.",
+                    tooltip="Words that take the place of the concept in the prompts that must "
+                    "keep working, separated by commas. Write what is most similar to the concept: "
+                    "replacements are protected best. If empty, the concept is removed from those "
+                    "prompts, together with words that only introduce it, such as 'in the style "
+                    "of'. Default: the demo model's other styles.",
                 ),
             ],
             outputs=[

@@ -39,20 +39,19 @@ class LoadModel(io.ComfyNode):
                     "model",
                     options=model_names(),
                     default=next(iter(BUNDLED)),
-                    tooltip="The model to work on. EmojiCanvas, the default, is a tiny model that "
-                    "comes with this pack and draws emoji in five styles: good for trying things "
-                    "out in minutes. Your own models are listed from ComfyUI's models/checkpoints "
-                    "(Stable Diffusion 1.x, 2.x and XL in one file) and models/diffusers "
-                    "(folders); they need a GPU and time. Only safetensors files are opened, "
-                    "never pickles (.ckpt).",
+                    tooltip="The model that should forget. EmojiCanvas, the default, comes with "
+                    "this pack. It is tiny and draws emoji in five styles: with it you can try "
+                    "everything in minutes. Your own models are listed from ComfyUI's "
+                    "models/checkpoints (Stable Diffusion 1.x, 2.x and XL in one file) and "
+                    "models/diffusers (folders). They need a GPU and more time. Only safetensors "
+                    "files are opened, never pickles (.ckpt).",
                 ),
                 io.Combo.Input(
                     "vae",
                     options=vae_names(),
                     default=OWN_VAE,
-                    tooltip="The VAE, which turns latents into pictures. Choose a file from "
-                    "models/vae for a checkpoint that comes without one. Default: the model's "
-                    "own.",
+                    tooltip="The VAE, which turns latents into pictures. If your checkpoint has no "
+                    "VAE, choose a file from models/vae. Default: the model's own.",
                 ),
                 *map(sockets.advanced, _advanced_inputs()),
             ],

@@ -35,12 +35,13 @@ class OwnPictures(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=False,
                     default="",
-                    tooltip="Captions of the pictures: one line for all of them, or one line for "
-                    "each. For a picture in a folder, the first of these that exists is used: a "
-                    "line with its name, such as 'cat.png: a red cat'; its own line, if there is "
-                    "one line for each; a text file of the same name beside it; the one line for "
-                    "all. Captions of pictures to forget must name the concept; captions of "
-                    "pictures to preserve must not. Default: none.",
+                    tooltip="Captions of the pictures: one line for all, or one line for each. In "
+                    "a folder, a line such as 'cat.png: a red cat' is for that picture only. A "
+                    "picture's caption is the first of these that exists: 1. the line with its "
+                    "name; 2. its own line, if there is one line for each picture; 3. a text file "
+                    "with the same name beside it; 4. the one line for all. Captions of pictures "
+                    "to forget must name the concept. Captions of pictures to keep must not. "
+                    "Default: none.",
                 ),
                 io.Combo.Input(
                     "folder",
@@ -55,8 +56,8 @@ class OwnPictures(io.ComfyNode):
                     default=False,
                     label_on="only these",
                     label_off="and drawn ones",
-                    tooltip="On: the model learns from these pictures only. Off: they are added "
-                    "to those that the model draws itself, which are more numerous and more "
+                    tooltip="On: the model learns only from these pictures. Off: they are added to "
+                    "the pictures that the model draws itself, which are more numerous and more "
                     "varied. Default: off.",
                 ),
                 io.Image.Input(

@@ -33,9 +33,9 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             node_id="UnlearnRestrictedGradient",
             display_name="Unlearn: Restricted Gradient Unlearn",
             category=sockets.CATEGORY,
-            description="Makes the model forget the concept and preserve the rest: each step "
-            "forgets only in directions that do not harm what must be preserved (Ko et al. 2024). "
-            "The input model itself is not changed.",
+            description="Makes the model forget the concept and keep the rest. The part of each "
+            "step that would harm the rest is removed (Ko et al. 2024). The input model itself is "
+            "not changed.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
@@ -45,13 +45,13 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                 sockets.Pictures.Input(
                     "forget_pictures",
                     optional=True,
-                    tooltip="Pictures of the concept, from Own Pictures, if the model draws the "
-                    "concept badly or knows it under another name.",
+                    tooltip="Optional, from Own Pictures: pictures of the concept. Use them if the "
+                    "model draws the concept badly or knows it under another name.",
                 ),
                 sockets.Pictures.Input(
                     "retain_pictures",
                     optional=True,
-                    tooltip="Pictures of things that must not change, from Own Pictures.",
+                    tooltip="Optional, from Own Pictures: pictures of things that must not change.",
                 ),
             ],
             outputs=[
@@ -61,8 +61,8 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="loss chart",
-                    tooltip="The losses by step, and the steps at which forgetting and preserving "
-                    "were in conflict.",
+                    tooltip="A chart of the losses at each step. It also marks the steps in which "
+                    "forgetting and protecting were in conflict.",
                 ),
                 io.Image.Output(
                     display_name="before/after",

@@ -37,8 +37,8 @@ class SaveCheckpoint(io.ComfyNode):
             node_id="UnlearnSaveCheckpoint",
             display_name="Unlearn: Save Checkpoint",
             category=sockets.CATEGORY,
-            description="Saves the unlearned model among ComfyUI's own models as a checkpoint, a "
-            "LoRA or a diffusers folder, ready to load here or in any other Stable Diffusion "
+            description="Saves the unlearned model in ComfyUI's model folders: as a checkpoint, a "
+            "LoRA or a diffusers folder. You can load it here or in any other Stable Diffusion "
             "program.",
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -47,17 +47,17 @@ class SaveCheckpoint(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my-model-without-ink",
-                    tooltip="Name of the new model: a plain name without / or \\, because nothing "
-                    "is ever written outside ComfyUI's folders. Default: my-model-without-ink.",
+                    tooltip="Name of the new model, without / or \\. Nothing is ever written "
+                    "outside ComfyUI's folders. Default: my-model-without-ink.",
                 ),
                 io.Combo.Input(
                     "save_as",
                     options=list(SAVE_AS),
                     default=AS_LOADED,
                     tooltip="The format of the saved model. "
-                    f"{AS_LOADED!r}: a checkpoint in which only the changed weights are replaced, "
-                    "if the model was loaded from one file; otherwise a diffusers folder. "
-                    f"{LORA!r}: a small file in models/loras, which you can apply to the original "
+                    f"{AS_LOADED!r}: a checkpoint if the model was loaded from one file, otherwise "
+                    "a diffusers folder. In the checkpoint only the changed weights are replaced. "
+                    f"{LORA!r}: a small file in models/loras. Load LoRA adds it to the original "
                     f"model at any strength. Default: {AS_LOADED}.",
                 ),
                 io.Boolean.Input(
@@ -65,15 +65,15 @@ class SaveCheckpoint(io.ComfyNode):
                     default=False,
                     label_on="replace",
                     label_off="keep",
-                    tooltip="Off: if a model of that name exists, nothing is saved, and the page "
-                    "reports this when you press Run; the other nodes still run, and nothing is "
-                    "lost. On: the existing model is replaced and cannot be restored. The model "
-                    "that you started from is never replaced. Default: off.",
+                    tooltip="Off: if a model with this name exists, nothing is saved, and you see "
+                    "a message when you press Run. The other nodes still run, and nothing is lost. "
+                    "On: the existing model is replaced and cannot be restored. The model that you "
+                    "started from is never replaced. Default: off.",
                 ),
                 sockets.Report.Input(
                     "report",
                     optional=True,
-                    tooltip="From Evaluate Alignment (optional): its figures are stored in the "
+                    tooltip="Optional, from Evaluate Alignment. Its figures are stored in the "
                     "file.",
                 ),
                 sockets.advanced(
@@ -82,9 +82,9 @@ class SaveCheckpoint(io.ComfyNode):
                         default=LORA_RANK,
                         min=1,
                         max=1024,
-                        tooltip="Rank of the LoRA. A higher rank captures more of the change in a "
-                        "larger file. A model that was unlearned with the scope 'lora' keeps its "
-                        f"own rank. Default: {LORA_RANK}.",
+                        tooltip="Rank of the LoRA. A higher rank contains more of the change, but "
+                        "gives a larger file. A model that was unlearned with the scope 'lora' "
+                        f"keeps its own rank. Default: {LORA_RANK}.",
                     )
                 ),
             ],
@@ -128,8 +128,8 @@ class SaveCheckpoint(io.ComfyNode):
             if evaluated != unlearned_concepts:
                 raise ValueError(
                     f"report must be about {' and '.join(map(repr, unlearned_concepts))}, which "
-                    f"this model unlearned, got one about {' and '.join(map(repr, evaluated))}; "
-                    "link the Evaluate Alignment of this model"
+                    f"this model forgot, got one about {' and '.join(map(repr, evaluated))}; "
+                    "link the Evaluate Alignment node of this model"
                 )
         paths = save_paths(name, save_as)
         kind = save_as

@@ -21,19 +21,20 @@ def inputs() -> list[io.Input]:
             "scorer",
             options=scorers(),
             default=OWN_SCORER,
-            tooltip=f"The CLIP model that scores the pictures. {OWN_SCORER!r}: the one in the "
-            f"model's own folder; for models without one, {PAPER_SCORER}, the paper's, if it is "
-            "installed in models/open_clip. You can also choose any other folder there that "
-            "contains open_clip_config.json and open_clip_model.safetensors. Without a CLIP the "
+            tooltip=f"The CLIP model that judges the pictures. {OWN_SCORER!r}: the CLIP in the "
+            f"model's folder. If there is none: the paper's CLIP, {PAPER_SCORER}, if it is "
+            "installed in models/open_clip. You can also choose another folder in "
+            "models/open_clip. It must contain open_clip_config.json and "
+            "open_clip_model.safetensors. Without CLIP the "
             f"report shows pictures but no figures. Default: {OWN_SCORER}.",
         ),
         input_from(EvaluationSettings, "probes"),
         io.String.Input(
             "report_name",
             default=REPORT_NAME,
-            tooltip="File name of the report in the output folder: one HTML file that includes "
-            "the pictures, and one JSON file with every figure. Files are numbered, so nothing is "
-            f"overwritten. Default: {REPORT_NAME}.",
+            tooltip="Name of the report's two files in ComfyUI's output folder: an HTML file with "
+            "the pictures, and a JSON file with all figures. A number is added to the name, so "
+            f"nothing is overwritten. Default: {REPORT_NAME}.",
         ),
         input_from(GenerationSettings, "seed", default=FIRST_SEED),
         input_from(GenerationSettings, "steps", name="generation_steps"),

@@ -40,20 +40,20 @@ def main_inputs() -> list[io.Input]:
             multiline=True,
             dynamic_prompts=False,  # dynamic prompts would consume the braces
             default=TEMPLATES,
-            tooltip="Prompt templates, one per line. Each must contain {concept}, which is "
-            "replaced by the concept; other {words} in braces are replaced by values of the "
-            "dimensions below. With several wordings the model forgets the concept itself rather "
-            "than one way of asking for it. The default suits the demo model.",
+            tooltip="Prompt templates, one per line. Each must contain {concept}, where the "
+            "concept is filled in. Other {words} in braces are filled in with values of the "
+            "dimensions below. Write several wordings: with only one, the model may forget that "
+            "wording but not the concept. The default suits the demo model.",
         ),
         io.String.Input(
             "dimensions",
             multiline=True,
             dynamic_prompts=False,  # dynamic prompts would consume the braces
             default=DIMENSIONS,
-            tooltip="Words to vary in the templates, one dimension per line, each with two or "
-            "more values: 'object: cat, dog, house'. Variety here protects the rest of the model: "
-            "list everything that it must still draw well. The default is the demo model's whole "
-            "vocabulary.",
+            tooltip="Words to vary in the templates, such as 'object: cat, dog, house': one "
+            "dimension per line, each with two or more values. Variety protects the rest of the "
+            "model: list everything that it must still draw well. The default is the demo model's "
+            "whole vocabulary.",
         ),
         input_from(PromptSettings, "train_count"),
         input_from(PromptSettings, "test_count"),
@@ -71,15 +71,15 @@ def advanced_inputs() -> list[io.Input]:
         io.String.Input(
             "candidates",
             default="",
-            tooltip="Words to choose neighbours from, separated by commas. Default: none.",
+            tooltip="Words to choose the neighbours from, separated by commas. Default: none.",
         ),
         io.Combo.Input(
             "language_model",
             options=[NO_FILE, *language_models()],
             default=NO_FILE,
-            tooltip="A language model that proposes more values for every dimension: a folder in "
-            "transformers' format in ComfyUI's models/LLM. Its values appear in the prompts: read "
-            f"them before you use them. Default: {NO_FILE}.",
+            tooltip="A language model that adds values to every dimension. It must be a folder in "
+            "ComfyUI's models/LLM, in the format of transformers. Check its values in the prompts "
+            f"before you use them. Default: {NO_FILE}.",
         ),
         io.Int.Input(
             "proposals",
@@ -93,21 +93,21 @@ def advanced_inputs() -> list[io.Input]:
             "prompts_file",
             options=[NO_FILE, *prompt_files()],
             default=NO_FILE,
-            tooltip="A prompt file in ComfyUI's input folder, for prompts that somebody shared or "
-            "that you edited by hand. It replaces all other inputs here except the concept. "
+            tooltip="A prompt file from ComfyUI's input folder, shared by somebody or edited by "
+            "hand. It replaces all other inputs here except the concept. "
             f"Default: {NO_FILE}.",
         ),
         io.String.Input(
             "save_as",
             default="",
-            tooltip="File name under which to save the prompts in ComfyUI's output folder, to "
-            "share or edit them. An existing file of that name is replaced. Default: none.",
+            tooltip="File name for saving the prompts in ComfyUI's output folder, to share or edit "
+            "them. An existing file with this name is replaced. Default: none.",
         ),
         io.String.Input(
             "edited_prompts",
             default="",
-            tooltip="Your edits in the table of prompts. The table fills this input in and "
-            "empties it when you start over. It replaces all other inputs here except the "
+            tooltip="Your edits in the table of prompts. The table writes them here, and clears "
+            "them when you press 'Start over'. They replace all other inputs here except the "
             "concept. Default: empty.",
         ),
     ]
@@ -118,9 +118,9 @@ def _preset() -> io.Input:
         "preset",
         options=list(ALL_PRESETS),
         default=DEMO,
-        tooltip="Templates and dimensions to start from. Choosing a preset writes them into the "
-        "two fields, where you can edit them. A field that you leave empty uses the preset's. "
-        f"Default: {DEMO}.",
+        tooltip="Templates and dimensions to start from. When you choose a preset, they are "
+        "written into the two fields, where you can edit them. An empty field uses the text of the "
+        f"preset. Default: {DEMO}.",
     )
     # The page fills the two fields in.
     preset.extra_dict["presets"] = {name: as_text(texts) for name, texts in ALL_PRESETS.items()}

@@ -32,9 +32,9 @@ def inputs() -> list[io.Input]:
             min=0,
             max=MOST_STEPS,
             optional=True,
-            tooltip="Number of steps between previews. Each preview draws the same few prompts, "
-            "so that you can watch the model forget, and takes a little time. 0 draws none "
-            f"during the run. Default: {PREVIEW_EVERY}.",
+            tooltip="Number of steps between previews. A preview draws the same few prompts, so "
+            "that you can watch the model forget. Each preview takes a little time. With 0 there "
+            f"are no previews during the run. Default: {PREVIEW_EVERY}.",
         ),
         *inputs_from(UnlearnSettings, advanced=True, optional=True),
         input_from(GenerationSettings, "steps", name="generation_steps", optional=True),
@@ -47,9 +47,9 @@ def inputs() -> list[io.Input]:
                 min=0,
                 max=MOST_STEPS,
                 optional=True,
-                tooltip="Outputs the model as it was after this step; 0 means the last step. The "
-                "panel sets it when you stop a run or go back to an earlier picture, so that the "
-                "workflow records your choice. Later runs also end at this step until you press "
+                tooltip="The output is the model after this step; 0 means the last step. The panel "
+                "sets this input when you stop a run or keep an earlier step, so that your choice "
+                "is saved in the workflow. Later runs also end at this step, until you press "
                 "'Run all steps' or set it back to 0. Default: 0.",
             )
         ),
@@ -59,7 +59,7 @@ def inputs() -> list[io.Input]:
 def _recipe() -> io.Input:
     setting = settings_of(RecipeChoice)["recipe"]
     options = Choice((*RECIPES, AS_SAVED))
-    help_text = f"{setting.help} {AS_SAVED!r}: the inputs as they are."
+    help_text = f"{setting.help} {AS_SAVED!r} leaves all inputs as they are."
     recipes = {name: dict(values) for name, values in RECIPES.items()}
     recipe = input_of(dataclasses.replace(setting, kind=options, help=help_text), optional=True)
     recipe.extra_dict = {"recipes": recipes}  # for the page, which fills the inputs

@@ -176,7 +176,7 @@ async def _save(response: aiohttp.ClientResponse, file: HubFile, part: Path, sta
     host = response.url.host
     if response.status == 206 and start:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise ValueError(f"{host} sent another range of {file.name}; try again later")
+            raise ValueError(f"{host} sent the wrong part of {file.name}; try again later")
     elif response.status == 200:
         start = 0
     else:

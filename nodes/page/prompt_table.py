@@ -83,8 +83,8 @@ def preview(request: Mapping[str, Any]) -> dict[str, Any]:
     for name, neutral in NEED_MODEL.items():
         if widgets[name] != neutral:
             raise ValueError(
-                f"{name}: finding the words needs a model. Run this node once, and the prompts "
-                f"appear here to read and edit; or set {name} to {neutral!r}"
+                f"{name}: finding the words needs a model. Run this node once, and then read and "
+                f"edit the prompts here; or set {name} to {neutral!r}"
             )
     for name, most in MOST.items():  # ComfyUI checks these only when a graph is queued
         if not isinstance(widgets[name], int) or not 0 <= widgets[name] <= most:

@@ -131,7 +131,7 @@ def test_events_of_other_graphs_are_ignored(page: ComfyPage, view: View) -> None
         "unlearn.phase",
         {**where, "phase": "unlearning", "done": 1, "of": 4, "seconds_left": 60},
     )
-    short = "Unlearning: step 1 of 4. keep_step ends the run there; steps is set to 9."
+    short = "Unlearning: step 1 of 4. The run ends there, because keep_step is set (steps: 9)."
     expect(phase(page)).to_have_text(short)
 
     send(page, "unlearn.run", {**run, **ended})

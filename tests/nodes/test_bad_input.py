@@ -171,7 +171,7 @@ def test_missing_model(name: str) -> None:
 def test_pickle(diffusers: Path) -> None:
     (diffusers / "model.ckpt").write_bytes(b"\x80\x04.")
     (answer,) = refusals("UnlearnLoadModel", model="model.ckpt")
-    assert "'model.ckpt' is a pickle, which can run code when opened" in answer
+    assert "'model.ckpt' is a pickle, which is never loaded because it can run code" in answer
 
 
 def test_empty_single_file(tmp_path: Path) -> None:

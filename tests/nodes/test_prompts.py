@@ -177,7 +177,9 @@ def test_hidden_files_are_not_listed(folders: Path) -> None:
 
 def test_neighbours_need_a_clip(folders: Path) -> None:
     (model, _) = node_result("UnlearnLoadModel", model="tiny-sd")
-    with pytest.raises(ValueError, match="neighbours: 'tiny-sd' has no CLIP beside it"):
+    with pytest.raises(
+        ValueError, match="neighbours: 'tiny-sd' has no CLIP to compare pictures with"
+    ):
         run_node(NODE, concept=concept(), model=model, neighbours=1, candidates="noto")
 
 

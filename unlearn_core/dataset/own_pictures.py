@@ -48,7 +48,7 @@ class OwnPictures:
         if len(self.images) != len(self.captions):
             raise ValueError(
                 f"captions: {len(self.captions)} for {len(self.images)} pictures; "
-                "write one line for all, or one per picture"
+                "write one line for all pictures, or one line for each picture"
             )
 
     def get_ram_usage(self) -> int:
@@ -96,7 +96,7 @@ def with_captions(
     if len(lines) not in (0, 1, len(names)):
         raise ValueError(
             f"captions: {len(lines)} lines for {len(names)} pictures; "
-            "write one line for all, or one per picture"
+            "write one line for all pictures, or one line for each picture"
         )
     files = beside or [None] * len(names)
     ordered = lines if len(lines) == len(names) else [None] * len(names)
@@ -109,7 +109,7 @@ def with_captions(
         if caption is None:
             cure = f"add {file.name!r} beside it, or write" if file else "write"
             raise ValueError(
-                f"captions: {name!r} has none: {cure} one here, for this picture or for all"
+                f"captions: {name!r} has no caption; {cure} one here, for this picture or for all"
             )
         captions.append(caption)
     return tuple(captions)
@@ -125,7 +125,7 @@ def picture_files(folder: Path) -> list[Path]:
     if len(files) > LARGEST:
         raise ValueError(
             f"folder: {folder.name!r} has {len(files)} pictures, the limit is {LARGEST}; "
-            "choose fewer"
+            "remove some"
         )
     if not files:
         raise ValueError(
@@ -210,8 +210,7 @@ def captioned(pictures: OwnPictures, pairs: PromptPairs) -> list[tuple[PromptPai
         if not mentions:
             names = " or ".join(repr(p.concept.name) for p in pairs.each)
             raise ValueError(
-                f"captions: {caption!r} does not mention {names}; add it to the caption, or remove "
-                "the picture"
+                f"captions: {caption!r} does not mention {names}; add the concept to this caption"
             )
         parallel, replacement = caption, ""
         for k in reversed(mentions):  # so that the pair stores the first concept's replacement
@@ -239,7 +238,7 @@ def check_retained(pictures: OwnPictures, pairs: PromptPairs) -> None:
         if part.concept.is_mentioned_in(caption):
             raise ValueError(
                 f"captions: {caption!r} of a retain picture mentions {part.concept.name!r}; "
-                "remove the picture"
+                "remove the picture or change its caption"
             )
 
 

@@ -19,18 +19,18 @@ class PictureSettings:
     captions: str = field(
         default="",
         metadata=other(
-            "a text, one caption a line",
-            help="Captions, one per line: 'name: caption' for a single picture, a line for each "
-            "picture, or one line for all. A text file beside a picture takes precedence over the "
-            "line for all.",
+            "a text with one caption per line",
+            help="Captions, one per line: 'name: caption' for a single picture, or one line for "
+            "each picture, or one line for all. A text file beside a picture takes precedence over "
+            "the one line for all.",
         ),
     )
     alone: bool = field(
         default=False,
         metadata=other(
             "true or false",
-            help="Whether these pictures replace the pictures that the model generates, instead of "
-            "being added to them.",
+            help="Whether the model learns only from these pictures. Otherwise they are added to "
+            "the pictures that the model draws.",
         ),
     )
 
@@ -38,7 +38,9 @@ class PictureSettings:
         if not isinstance(self.folder, (str, Path)):
             raise ValueError(f"folder must be the path of a folder, got {self.folder!r}")
         if not isinstance(self.captions, str):
-            raise ValueError(f"captions must be a text, one a line, got {self.captions!r:.80}")
+            raise ValueError(
+                f"captions must be a text with one caption per line, got {self.captions!r:.80}"
+            )
         if not isinstance(self.alone, bool):
             raise ValueError(f"alone must be true or false, got {self.alone!r}")
 
@@ -68,17 +70,16 @@ class GenerationSettings:
         12,
         least=1,
         most=LARGEST_SAMPLING,
-        help="Sampling steps for each generated picture. More steps give finer pictures and take "
-        "longer.",
+        help="Sampling steps for each picture. More steps give finer pictures, but take longer.",
         advanced=True,
     )
     guidance_scale: float = number(
         4.0,
         above=0,
         offered=Range(0.1, 100.0, 0.1),
-        help="How closely these pictures follow their prompts. Use the value that you generate "
-        "with; 1 turns guidance off, which is twice as fast. Class-conditional models without an "
-        "empty class always work without guidance.",
+        help="How closely the pictures follow their prompts (CFG). Use the CFG of your own "
+        "workflows. 1 turns guidance off, which is twice as fast. Class-conditional models without "
+        "an empty class never use guidance.",
         advanced=True,
     )
     seed: int = whole(
@@ -94,8 +95,8 @@ class GenerationSettings:
         16,
         least=1,
         offered=1024,
-        help="Number of pictures generated at the same time. Fewer need less memory; the pictures "
-        "stay the same.",
+        help="Number of pictures that are drawn at the same time. Fewer need less memory; the "
+        "pictures stay the same.",
         advanced=True,
     )
 

@@ -47,7 +47,7 @@ def check_scorer(folder: Path) -> None:
     if remote:
         raise ValueError(
             f"scorer: {folder.name!r} needs {text[remote[0]]!r:.80} from the network; choose a "
-            "CLIP with all its files in the folder, such as ViT-B-32"
+            "CLIP that has all its files in its folder, such as ViT-B-32"
         )
 
 

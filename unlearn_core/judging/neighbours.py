@@ -97,19 +97,20 @@ def with_neighbours(
     """
     if scorer is None:
         raise ValueError(
-            f"neighbours: {model.info.name!r} has no CLIP beside it to compare pictures with, and "
-            "none was chosen; list the neighbours among the concept's replacements and set this "
-            "to 0"
+            f"neighbours: {model.info.name!r} has no CLIP to compare pictures with, and none was "
+            "found elsewhere; set neighbours to 0, and write the similar things into the "
+            "replacements instead"
         )
     words = [word for word in candidates if word not in concept.replacements]
     if not words:
         raise ValueError(
-            "candidates: all words are replacements already; add other words or set neighbours to 0"
+            "candidates: all of them are replacements already; add other words, or set "
+            "neighbours to 0"
         )
     if count > len(set(words)):
         raise ValueError(
-            f"neighbours must be {len(set(words))} or less, the number of candidates that are not "
-            f"replacements, got {count}"
+            f"neighbours must be {len(set(words))} or less, got {count}: only so many candidates "
+            "are not replacements already"
         )
     pairs = diversify(concept, templates, dimensions, train_count=PICTURES, test_count=1, seed=seed)
     ranking = nearest_neighbours(

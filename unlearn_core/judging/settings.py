@@ -29,10 +29,10 @@ class EvaluationSettings:
         64,
         least=1,
         offered=10_000,
-        help="Number of pictures for each of three kinds of prompts: with the concept (held-out "
-        "words), without it (as trained), and without it (held-out words). Both models generate "
-        "them. More pictures give more reliable figures and take longer; 8 are enough for a first "
-        "impression.",
+        help="Number of pictures for each of three kinds of prompts: test prompts with the "
+        "concept, training prompts without it, and test prompts without it. Both models draw all "
+        "of them. More pictures give more reliable figures, but take longer; 8 are enough for a "
+        "first impression.",
     )
     generation: GenerationSettings = field(
         default_factory=lambda: GenerationSettings(seed=FIRST_SEED),
@@ -48,17 +48,17 @@ class EvaluationSettings:
         metadata=other(
             "the path of a folder",
             _check_scorer,
-            help="Folder of an open_clip model that judges the pictures. If it is left out, the "
-            "one in the model's own folder is used, if there is one.",
+            help="Folder of an open_clip model that judges the pictures. Without it, the CLIP in "
+            "the model's own folder is used, if there is one.",
         ),
     )
     probes: str = choice(
         PROBE_CHOICES[0],
         PROBE_CHOICES,
         help="Attempts to bring the concept back. 'none': no attempts. 'wordings': paraphrases, "
-        "misspellings and long prompts, which doubles the time of the evaluation. 'all': also a "
-        "new word trained to mean the concept (textual inversion), and further training on ten "
-        "pictures of it, which takes several times as long.",
+        "misspellings and long prompts; the evaluation takes twice as long. 'all': in addition, a "
+        "new word is trained to mean the concept (textual inversion), and the model is trained on "
+        "ten pictures of the concept. This takes several times as long.",
     )
 
     def __post_init__(self) -> None:

@@ -38,16 +38,16 @@ def load_folder(
     if options.vae is not None:
         raise ModelError(
             f"vae: {options.vae.name!r} is for models in one file; {folder.name!r} is a folder "
-            "with its own VAE, choose no other"
+            "with its own VAE; leave vae as it was"
         )
     if options.prediction != "auto":
         raise ModelError(
             f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} is a "
-            "folder that contains this setting, choose 'auto'"
+            "folder and contains this setting; choose 'auto'"
         )
     if options.precision == "mixed" and build is not _stable_diffusion:
         raise ModelError(
-            f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is class-conditional, "
+            f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is class-conditional; "
             "choose 'auto'"
         )
     with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder))):

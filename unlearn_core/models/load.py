@@ -49,8 +49,8 @@ def check_model(path: Path) -> str:
         raise ModelError(f"model: {str(path)!r} does not exist, choose {CHOICES}")
     if path.suffix in PICKLES:
         raise ModelError(
-            f"model: {path.name!r} is a pickle, which can run code when opened, and is never "
-            f"loaded; convert it to safetensors, or choose {CHOICES}"
+            f"model: {path.name!r} is a pickle, which is never loaded because it can run "
+            f"code; convert it to safetensors, or choose {CHOICES}"
         )
     if path.is_file():
         return single_file.read_checkpoint(path)[1].label

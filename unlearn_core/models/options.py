@@ -30,23 +30,24 @@ class LoadOptions:
         metadata=other(
             f"a multiple of 64 up to {LARGEST_IMAGE}, or 0",
             help="Width and height of the pictures in pixels; 0 is the size that the model was "
-            "trained with. A smaller size needs less memory and time, but the pictures get worse.",
+            "trained with. A smaller size needs less memory and time, but gives worse pictures.",
             advanced=True,
         ),
     )
     prediction: str = choice(
         "auto",
         PREDICTIONS,
-        help="The quantity that the model was trained to predict. 'auto' reads it from the file. "
-        "Choose the other one if the previews of a Stable Diffusion 2 model look like noise.",
+        help="What the model was trained to predict: noise (epsilon) or velocity (v_prediction). "
+        "'auto' reads it from the file. If the previews of a Stable Diffusion 2 model look like "
+        "noise, choose one of the other two.",
         advanced=True,
     )
     precision: str = choice(
         "auto",
         PRECISIONS,
-        help="Numerical precision. 'mixed': frozen weights stay in 16 bits and calculations use "
-        "bfloat16, which needs about a third less memory. 'auto': 'mixed' for SDXL on a GPU, "
-        "otherwise 'fp32'.",
+        help="Numerical precision. 'mixed': the weights that are not trained stay in 16 bits, and "
+        "calculations use bfloat16. This needs about a third less memory. 'auto': 'mixed' for SDXL "
+        "on a GPU, otherwise 'fp32'.",
         advanced=True,
     )
 

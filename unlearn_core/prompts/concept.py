@@ -27,7 +27,7 @@ class ForgetConcept:
     dimension in which a judge recognizes it."""
 
     name: str = field(
-        metadata=other("a word", help="The word that prompts use for the concept, such as ink.")
+        metadata=other("a word", help="The word for the concept in prompts, such as ink.")
     )
     kind: str = field(
         default="style",
@@ -37,16 +37,17 @@ class ForgetConcept:
         default=(),
         metadata=other(
             "a list of texts",
-            help="Other words for the concept. A prompt with one of them also counts as mentioning "
-            "it.",
+            help="Other words for the concept. A prompt with one of them counts as a prompt with "
+            "the concept.",
         ),
     )
     replacements: tuple[str, ...] = field(
         default=(),
         metadata=other(
             "a list of texts",
-            help="Words that replace the concept in the prompts to preserve: other styles for a "
-            "style. If empty, the concept's words are removed there.",
+            help="Words that take the place of the concept in the prompts that must keep working: "
+            "other styles for a style. If empty, the concept's words are removed from those "
+            "prompts.",
         ),
     )
 

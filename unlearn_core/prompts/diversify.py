@@ -35,7 +35,7 @@ def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
         name, colon, values = line.partition(":")
         parsed = distinct(filter(None, map(str.strip, values.split(","))))
         if not colon or not name.strip().isidentifier() or not parsed:
-            raise ValueError(f"dimensions: cannot read {line!r}, write 'object: cat, dog, house'")
+            raise ValueError(f"dimensions: cannot read {line!r}; write 'object: cat, dog, house'")
         if name.strip() in dimensions:
             raise ValueError(
                 f"dimensions: {name.strip()!r} is listed twice; put all its values on one line"
@@ -64,7 +64,7 @@ def split_values(
         if len(values) < 2:
             raise ValueError(
                 f"dimensions: {name!r} has {len(values)} value(s); "
-                "it needs 2 or more, since some are held out for testing"
+                "it needs 2 or more, because some are used only for testing"
             )
         shuffled = rng.sample(values, len(values))
         held_out = min(len(values) - 1, max(1, round(test_share * len(values))))
@@ -75,9 +75,9 @@ def split_values(
         train[name] = tuple(v for v in shuffled if v not in test[name])
         if not test[name] or not train[name]:
             raise ValueError(
-                f"dimensions: all values of {name!r} also occur in other dimensions and fell on "
-                "the same side of the split into train and test; add values of its own, or change "
-                "the seed"
+                f"dimensions: all values of {name!r} also occur in other dimensions, and all of "
+                "them are used for training, or all for testing; add other values, or change the "
+                "seed"
             )
         is_test |= {folded(value): value in test[name] for value in values}
     return train, test

@@ -36,7 +36,7 @@ def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
     """
     try:
         if file.stat().st_size > LARGEST:
-            raise ValueError(f"prompts: {file.name!r} is too large for a prompt set")
+            raise ValueError(f"prompts: {file.name!r} is too large for a prompt file")
         pairs = read_prompts(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"prompts: cannot read {file.name!r} ({error})") from None
@@ -68,7 +68,7 @@ def require_concept(
         if absent:
             raise ValueError(
                 f"prompts: {where} was created without {', '.join(map(repr, absent))} among its "
-                f"{name}; create the prompts again, or remove that from the concept's {name}"
+                f"{name}; create the prompts again, or remove it from the concept's {name}"
             )
 
 
@@ -82,7 +82,8 @@ def read_prompts(text: str) -> PromptPairs:
     """
     if len(text) > LARGEST:
         raise ValueError(
-            f"prompts: {len(text)} characters are too many for a prompt set; the limit is {LARGEST}"
+            f"prompts: {len(text)} characters are too many for a prompt file; "
+            f"the limit is {LARGEST}"
         )
     try:
         content = json.loads(text)

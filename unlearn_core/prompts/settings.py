@@ -36,8 +36,8 @@ class PromptSettings:
         metadata=other(
             "a list of texts",
             require_words,
-            help="Templates for the prompts. Each must contain {concept}; other {words} are the "
-            "names of dimensions. If empty, the preset for the concept's kind is used.",
+            help="Templates for the prompts. Each must contain {concept}. Other {words} in braces "
+            "are the names of dimensions. If empty, the preset for the concept's kind is used.",
         ),
     )
     dimensions: Mapping[str, tuple[str, ...]] = field(
@@ -45,60 +45,60 @@ class PromptSettings:
         metadata=other(
             "lists of texts by name",
             _check_dimensions,
-            help="The parts of the prompts to vary, each with two or more values. If empty, the "
-            "preset for the concept's kind is used.",
+            help="The words to vary in the prompts: dimensions, each with two or more values. If "
+            "empty, the preset for the concept's kind is used.",
         ),
     )
     train_count: int = whole(
         240,
         least=1,
         offered=MOST_PAIRS,
-        help="Number of prompt pairs for unlearning. Two pictures are generated for each pair: "
-        "more pairs take longer and preserve everything else better.",
+        help="Number of prompt pairs for unlearning. Two pictures are drawn for each pair. More "
+        "pairs take longer, but protect everything else better.",
     )
     test_count: int = whole(
         64,
         least=1,
         offered=MOST_PAIRS,
-        help="Number of prompt pairs for the evaluation. Prompts alone cost no time; the number of "
-        "pictures is a setting of the evaluation.",
+        help="Number of prompt pairs for the evaluation. More pairs take no extra time: the "
+        "evaluation has its own setting for the number of pictures.",
     )
     test_share: float = number(
         0.25,
         offered=Range(0.05, 0.95, 0.05),
-        help="Share of each dimension's values that only test prompts use. With them the "
-        "evaluation shows whether unlearning carries over to words that were not trained on. A "
-        "larger share makes the test stricter and leaves fewer words for training.",
+        help="Share of the values of each dimension that appear only in test prompts, not in "
+        "training. They show whether the model also forgets the concept in prompts with new words. "
+        "A larger share makes the test stricter, but leaves fewer words for training.",
     )
     seed: int = whole(
         0,
         least=0,
         offered=2**32 - 1,
-        help="Determines the order of the prompts and the words held out for testing. The same "
-        "seed gives the same prompts.",
+        help="Sets the order of the prompts and chooses the words for the test. The same seed "
+        "gives the same prompts.",
     )
     invented_names: int = whole(
         0,
         least=0,
         offered=MOST_NAMES,
-        help="Number of made-up artists' names that are used as further replacements. They teach "
-        "the model to forget this one name and not everything that sounds like a name.",
+        help="Number of made-up artists' names to add to the replacements. With them the model "
+        "forgets only this one name, and not everything that sounds like a name.",
         advanced=True,
     )
     gibberish_names: int = whole(
         0,
         least=0,
         offered=MOST_NAMES,
-        help="Number of meaningless words that are used as further replacements.",
+        help="Number of meaningless words to add to the replacements.",
         advanced=True,
     )
     neighbours: int = whole(
         0,
         least=0,
         offered=MOST_NAMES,
-        help="Number of candidates to add to the replacements: those whose pictures look most "
-        "like the concept's, which unlearning damages first. To find them, a few pictures of each "
-        "candidate are generated and compared by CLIP.",
+        help="Number of candidates to add to the replacements. The candidates that look most like "
+        "the concept are added, because unlearning damages them first. To find them, the model "
+        "draws a few pictures of each candidate, and CLIP compares them.",
         advanced=True,
     )
     candidates: tuple[str, ...] = field(
@@ -106,7 +106,7 @@ class PromptSettings:
         metadata=other(
             "a list of texts",
             require_words,
-            help="Words from which the neighbours are chosen.",
+            help="Words to choose the neighbours from.",
             advanced=True,
         ),
     )
@@ -115,7 +115,7 @@ class PromptSettings:
         metadata=other(
             "the name of a file",
             _check_file,
-            help="A file of prompts. It replaces all other fields of this section.",
+            help="A prompt file. It replaces all other fields of this section.",
             advanced=True,
         ),
     )
@@ -126,9 +126,11 @@ class PromptSettings:
             defaults = PromptSettings()
             for name in (other.name for other in fields(self) if other.name != "file"):
                 if getattr(self, name) != getattr(defaults, name):
-                    raise ValueError(f"file contains complete prompts: leave {name} out")
+                    raise ValueError(f"file contains complete prompts; leave {name} out")
         if self.neighbours and not self.candidates:
-            raise ValueError("candidates: none given to choose neighbours from; add some words")
+            raise ValueError(
+                "candidates: there are none, but neighbours are chosen from them; add some words"
+            )
 
     def grid(self, concept: ForgetConcept) -> tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]:
         """The templates and dimensions, from the preset for the concept's kind if empty."""

@@ -30,8 +30,8 @@ def empty_prompt(model: ModelHandle, settings: UnlearnSettings) -> Conditioning 
         return model.encode_prompts([""])
     except ValueError as error:
         raise ValueError(
-            f"objective {ERASE!r} and an empty_share above 0 need the empty prompt, which this "
-            f"model does not support; choose another objective and set empty_share to 0 ({error})"
+            f"this model does not support the empty prompt ({error}); choose another objective "
+            f"than {ERASE!r}, and set empty_share to 0"
         ) from None
 
 

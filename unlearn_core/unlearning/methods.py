@@ -101,8 +101,8 @@ class Steps:
             for k, part in enumerate(pairs.each):
                 if k not in pictured:
                     raise ValueError(
-                        f"forget_pictures.alone: no picture shows {part.concept.name!r}, so the "
-                        "run could not forget it; add pictures of it, or switch 'alone' off"
+                        f"forget_pictures.alone: no picture shows {part.concept.name!r}, so it "
+                        "cannot be forgotten; add pictures of it, or switch 'alone' off"
                     )
         elif forget_pictures is not None:
             captioned(forget_pictures, pairs)
@@ -139,8 +139,8 @@ class Edit:
         edited_names(base)
         if forget_pictures is not None or retain_pictures is not None:
             raise ValueError(
-                f"method {settings.method!r} uses only prompts; unlink your own pictures or choose "
-                "another method"
+                f"method {settings.method!r} uses only prompts, no pictures; unlink your own "
+                "pictures or choose another method"
             )
 
     def begin(

@@ -90,12 +90,13 @@ class RecipeChoice:
     recipe: str = choice(
         OURS,
         tuple(RECIPES),
-        help="A complete method. It sets every input that belongs to the method; you can change "
-        "each of them afterwards. 'ours' gives the best results here. The others are for "
-        "comparison: 'RG' and 'RGD' (the paper's method without and with diversified prompts), "
+        help="A complete method. It sets every input that belongs to the method. You can change "
+        "each of them afterwards. 'ours' gives the best results on the demo model. The others are "
+        "for comparison: 'RG' and 'RGD' (the paper's method without and with diversified prompts), "
         "'GradDiff', 'MUNBa', 'NPO', 'SalUn', 'ESD', 'UCE' (takes a second and needs no pictures), "
-        "plain gradient ascent and fine-tuning. '2025' marks the authors' later version. Methods "
-        "that start from the unedited model need about three times the learning rate of 'ours'.",
+        "plain gradient ascent and fine-tuning. '2025' marks the method of the authors' code since "
+        "2025. The methods that train without a warm start need about three times the learning "
+        "rate of 'ours'.",
     )
 
     def __post_init__(self) -> None:

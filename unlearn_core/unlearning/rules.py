@@ -61,7 +61,10 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
         totals += torch.stack([f.dot(f), f.dot(r), r.dot(r)])
     forget_forget, forget_retain, retain_retain = totals.tolist()  # one device sync
     if not all(map(math.isfinite, (forget_forget, forget_retain, retain_retain))):
-        raise ValueError("a gradient is not finite; lower learning_rate or choose precision fp32")
+        raise ValueError(
+            "training broke down (a gradient is not finite); lower learning_rate, or "
+            "choose precision fp32"
+        )
     return Gram(forget_forget, forget_retain, retain_retain)
 
 

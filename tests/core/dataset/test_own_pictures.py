@@ -219,7 +219,7 @@ def test_a_line_with_a_name_takes_precedence(tmp_path: Path) -> None:
     assert with_captions(names, "b.png: mine\n1\n2\n3", beside) == ("1", "mine", "3")
     with pytest.raises(ValueError, match="captions: there is no picture 'd.png'; remove that line"):
         with_captions(names, "all\nd.png: of another folder", beside)
-    with pytest.raises(ValueError, match="captions: 'a.png' has none: add 'a.txt'"):
+    with pytest.raises(ValueError, match="captions: 'a.png' has no caption; add 'a.txt'"):
         with_captions(names, "c.png: mine", beside)
     assert with_captions(("1", "2"), "2: mine\nall") == ("all", "mine")
     for empty in ("a.png:", "a.png: "):
@@ -244,7 +244,7 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     edited = ("a grey thing", "a scarlet thing", "a black thing")
     assert read(tmp_path, "\n".join(edited))[1] == edited
     assert images[1][0].min() == 255
-    with pytest.raises(ValueError, match=r"captions: 'a.JPG' has none: add 'a.txt'"):
+    with pytest.raises(ValueError, match=r"captions: 'a.JPG' has no caption; add 'a.txt'"):
         read(tmp_path, "")
     (tmp_path / "b.txt").write_text(" \n")
     with pytest.raises(ValueError, match=r"captions: 'b.txt' is empty"):
@@ -295,7 +295,7 @@ def test_a_folder_with_too_many_pictures_is_refused(
     monkeypatch.setattr(own_pictures, "LARGEST", 1)
     for name in "ab":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match="folder: .* has 2 pictures, the limit is 1; choose fewer"):
+    with pytest.raises(ValueError, match="folder: .* has 2 pictures, the limit is 1; remove some"):
         read(tmp_path, "a cat")
 
 

@@ -470,13 +470,13 @@ def test_prompts_warns_of_too_few_different_pairs(
             None,
             "prompts",
             {"file": "missing.json", "invented_names": 4},
-            "prompts: file contains complete prompts: leave invented_names out",
+            "prompts: file contains complete prompts; leave invented_names out",
         ),
         (
             "prompts",
             "file",
             "missing.json",
-            "prompts: file contains complete prompts: leave temp",
+            "prompts: file contains complete prompts; leave temp",
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
         ("concept", "name", 5, "concept must be a word, got 5"),
@@ -562,7 +562,7 @@ def test_own_pictures_replace_drawn_ones(content: Content, tmp_path: Path) -> No
         (
             "retain_pictures",
             {"folder": "mine"},
-            r"retain_pictures\.captions: '0\.png' has none: add '0\.txt'",
+            r"retain_pictures\.captions: '0\.png' has no caption; add '0\.txt'",
         ),
         ("forget_pictures", {"folder": "mine", "captions": "a cat"}, "'a cat' does not mention"),
         ("retain_pictures", {"folder": "mine", "captions": "ink"}, "of a retain picture mentions"),
@@ -630,7 +630,7 @@ def test_neighbours_need_a_clip(
 ) -> None:
     content["prompts"] |= {"neighbours": 1, "candidates": ["fluent"]}
     assert run("unlearn", write(content, tmp_path)) == 2
-    assert "has no CLIP beside it" in capsys.readouterr().err
+    assert "has no CLIP to compare pictures with" in capsys.readouterr().err
     content["prompts"]["candidates"] = []
     assert run("prompts", write(content, tmp_path)) == 2
     assert "candidates: none given to choose neighbours from" in capsys.readouterr().err

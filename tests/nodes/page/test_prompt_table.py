@@ -131,7 +131,7 @@ def test_the_table_shows_only_its_node_s_concept() -> None:
             {"templates": "{concept}" + "{word}" * 9000, "dimensions": f"word: {'x' * 9000}, y"},
             "a prompt has at most 10000",
         ),
-        ({"edited_prompts": "x" * 20_000_001}, "too many for a prompt set"),
+        ({"edited_prompts": "x" * 20_000_001}, "too many for a prompt file"),
     ],
     ids=["combinations", "length", "table"],
 )
