@@ -1,5 +1,5 @@
-"""A node's unlearning run: the page follows it and can end it early; a state that is already saved
-is returned without a new run."""
+"""A node's unlearning run. The page follows it and can end it early. If the requested state is
+saved already, it is returned without a new run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIRST_LOOK = "first look"
 
 
 class _PageProgress(NodeProgress):
-    """Progress that is sent to the page too."""
+    """A node's progress, which is also sent to the page."""
 
     def __init__(self, costs: Mapping[str, float], run: LiveRun) -> None:
         super().__init__(costs)
@@ -41,7 +41,7 @@ class _PageProgress(NodeProgress):
 
 @dataclass
 class FollowedRun(Observer):
-    """A node's task, with the preview images for the user to follow it."""
+    """The observer of a node's run, which draws the previews."""
 
     task: Task
     preview_every: int
@@ -98,7 +98,7 @@ class FollowedRun(Observer):
     def should_end(self, run: Run) -> bool:
         if self.preview_every and len(self.live.steps) % self.preview_every == 0:
             self._preview(run.result())
-        return self.live.asked is not None
+        return self.live.end_step is not None
 
     def after_run(self, run: Run) -> None:
         """Save the last state, also of a failed or cancelled run."""
@@ -119,8 +119,8 @@ class FollowedRun(Observer):
         )
         if len(live.steps) not in live.previews:
             self._preview(unlearned)
-        if live.asked is not None and live.asked != LAST:
-            return self._state(live, live.asked)
+        if live.end_step is not None and live.end_step != LAST:
+            return self._state(live, live.end_step)
         _end(live, len(live.steps))
         return unlearned
 

@@ -50,7 +50,7 @@ class LiveRun:
             is the state after it.
         saved: steps that are saved on disk, in ascending order.
         result: the step whose state is the node's output; None before there is an output.
-        asked: the step that the user chose to end the run with; ``LAST`` for the current one.
+        end_step: the step with whose state the user ends the run; ``LAST`` for the current one.
     """
 
     node: str
@@ -72,9 +72,9 @@ class LiveRun:
     previews: dict[int, FilePlace] = field(default_factory=dict)
     saved: list[int] = field(default_factory=list)
     result: int | None = None
-    asked: int | None = None
-    choice: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    """Held while ``saved`` or ``asked`` changes, because a requested step must stay saved."""
+    end_step: int | None = None
+    end_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held while ``saved`` or ``end_step`` changes, because ``end_step`` must stay saved."""
 
     @property
     def place(self) -> Place:
@@ -135,9 +135,9 @@ class LiveRun:
         except OSError as error:  # the run itself matters more than this saved step
             logging.warning("Unlearn could not save step %d: %s", step, error)
             return
-        with self.choice:
+        with self.end_lock:
             previous = self.saved
-            self.saved = spread_evenly([*previous, step], room, self.asked)
+            self.saved = spread_evenly([*previous, step], room, self.end_step)
         for surplus in set(previous).difference(self.saved):
             self._state_file(surplus).unlink(missing_ok=True)
         self._send("unlearn.saved", {"saved": self.saved})
@@ -211,8 +211,8 @@ def end_now(key: str, step: int | None) -> LiveRun:
     run = next((run for run in list(RUNS.values()) if run.key == key), None)
     if run is None or run.state != RUNNING or not run.steps:
         raise ValueError("there is nothing to stop: this run is not training; reload the page")
-    with run.choice:
+    with run.end_lock:
         if step is not None and step not in run.saved:
             raise ValueError(f"step: step {step} is not saved; choose one of {run.saved}")
-        run.asked = LAST if step is None else step
+        run.end_step = LAST if step is None else step
     return run

@@ -31,15 +31,15 @@ def spread_evenly(steps: Sequence[int], room: int, needed: int | None = None) ->
         steps: in ascending order; the last stays.
         needed: another step that stays.
     """
-    left = list(steps)
-    while len(left) > room:
+    remaining = list(steps)
+    while len(remaining) > room:
         # The step whose removal leaves the smallest gap.
         gaps = [
             (after - before, step)
-            for before, step, after in zip([0, *left], left, left[1:], strict=False)
+            for before, step, after in zip([0, *remaining], remaining, remaining[1:], strict=False)
             if step != needed
         ]
         if not gaps:
             break
-        left.remove(min(gaps)[1])
-    return left
+        remaining.remove(min(gaps)[1])
+    return remaining

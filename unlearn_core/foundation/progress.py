@@ -33,7 +33,7 @@ class Progress:
 
     Attributes:
         name: the current phase.
-        done, total: units of this phase.
+        done, total: finished units and all units of this phase.
         note: figures of the last unit, to show beside the bar.
         start_time: start of this phase, from ``time.perf_counter``.
         seconds: the duration of each phase so far.
@@ -75,7 +75,7 @@ class Progress:
         """Raise an exception to stop the operation. Called often, also between two ticks."""
 
     def silent(self) -> Progress:
-        """A progress object for the inside of one unit: shows nothing, but stops like this one."""
+        """Progress for work within one unit: shows nothing, but has the same ``check``."""
         return _Silent(self)
 
 

@@ -1,4 +1,4 @@
-"""One unlearning run from prompts to result, for the command line and the node alike.
+"""One unlearning run, from the prompts to the result. The command line and the node share it.
 
 An ``Observer`` receives each step and the final state, also of a failed or stopped run, so that no
 finished step is lost.
@@ -44,7 +44,7 @@ class Task:
 
     @property
     def training_pairs(self) -> PromptPairs:
-        """The prompts for training: all, or only the first pair without ``diversified``."""
+        """The prompts for training: all, or the first pair repeated without ``diversified``."""
         return self.pairs if self.settings.diversified else without_diversity(self.pairs)
 
     def identity(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Task:
 
 
 class Observer:
-    """Callbacks during a run; these do nothing."""
+    """Callbacks of a run. Those of this class do nothing; subclasses override them."""
 
     def after_step(self, report: StepReport) -> None:
         """Called after each step, before the progress shows it."""

@@ -52,7 +52,7 @@ def require_unlearned(folder: Path) -> None:
 
 
 class Job(Observer):
-    """A job and its folder. Each stage stores its result there, so the next can run any time."""
+    """A job and its folder. Each stage stores its result there, for a later stage or process."""
 
     def __init__(
         self,
@@ -109,7 +109,8 @@ class Job(Observer):
         return unlearn(self.task, self, cache=self.cache, progress=self.progress)
 
     def after_run(self, run: Run) -> None:
-        """Store the result, also of a failed or stopped run unless it has no finished step."""
+        """Store the result, even if the run failed or was stopped. A run that finished none of its
+        steps is not stored."""
         unlearned = run.result()
         if unlearned.reports or not len(run):
             for name in EVALUATION_FILES:  # they describe the previous weights
@@ -204,10 +205,10 @@ class Job(Observer):
         return saved.path
 
     def check_save(self, save_as: str, rank: int) -> None:
-        """Refuse now what ``save`` would refuse after all the work.
+        """Check before the run whether ``save`` would refuse its result.
 
         Raises:
-            ValueError: this model cannot be saved as this kind of file, or not in this folder.
+            ValueError: this model cannot be saved in this format, or in this folder.
         """
         model = self.settings.model
         if rank < 1:

@@ -63,10 +63,12 @@ class JobSettings:
         """The diversified prompts of every concept.
 
         Args:
-            add_neighbours: adds similar concepts to a concept's replacements; None adds none.
+            add_neighbours: returns a concept with its neighbours added to the replacements; None if
+                no concept gets neighbours.
 
         Raises:
-            ValueError: impossible prompts, or a file of prompts for another concept.
+            ValueError: no valid prompts result from the settings, or a prompt file is for another
+                concept.
         """
         parts = [(self.concept, self.prompts)]
         parts += [(further.concept, further.prompts) for further in self.also]
@@ -117,7 +119,7 @@ Settings = TypeVar("Settings")
 
 
 def read_settings(file: str | Path) -> JobSettings:
-    """Read a settings file (JSON); its relative paths start from its own folder.
+    """Read a settings file (JSON). Relative paths in it are relative to its folder.
 
     Raises:
         ValueError: not JSON, a missing or unknown field, or a value out of range; names the field.
@@ -148,7 +150,8 @@ def read_settings(file: str | Path) -> JobSettings:
     evaluation = content.get("evaluation", {})
     _check_fields("evaluation", evaluation, EvaluationSettings)
     evaluation = dict(evaluation)
-    # Missing fields come from ``generation``, except the seed: the evaluation needs new pictures.
+    # Missing fields come from ``generation``, except the seed, because the evaluation must not
+    # repeat training pictures.
     drawing = evaluation.pop("generation", {})
     _check_fields("evaluation.generation", drawing, GenerationSettings)
     drawing = {

@@ -62,15 +62,15 @@ def _dashes(points: Sequence[Point]) -> Iterator[list[Point]]:
     piece, remaining, is_dash = [points[0]], DASH, True
     for (x, y), (to_x, to_y) in itertools.pairwise(points):
         length = math.hypot(to_x - x, to_y - y)
-        done = 0.0
-        while length - done > remaining:
-            done += remaining
-            share = done / length
+        position = 0.0
+        while length - position > remaining:
+            position += remaining
+            share = position / length
             corner = (x + share * (to_x - x), y + share * (to_y - y))
             if is_dash:
                 yield [*piece, corner]
             piece, remaining, is_dash = [corner], DASH, not is_dash
-        remaining -= length - done
+        remaining -= length - position
         piece.append((to_x, to_y))
     if is_dash:
         yield piece

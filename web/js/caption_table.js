@@ -6,7 +6,8 @@ import { h } from "./dom.js";
 import { PAGE, field, table } from "./table.js";
 import { t } from "./words.js";
 
-// Property of the node: picture's name -> the line written by the table, and the lines it replaced.
+// Property of the node: picture's name -> { line, replaced }, the line that the table wrote and the
+// lines that it replaced. Saved workflows contain it, so these names must stay.
 const EDITS = "unlearn captions";
 const panels = new WeakMap(); // node -> CaptionTable
 
@@ -64,17 +65,17 @@ class CaptionTable {
   // The table's edits whose line is still in the input. A workflow may contain any value here.
   edits() {
     const lines = this.lines();
-    const valid = ([, edit]) => lines.includes(edit?.line) && Array.isArray(edit.originals);
+    const valid = ([, edit]) => lines.includes(edit?.line) && Array.isArray(edit.replaced);
     return Object.fromEntries(Object.entries(savedWithNode(this.node, EDITS) ?? {}).filter(valid));
   }
 
   edit(name, line) {
     const edits = this.edits();
-    const last = edits[name] ?? { originals: [] };
+    const last = edits[name] ?? { replaced: [] };
     const lines = this.lines().filter((other) => other.startsWith(lineOf(name)));
     const others = this.lines().filter((other) => !lines.includes(other));
-    const originals = [...last.originals, ...lines].filter((other) => other !== last.line);
-    saveWithNode(this.node, EDITS, { ...edits, [name]: { line, originals } });
+    const originals = [...last.replaced, ...lines].filter((other) => other !== last.line);
+    saveWithNode(this.node, EDITS, { ...edits, [name]: { line, replaced: originals } });
     this.write([...others, line]);
   }
 
@@ -88,7 +89,7 @@ class CaptionTable {
   }
 
   startOver() {
-    const originals = new Map(Object.values(this.edits()).map((edit) => [edit.line, edit.originals]));
+    const originals = new Map(Object.values(this.edits()).map((edit) => [edit.line, edit.replaced]));
     saveWithNode(this.node, EDITS, {});
     this.write(this.lines().flatMap((line) => originals.get(line) ?? [line]));
     this.show([]); // only a run can read the caption files

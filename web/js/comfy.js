@@ -45,8 +45,8 @@ export const register = (extension) => app.registerExtension(extension);
 export const addToHead = (element) => document.head.append(element);
 
 export function language() {
-  const chosen = app.ui?.settings?.getSettingValue?.("Comfy.Locale");
-  return supported(chosen, "reading the chosen language") ?? "en";
+  const locale = app.ui?.settings?.getSettingValue?.("Comfy.Locale");
+  return supported(locale, "reading the chosen language") ?? "en";
 }
 
 export function showWarning(summary, detail) {

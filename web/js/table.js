@@ -7,10 +7,10 @@ export const PAGE = 100; // rows shown at once
 
 // A table with headings, rows for the first `limit` items, and a button to show more.
 export function table(headings, items, rowOf, limit, showMore) {
-  const left = items.length - limit;
-  const more = h("button", { textContent: t("prompts.more", { n: Math.min(PAGE, left) }), onclick: showMore });
+  const notShown = items.length - limit;
+  const more = h("button", { textContent: t("prompts.more", { n: Math.min(PAGE, notShown) }), onclick: showMore });
   const head = h("tr", {}, ...headings.map((textContent) => h("th", { textContent, scope: "col" })));
-  return h("div", {}, h("table", {}, head, ...items.slice(0, limit).map(rowOf)), left > 0 ? more : null);
+  return h("div", {}, h("table", {}, head, ...items.slice(0, limit).map(rowOf)), notShown > 0 ? more : null);
 }
 
 // A text field of a row. `onChange` is called when the user leaves the field after an edit.

@@ -633,7 +633,7 @@ def test_neighbours_need_a_clip(
     assert "has no CLIP to compare pictures with" in capsys.readouterr().err
     content["prompts"]["candidates"] = []
     assert run("prompts", write(content, tmp_path)) == 2
-    assert "candidates: none given to choose neighbours from" in capsys.readouterr().err
+    assert "candidates: there are none" in capsys.readouterr().err
 
 
 def test_the_demo_model_supports_the_example_in_the_docs(tmp_path: Path) -> None:
