@@ -64,7 +64,7 @@ const WORDS = {
     "compare.hides": "does not show the concept",
     "compare.change": "changed by {value}",
     "compare.concept": "Concept",
-    "group.forget": "Asked for it",
+    "group.forget": "With the concept",
     "group.neighbours": "Its neighbours",
     "group.rest": "Everything else",
     "figures.what": "Measure",
