@@ -64,7 +64,7 @@ const WORDS = {
     "compare.hides": "does not show the concept",
     "compare.change": "changed by {value}",
     "compare.concept": "Concept",
-    "group.forget": "With the concept",
+    "group.forget": "The concept's prompts",
     "group.neighbours": "Its neighbours",
     "group.rest": "Everything else",
     "figures.what": "Measure",
