@@ -143,8 +143,8 @@ class Job(Observer):
         for section, wanted in self.task.identity().items():
             if of.get(section) != wanted:
                 raise ValueError(
-                    f"{section}: the model in {str(self.folder)!r} was made with another {section} "
-                    f"than the one in the settings{_difference(of.get(section), wanted)}; "
+                    f"{section}: the model in {str(self.folder)!r} was made with other values of "
+                    f"{section}{_difference(of.get(section), wanted)}; "
                     "unlearn again, or choose another folder"
                 )
         for phase, taken in seconds.items():

@@ -151,7 +151,7 @@ def test_a_later_stage_takes_no_weights_of_other_settings(
     content.setdefault(section, {})[field] = value
     assert run("save", write(content, tmp_path)) == 2
     error = capsys.readouterr().err
-    assert f"error: {section}: what `unlearn` left in" in error
+    assert f"error: {section}: the model in" in error
     if section in ("unlearn", "generation"):
         assert f"now {value!r})" in error
     assert not (tmp_path / "out" / "model").exists()
@@ -266,7 +266,7 @@ def test_a_lora_of_a_model_of_classes_is_refused_before_any_work(
     content["prompts"]["dimensions"] = {"object": ["a", "the", "one", "some"]}
     content["unlearn"]["scope"] = "full"
     assert run("run", write(content, tmp_path), "--as", "lora") == 2
-    assert "as: 'tiny-class' is class-conditional, for which no" in capsys.readouterr().err
+    assert "as: 'tiny-class' is class-conditional, and no program" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
 
 
@@ -476,7 +476,7 @@ def test_prompts_tells_of_words_that_make_too_few(
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
         ("concept", "name", 5, "concept must be a word, got 5"),
-        (None, "model", 5, "model must be the path of a model, from"),
+        (None, "model", 5, "model must be the path of a model, absolute or"),
         (None, "evaluation", 5, "evaluation must be an object, got int"),
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
         ("evaluation", "probes", "hard", "probes must be one of 'none', 'wordings', 'all'"),
@@ -633,7 +633,7 @@ def test_neighbours_need_a_clip(
     assert "has no CLIP to compare pictures with" in capsys.readouterr().err
     content["prompts"]["candidates"] = []
     assert run("prompts", write(content, tmp_path)) == 2
-    assert "candidates: none given for neighbours" in capsys.readouterr().err
+    assert "candidates: there are none, but neighbours" in capsys.readouterr().err
 
 
 def test_the_page_s_example_is_one_that_the_demo_model_knows(tmp_path: Path) -> None:
