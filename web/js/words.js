@@ -51,7 +51,7 @@ const WORDS = {
     "keep": "Keep step {step}",
     "keep.gone": "Step {step} is not on the disk: only some steps are saved. To get it, set keep_step to {step} and run again.",
     "all": "Run all steps",
-    "compare.empty": "Press Run. The pictures before and after appear here, and the figures.",
+    "compare.empty": "Press Run. The pictures and figures before and after appear here.",
     "compare.slider": "Before and after: {prompt}",
     "compare.before": "before",
     "compare.after": "after",
