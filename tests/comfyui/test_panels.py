@@ -164,7 +164,7 @@ def test_compare_before_and_after(page: ComfyPage, view: View) -> None:
     assert page.wait_for_end(180) == "execution_success"
     tabs = page.page.locator(".unlearn:has(.compare)").get_by_role("tab")
     assert [name.split(" (")[0] for name in tabs.all_inner_texts()] == [
-        "Asked for it",
+        "The concept's prompts",
         "Its neighbours",
         "Everything else",
     ]

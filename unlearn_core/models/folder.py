@@ -37,18 +37,18 @@ def load_folder(
     build = _BUILDERS[recognise(folder, index)]
     if options.vae is not None:
         raise ModelError(
-            f"vae: {options.vae.name!r} is for models in one file; {folder.name!r} is a folder "
-            "with its own VAE; leave vae as it was"
+            f"vae: {options.vae.name!r} is for models in one file, but {folder.name!r} is a "
+            "folder; use its own VAE"
         )
     if options.prediction != "auto":
         raise ModelError(
-            f"prediction: {options.prediction!r} is for models in one file; {folder.name!r} is a "
-            "folder and contains this setting; choose 'auto'"
+            f"prediction: {options.prediction!r} is for models in one file, but {folder.name!r} "
+            "is a folder and contains this setting; choose 'auto'"
         )
     if options.precision == "mixed" and build is not _stable_diffusion:
         raise ModelError(
-            f"precision: 'mixed' is for Stable Diffusion; {folder.name!r} is class-conditional; "
-            "choose 'auto'"
+            f"precision: 'mixed' is for Stable Diffusion, but {folder.name!r} is "
+            "class-conditional; choose 'auto'"
         )
     with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder))):
         return build(folder, index, weights_fingerprint(folder, progress), device, options)

@@ -68,7 +68,7 @@ def require_concept(
         if absent:
             raise ValueError(
                 f"prompts: {where} was created without {', '.join(map(repr, absent))} among its "
-                f"{name}; create the prompts again, or remove it from the concept's {name}"
+                f"{name}; create the prompts again, or remove these words from the concept's {name}"
             )
 
 

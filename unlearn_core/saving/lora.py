@@ -68,7 +68,7 @@ def save_lora(
     progress = progress or Progress()
     if info.family not in SUITABLE:
         raise ValueError(
-            f"save_as: {info.name!r} is {info.family}; no program loads LoRA files for it; "
+            f"save_as: {info.name!r} is {info.family}, and no program loads LoRA files for it; "
             "save the complete model"
         )
     if rank < 1:

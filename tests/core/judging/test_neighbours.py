@@ -77,7 +77,7 @@ def test_the_nearest_candidates_are_added_to_the_replacements(
             model, concept, *grid, words, count, scorer, drawing=STEPS, seed=3, cache=cache
         )
         assert extended.replacements == ("dog", *(n.word for n in ranking[:count]))
-    with pytest.raises(ValueError, match="neighbours must be 3 or less, .* got 4"):
+    with pytest.raises(ValueError, match="neighbours must be 3 or less, got 4"):
         neighbours.with_neighbours(model, concept, *grid, words, 4, scorer, drawing=STEPS)
 
 
