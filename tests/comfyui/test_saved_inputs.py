@@ -1,6 +1,6 @@
 """Workflows of earlier versions keep their values although inputs have moved since.
 
-The fixtures are the five templates of version 0.2.0, each with the prompt that this version created
+The fixtures are the five templates of version 0.1.0, each with the prompt that this version created
 from it.
 """
 
@@ -15,7 +15,7 @@ from comfy_page import ComfyPage
 from live_server import Json
 from workflow_files import node_of_type, read
 
-SAVED = Path(__file__).with_name("fixtures") / "0.2.0"
+SAVED = Path(__file__).with_name("fixtures") / "0.1.0"
 OLD = sorted(file for file in SAVED.glob("*.json") if not file.stem.endswith(".prompt"))
 UNLEARN = "UnlearnRestrictedGradient"
 PROMPT = "async () => (await app.graphToPrompt()).output"
@@ -27,7 +27,7 @@ def meaning(prompt: Json) -> dict[str, Any]:
 
 
 def with_later_inputs(prompt: Json) -> dict[str, Any]:
-    """The meaning of a prompt of 0.2.0, with the effective values of inputs added since."""
+    """The meaning of a prompt of 0.1.0, with the effective values of inputs added since."""
     for one in prompt.values():
         if one["class_type"] == UNLEARN:
             inputs = one["inputs"]
@@ -47,7 +47,7 @@ def test_all_five_exist() -> None:
 
 
 @pytest.mark.both_front_ends
-def test_workflows_of_0_2_0_open_with_the_same_meaning(page: ComfyPage) -> None:
+def test_workflows_of_0_1_0_open_with_the_same_meaning(page: ComfyPage) -> None:
     for file in OLD:
         expected = with_later_inputs(read(file.with_suffix(".prompt.json")))
         assert load(page, read(file)) == expected, file.stem

@@ -95,8 +95,7 @@ class RecipeChoice:
         "for comparison: 'RG' and 'RGD' (the paper's method without and with diversified prompts), "
         "'GradDiff', 'MUNBa', 'NPO', 'SalUn', 'ESD', 'UCE' (takes a second and needs no pictures), "
         "plain gradient ascent and fine-tuning. '2025' marks the method of the authors' code since "
-        "2025. The methods that train without a warm start need about three times the learning "
-        "rate of 'ours'.",
+        "2025. Most of the others need a higher learning rate than 'ours'; the help page lists it.",
     )
 
     def __post_init__(self) -> None:

@@ -5,8 +5,8 @@ import { afterConfigure, savedWidgets, saveWithNode, typeOf } from "./comfy.js";
 
 const NAMES = "unlearn inputs";
 
-// The order up to version 0.2.0, which saved no names. Never change it.
-const UP_TO_0_2_0 = {
+// The order of version 0.1.0, which saved no names. Never change it.
+const UP_TO_0_1_0 = {
   UnlearnLoadModel: "model vae image_size prediction precision",
   UnlearnForgetConcept: "concept kind synonyms replacements",
   UnlearnDiversifyPrompts: [
@@ -42,7 +42,7 @@ export function restoreByName(node) {
   const defaults = widgets.map(({ value }) => value);
 
   afterConfigure(node, (saved) => {
-    const order = saved?.properties?.[NAMES] ?? UP_TO_0_2_0[typeOf(node)]?.split(" ");
+    const order = saved?.properties?.[NAMES] ?? UP_TO_0_1_0[typeOf(node)]?.split(" ");
     const values = saved?.widgets_values;
     if (Array.isArray(order) && Array.isArray(values) && order.join() !== names.join()) {
       const byName = Object.fromEntries(order.map((name, i) => [name, values[i]]));
