@@ -152,7 +152,9 @@ def test_every_record_names_code_that_the_appendix_knows() -> None:
 @pytest.mark.parametrize("page", ["", "/zh"])
 def test_the_help_page_lists_the_recipes_with_the_rate_that_the_search_chose(page: str) -> None:
     text = (HELP / f"UnlearnRestrictedGradient{page}.md").read_text(encoding="utf-8")
-    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+    table = re.search(r"^\| (?:recipe|配方) \|(?:.*\n)+?\n", f"{text}\n", flags=re.MULTILINE)
+    assert table is not None
+    rows = table[0].splitlines()[2:-1]
     rates: dict[str, str] = {}
     for row in rows:
         names, _, rate = (cell.strip() for cell in row.split("|")[1:-1])
@@ -177,4 +179,4 @@ def test_the_help_page_tells_what_the_demo_sets_for_digits(page: str) -> None:
     told = text.replace("*", "").replace("`", "")
     for name, value in set_there.items():
         shown = value if isinstance(value, str) else f"{value:g}"
-        assert re.search(rf"{name}(?: 设为| 选)? {shown}(?!\w)", told), name
+        assert re.search(rf"{name}(?: to| 设为| 选)? {shown}(?!\w)", told), name
