@@ -178,7 +178,7 @@ def test_read_and_edit_the_captions_of_own_pictures(page: ComfyPage, view: View)
     expect(boat).to_have_value("an ink boat")
     button(page, "Start over").click()
     assert page.widget(OWN_PICTURES, "captions") == "an ink thing"
-    expect(page.page.get_by_text(re.compile("^Press Run. The caption"))).to_be_visible()
+    expect(page.page.get_by_text(re.compile("^Press Run. Then you can read"))).to_be_visible()
 
     # What the person has written in the field stays, or comes back where the table replaced it.
     own = "an ink thing\nowl.png: mine\nboat.png: mine, too"
