@@ -121,7 +121,7 @@ def test_a_step_that_was_kept_out_of_view_is_noted(page: ComfyPage, view: View) 
     assert page.widget(UNLEARN, "keep_step") == 0, "of the graph in view"
     switch_to(page, len(tabs(page)) - 2)
     page.look_at(UNLEARN, scale(view))
-    expect(phase(page)).to_have_text(re.compile(r"^Kept as it was after step \d+ of 500"))
+    expect(phase(page)).to_have_text(re.compile(r"^Kept the model after step \d+ of 500"))
     kept = page.widget(UNLEARN, "keep_step")
     expect(phase(page)).to_contain_text(f"after step {kept} of 500")
 
@@ -143,7 +143,7 @@ def test_a_concept_across_the_border_of_a_subgraph(page: ComfyPage, view: View, 
     page.page.evaluate(INTO_SUBGRAPHS, [CONCEPT, depth])
     page.look_at(DIVERSIFY, scale(view))
     button(page, "Show the prompts").click()
-    asks = page.page.get_by_label("asks for it")
+    asks = page.page.get_by_label("with the concept")
     expect(asks).to_have_count(4)
 
     open_demo(page)
@@ -186,7 +186,7 @@ def test_a_concept_that_only_a_run_finds(page: ComfyPage, view: View) -> None:
     )
     page.look_at(DIVERSIFY, scale(view))
     button(page, "Show the prompts").click()
-    expect(page.page.get_by_text(re.compile("^concept comes along a link"))).to_be_visible()
+    expect(page.page.get_by_text(re.compile("^concept is linked, and its value"))).to_be_visible()
 
 
 @pytest.mark.both_front_ends
