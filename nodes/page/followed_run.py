@@ -52,7 +52,7 @@ class FollowedRun(Observer):
     def __post_init__(self) -> None:
         self.previews = PreviewPrompts.of(self.task.pairs, self.task.drawing)
         self.steps = method_of(self.task.settings).steps(self.task.settings)
-        self.last_step = self.keep_step or self.steps
+        self.last_step = min(self.keep_step or self.steps, self.steps)
 
     def run_or_return(self, node: str, workflow: str | None) -> tuple[LiveRun, UnlearnedModel]:
         """The run and its result: a new run, or the node's last one if the requested state is

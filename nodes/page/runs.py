@@ -124,13 +124,15 @@ class LiveRun:
 
     def keep(self, unlearned: UnlearnedModel) -> None:
         """Save the current step, and delete earlier ones that would use too much disk space."""
+        step = len(unlearned.reports)
+        if step == 0 or step in self.saved:
+            return
         tensors = state(unlearned.model).values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        step = len(unlearned.reports)
-        room = room_for(size, len(self.saved), self.folder)
-        if step == 0 or step in self.saved or room == 0:
-            return
         try:
+            room = room_for(size, len(self.saved), self.folder)
+            if room == 0:
+                raise OSError("it needs more than its share of the free disk space")
             write_unlearned(unlearned, self._state_file(step), {"identity": self.identity})
         except OSError as error:  # the run itself matters more than this saved step
             logging.warning("Unlearn could not save step %d: %s", step, error)

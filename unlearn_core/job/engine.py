@@ -105,7 +105,7 @@ def unlearn(
             progress=progress,
         )
     run = begin(task.model, sets, task.settings, progress)
-    steps = len(run) if last_step is None else last_step
+    steps = len(run) if last_step is None else min(last_step, len(run))
     try:
         if steps:  # a closed-form edit has none
             with progress.phase(UNLEARNING, steps):

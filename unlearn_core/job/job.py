@@ -27,7 +27,7 @@ from ..reporting.loss_picture import loss_picture
 from ..reporting.report import report_json
 from ..saving.diffusers_folder import save_diffusers_folder
 from ..saving.lora import SUITABLE, save_lora
-from ..saving.run_state import read_description, read_unlearned, write_unlearned
+from ..saving.run_state import LATER_SETTINGS, read_description, read_unlearned, write_unlearned
 from ..saving.single_file import save_single_file
 from ..unlearning.methods import Run
 from ..unlearning.results import UnlearnedModel
@@ -113,7 +113,7 @@ class Job(Observer):
         steps is not stored."""
         unlearned = run.result()
         if unlearned.reports or not len(run):
-            for name in EVALUATION_FILES:  # they describe the previous weights
+            for name in EVALUATION_FILES:  # first: no report may describe other weights
                 (self.folder / name).unlink(missing_ok=True)
             self._store(unlearned)
             if unlearned.reports:
@@ -257,9 +257,10 @@ def _difference(stored: object, expected: object) -> str:
     """The first different field of a section; empty if the section has no fields."""
     if not isinstance(stored, dict) or not isinstance(expected, dict):
         return ""
-    for name in expected:
-        if stored.get(name) != expected[name]:
-            return f" ({name} was {stored.get(name)!r}, now {expected[name]!r})"
+    before, now = {**LATER_SETTINGS, **stored}, {**LATER_SETTINGS, **expected}
+    for name in now:
+        if before.get(name) != now[name]:
+            return f" ({name} was {before.get(name)!r}, now {now[name]!r})"
     return ""
 
 

@@ -1,7 +1,8 @@
 """Complete methods by name, for the node, the command line and the benchmark.
 
-A recipe sets every setting that belongs to the method. Settings that depend on the model or the
-machine are not part of it (``FREE``). The retain weights result from the benchmark's search.
+A recipe sets every setting that belongs to the method, the scope included. The other settings
+depend on the model or the machine (``FREE``). For a method with a retain loss, the retain weight is
+the result of the benchmark's search.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "gradient ascent": {**_PAPER, "method": "forget only", "retain_weight": 0.0},
     "fine-tune": {**_PAPER, "method": "retain only", "retain_weight": 0.0},
 }
-"""Recipe -> its differences from the defaults. All recipes train cross-attention except ESD-u,
-which by definition trains everything else. Sources: RG and RGD, Ko et al. 2024; GradDiff, Liu et
-al. 2022; MUNBa, Wu and Harandi 2024; NPO, Zhang et al. 2024; SalUn, Fan et al. 2024; ESD, Gandikota
-et al. 2023, and the authors' code since April 2025; UCE, Gandikota et al. 2024, their code of 2023
-and since April 2025. Stratified timesteps and the learning-rate warm-up are additions of this
-package to all of them."""
+"""Recipe -> its differences from the defaults. All recipes train cross-attention, as the
+benchmark does, except ESD-u, which by definition trains everything else. Sources: RG and RGD, Ko et
+al. 2024; GradDiff, Liu et al. 2022; MUNBa, Wu and Harandi 2024; NPO, Zhang et al. 2024; SalUn, Fan
+et al. 2024; ESD, Gandikota et al. 2023, and the authors' code since April 2025; UCE, Gandikota et
+al. 2024, their code of 2023 and since April 2025. Stratified timesteps and the learning-rate
+warm-up are additions of this package to all of them."""
 
 
 def _settings_of_method(changes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -90,12 +91,13 @@ class RecipeChoice:
     recipe: str = choice(
         OURS,
         tuple(RECIPES),
-        help="A complete method. It sets every input that belongs to the method. You can change "
-        "each of them afterwards. 'ours' gives the best results on the demo model. The others are "
-        "for comparison: 'RG' and 'RGD' (the paper's method without and with diversified prompts), "
-        "'GradDiff', 'MUNBa', 'NPO', 'SalUn', 'ESD', 'UCE' (takes a second and needs no pictures), "
-        "plain gradient ascent and fine-tuning. '2025' marks the method of the authors' code since "
-        "2025. Most of the others need a higher learning rate than 'ours'; the help page lists it.",
+        help="A complete method. It sets every input that belongs to the method, 'scope' too. You "
+        "can change each of them afterwards. 'ours' gives the best results on the demo model. The "
+        "others are for comparison: 'RG' and 'RGD' (the paper's method without and with "
+        "diversified prompts), 'GradDiff', 'MUNBa', 'NPO', 'SalUn', 'ESD', 'UCE' (takes a second "
+        "and needs no pictures), plain gradient ascent and fine-tuning. '2025' marks the method of "
+        "the authors' code since 2025. Most of the others need a higher learning rate than 'ours'; "
+        "the help page lists it.",
     )
 
     def __post_init__(self) -> None:

@@ -135,8 +135,8 @@ class UnlearnSettings:
         help="Begin with one quick edit (UCE) of the weights that read the prompt, then train. On: "
         "the model forgets faster and more reliably. Off: as in the paper. If somebody then trains "
         "a new word for the concept, less of it comes back; but the demo model needs a "
-        "learning_rate of 0.001. No effect with the scopes 'lora' and 'noxattn', or with "
-        "'saliency' below 1.",
+        "learning_rate of 0.001. No effect with the scopes 'lora', 'noxattn' and "
+        "'noxattn-2025', or with 'saliency' below 1.",
         advanced=True,
     )
     warm_start_weight: float = number(
@@ -153,7 +153,8 @@ class UnlearnSettings:
         UCE_TOKENS,
         help="The words that the quick edit changes, for 'UCE' and 'warm_start'. 'to the end': the "
         "last word of the concept and everything after it in the prompt, as in UCE's first code. "
-        "'last token': only the last word of the concept, as in UCE's code since 2025.",
+        "'last token': only the last word of the concept, as in UCE's code since 2025. No effect "
+        "without both.",
         advanced=True,
     )
     batch_size: int = whole(

@@ -183,9 +183,10 @@ class LivePanel {
     this.keep.textContent = t("keep", { step });
     this.keep.disabled = !run.saved.includes(step) || Boolean(run.ending);
     this.keep.title = this.keep.disabled && !run.ending ? t("keep.gone", { step }) : "";
-    // Cancel saves the current step. It usually has no preview, so it gets its own button.
+    // A run that was cancelled or failed saves its last step. It usually has no preview, so it gets its
+    // own button.
     const last = run.steps.length;
-    this.last.hidden = run.state !== "cancelled" || last === step || !run.saved.includes(last);
+    this.last.hidden = !["cancelled", "failed"].includes(run.state) || last === step || !run.saved.includes(last);
     this.last.textContent = t("keep", { step: last });
     this.all.hidden = running || !(widgetOf(this.node, "keep_step")?.value > 0);
     this.all.textContent = t("all");

@@ -137,3 +137,11 @@ def test_without_diversity_all_pictures_come_from_the_first_pair(
     assert {first.forget, first.retain} <= used
     assert not ({pair.forget for pair in others} - {first.forget}) & used
     assert result.pairs is pairs, "the evaluation uses all prompts"
+
+
+def test_an_edit_takes_no_step_even_if_one_is_asked_for(
+    sd_model: ModelHandle, pairs: PromptPairs
+) -> None:
+    progress = Recorder()
+    unlearn(task(sd_model, pairs, method=UCE), Observer(), last_step=3, progress=progress)
+    assert list(progress.seconds) == ["first edit"]

@@ -439,3 +439,32 @@ def test_output_of_a_saved_step_is_reported_to_the_requesting_tab(
     page.receivers.clear()
     run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=2)
     assert set(page.receivers) == {"another"}
+
+
+def test_a_kept_step_of_an_earlier_run_does_not_stop_an_edit(loaded: Any, pairs: Any) -> None:
+    """The panel writes it; then somebody chooses the recipe UCE."""
+    settings = {**SIX, "method": "UCE (closed form)", "keep_step": 3}
+    unlearned = node_result(UNLEARN, model=loaded, prompts=pairs, **settings)[0]
+    assert unlearned.reports == ()
+    assert [run["state"] for run in live_runs()] == ["finished"]
+
+
+def test_a_failed_run_keeps_its_last_step(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = pack_module("unlearn_core.unlearning.loop").Unlearning
+    step = loop._step
+
+    def fourth_fails(self: Any) -> Any:
+        if len(self.reports) == 3:
+            raise torch.OutOfMemoryError("full")
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", fourth_fails)
+        with pytest.raises(torch.OutOfMemoryError):
+            run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (run,) = live_runs()
+    assert (run["state"], run["saved"]) == ("failed", [2, 3])
+    kept = node_result(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=3)[0]
+    assert len(kept.reports) == 3
