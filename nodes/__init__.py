@@ -1,4 +1,5 @@
-"""Registration of the nodes in ComfyUI: six for the workflow, and the optional Own Pictures."""
+"""Registration of the nodes in ComfyUI: six for the workflow, the optional Own Pictures, and From
+ComfyUI in place of Load Model."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from server import PromptServer
 from .diversify_prompts import DiversifyPrompts
 from .evaluate_alignment import EvaluateAlignment
 from .forget_concept import DefineForgetConcept
+from .from_comfyui import FromComfyUI
 from .load_model import LoadModel
 from .own_pictures import OwnPictures
 from .page.routes import add_routes
@@ -22,6 +24,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     EvaluateAlignment,
     SaveCheckpoint,
     OwnPictures,
+    FromComfyUI,
 )
 
 

@@ -20,6 +20,7 @@ IDS = (
     "UnlearnEvaluateAlignment",
     "UnlearnSaveCheckpoint",
     "UnlearnOwnPictures",
+    "UnlearnFromComfyUI",
 )
 every_node = pytest.mark.parametrize("node_id", IDS)
 
