@@ -56,7 +56,7 @@ class NativeHandle:
         return (int(self.network.latent_format.latent_channels), edge, edge)
 
     @property
-    def size_step(self) -> int | None:
+    def size_step(self) -> int:
         channels = self.network.model.model_config.unet_config.get("channel_mult")
         return self._downscale * (2 ** (len(channels) - 1) if channels else 2)
 

@@ -28,6 +28,7 @@ def open_native(
 
     Raises:
         UnsupportedError: the model cannot be trained.
+        ValueError: ``image_size`` does not fit the model.
     """
     network = Network(model)
     info = ModelInfo(
@@ -41,6 +42,11 @@ def open_native(
         mixed=network.is_half,
     )
     handle = NativeHandle(info, network, clip, vae)
+    if info.image_size % handle.size_step:
+        raise ValueError(
+            f"image_size must be a multiple of {handle.size_step} for {network.family.label}, got "
+            f"{image_size}; set it to 0 for {_own_size(network)}"
+        )
     memory.load(handle)
     network.make_trainable()
     return replace(handle, info=replace(info, fingerprint=fingerprint(network, clip)))

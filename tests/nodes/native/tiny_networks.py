@@ -118,7 +118,7 @@ def _with_two_heads(config: Any) -> Any:
 
 ARCHITECTURES = {
     "flux": Tiny(_flux, pooled=True),
-    "sd3": Tiny(_sd3, pooled=True),
+    "sd3": Tiny(_sd3, pooled=True, fixed_length=True),
     "lumina2": Tiny(_lumina2),
     "z-image": Tiny(_z_image),
     "qwen-image": Tiny(_qwen_image),
