@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unlearn_core.models.text import clip_tokenizer
@@ -45,17 +46,24 @@ VAE = {
 }  # fmt: skip
 
 
+def _build(kind: Any, **options: Any) -> Any:
+    """Untyped, because diffusers accepts more than its type annotations allow."""
+    return kind(**options)
+
+
 def write_folder(folder: Path) -> Path:
     """16 x 16 pixels, 4 x 8 x 8 latents."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet: Any = UNet2DConditionModel(
+        unet = _build(
+            UNet2DConditionModel,
             sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
             block_out_channels=(32, 64), attention_head_dim=2, cross_attention_dim=WIDTH,
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         )  # fmt: skip
-        vae: Any = AutoencoderKL(
+        vae = _build(
+            AutoencoderKL,
             sample_size=16, latent_channels=4, block_out_channels=(32, 32),
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
@@ -63,12 +71,14 @@ def write_folder(folder: Path) -> Path:
         for name, parameter in unet.named_parameters():
             if ".attn2." in name:  # let the prompt matter in a random model
                 parameter.data *= 4
-        text_encoder = CLIPTextModel(CLIPTextConfig(**CLIP, eos_token_id=49407))
-    scheduler: Any = DDIMScheduler(
+        text_encoder = CLIPTextModel(_build(CLIPTextConfig, **CLIP, eos_token_id=49407))
+    scheduler = _build(
+        DDIMScheduler,
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, steps_offset=1,
     )  # fmt: skip
-    pipeline: Any = StableDiffusionPipeline(
+    pipeline = _build(
+        StableDiffusionPipeline,
         vae=vae, text_encoder=text_encoder, tokenizer=clip_tokenizer(), unet=unet,
         scheduler=scheduler, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
@@ -85,7 +95,7 @@ def as_comfyui(folder: Path) -> tuple[ModelPatcher, Any, Any]:
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
     (file,) = folder.glob("*.safetensors")
-    return comfy.utils.load_torch_file(str(file), safe_load=True)
+    return load_file(file)
 
 
 def _model(folder: Path) -> ModelPatcher:

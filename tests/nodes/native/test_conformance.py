@@ -13,7 +13,7 @@ from ..pack import pack_module
 from .same_weights import as_comfyui, write_folder
 
 PROMPTS = ["a cat in ink style", "a very large house", ""]
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # fp32; ComfyUI and diffusers order their operations otherwise
+RELATIVE = ABSOLUTE = 1e-4  # fp32; ComfyUI and diffusers order their operations differently
 
 
 @dataclass
@@ -31,7 +31,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
 
 
 def close(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, **CLOSE)
+    torch.testing.assert_close(one, other, rtol=RELATIVE, atol=ABSOLUTE)
 
 
 def noise(seed: int) -> Tensor:

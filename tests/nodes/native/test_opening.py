@@ -131,7 +131,7 @@ def test_settings_of_the_given_model_are_respected() -> None:
     """ModelSamplingFlux and the like."""
     given = model("flux")
     shifted = given.clone()
-    sampling = type(given.get_model_object("model_sampling"))(given.model.model_config)
+    sampling: Any = type(given.get_model_object("model_sampling"))(given.model.model_config)
     sampling.set_parameters(shift=3.0)
     shifted.add_object_patch("model_sampling", sampling)
     plain, other = opened("flux", given), opened("flux", shifted)

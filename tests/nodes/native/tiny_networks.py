@@ -18,6 +18,7 @@ from ..pack import COMFYUI  # makes ComfyUI's modules importable
 import comfy.ldm.flux.model
 import comfy.ldm.lumina.model
 import comfy.supported_models as supported
+from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 
 assert COMFYUI
@@ -99,7 +100,7 @@ def _sd15() -> Any:
 
 def _sd21_v() -> Any:
     config = _with_two_heads(supported.SD20({**_unet(), "use_linear_in_transformer": True}))
-    config.model_type = lambda *_: comfy.model_base.ModelType.V_PREDICTION
+    config.model_type = lambda *_: ModelType.V_PREDICTION
     return config
 
 
