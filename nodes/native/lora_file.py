@@ -90,9 +90,6 @@ def _parts(handle: NativeHandle, name: str, rows: int) -> list[tuple[str, slice]
     # ComfyUI reads these under its own prefix, where the transformer's files have none.
     prefix = "diffusion_model" if handle.network.family.name == "z-image" else "transformer"
     return [
-        (
-            f"{prefix}.{part.name}",
-            slice(part.start, rows if part.length is None else part.start + part.length),
-        )
+        (f"{prefix}.{part.name}", slice(part.start, part.start + part.length))
         for part in diffusers_parts(handle.network.model, name, rows)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,12 @@ class Part:
     """A layer of diffusers that is a part of a layer of ComfyUI's.
 
     Attributes:
-        start, length: the rows of the fused weight; ``length`` is None for all rows.
+        start, length: its rows of the weight.
     """
 
     name: str
-    start: int = 0
-    length: int | None = None
+    start: int
+    length: int
 
 
 # By the name of the class in ``comfy.model_base``: older versions lack some.
@@ -50,7 +50,7 @@ def diffusers_parts(model: BaseModel, module: str, rows: int) -> list[Part]:
     are unknown."""
     kinds = [kind.__name__ for kind in type(model).__mro__]
     if any(kind in kinds for kind in _SAME):
-        return [Part(module)]
+        return [Part(module, 0, rows)]
     table = next((_MAPS[kind] for kind in kinds if kind in _MAPS), None)
     if table is None:
         return []
@@ -58,7 +58,19 @@ def diffusers_parts(model: BaseModel, module: str, rows: int) -> list[Part]:
     for theirs, target in table(model.model_config.unet_config).items():
         name, rest = (target, ()) if isinstance(target, str) else (target[0], target[1:])
         if name == f"{module}.weight":
-            _, start, length = (rest[0] if rest and rest[0] else None) or (0, 0, None)
+            _, start, length = (rest[0] if rest and rest[0] else None) or (0, 0, rows)
             parts.append(Part(theirs.removesuffix(".weight"), start, length))
-    complete = sum(rows if part.length is None else part.length for part in parts) == rows
-    return parts if complete else []
+    return _covering(parts, rows)
+
+
+def _covering(parts: Sequence[Part], rows: int) -> list[Part]:
+    """Parts that together are all rows, each once; newer ComfyUIs list Flux 1 and 2 in one table,
+    with other parts of the same layers."""
+    chosen: list[Part] = []
+    for part in parts:
+        end = part.start + part.length
+        if all(end <= other.start or part.start >= other.start + other.length for other in chosen):
+            chosen.append(part)
+    if sum(part.length for part in chosen) == rows:
+        return chosen
+    return [part for part in parts if part.length == rows][:1]
