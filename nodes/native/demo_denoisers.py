@@ -1,13 +1,18 @@
-"""ComfyUI's MODEL from a small denoiser of diffusers."""
+"""ComfyUI's MODEL from a small denoiser of diffusers.
+
+In all functions ``schedule`` and ``vae`` are the settings of the pipeline's scheduler and VAE.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import comfy.model_detection
 import comfy.model_management
 import comfy.supported_models
 import comfy.utils
+from comfy.ldm.modules.diffusionmodules.mmdit import SelfAttention
 from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import BASE
 from torch import Tensor, nn
@@ -23,14 +28,9 @@ def build_unet(
     settings: dict[str, Any],
     weights: dict[str, Tensor],
     schedule: dict[str, Any],
-    latent_scale: float,
+    vae: dict[str, Any],
 ) -> ModelPatcher:
-    """Build Stable Diffusion 1's kind of U-Net from a ``UNet2DConditionModel``.
-
-    Args:
-        schedule: the settings of the pipeline's scheduler.
-        latent_scale: the VAE's ``scaling_factor``.
-    """
+    """Build Stable Diffusion 1's kind of U-Net from a ``UNet2DConditionModel``."""
     widths, blocks = settings["block_out_channels"], settings["layers_per_block"]
     depths = [int("CrossAttn" in kind) for kind in settings["down_block_types"]]  # per level
     config = _SD15(
@@ -61,8 +61,7 @@ def build_unet(
         "linear_end": schedule["beta_end"],
         "timesteps": schedule["num_train_timesteps"],
     }
-    config.latent_format.scale_factor = latent_scale
-    _forget_previews(config)
+    config.latent_format.scale_factor = vae["scaling_factor"]
     names = comfy.utils.unet_to_diffusers(config.unet_config)
 
     def set_groups(unet: nn.Module) -> None:
@@ -73,11 +72,39 @@ def build_unet(
     return _build(config, {names[name]: weight for name, weight in weights.items()}, set_groups)
 
 
-def _forget_previews(config: BASE) -> None:
-    """Remove what turns the stock VAE's latents into colours; these latents are of another VAE."""
-    config.latent_format.latent_rgb_factors = None
-    config.latent_format.latent_rgb_factors_bias = None
-    config.latent_format.taesd_decoder_name = None
+def build_mmdit(
+    settings: dict[str, Any],
+    weights: dict[str, Tensor],
+    schedule: dict[str, Any],
+    vae: dict[str, Any],
+) -> ModelPatcher:
+    """Build Stable Diffusion 3's kind of transformer from an ``SD3Transformer2DModel``."""
+    blocks, width = settings["num_layers"], settings["attention_head_dim"]
+    converted: Any = comfy.model_detection.convert_diffusers_mmdit(weights)
+    # diffusers stores scale before shift in the last text block. ComfyUI looks for that block by
+    # hidden size / 64, which it takes to be both the number of heads and that of blocks.
+    mistaken = len(converted["x_embedder.proj.bias"]) // 64
+    for block in {mistaken - 1} ^ {blocks - 1}:
+        for end in ("weight", "bias"):
+            name = f"joint_blocks.{block}.context_block.adaLN_modulation.1.{end}"
+            if name in converted:
+                converted[name] = comfy.utils.swap_scale_shift(converted[name])
+    detected = comfy.model_detection.detect_unet_config(converted, "")
+    config = comfy.supported_models.SD3({**detected, "num_blocks": blocks})
+    config.sampling_settings = {"shift": schedule["shift"]}
+    latents: Any = config.latent_format
+    latents.latent_channels = settings["in_channels"]
+    latents.scale_factor, latents.shift_factor = vae["scaling_factor"], vae["shift_factor"] or 0.0
+
+    def set_heads(mmdit: nn.Module) -> None:
+        for layer in mmdit.modules():
+            if isinstance(layer, SelfAttention):  # stock: always 64 wide
+                layer.num_heads, layer.head_dim = settings["num_attention_heads"], width
+                norms: tuple[Any, ...] = (layer.ln_q, layer.ln_k)
+                for norm in norms:
+                    norm.weight = nn.Parameter(norm.weight.new_empty(width))
+
+    return _build(config, converted, set_heads)
 
 
 def _build(
@@ -89,6 +116,8 @@ def _build(
         weights: in ComfyUI's names.
         correct: changes what ``config`` cannot express; called before the weights are loaded.
     """
+    latents = config.latent_format  # its previews are for the stock VAE: wrong colours here
+    latents.latent_rgb_factors = latents.latent_rgb_factors_bias = latents.taesd_decoder_name = None
     management = comfy.model_management
     device = management.get_torch_device()
     offload_device = management.unet_offload_device()

@@ -15,8 +15,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .demo_clip import build_clip
-from .demo_denoisers import build_unet
+from .demo_clip import build_clip, build_two_clips
+from .demo_denoisers import build_mmdit, build_unet
 from .demo_vae import build_vae
 
 
@@ -30,14 +30,18 @@ class DemoNetworks(NamedTuple):
 
 @torch.inference_mode(False)  # nodes run in inference mode; weights loaded in it cannot be trained
 def load_demo(folder: Path) -> DemoNetworks:
-    """Build the networks of a Stable Diffusion pipeline folder."""
+    """Build the networks of a pipeline folder: a small Stable Diffusion 1, or a small Stable
+    Diffusion 3 without T5."""
     schedule = _settings(folder / "scheduler" / "scheduler_config.json")
-    vae_settings, vae_weights = _part(folder / "vae")
-    return DemoNetworks(
-        build_unet(*_part(folder / "unet"), schedule, vae_settings["scaling_factor"]),
-        build_clip(_part(folder / "text_encoder")),
-        build_vae(vae_settings, vae_weights),
-    )
+    settings, weights = _part(folder / "vae")
+    text = _part(folder / "text_encoder")
+    if (folder / "transformer").is_dir():
+        model = build_mmdit(*_part(folder / "transformer"), schedule, settings)
+        clip = build_two_clips(text, _part(folder / "text_encoder_2"))
+    else:
+        model = build_unet(*_part(folder / "unet"), schedule, settings)
+        clip = build_clip(text)
+    return DemoNetworks(model, clip, build_vae(settings, weights))
 
 
 def _part(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
