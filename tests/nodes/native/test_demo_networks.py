@@ -19,6 +19,9 @@ from unlearn_core.judging.judge import ConvJudge
 
 from ..pack import ROOT, comfyui_nodes, node_result, pack_module, refusals
 
+# isort: split
+import comfy.model_management
+
 EMOJI_CANVAS = ROOT / "demo" / "models" / "emoji-canvas"
 PROMPTS = ("a cat in ink style on a pink background", "pixel style rocket", "")
 
@@ -128,3 +131,32 @@ def test_ksampler_draws_what_the_prompts_describe() -> None:
 def test_a_model_that_is_not_bundled_is_refused() -> None:
     (refusal,) = refusals("UnlearnDemoModel", model="SDXL")
     assert "model must be one of EmojiCanvas" in refusal
+
+
+@torch.no_grad()
+def test_a_lora_of_this_pack_changes_it_as_it_was_trained() -> None:
+    """By LoraLoader, whose names of the layers are ComfyUI's."""
+    source = node_result("UnlearnLoadModel")[0]
+    concept = node_result("UnlearnForgetConcept")[0]
+    prompts = node_result("UnlearnDiversifyPrompts", concept=concept, train_count=2, test_count=2)[
+        0
+    ]
+    unlearned = node_result(
+        "UnlearnRestrictedGradient", model=source, prompts=prompts, scope="lora", steps=3,
+        batch_size=2, generation_steps=2, preview_every=0, learning_rate=0.01,
+    )[0]  # fmt: skip
+    node_result("UnlearnSaveCheckpoint", unlearned=unlearned, name="demo", save_as="LoRA")
+    model = node_result("UnlearnDemoModel")[0]
+    (patched,) = stock(
+        "LoraLoaderModelOnly", model=model, lora_name="demo.safetensors", strength_model=1.0
+    )
+    x_t, time = noise(2, 4, 16, 16), torch.tensor([400, 700])
+    conditioning = unlearned.model.encode_prompts(PROMPTS[:2])
+    before, after = (
+        handle.predict(x_t, conditioning, time) for handle in (unlearned.base, unlearned.model)
+    )
+    assert (after - before).std() > 0.01
+    for patcher, expected in ((patched, after), (model, before)):
+        comfy.model_management.load_models_gpu([patcher])
+        predict = patcher.model.diffusion_model
+        assert_close(predict(x_t, time, conditioning.values), expected, atol=1e-3)
