@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -17,12 +18,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from demo.world import BACKGROUNDS, OBJECTS, STYLES
 from unlearn_core.judging.judge import ConvJudge
 
-from ..pack import ROOT, comfyui_nodes, node_result, pack_module, refusals
+from ..pack import comfyui_nodes, node_result, pack_module, refusals
 
 # isort: split
 import comfy.model_management
 
-EMOJI_CANVAS = ROOT / "demo" / "models" / "emoji-canvas"
+FOLDERS = pack_module("nodes.demo_model").FOLDERS
+EMOJI_CANVAS = FOLDERS["EmojiCanvas"]
+SIZES = {"EmojiCanvas": 64, "EmojiCanvas-Flow": 128}  # px
+BUNDLED = [name for name, path in FOLDERS.items() if path.is_dir()]
 PROMPTS = ("a cat in ink style on a pink background", "pixel style rocket", "")
 
 assert_close = partial(torch.testing.assert_close, atol=1e-4, rtol=1e-4)
@@ -117,12 +121,14 @@ def draw(model_name: str, prompts: Sequence[str]) -> Tensor:
     return torch.cat(pictures).movedim(-1, 1)
 
 
-def test_ksampler_draws_what_the_prompts_describe() -> None:
+@pytest.mark.parametrize("name", BUNDLED)
+def test_ksampler_draws_what_the_prompts_describe(name: str) -> None:
     subjects = list(islice(zip(OBJECTS, cycle(STYLES), cycle(BACKGROUNDS), strict=False), 12))
     prompts = [f"a {o} in {style} style on a {color} background" for o, style, color in subjects]
-    pictures = draw("EmojiCanvas", prompts)
-    assert pictures.shape == (12, 3, 64, 64)
-    judgements = ConvJudge.load(EMOJI_CANVAS / "evaluation").classify(pictures)
+    pictures = draw(name, prompts)
+    assert pictures.shape == (12, 3, SIZES[name], SIZES[name])
+    small = F.interpolate(pictures, (64, 64), mode="area")
+    judgements = ConvJudge.load(EMOJI_CANVAS / "evaluation").classify(small)
     for i, dimension in enumerate(("object", "style", "background")):
         expected = [subject[i] for subject in subjects]
         assert sum(map(eq, judgements[dimension], expected)) >= 11, (dimension, judgements)
