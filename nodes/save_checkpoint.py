@@ -134,7 +134,8 @@ class SaveCheckpoint(io.ComfyNode):
         paths = save_paths(name, save_as)
         kind = save_as
         if kind == AS_LOADED:
-            kind = CHECKPOINT if unlearned.base.info.source.is_file() else FOLDER
+            source = unlearned.base.info.source
+            kind = CHECKPOINT if source is not None and source.is_file() else FOLDER
         load(unlearned)  # including its base: saving compares the weights of both on one device
         with torch.inference_mode(False), torch.no_grad():
             content = report_json(unlearned, report, {})

@@ -149,7 +149,7 @@ def _layout(unlearned: UnlearnedModel) -> tuple[torch.dtype, Mapping[str, str]]:
     """The dtype of the model's file, and for SDXL the names of the U-Net's weights in the file:
     kohya's trainer uses these as layer names for SDXL, and diffusers' names for other families."""
     source = unlearned.base.info.source
-    if not source.is_file():
+    if source is None or not source.is_file():
         return torch.float32, {}
     header, family = read_checkpoint(source)
     names = ldm_names(header, unet_config(header, family))
