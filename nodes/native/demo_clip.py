@@ -20,7 +20,7 @@ def build_clip(encoder: Encoder) -> comfy.sd.CLIP:
 
 
 class _TwoClips(SDXLClipModel):
-    """Embeddings as SDXL's: of both encoders side by side. The pooled ones are of both, too."""
+    """Concatenates the pooled embeddings of both encoders, too; SDXL uses only the second's."""
 
     def encode_token_weights(self, token_weight_pairs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         encoders = {"l": self.clip_l, "g": self.clip_g}

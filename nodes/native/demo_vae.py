@@ -12,13 +12,13 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch import Tensor, nn
 
-STOCK_GROUPS = 32  # of every GroupNorm in ComfyUI's autoencoder
-STOCK_LEVELS = 4  # of the autoencoders whose names ComfyUI converts
+STOCK_GROUPS = 32  # of all group norms in ComfyUI's autoencoder
+STOCK_LEVELS = 4  # of resolution, in the autoencoders whose names ComfyUI converts
 
 
 class Width:
-    """A channel multiplier for ComfyUI's networks that gives a level exactly ``channels`` channels:
-    they compute "multiplier times base", which must be a whole number."""
+    """A channel multiplier for ComfyUI's networks whose product with any base is ``channels``: some
+    widths here are no whole multiple of the first."""
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
@@ -32,7 +32,7 @@ class Width:
 def build_vae(settings: dict[str, Any], weights: dict[str, Tensor]) -> comfy.sd.VAE:
     """Build the VAE from the settings and weights of the folder ``vae`` of a pipeline.
 
-    It computes in fp32: as small as it is, 16 bits would only cost quality.
+    It computes in fp32. It is so small that 16 bits would save nothing.
     """
     widths, groups = settings["block_out_channels"], settings["norm_num_groups"]
     converted = comfy.diffusers_convert.convert_vae_state_dict(weights)
@@ -41,7 +41,7 @@ def build_vae(settings: dict[str, Any], weights: dict[str, Tensor]) -> comfy.sd.
         re.sub(r"\.up\.(\d)\.", lambda m: f".up.{int(m[1]) - missing_levels}.", name): weight
         for name, weight in converted.items()
     }
-    # Wide enough for 32 groups at first, as ComfyUI accepts no other number.
+    # At first wide enough for 32 groups, because ComfyUI always has that number.
     wide = [width * STOCK_GROUPS // groups for width in widths]
     parameters = {
         "embed_dim": settings["latent_channels"],
@@ -58,7 +58,7 @@ def build_vae(settings: dict[str, Any], weights: dict[str, Tensor]) -> comfy.sd.
             "dropout": 0.0,
         },
     }
-    stock_weights = AutoencoderKL(**parameters).state_dict()  # else it warns of missing weights
+    stock_weights = AutoencoderKL(**parameters).state_dict()  # without them, it logs a warning
     vae = comfy.sd.VAE(sd=stock_weights, config={"params": parameters}, dtype=torch.float32)
     vae.downscale_ratio = vae.upscale_ratio = 2 ** (len(widths) - 1)
     vae.latent_channels = settings["latent_channels"]
@@ -66,14 +66,14 @@ def build_vae(settings: dict[str, Any], weights: dict[str, Tensor]) -> comfy.sd.
     _shrink(network, converted, groups)
     network.load_state_dict(converted)
     network.eval()
-    vae.size = None  # measured before the shrinking
+    vae.size = None  # was measured before
     vae.model_size()
     return vae
 
 
 def _shrink(network: nn.Module, weights: dict[str, Tensor], groups: int) -> None:
-    """Replace convolutions and norms by those of the weights' shapes, and drop what has no weights:
-    attention in the middle and quantisation convolutions, which small autoencoders omit."""
+    """Replace convolutions and norms by smaller ones that fit the weights. Attention in the middle
+    and the quantisation convolutions are optional: without weights they become the identity."""
     for name in ("encoder.mid.attn_1", "decoder.mid.attn_1", "quant_conv", "post_quant_conv"):
         if not any(key.startswith(f"{name}.") for key in weights):
             comfy.utils.set_attr(network, name, nn.Identity())

@@ -144,20 +144,20 @@ def test_a_lora_of_this_pack_changes_it_as_it_was_trained() -> None:
     """By LoraLoader, whose names of the layers are ComfyUI's."""
     source = node_result("UnlearnLoadModel")[0]
     concept = node_result("UnlearnForgetConcept")[0]
-    prompts = node_result("UnlearnDiversifyPrompts", concept=concept, train_count=2, test_count=2)[
-        0
-    ]
+    few = {"train_count": 2, "test_count": 2}
+    prompts = node_result("UnlearnDiversifyPrompts", concept=concept, **few)[0]
     unlearned = node_result(
         "UnlearnRestrictedGradient", model=source, prompts=prompts, scope="lora", steps=3,
         batch_size=2, generation_steps=2, preview_every=0, learning_rate=0.01,
     )[0]  # fmt: skip
     node_result("UnlearnSaveCheckpoint", unlearned=unlearned, name="demo", save_as="LoRA")
-    model = node_result("UnlearnDemoModel")[0]
+    model, clip, _ = node_result("UnlearnDemoModel")
     (patched,) = stock(
         "LoraLoaderModelOnly", model=model, lora_name="demo.safetensors", strength_model=1.0
     )
     x_t, time = noise(2, 4, 16, 16), torch.tensor([400, 700])
     conditioning = unlearned.model.encode_prompts(PROMPTS[:2])
+    context = torch.cat([clip.encode(prompt) for prompt in PROMPTS[:2]])
     before, after = (
         handle.predict(x_t, conditioning, time) for handle in (unlearned.base, unlearned.model)
     )
@@ -165,4 +165,4 @@ def test_a_lora_of_this_pack_changes_it_as_it_was_trained() -> None:
     for patcher, expected in ((patched, after), (model, before)):
         comfy.model_management.load_models_gpu([patcher])
         predict = patcher.model.diffusion_model
-        assert_close(predict(x_t, time, conditioning.values), expected, atol=1e-3)
+        assert_close(predict(x_t, time, context), expected, atol=1e-3)
