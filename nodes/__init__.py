@@ -1,10 +1,11 @@
-"""Registration of the nodes in ComfyUI: six for the workflow, and the optional Own Pictures."""
+"""Registration of the nodes in ComfyUI: six for the workflow, and two that are optional."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
+from .demo_model import DemoModel
 from .diversify_prompts import DiversifyPrompts
 from .evaluate_alignment import EvaluateAlignment
 from .forget_concept import DefineForgetConcept
@@ -22,6 +23,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     EvaluateAlignment,
     SaveCheckpoint,
     OwnPictures,
+    DemoModel,
 )
 
 

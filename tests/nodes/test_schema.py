@@ -20,6 +20,7 @@ IDS = (
     "UnlearnEvaluateAlignment",
     "UnlearnSaveCheckpoint",
     "UnlearnOwnPictures",
+    "UnlearnDemoModel",
 )
 every_node = pytest.mark.parametrize("node_id", IDS)
 

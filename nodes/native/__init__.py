@@ -1,0 +1,1 @@
+"""Models that ComfyUI loaded: training and editing them in place."""
