@@ -1,4 +1,4 @@
-"""Registration of the nodes in ComfyUI: six for the workflow, and two that are optional."""
+"""Registration of the nodes in ComfyUI."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .demo_model import DemoModel
 from .diversify_prompts import DiversifyPrompts
 from .evaluate_alignment import EvaluateAlignment
 from .forget_concept import DefineForgetConcept
+from .from_comfyui import FromComfyUI
 from .load_model import LoadModel
 from .own_pictures import OwnPictures
 from .page.routes import add_routes
@@ -24,6 +25,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     SaveCheckpoint,
     OwnPictures,
     DemoModel,
+    FromComfyUI,
 )
 
 

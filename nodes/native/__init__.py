@@ -1,1 +1,1 @@
-"""Models that ComfyUI loaded: training and editing them in place."""
+"""Models of ComfyUI as ours, and the demo models in ComfyUI's own classes."""

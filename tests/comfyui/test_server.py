@@ -18,6 +18,7 @@ NODE_IDS = (
     "UnlearnSaveCheckpoint",
     "UnlearnOwnPictures",
     "UnlearnDemoModel",
+    "UnlearnFromComfyUI",
 )
 
 

@@ -21,6 +21,7 @@ IDS = (
     "UnlearnSaveCheckpoint",
     "UnlearnOwnPictures",
     "UnlearnDemoModel",
+    "UnlearnFromComfyUI",
 )
 every_node = pytest.mark.parametrize("node_id", IDS)
 
