@@ -109,8 +109,8 @@ class Network:
 
     @torch.inference_mode(False)
     def make_trainable(self) -> None:
-        """Replace weights that were loaded in inference mode, one by one: autograd refuses them
-        even though they are frozen.
+        """Freeze the weights, and replace those that were loaded in inference mode, one by one:
+        autograd refuses them even though they are frozen.
 
         Raises:
             UnsupportedError: only a part of the weights is on the GPU.
@@ -126,6 +126,8 @@ class Network:
                 for name, value in tensors.items():
                     if value is not None and value.is_inference():
                         tensors[name] = _own(value)
+                    elif value is not None:
+                        value.requires_grad_(False)
 
     def with_axis(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] as the network expects them."""
