@@ -1,11 +1,11 @@
-"""Registration of the nodes in ComfyUI: six for the workflow, the optional Own Pictures, and From
-ComfyUI in place of Load Model."""
+"""Registration of the nodes in ComfyUI."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
+from .demo_model import DemoModel
 from .diversify_prompts import DiversifyPrompts
 from .evaluate_alignment import EvaluateAlignment
 from .forget_concept import DefineForgetConcept
@@ -24,6 +24,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     EvaluateAlignment,
     SaveCheckpoint,
     OwnPictures,
+    DemoModel,
     FromComfyUI,
 )
 

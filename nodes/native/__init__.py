@@ -1,1 +1,1 @@
-"""A MODEL, CLIP and VAE of ComfyUI as one of our models: any architecture that ComfyUI samples."""
+"""Models of ComfyUI as ours, and the demo models in ComfyUI's own classes."""

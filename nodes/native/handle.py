@@ -91,6 +91,10 @@ class NativeHandle:
     def encode_images(self, images: Tensor) -> Tensor:
         return pictures.encode(self.vae, self.network, images)
 
+    @property
+    def can_decode(self) -> bool:
+        return self.vae is not None
+
     def decode_latents(self, latents: Tensor) -> Tensor:
         return pictures.decode(self.vae, self.network, latents)
 
@@ -231,6 +235,14 @@ class NativeHandle:
         """Bytes of ``own_tensors``. ComfyUI's cache of outputs calls this method by name; the MODEL
         is counted as an output of its loader."""
         return sum(tensor.nbytes for tensor in self.own_tensors())
+
+    def at_strength(self, strength: float) -> Self:
+        """A handle with ``strength`` times the change, of the present values."""
+        layers = self.adapters.layers
+        scaled = {
+            name: layer.scaled(strength, self._weight(name)) for name, layer in layers.items()
+        }
+        return replace(self, adapters=Adapters(scaled))
 
     def changed_tensors(self) -> Mapping[str, Tensor]:
         layers = self.adapters.layers

@@ -126,7 +126,7 @@ class Network:
                 for name, value in tensors.items():
                     if value is not None and value.is_inference():
                         tensors[name] = _own(value)
-                    elif value is not None and value.requires_grad:
+                    elif value is not None:
                         value.requires_grad_(False)
 
     def with_axis(self, latents: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ NODE_IDS = (
     "UnlearnEvaluateAlignment",
     "UnlearnSaveCheckpoint",
     "UnlearnOwnPictures",
+    "UnlearnDemoModel",
     "UnlearnFromComfyUI",
 )
 

@@ -49,7 +49,8 @@ class UnlearnSettings:
         "text prompts. 'noxattn' and 'noxattn-2025': what ESD's first and later code train. The "
         "scopes with 'lora' add small layers and leave the weights as they are. They need the "
         "least memory, and the result can be saved as a LoRA without loss. 'lora' alone adds them "
-        "to all linear layers of the transformer blocks.",
+        "to all linear layers of the transformer blocks, 'lora, cross-attention', 'lora, text "
+        "path' and 'lora, attention' only to that part.",
     )
     steps: int = whole(
         100,

@@ -19,6 +19,7 @@ from diffusers import (
 from torch import Tensor, nn
 
 from unlearn_core.models import autoencoder, denoiser
+from unlearn_core.models.flux import TRAINING_GUIDANCE, FluxHandle
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import Conditioning, ModelHandle
@@ -39,6 +40,22 @@ def some_parameters(model: ModelHandle) -> list[str]:
 def own_scheduler(model: ModelHandle) -> Any:
     """diffusers' training scheduler of the folder; its methods are loosely typed."""
     return DDPMScheduler.from_pretrained(model.info.source / "scheduler")
+
+
+def noised(model: ModelHandle, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Noisy latents by diffusers; of flow matching, the point between latents and noise."""
+    if model.info.prediction == "flow":
+        return torch.lerp(latents, noise, t.view(-1, 1, 1, 1))
+    return own_scheduler(model).add_noise(latents, noise, t)
+
+
+def training_prediction(
+    model: ModelHandle, latents_t: Tensor, encoded: Conditioning, t: Tensor
+) -> Tensor:
+    """The prediction that training compares with the target; Flux's without its guidance."""
+    if isinstance(model, FluxHandle):
+        return model._velocity(latents_t, encoded, t, TRAINING_GUIDANCE)
+    return model.predict(latents_t, encoded, t)
 
 
 def own_pipeline(folder: Path) -> Any:
@@ -73,13 +90,18 @@ def test_it_is_a_model_handle(model: ModelHandle) -> None:
 
 def test_model_info(model: ModelHandle) -> None:
     info = model.info
-    assert info.family in ("stable-diffusion", "class-conditional", "dit")
-    denoiser = "transformer" if info.family == "dit" else "unet"
+    assert info.family in ("stable-diffusion", "class-conditional", "dit", "sd3", "flux")
+    denoiser = "transformer" if info.family in ("dit", "sd3", "flux") else "unet"
     assert (info.name, info.denoiser_folder) == (info.source.name, denoiser)
     assert info.image_size == (8 if info.family == "class-conditional" else 16)
     assert len(info.fingerprint) == 64
     assert model.device == torch.device("cpu")
-    assert model.times(torch.tensor([0.0, 0.5, 0.9999, 1.0])).tolist() == [0, 500, 999, 999]
+    times = model.times(torch.tensor([0.0, 0.5, 0.9999, 1.0]))
+    if info.prediction != "flow":
+        assert times.tolist() == [0, 500, 999, 999]
+    else:
+        assert (times.diff() >= 0).all()
+        assert 0 <= times[0] < times[1] < times[3] <= 1
     names = [name for name, _ in model.named_parameters()]
     assert len(names) == len(set(names)) > 20
 
@@ -129,24 +151,24 @@ def test_pixel_space_is_lossless(class_folder: Path, grey_folder: Path) -> None:
 
 
 def test_noise_is_added_as_by_the_scheduler(model: ModelHandle) -> None:
-    scheduler = own_scheduler(model)
     latents, noise, t = random_batch(model)
-    expected = scheduler.add_noise(latents, noise, t)
+    expected = noised(model, latents, noise, t)
     torch.testing.assert_close(model.add_noise(latents, noise, t), expected)
 
 
 def test_the_error_uses_the_schedulers_target(model: ModelHandle) -> None:
-    scheduler = own_scheduler(model)
     latents, noise, t = random_batch(model)
-    target = noise
-    if scheduler.config["prediction_type"] == "v_prediction":
-        target = scheduler.get_velocity(latents, noise, t)
-    if scheduler.config["prediction_type"] == "sample":
-        target = latents
+    targets = {
+        "epsilon": lambda: noise,
+        "v_prediction": lambda: own_scheduler(model).get_velocity(latents, noise, t),
+        "sample": lambda: latents,
+        "flow": lambda: noise - latents,
+    }
+    target = targets[model.info.prediction]()
     encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
     with torch.no_grad():
-        noised = scheduler.add_noise(latents, noise, t)
-        expected = (model.predict(noised, encoded, t) - target).square()
+        latents_t = noised(model, latents, noise, t)
+        expected = (training_prediction(model, latents_t, encoded, t) - target).square()
         errors = model.denoise_error(latents, encoded, noise, t)
     assert errors.shape == latents.shape
     torch.testing.assert_close(errors, expected)
