@@ -93,6 +93,12 @@ class Network:
     def latent_format(self) -> Any:
         return self.patcher.get_model_object("latent_format")
 
+    @property
+    def downscale(self) -> int:
+        """The ratio of a picture's edge to its latent's; only newer ComfyUIs know it."""
+        known = getattr(self.latent_format, "spacial_downscale_ratio", None)
+        return self.family.downscale if known is None else int(known)
+
     def _compute_dtype(self) -> torch.dtype:
         cast: Any = self.given.get_model_object("manual_cast_dtype")
         return cast or self.given.model.get_dtype()
