@@ -210,6 +210,7 @@ class NativeHandle:
     def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:
         if self.adapters:
             raise ValueError("scope: the model already has LoRA layers; save and load it first")
+        self.load()
         network = self.network
         diffusers = unet_names(network.model)
         adapters = low_rank_adapters(

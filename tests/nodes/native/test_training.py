@@ -51,7 +51,7 @@ def with_lora(given: Any, name: str) -> Any:
 def test_the_patched_model_predicts_as_the_trained_handle(
     name: str, lora: bool, pairs: Any
 ) -> None:
-    plain = model(name)
+    plain = model(name, inference=lora)
     given = with_lora(plain, name) if lora else plain
     before, weights = predicted(given, name), bits(given)
     if lora:

@@ -144,9 +144,16 @@ def fill(network: nn.Module, seed: int = 0) -> None:
             buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.02)
 
 
-def model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> ModelPatcher:
-    """A MODEL as a loader outputs it: made in inference mode."""
-    with torch.inference_mode():
+def model(
+    name: str, dtype: torch.dtype = torch.float32, seed: int = 0, *, inference: bool = True
+) -> ModelPatcher:
+    """A MODEL as a loader outputs it.
+
+    Args:
+        inference: made in inference mode, like ComfyUI's nodes; otherwise its weights require
+            gradients, as they do by default.
+    """
+    with torch.inference_mode(inference):
         config = ARCHITECTURES[name].config()
         config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
         network = config.get_model({}, "", device=CPU)
