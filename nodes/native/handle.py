@@ -201,7 +201,9 @@ class NativeHandle:
         return [f"{name}.weight" for name in layers]
 
     def text_projections(self) -> dict[str, str]:
-        return dict(self.network.text_projections)
+        """Empty with T5: each of its embeddings depends on the whole prompt, so a concept has no
+        tokens of its own."""
+        return {} if text.has_t5(self.clip) else dict(self.network.text_projections)
 
     @torch.inference_mode(False)
     def trainable_copy(self, names: Sequence[str]) -> Self:

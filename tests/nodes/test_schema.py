@@ -22,6 +22,7 @@ IDS = (
     "UnlearnOwnPictures",
     "UnlearnDemoModel",
     "UnlearnFromComfyUI",
+    "UnlearnQuickForget",
 )
 every_node = pytest.mark.parametrize("node_id", IDS)
 
