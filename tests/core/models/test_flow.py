@@ -17,8 +17,9 @@ from unlearn_core.models.flow import FlowSchedule, schedule_of
 from unlearn_core.models.flux import FluxHandle
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
-from unlearn_core.models.protocol import Embeddings, ModelHandle
 from unlearn_core.models.stable_diffusion_3 import StableDiffusion3Handle
+
+from ..embeddings import embeddings
 
 PROMPTS = ("a cat in ink style", "a house by the sea")
 STEPS, GUIDANCE = 4, 3.0
@@ -42,12 +43,6 @@ def pipeline_of(kind: Any, folder: Path) -> Any:
     return pipeline
 
 
-def embeddings(model: ModelHandle, prompt: str) -> Embeddings:
-    encoded = model.encode_prompts([prompt])
-    assert isinstance(encoded, Embeddings)
-    return encoded
-
-
 def test_sd3_encodes_prompts_as_the_pipeline(sd3: Path) -> None:
     model, pipeline = load_model(sd3), pipeline_of(StableDiffusion3Pipeline, sd3)
     assert isinstance(model, StableDiffusion3Handle)
@@ -55,7 +50,7 @@ def test_sd3_encodes_prompts_as_the_pipeline(sd3: Path) -> None:
         values, _, pooled, _ = pipeline.encode_prompt(
             prompt, prompt, prompt, do_classifier_free_guidance=False
         )
-        encoded = embeddings(model, prompt)
+        encoded = embeddings(model.encode_prompts([prompt]))
         rows = encoded.values.shape[1]
         assert rows == (77 if model.text.t5 is None else 77 + 256)
         torch.testing.assert_close(encoded.values, values[:, :rows])
@@ -66,7 +61,7 @@ def test_sd3_encodes_prompts_as_the_pipeline(sd3: Path) -> None:
 def test_sd3_draws_as_the_pipeline(sd3: Path) -> None:
     model, pipeline = load_model(sd3), pipeline_of(StableDiffusion3Pipeline, sd3)
     latents = seeded_noise([5], model.latent_shape)
-    prompt, empty = embeddings(model, PROMPTS[0]), embeddings(model, "")
+    prompt, empty = (embeddings(model.encode_prompts([p])) for p in (PROMPTS[0], ""))
     expected = pipeline(
         prompt_embeds=prompt.values, pooled_prompt_embeds=prompt.pooled,
         negative_prompt_embeds=empty.values, negative_pooled_prompt_embeds=empty.pooled,
@@ -85,7 +80,7 @@ def test_flux_encodes_prompts_as_the_pipeline(flux: Path) -> None:
         values, pooled, _ = pipeline.encode_prompt(
             prompt, prompt, max_sequence_length=model.text.t5.length
         )
-        encoded = embeddings(model, prompt)
+        encoded = embeddings(model.encode_prompts([prompt]))
         torch.testing.assert_close(encoded.values, values, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(encoded.pooled, pooled)
 
@@ -180,8 +175,9 @@ def test_mixed_precision_predicts_nearly_the_same(sd3_folder: Path, flux_folder:
             load_model(folder, options=LoadOptions(precision="mixed")),
         )
         assert mixed.info.mixed
-        latents, t = torch.randn(2, *exact.latent_shape), exact.times(torch.tensor([0.2, 0.8]))
+        latents = seeded_noise([0, 1], exact.latent_shape)
+        t = exact.times(torch.tensor([0.2, 0.8]))
         with torch.no_grad():
             one, other = (m.predict(latents, m.encode_prompts(PROMPTS), t) for m in (exact, mixed))
         assert other.dtype == torch.float32
-        assert (one - other).abs().max() < 0.05 * one.abs().max()
+        assert (one - other).abs().max() < 0.1 * one.abs().max()

@@ -26,6 +26,7 @@ from unlearn_core.models.protocol import Conditioning, ModelHandle
 from unlearn_core.models.weights import move, tensors_of
 from unlearn_core.unlearning.scopes import parameter_names
 
+from ..embeddings import embeddings
 from ..tiny_models import write_stable_diffusion
 from ..watching import StopError, Stopping
 
@@ -39,6 +40,7 @@ def some_parameters(model: ModelHandle) -> list[str]:
 
 def own_scheduler(model: ModelHandle) -> Any:
     """diffusers' training scheduler of the folder; its methods are loosely typed."""
+    assert model.info.source is not None
     return DDPMScheduler.from_pretrained(model.info.source / "scheduler")
 
 
@@ -90,6 +92,7 @@ def test_it_is_a_model_handle(model: ModelHandle) -> None:
 
 def test_model_info(model: ModelHandle) -> None:
     info = model.info
+    assert info.source is not None
     assert info.family in ("stable-diffusion", "class-conditional", "dit", "sd3", "flux")
     denoiser = "transformer" if info.family in ("dit", "sd3", "flux") else "unet"
     assert (info.name, info.denoiser_folder) == (info.source.name, denoiser)
@@ -115,12 +118,14 @@ def test_every_weight_is_frozen_float32_out_of_training_mode(model: ModelHandle)
 def test_conditioning_has_a_row_for_each_prompt(model: ModelHandle) -> None:
     encoded = model.encode_prompts(PROMPTS)
     assert len(encoded) == 3
-    assert not encoded.values.requires_grad
+    assert not embeddings(encoded).values.requires_grad
     for i, prompt in enumerate(PROMPTS):
-        assert torch.equal(encoded[[i]].values, model.encode_prompts([prompt]).values)
+        assert torch.equal(
+            embeddings(encoded[[i]]).values, embeddings(model.encode_prompts([prompt])).values
+        )
     rejoined = Conditioning.cat([encoded[:1], encoded[torch.tensor([1, 2])]])
-    assert torch.equal(rejoined.values, encoded.values)
-    assert not torch.equal(encoded.values[0], encoded.values[1])
+    assert torch.equal(embeddings(rejoined).values, embeddings(encoded).values)
+    assert not torch.equal(embeddings(encoded).values[0], embeddings(encoded).values[1])
 
 
 def test_pictures_are_encoded_and_decoded(model: ModelHandle) -> None:
@@ -337,6 +342,7 @@ def networks_in(value: object) -> Iterator[nn.Module]:
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_shared_tensors_move_together(model: ModelHandle, lora: bool) -> None:
+    assert model.info.source is not None
     model = load_model(model.info.source)  # the fixture's is shared with other tests
     if lora:
         copied = model.lora_copy(parameter_names(model, "lora"), rank=2, alpha=2.0, seed=0)
@@ -415,7 +421,7 @@ def test_a_class_model_refuses_prompts_without_one_class(class_folder: Path, pro
 
 def test_a_class_name_is_recognized_in_any_case(class_folder: Path) -> None:
     encoded = load_model(class_folder).encode_prompts(["A House!", "CAT", "hot dog"])
-    assert encoded.values.tolist() == [2, 0, 1]
+    assert embeddings(encoded).values.tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("width", [16, 32])
@@ -459,7 +465,8 @@ def test_mixed_precision_stays_close(
     assert {p.dtype for _, p in mixed.named_parameters() if p.ndim > 1} == {torch.float16}
     assert mixed.trainable_copy(some_parameters(mixed)).changed_tensors() == {}
     torch.testing.assert_close(
-        mixed.encode_prompts(PROMPTS).values, exact.encode_prompts(PROMPTS).values,
+        embeddings(mixed.encode_prompts(PROMPTS)).values,
+        embeddings(exact.encode_prompts(PROMPTS)).values,
         atol=0.05, rtol=0.05,
     )  # fmt: skip
     latents, noise, t = random_batch(exact)

@@ -59,9 +59,9 @@ def test_a_lora_gives_the_same_model_in_diffusers(
     saved = save_lora(unlearned, tmp_path / "without-cat.safetensors", rank=64)
     kind = PIPELINES[unlearned.base.info.family]
     fresh: Any = load_model(folder)
-    alphas = {"network_alphas": None} if kind is FluxPipeline else {}
+    alphas: dict[str, Any] = {"network_alphas": None} if kind is FluxPipeline else {}
     kind.load_lora_into_transformer(
-        kind.lora_state_dict(saved.path), transformer=fresh.denoiser, **alphas
+        kind.lora_state_dict(str(saved.path)), transformer=fresh.denoiser, **alphas
     )
     # A scope with vectors (biases, norms) is saved without them, and says how much that leaves.
     assert saved.captured > (0.999 if scope.startswith("lora") else 0.5)

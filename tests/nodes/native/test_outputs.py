@@ -66,7 +66,9 @@ def test_model_and_lora_change_with_strength_without_training_again(
     assert equal(bits(demo[0]), before)
 
     # The stock node adds the LoRA to the model that was given.
-    loaded = LoraModelLoader.execute(demo[0], lora, 1.0).result[0]
+    result = LoraModelLoader.execute(demo[0], lora, 1.0).result
+    assert result is not None
+    loaded = result[0]
     torch.testing.assert_close(prediction(loaded, clip), changed)
     assert len(lora) == 3 * len(unlearned.model.lora_layers())
 
