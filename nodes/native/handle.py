@@ -238,7 +238,11 @@ class NativeHandle:
             self.device,
             lambda name: diffusers.get(name, name),
         )
-        return replace(self, adapters=adapters)
+        return replace(self, adapters=Adapters(adapters.layers, self.adapters.fixed))
+
+    @torch.inference_mode(False)
+    def fixed_copy(self) -> Self:
+        return replace(self, adapters=self.adapters.as_fixed())
 
     def lora_layers(self) -> dict[str, LoraLayer]:
         return self.adapters.lora_layers()

@@ -105,13 +105,12 @@ class Hooks:
         for module in modules.values():
             if _is_quantized(module):
                 self.layers[module] = lambda forward, module=module: _dequantized(module)
-        self.trained = {
-            modules[name]: partial(layer.around, module=modules[name])
-            for name, layer in adapters.layers.items()
-        }
-        for module, wrap in self.trained.items():
-            inner = self.layers.get(module)
-            self.layers[module] = _both(inner, wrap) if inner else wrap
+        self.trained: dict[nn.Module, Wrap] = {}
+        for name, layer in adapters.all():
+            module = modules[name]
+            wrap = partial(layer.around, module=module)
+            for wraps in (self.trained, self.layers):
+                wraps[module] = _both(wraps[module], wrap) if module in wraps else wrap
         self.autograd: dict[nn.Module, Wrap] = {
             module: _on_a_copy for module in modules.values() if _is_norm(module)
         }
