@@ -14,6 +14,7 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -85,6 +86,12 @@ def _with_backward() -> tuple[tuple[Any, str, Forward], ...]:
         return ()
     names = (name for name in vars(kernels) if "rope" in name and not name.endswith("_"))
     return tuple((kernels, name, getattr(plain, name)) for name in names if hasattr(plain, name))
+
+
+def attention_with_backward(_: Forward, *args: Any, **named: Any) -> Tensor:
+    """Torch's attention in place of the chosen one: SageAttention, for example, has no backward
+    pass. Predictions without gradient use it too, or its rounding would be trained away."""
+    return attention_pytorch(*args, **named)
 
 
 @contextmanager
