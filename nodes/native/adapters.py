@@ -5,6 +5,7 @@ They are separate from the network, which other MODELs share, and act through ``
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -112,13 +113,29 @@ class LowRank(Layer):
 
 
 class Adapters:
-    """The trained layers of one handle, by the name of the module that each changes."""
+    """The trained layers of one handle, by the name of the module that each changes.
 
-    def __init__(self, layers: Mapping[str, Layer]) -> None:
-        self.layers = dict(layers)
+    Attributes:
+        fixed: layers of earlier training, which are applied first.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, Layer], fixed: Sequence[Mapping[str, Layer]] = ()
+    ) -> None:
+        self.layers, self.fixed = dict(layers), tuple(map(dict, fixed))
 
     def __bool__(self) -> bool:
         return bool(self.layers)
+
+    def all(self) -> Iterator[tuple[str, Layer]]:
+        """In the order in which they are applied."""
+        for layers in (*self.fixed, self.layers):
+            yield from layers.items()
+
+    def as_fixed(self) -> Adapters:
+        """Copies of all layers, fixed. Copies, because ComfyUI moves the tensors of each handle
+        on their own."""
+        return Adapters({}, [copy.deepcopy(layers) for layers in (*self.fixed, self.layers)])
 
     @property
     def low_rank(self) -> dict[str, LowRank]:
@@ -129,7 +146,7 @@ class Adapters:
         return {n: layer for n, layer in self.layers.items() if isinstance(layer, Whole)}
 
     def parameters(self) -> list[nn.Parameter]:
-        return [parameter for layer in self.layers.values() for parameter in layer.parameters()]
+        return [parameter for _, layer in self.all() for parameter in layer.parameters()]
 
     def named_with(self, network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of a network with the changes, named as in the core's handles."""

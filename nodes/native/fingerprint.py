@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 from .network import Network
+from .sampling import has_own_guidance
 
 SAMPLE = 2**16  # elements of each tensor
 
 
 def fingerprint(network: Network, clip: Any) -> str:
     """SHA-256, hex, over names, shapes, dtypes and an even sample of every weight. Patches such as
-    LoRAs count, and so do the noise schedule and the CLIP with its number of layers.
+    LoRAs count, and so do the noise schedule, the sampler, and the CLIP with its number of layers.
 
     ``network`` must be loaded.
     """
@@ -27,7 +29,10 @@ def fingerprint(network: Network, clip: Any) -> str:
     for part in _tensors("clip", patcher.model.state_dict()):
         digest.update(part)
     options = sorted(getattr(clip, "tokenizer_options", {}).items())
-    digest.update(repr((getattr(clip, "layer_idx", None), options)).encode())
+    drawing = (network.family.sampler, network.family.scheduler)
+    digest.update(repr((getattr(clip, "layer_idx", None), options, drawing)).encode())
+    if has_own_guidance(network):  # functions cannot be compared, so nothing cached is reused
+        digest.update(uuid4().bytes)
     return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ from . import pictures, sampling
 from .adapters import Adapters, Whole, low_rank_adapters
 from .conditioning import NativeConditioning
 from .families import layers_in
-from .hooks import Hooks, outside_inference_mode
+from .hooks import Hooks, attention_with_backward, outside_inference_mode
 from .names import unet_names
 from .network import Network
 from .schedules import DiscreteSchedule
@@ -118,6 +118,7 @@ class NativeHandle:
             x, sigma = inputs[members], sigmas[members]
             options = {
                 **network.patcher.model_options.get("transformer_options", {}),
+                "optimized_attention_override": attention_with_backward,
                 "cond_or_uncond": [0],
                 "sigmas": sigma,
                 "sample_sigmas": sigma,
@@ -238,7 +239,11 @@ class NativeHandle:
             self.device,
             lambda name: diffusers.get(name, name),
         )
-        return replace(self, adapters=adapters)
+        return replace(self, adapters=Adapters(adapters.layers, self.adapters.fixed))
+
+    @torch.inference_mode(False)
+    def fixed_copy(self) -> Self:
+        return replace(self, adapters=self.adapters.as_fixed())
 
     def lora_layers(self) -> dict[str, LoraLayer]:
         return self.adapters.lora_layers()

@@ -14,6 +14,7 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -87,6 +88,12 @@ def _with_backward() -> tuple[tuple[Any, str, Forward], ...]:
     return tuple((kernels, name, getattr(plain, name)) for name in names if hasattr(plain, name))
 
 
+def attention_with_backward(_: Forward, *args: Any, **named: Any) -> Tensor:
+    """Torch's attention in place of the chosen one: SageAttention, for example, has no backward
+    pass. Predictions without gradient use it too, or its rounding would be trained away."""
+    return attention_pytorch(*args, **named)
+
+
 @contextmanager
 def outside_inference_mode() -> Iterator[None]:
     """Context in which autograd works if it is on. ComfyUI's nodes run in inference mode; to leave
@@ -105,13 +112,12 @@ class Hooks:
         for module in modules.values():
             if _is_quantized(module):
                 self.layers[module] = lambda forward, module=module: _dequantized(module)
-        self.trained = {
-            modules[name]: partial(layer.around, module=modules[name])
-            for name, layer in adapters.layers.items()
-        }
-        for module, wrap in self.trained.items():
-            inner = self.layers.get(module)
-            self.layers[module] = _both(inner, wrap) if inner else wrap
+        self.trained: dict[nn.Module, Wrap] = {}
+        for name, layer in adapters.all():
+            module = modules[name]
+            wrap = partial(layer.around, module=module)
+            for wraps in (self.trained, self.layers):
+                wraps[module] = _both(wraps[module], wrap) if module in wraps else wrap
         self.autograd: dict[nn.Module, Wrap] = {
             module: _on_a_copy for module in modules.values() if _is_norm(module)
         }

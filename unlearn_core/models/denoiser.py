@@ -16,6 +16,7 @@ from ..foundation.progress import Progress
 from . import weights
 from .layers import UNET, XATTN, Groups, in_scope, keys_and_values
 from .protocol import TOKENS, Conditioning, LoraLayer, ModelInfo
+from .tensors import with_tensors
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, h, w], t [B]) -> output [B, C, h, w]
 
@@ -211,6 +212,10 @@ class DenoiserHandle(ABC):
     def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:
         adapted = weights.copy_with_lora(self.denoiser, names, rank, alpha, seed)
         return replace(self, denoiser=_with_checkpointing(adapted))
+
+    def fixed_copy(self) -> Self:
+        loaded: Any = replace(self, denoiser=self.base)
+        return with_tensors(loaded, self.changed_tensors())
 
     def lora_layers(self) -> dict[str, LoraLayer]:
         return weights.lora_layers(self.denoiser)

@@ -256,6 +256,11 @@ class ModelHandle(Protocol):
         """
         ...
 
+    def fixed_copy(self) -> Self:
+        """A new handle with the same predictions, to which ``lora_copy`` can add layers: those of
+        this handle become part of its weights."""
+        ...
+
     def lora_layers(self) -> dict[str, LoraLayer]:
         """The layers that ``lora_copy`` added, by the names of the modules that they change."""
         ...

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..pack import pack_module
 from .conftest import every_architecture, opened
+from .tiny_networks import model
 
 PROMPTS = ["a cat in ink style", "a dog", "a house in a wide green field"]
 RATIO = 0.02  # allowed relative difference to finite differences in fp32
@@ -69,3 +70,32 @@ def test_gradients_agree_with_finite_differences(
 
     step = 1e-2
     assert (moved(step) - moved(-step)) / (2 * step) == pytest.approx(float(slope), rel=RATIO)
+
+
+def test_attention_without_a_backward_pass_is_replaced() -> None:
+    """SageAttention and the like, by command line or by a node."""
+    given = model("flux")
+    calls: list[int] = []
+
+    def quick(attention: Any, *args: Any, **named: Any) -> Tensor:
+        calls.append(1)
+        return attention(*args, **named).detach()
+
+    handle = opened("flux", given)
+    copied, parameters = trainable(handle)
+    latents, conditioning, noise, t = batch(handle)
+    expected = torch.autograd.grad(
+        copied.denoise_error(latents, conditioning, noise, t).mean(),
+        parameters,
+        materialize_grads=True,
+    )
+    given.model_options["transformer_options"]["optimized_attention_override"] = quick
+    again, parameters = trainable(opened("flux", given))
+    loss = again.denoise_error(latents, conditioning, noise, t).mean()
+    for one, other in zip(
+        expected, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+    assert not calls
+    again.sample(["a cat"], [1], steps=1, guidance_scale=1.0)
+    assert calls, "pictures are drawn as the MODEL draws them"

@@ -90,16 +90,20 @@ def test_cancel_leaves_the_model_as_it_was(
     assert node_result(UNLEARN, model=handle, prompts=pairs, **QUICK)[0].reports
 
 
-def test_probes_that_are_not_possible_are_reported(
+def test_the_probe_that_relearns_trains_on_top_of_the_change(
     loader: tuple[Any, Any, Any], pairs: Any
 ) -> None:
     unlearned = node_result(UNLEARN, model=linked(loader), prompts=pairs, **QUICK)[0]
+    layers = {name: layer.up.clone() for name, layer in unlearned.model.lora_layers().items()}
     report = node_result(
         "UnlearnEvaluateAlignment", unlearned=unlearned, pictures=2, generation_steps=2,
         probes="all",
     )[0]  # fmt: skip
-    assert report.probes
-    assert any("a MODEL of ComfyUI" in text for text in report.missing)
+    assert "relearn" in " ".join(probe.name for probe in report.probes)
+    (missing,) = (text for text in report.missing if "probe" in text)
+    assert "learning a new word is not supported" in missing
+    after = unlearned.model.lora_layers()
+    assert all(torch.equal(layers[name], after[name].up) for name in layers)
 
 
 @pytest.mark.parametrize("name", ["flux", "qwen-image"])

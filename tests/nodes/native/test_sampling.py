@@ -118,3 +118,5 @@ def test_a_model_with_its_own_guidance_is_sampled_by_comfyui() -> None:
     other = drawn(with_guidance, PROMPTS[:1], [1])
     assert calls == [3.0] * 3
     assert plain.shape == other.shape
+    again = opened("sd15", handle.network.given).info.fingerprint
+    assert again != with_guidance.info.fingerprint, "its cached pictures may be another function's"

@@ -159,6 +159,29 @@ def test_frozen_weights_in_other_formats(name: str, dtype: torch.dtype, pairs: A
     assert equal(bits(given), weights)
 
 
+def test_layers_can_be_added_to_a_fixed_copy() -> None:
+    handle = opened("flux")
+    copied, _ = trainable(handle)
+    latents, conditioning, noise, t = batch(handle)
+    latents_t = handle.add_noise(latents, noise, t)
+
+    @torch.no_grad()
+    def predicted_by(one: Any) -> Tensor:
+        return one.predict(latents_t, conditioning, t)
+
+    fixed = copied.fixed_copy()
+    assert fixed.lora_layers() == {}
+    assert torch.equal(predicted_by(fixed), predicted_by(copied))
+    both, parameters = trainable(fixed, "lora, text path")
+    assert set(both.lora_layers()) & set(copied.lora_layers())
+    assert (predicted_by(both) - predicted_by(copied)).abs().max() > 1e-4
+    assert torch.equal(predicted_by(fixed), predicted_by(copied))
+    loss = both.denoise_error(latents, conditioning, noise, t).mean()
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert {id(tensor) for tensor in copied.own_tensors()}.isdisjoint(map(id, both.own_tensors()))
+
+
 def test_a_model_in_fp16_is_trained_in_bfloat16(pairs: Any) -> None:
     """In fp16, small gradients would become zero. The MODEL itself stays in fp16."""
     given = model("sdxl", torch.float16)
