@@ -13,6 +13,7 @@ from .from_comfyui import FromComfyUI
 from .load_model import LoadModel
 from .own_pictures import OwnPictures
 from .page.routes import add_routes
+from .quick_forget import QuickForget
 from .restricted_gradient import RestrictedGradientUnlearn
 from .save_checkpoint import SaveCheckpoint
 
@@ -26,6 +27,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     OwnPictures,
     DemoModel,
     FromComfyUI,
+    QuickForget,
 )
 
 

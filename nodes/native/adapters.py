@@ -43,6 +43,10 @@ class Layer(nn.Module, ABC):
     def delta(self, weight: Tensor) -> Tensor:
         """The change of ``weight``, the module's own, in fp32."""
 
+    @abstractmethod
+    def scaled(self, strength: float, weight: Tensor) -> Layer:
+        """A layer with ``strength`` times the change; ``weight`` as in ``delta``."""
+
     def has_effect(self, weight: Tensor) -> bool:
         return bool(self.delta(weight).any())
 
@@ -65,6 +69,10 @@ class Whole(Layer):
     @torch.no_grad()
     def delta(self, weight: Tensor) -> Tensor:
         return self.weight - weight.float()
+
+    @torch.no_grad()
+    def scaled(self, strength: float, weight: Tensor) -> Whole:
+        return Whole(weight.float().lerp(self.weight, strength))
 
 
 class LowRank(Layer):
@@ -95,6 +103,12 @@ class LowRank(Layer):
     def delta(self, weight: Tensor) -> Tensor:
         product = self.up.flatten(1) @ self.down.flatten(1) * self.scale
         return product.view(len(self.up), *self.down.shape[1:])
+
+    @torch.no_grad()
+    def scaled(self, strength: float, weight: Tensor) -> LowRank:
+        layer = LowRank(self.down.detach(), len(self.up), self.alpha)
+        layer.up.copy_(self.up * strength)
+        return layer
 
 
 class Adapters:

@@ -75,6 +75,11 @@ class NativeConditioning(Conditioning):
         return inputs
 
 
+def has_t5(clip: Any) -> bool:
+    """Whether T5 is one of the text encoders."""
+    return getattr(getattr(clip, "cond_stage_model", None), "t5xxl", None) is not None
+
+
 def encode(clip: Any, prompts: Sequence[str]) -> NativeConditioning:
     """Encode prompts one by one, to the CPU, just as CLIPTextEncode does.
 

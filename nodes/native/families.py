@@ -106,6 +106,18 @@ _LUMINA = Family(
     sampler="res_multistep",
 )
 
+_COSMOS = Family(
+    name="cosmos-predict2",
+    label="Cosmos Predict 2",
+    blocks=NO_MODULATION + r"blocks\..*",
+    text=r"blocks\.\d+\.cross_attn\.[kv]_proj",
+    attention=r"blocks\.\d+\.(self_attn|cross_attn)\..*",
+    cross=r"blocks\.\d+\.cross_attn\..*",
+    default_scope=LORA_XATTN,
+    steps=35,
+    scheduler="karras",
+)
+
 BY_CLASS: dict[str, Family] = {
     "SDXL": SDXL,
     "Flux": _FLUX,
@@ -194,16 +206,10 @@ BY_CLASS: dict[str, Family] = {
         attention=r"transformer_blocks\.\d+\.attn\..*",
         guidance_scale=2.5,
     ),
-    "CosmosPredict2": Family(
-        name="cosmos-predict2",
-        label="Cosmos Predict 2",
-        blocks=NO_MODULATION + r"blocks\..*",
-        text=r"blocks\.\d+\.cross_attn\.[kv]_proj",
-        attention=r"blocks\.\d+\.(self_attn|cross_attn)\..*",
-        cross=r"blocks\.\d+\.cross_attn\..*",
-        default_scope=LORA_XATTN,
-        steps=35,
-        scheduler="karras",
+    "CosmosPredict2": _COSMOS,
+    "Anima": replace(
+        _COSMOS, name="anima", label="Anima", text=rf"{_COSMOS.text}|llm_adapter\..*", steps=30,
+        scheduler="simple",
     ),
 }  # fmt: skip
 """By the name of ComfyUI's class, because older versions lack some of the classes."""
@@ -224,17 +230,27 @@ OTHER = Family(
     default_scope=LORA_ATTENTION,
 )
 
+# Image models whose latents have the time axis of a video model's.
+OTHERS_WITH_TIME_AXIS = ("Krea2", "JoyImage", "Kandinsky5Image")
+
 VIDEO = "a video model"
 REFUSED: dict[str, str] = {
     **dict.fromkeys(
         ("SVD_img2vid", "SV3D_u", "SV3D_p", "GenmoMochi", "LTXV", "LTXAV", "HunyuanVideo",
-         "HunyuanVideo15", "CosmosVideo", "WAN21", "WAN22", "Kandinsky5"),
+         "HunyuanVideo15", "CosmosVideo", "WAN21", "WAN22", "Kandinsky5", "CogVideoX", "MiniMaxH3"),
         VIDEO,
     ),
-    **dict.fromkeys(("StableAudio1", "ACEStep", "ACEStep15"), "an audio model"),
-    **dict.fromkeys(("Hunyuan3Dv2", "Hunyuan3Dv2_1", "Stable_Zero123"), "a 3-D model"),
     **dict.fromkeys(
-        ("SD_X4Upscaler", "SDXLRefiner", "HunyuanImage21Refiner", "Lotus"),
+        ("StableAudio1", "StableAudio3", "ACEStep", "ACEStep15", "MiniMaxMusic3"),
+        "an audio model",
+    ),
+    **dict.fromkeys(
+        ("Hunyuan3Dv2", "Hunyuan3Dv2_1", "Stable_Zero123", "Trellis2", "TripoSplat"),
+        "a 3-D model",
+    ),
+    **dict.fromkeys(
+        ("SD_X4Upscaler", "SDXLRefiner", "HunyuanImage21Refiner", "Lotus", "SeedVR2", "PiD",
+         "DepthAnything3", "RT_DETR_v4", "SAM3"),
         "a model that improves or analyses pictures instead of drawing from a prompt",
     ),
     **dict.fromkeys(
@@ -260,6 +276,8 @@ def family_of(model: BaseModel) -> Family:
             )
         if name in BY_CLASS:
             return _variant(BY_CLASS[name], model)
+        if name in OTHERS_WITH_TIME_AXIS:
+            return replace(OTHER, label=f"{OTHER.label}, {names[0]}")
     dimensions = model.latent_format.latent_dimensions
     if dimensions != 2:
         kind = VIDEO if dimensions == 3 else "an audio or 3-D model"

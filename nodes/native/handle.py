@@ -23,7 +23,7 @@ from . import pictures, sampling
 from .adapters import Adapters, Whole, low_rank_adapters
 from .conditioning import NativeConditioning
 from .families import layers_in
-from .hooks import Hooks
+from .hooks import Hooks, outside_inference_mode
 from .names import unet_names
 from .network import Network
 from .schedules import DiscreteSchedule
@@ -63,7 +63,7 @@ class NativeHandle:
     @property
     def _downscale(self) -> int:
         if self.vae is None:
-            return self.network.family.downscale
+            return self.network.downscale
         return int(self.vae.spacial_compression_encode())
 
     @property
@@ -91,36 +91,40 @@ class NativeHandle:
     def encode_images(self, images: Tensor) -> Tensor:
         return pictures.encode(self.vae, self.network, images)
 
+    @property
+    def can_decode(self) -> bool:
+        return self.vae is not None
+
     def decode_latents(self, latents: Tensor) -> Tensor:
         return pictures.decode(self.vae, self.network, latents)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return self.network.schedule.add_noise(latents, noise, t)
 
-    @torch.inference_mode(False)
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
         assert isinstance(conditioning, NativeConditioning)
-        self.load()
+        with outside_inference_mode():
+            self.load()
+            with self._hooks.predicting():
+                return self._predict(latents_t, conditioning.to(self.device), t)
+
+    def _predict(self, latents_t: Tensor, conditioning: NativeConditioning, t: Tensor) -> Tensor:
         network, schedule = self.network, self.network.schedule
         inputs = network.with_axis(schedule.network_input(latents_t, t))
         sigmas = schedule.sigmas(t)
         outputs: list[Tensor] = []
         order: list[int] = []
-        with self._hooks.predicting():
-            rows = text.batches(network.model, conditioning.to(self.device).rows, inputs)
-            for members, arguments in rows:
-                x, sigma = inputs[members], sigmas[members]
-                options = {
-                    **network.patcher.model_options.get("transformer_options", {}),
-                    "cond_or_uncond": [0],
-                    "sigmas": sigma,
-                    "sample_sigmas": sigma,
-                }
-                denoised = network.model.apply_model(
-                    x, sigma, transformer_options=options, **arguments
-                )
-                outputs.append(schedule.output(x, denoised, t[members]))
-                order += members
+        for members, arguments in text.batches(network.model, conditioning.rows, inputs):
+            x, sigma = inputs[members], sigmas[members]
+            options = {
+                **network.patcher.model_options.get("transformer_options", {}),
+                "cond_or_uncond": [0],
+                "sigmas": sigma,
+                "sample_sigmas": sigma,
+            }
+            denoised = network.model.apply_model(x, sigma, transformer_options=options, **arguments)
+            outputs.append(schedule.output(x, denoised, t[members]))
+            order += members
         places = torch.tensor(order).argsort().to(self.device)
         return network.without_axis(torch.cat(outputs)[places].float())
 
@@ -130,7 +134,7 @@ class NativeHandle:
         output = self.predict(self.add_noise(latents, noise, t), conditioning, t)
         return (output - self.network.schedule.target(latents, noise, t)).square()
 
-    @torch.inference_mode(False)
+    @torch.no_grad()
     def sample(
         self,
         prompts: Sequence[str],
@@ -142,6 +146,20 @@ class NativeHandle:
         progress: Progress | None = None,
     ) -> Tensor:
         noise = seeded_noise(seeds, latent_shape or self.latent_shape)
+        with outside_inference_mode():
+            return self._sample(
+                prompts, noise, seeds, steps, guidance_scale, progress or Progress()
+            )
+
+    def _sample(
+        self,
+        prompts: Sequence[str],
+        noise: Tensor,
+        seeds: Sequence[int],
+        steps: int,
+        guidance_scale: float,
+        progress: Progress,
+    ) -> Tensor:
         prompt, empty = self.encode_prompts(prompts), self.encode_prompts([""])
         schedule = self.network.schedule
         if isinstance(schedule, DiscreteSchedule) and not sampling.has_own_guidance(self.network):
@@ -153,7 +171,7 @@ class NativeHandle:
             drawn = [
                 sampling.draw(
                     self.network, noise[i : i + 1], row, empty.rows[0], steps, guidance_scale,
-                    seed, progress or Progress(),
+                    seed, progress,
                 )
                 for i, (row, seed) in enumerate(zip(prompt.rows, seeds, strict=True))
             ]  # fmt: skip
@@ -183,7 +201,9 @@ class NativeHandle:
         return [f"{name}.weight" for name in layers]
 
     def text_projections(self) -> dict[str, str]:
-        return dict(self.network.text_projections)
+        """Empty with T5: each of its embeddings depends on the whole prompt, so a concept has no
+        tokens of its own."""
+        return {} if text.has_t5(self.clip) else dict(self.network.text_projections)
 
     @torch.inference_mode(False)
     def trainable_copy(self, names: Sequence[str]) -> Self:
@@ -206,6 +226,7 @@ class NativeHandle:
     def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:
         if self.adapters:
             raise ValueError("scope: the model already has LoRA layers; save and load it first")
+        self.load()
         network = self.network
         diffusers = unet_names(network.model)
         adapters = low_rank_adapters(
@@ -230,6 +251,14 @@ class NativeHandle:
         """Bytes of ``own_tensors``. ComfyUI's cache of outputs calls this method by name; the MODEL
         is counted as an output of its loader."""
         return sum(tensor.nbytes for tensor in self.own_tensors())
+
+    def at_strength(self, strength: float) -> Self:
+        """A handle with ``strength`` times the change, of the present values."""
+        layers = self.adapters.layers
+        scaled = {
+            name: layer.scaled(strength, self._weight(name)) for name, layer in layers.items()
+        }
+        return replace(self, adapters=Adapters(scaled))
 
     def changed_tensors(self) -> Mapping[str, Tensor]:
         layers = self.adapters.layers

@@ -6,9 +6,10 @@ ComfyUI's MODELs share one network. So nothing of it is changed for good: a modu
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import comfy.model_management
@@ -57,17 +58,42 @@ def replaced(wraps: Mapping[nn.Module, Wrap]) -> Iterator[None]:
 
 @contextmanager
 def training_mode() -> Iterator[None]:
-    """Context in which newer ComfyUIs avoid fused kernels, which have no backward pass."""
-    management: Any = comfy.model_management
-    before = getattr(management, "in_training", None)
-    if before is None:
-        yield
-        return
-    management.in_training = True
+    """Context in which newer ComfyUIs avoid fused kernels, which have no backward pass. Some of
+    their networks use such kernels even so; these are replaced by the same calculation in torch."""
+    replacements: list[tuple[Any, str, object]] = [
+        (module, name, function) for module, name, function in _with_backward()
+    ]
+    if hasattr(comfy.model_management, "in_training"):
+        replacements.append((comfy.model_management, "in_training", True))
+    previous = [(module, name, getattr(module, name)) for module, name, _ in replacements]
     try:
+        for module, name, value in replacements:
+            setattr(module, name, value)
         yield
     finally:
-        management.in_training = before
+        for module, name, value in previous:
+            setattr(module, name, value)
+
+
+@cache
+def _with_backward() -> tuple[tuple[Any, str, Forward], ...]:
+    """Functions of ComfyUI's library of kernels, and their calculation in torch."""
+    try:
+        kernels = importlib.import_module("comfy_kitchen")
+        plain = importlib.import_module("comfy_kitchen.backends.eager.rope")
+    except ImportError:  # ComfyUI 0.3 has none
+        return ()
+    names = (name for name in vars(kernels) if "rope" in name and not name.endswith("_"))
+    return tuple((kernels, name, getattr(plain, name)) for name in names if hasattr(plain, name))
+
+
+@contextmanager
+def outside_inference_mode() -> Iterator[None]:
+    """Context in which autograd works if it is on. ComfyUI's nodes run in inference mode; to leave
+    this mode also switches gradients on, even within ``no_grad``."""
+    is_enabled = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(is_enabled):
+        yield
 
 
 class Hooks:

@@ -93,6 +93,12 @@ class Network:
     def latent_format(self) -> Any:
         return self.patcher.get_model_object("latent_format")
 
+    @property
+    def downscale(self) -> int:
+        """The ratio of a picture's edge to its latent's; only newer ComfyUIs know it."""
+        known = getattr(self.latent_format, "spacial_downscale_ratio", None)
+        return self.family.downscale if known is None else int(known)
+
     def _compute_dtype(self) -> torch.dtype:
         cast: Any = self.given.get_model_object("manual_cast_dtype")
         return cast or self.given.model.get_dtype()
@@ -109,8 +115,8 @@ class Network:
 
     @torch.inference_mode(False)
     def make_trainable(self) -> None:
-        """Replace weights that were loaded in inference mode, one by one: autograd refuses them
-        even though they are frozen.
+        """Freeze the weights, and replace those that were loaded in inference mode, one by one:
+        autograd refuses them even though they are frozen.
 
         Raises:
             UnsupportedError: only a part of the weights is on the GPU.
@@ -126,6 +132,8 @@ class Network:
                 for name, value in tensors.items():
                     if value is not None and value.is_inference():
                         tensors[name] = _own(value)
+                    elif value is not None:
+                        value.requires_grad_(False)
 
     def with_axis(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] as the network expects them."""

@@ -28,8 +28,9 @@ def encode(vae: Any, network: Network, images: Tensor) -> Tensor:
 
 def decode(vae: Any, network: Network, latents: Tensor) -> Tensor:
     """Latents [B, C, h, w] to images [B, 3, H, W] in 0..1, on the CPU."""
-    with torch.inference_mode():
+    with torch.inference_mode(False), torch.no_grad():
         unscaled = network.latent_format.process_out(network.with_axis(latents.detach().cpu()))
+    with torch.inference_mode():
         parts = [_required(vae).decode(part).cpu() for part in unscaled.split(AT_ONCE)]
     with torch.inference_mode(False), torch.no_grad():
         images = torch.cat([part.clone() for part in parts]).float()

@@ -19,6 +19,7 @@ NODE_IDS = (
     "UnlearnOwnPictures",
     "UnlearnDemoModel",
     "UnlearnFromComfyUI",
+    "UnlearnQuickForget",
 )
 
 

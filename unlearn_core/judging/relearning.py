@@ -12,6 +12,7 @@ from ..foundation.progress import Progress
 from ..models.layers import LORA
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
+from ..models.weights import is_lora
 from ..unlearning.results import UnlearnedModel
 from ..unlearning.scopes import parameter_names
 
@@ -45,7 +46,7 @@ def relearn(
     # LoRA layers cannot be stacked, so those of unlearning are merged into plain weights first.
     model = with_tensors(unlearned.base, unlearned.model.changed_tensors())
     learner = model.lora_copy(names, RANK, float(RANK), seed)
-    parameters = [p for _, p in learner.named_parameters() if p.requires_grad]
+    parameters = [p for name, p in learner.named_parameters() if is_lora(name)]
     conditioning = learner.encode_prompts(prompts)
 
     def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -182,6 +182,10 @@ class DenoiserHandle(ABC):
         return self.denoiser.named_parameters()
 
     @property
+    def can_decode(self) -> bool:
+        return True
+
+    @property
     def layer_groups(self) -> Groups:
         """The scopes of the architecture."""
         return UNET

@@ -181,6 +181,12 @@ class ModelHandle(Protocol):
         """Images [B, 3, H, W] in 0..1 to latents [B, C, h, w], scaled for the denoiser."""
         ...
 
+    @property
+    def can_decode(self) -> bool:
+        """Whether ``decode_latents`` works; False for a model without an autoencoder, which can be
+        trained all the same."""
+        ...
+
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] to images [B, 3, H, W] in 0..1, on the CPU."""
         ...

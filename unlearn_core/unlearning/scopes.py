@@ -9,6 +9,7 @@ from torch import nn
 from ..models.errors import UnsupportedError
 from ..models.layers import AUTO, LOW_RANK, SCOPES
 from ..models.protocol import ModelHandle
+from ..models.weights import is_lora
 from .settings import UnlearnSettings
 
 
@@ -52,6 +53,6 @@ def trainable(
     names = parameter_names(model, scope)
     if scope in LOW_RANK:
         copied = model.lora_copy(names, lora_rank, lora_alpha, seed)
-        return copied, [p for _, p in copied.named_parameters() if p.requires_grad]
+        return copied, [p for name, p in copied.named_parameters() if is_lora(name)]
     copied, in_scope = model.trainable_copy(names), set(names)
     return copied, [p for name, p in copied.named_parameters() if name in in_scope]

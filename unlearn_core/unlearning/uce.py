@@ -19,7 +19,7 @@ from ..prompts.pairs import PromptPair, PromptPairs
 from .results import StepReport, UnlearnedModel
 from .settings import LAST_TOKEN, UCE, UnlearnSettings
 
-ENCODED_AT_ONCE = 64  # prompts
+ENCODED_AT_ONCE = 16  # pairs of prompts; few enough that progress and Cancel follow soon
 RIDGE = 0.5  # pull of the weights towards their original values, as in the authors' code
 PUNCTUATION = ".,;:!?"
 
@@ -41,14 +41,26 @@ def edits(
     Raises:
         ValueError: the model has no such weights.
     """
-    inputs_of = edited_names(base)
-    products = _products(base, pairs, tokens, set(inputs_of.values()), progress or Progress())
-    changes = {name: _change(*sums, retain_weight) for name, sums in products.items()}
+    matrices = changes(base, pairs, retain_weight, tokens, progress)
     weights = dict(base.named_parameters())
     return {
-        name: (changes[text_input] @ weights[name].detach().T.cpu().double()).T
-        for name, text_input in inputs_of.items()
+        name: (matrices[text_input] @ weights[name].detach().T.cpu().double()).T
+        for name, text_input in edited_names(base).items()
     }
+
+
+def changes(
+    base: ModelHandle,
+    pairs: PromptPairs,
+    retain_weight: float,
+    tokens: str,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """For each text input the matrix [D, D], in fp64, whose product with ``W^T`` is ``W'^T``, for
+    every weight ``W`` that reads this input. The arguments and errors are those of ``edits``."""
+    text_inputs = set(edited_names(base).values())
+    products = _products(base, pairs, tokens, text_inputs, progress or Progress())
+    return {name: _change(*sums, retain_weight) for name, sums in products.items()}
 
 
 def _change(sources: Tensor, targets: Tensor, preserved: Tensor, retain_weight: float) -> Tensor:

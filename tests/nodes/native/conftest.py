@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from ..pack import pack_module
-from .tiny_networks import ARCHITECTURES, StandInClip, TinyVae, model
+from .tiny_networks import ARCHITECTURES, StandInClip, Tiny, TinyVae, model
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
 def opened(name: str, given: Any = None, **options: Any) -> Any:
-    """The handle of a tiny MODEL, with a VAE."""
-    given = model(name) if given is None else given
-    tiny = ARCHITECTURES[name]
+    """The handle of a MODEL of one of ``ARCHITECTURES``, with a VAE."""
+    return opened_tiny(ARCHITECTURES[name], model(name) if given is None else given, **options)
+
+
+def opened_tiny(tiny: Tiny, given: Any, **options: Any) -> Any:
     vae = TinyVae(tiny.latent[0], given.model.latent_format.latent_dimensions)
     edge = 8 * tiny.latent[1]
     native = pack_module("nodes.native.opening")

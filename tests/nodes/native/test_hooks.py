@@ -33,6 +33,7 @@ def test_a_prediction_leaves_nothing_behind(name: str, gradient: bool) -> None:
     latents, conditioning, noise, t = batch(copied)
     with torch.set_grad_enabled(gradient):
         loss = copied.denoise_error(latents, conditioning, noise, t).mean()
+    assert loss.requires_grad == gradient
     assert untouched(copied)
     if gradient:
         torch.autograd.grad(loss, parameters, materialize_grads=True)
@@ -96,6 +97,23 @@ def test_recomputation_after_the_prediction_includes_the_trained_layers(
     vars(copied).pop("_hooks")
     for one, other in zip(plain, gradients(copied), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_a_picture_is_drawn_without_gradients() -> None:
+    """Also in the midst of training, where they are on."""
+    copied, _ = trainable(opened("sd15"))
+    with torch.enable_grad():
+        drawn = copied.sample(["a cat"], [1], steps=2, guidance_scale=2.0)
+    assert not drawn.requires_grad
+
+
+def test_a_prediction_in_inference_mode() -> None:
+    copied, _ = trainable(opened("flux"))
+    latents, conditioning, _, t = batch(copied)
+    with torch.inference_mode():
+        prediction = copied.predict(latents, conditioning, t)
+    assert not prediction.requires_grad
+    assert untouched(copied)
 
 
 def test_another_s_forward_is_restored() -> None:

@@ -182,3 +182,16 @@ def test_the_node() -> None:
         "no VAE",
     ):
         assert words in info
+
+
+def test_a_model_whose_weights_require_gradients_is_frozen() -> None:
+    """As one that was built outside inference mode: only the added layers may be trained."""
+    given = model("sd15")
+    opened("sd15", given)  # replaces the tensors of inference mode, whose flag is fixed
+    for parameter in given.model.parameters():
+        parameter.requires_grad_(True)
+    handle = opened("sd15", given)
+    scopes = pack_module("unlearn_core.unlearning.scopes")
+    copied, trained = scopes.trainable(handle, "lora", lora_rank=2, lora_alpha=2.0, seed=0)
+    assert len(trained) == 2 * len(copied.lora_layers())
+    assert not any(parameter.requires_grad for parameter in given.model.parameters())

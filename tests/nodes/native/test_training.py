@@ -8,6 +8,7 @@ from typing import Any
 import comfy.lora
 import comfy.lora_convert
 import comfy.model_management
+import comfy.sample
 import comfy.sd
 import pytest
 import torch
@@ -51,7 +52,7 @@ def with_lora(given: Any, name: str) -> Any:
 def test_the_patched_model_predicts_as_the_trained_handle(
     name: str, lora: bool, pairs: Any
 ) -> None:
-    plain = model(name)
+    plain = model(name, inference=lora)
     given = with_lora(plain, name) if lora else plain
     before, weights = predicted(given, name), bits(given)
     if lora:
@@ -156,6 +157,30 @@ def test_frozen_weights_in_other_formats(name: str, dtype: torch.dtype, pairs: A
     assert (patched - after).norm() < limit * (after - before).norm()
     assert torch.equal(predicted(given, name), before)
     assert equal(bits(given), weights)
+
+
+def test_a_model_in_fp16_is_trained_in_bfloat16(pairs: Any) -> None:
+    """In fp16, small gradients would become zero. The MODEL itself stays in fp16."""
+    given = model("sdxl", torch.float16)
+    assert given.model.manual_cast_dtype is None
+    drawn = _by_comfyui(given)
+    handle, unlearned = trained("sdxl", pairs, given)
+    assert handle.network.patcher.get_model_object("manual_cast_dtype") == torch.bfloat16
+    assert handle.info.mixed
+    assert unlearned.model.changed_tensors()
+    assert torch.equal(_by_comfyui(given), drawn)
+    assert given.model.manual_cast_dtype is None
+
+
+def _by_comfyui(given: Any) -> Tensor:
+    """One step of ComfyUI's own sampler."""
+    row = opened("sdxl").encode_prompts(["a cat"]).rows[0].as_conditioning()
+    with torch.inference_mode():
+        latent = torch.zeros(1, 4, 8, 8)
+        noise = comfy.sample.prepare_noise(latent, 1)
+        return comfy.sample.sample(
+            given, noise, 1, 1.0, "euler", "normal", row, row, latent, disable_pbar=True, seed=1
+        )
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd3"])

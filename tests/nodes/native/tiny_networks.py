@@ -28,12 +28,17 @@ WIDTH, POOLED = 40, 24  # of the text encoders
 
 @dataclass(frozen=True)
 class Tiny:
-    """An architecture: its ComfyUI config, and the form of its text encoder's output."""
+    """An architecture: its ComfyUI config, and the form of its text encoder's output.
+
+    Attributes:
+        more: further outputs of the text encoder, by the number of tokens.
+    """
 
     config: Callable[[], Any]
     latent: tuple[int, int, int] = (16, 8, 8)
     pooled: bool = False
     fixed_length: bool = False
+    more: Callable[[int], dict[str, Any]] = lambda _: {}
 
 
 def _flux() -> Any:
@@ -144,11 +149,26 @@ def fill(network: nn.Module, seed: int = 0) -> None:
             buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.02)
 
 
-def model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> ModelPatcher:
-    """A MODEL as a loader outputs it: made in inference mode."""
-    with torch.inference_mode():
-        config = ARCHITECTURES[name].config()
-        config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
+def model(
+    name: str, dtype: torch.dtype = torch.float32, seed: int = 0, *, inference: bool = True
+) -> ModelPatcher:
+    """A MODEL of one of ``ARCHITECTURES``; arguments as in ``model_of``."""
+    return model_of(ARCHITECTURES[name], dtype, seed, inference=inference)
+
+
+def model_of(
+    tiny: Tiny, dtype: torch.dtype = torch.float32, seed: int = 0, *, inference: bool = True
+) -> ModelPatcher:
+    """A MODEL as a loader outputs it.
+
+    Args:
+        inference: made in inference mode, like ComfyUI's nodes; otherwise its weights require
+            gradients, as they do by default.
+    """
+    with torch.inference_mode(inference):
+        config = tiny.config()
+        compute = torch.float32 if dtype.itemsize < 2 or dtype == torch.bfloat16 else None
+        config.set_inference_dtype(dtype, compute)
         network = config.get_model({}, "", device=CPU)
         fill(network.diffusion_model, seed)
         return ModelPatcher(network, load_device=CPU, offload_device=CPU)
@@ -179,6 +199,7 @@ class StandInClip:
             extras["pooled_output"] = _embedding(" ".join(tokens), POOLED)[None]
         elif not self.tiny.fixed_length:
             extras["attention_mask"] = torch.ones(1, len(padded), dtype=torch.long)
+        extras.update(self.tiny.more(len(padded)))
         return [[values, extras]]
 
     def load_model(self) -> ModelPatcher:
