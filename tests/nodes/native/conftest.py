@@ -26,12 +26,17 @@ def opened_tiny(tiny: Tiny, given: Any, **options: Any) -> Any:
 
 
 def trained(name: str, pairs: Any, given: Any = None, **settings: Any) -> tuple[Any, Any]:
-    """A handle, and the result of a few restricted steps of the core's own loop."""
+    """A handle of a tiny MODEL, and the result of ``train``."""
+    handle = opened(name, given)
+    return handle, train(handle, pairs, **settings)
+
+
+def train(handle: Any, pairs: Any, **settings: Any) -> Any:
+    """The result of a few restricted steps of the core's own loop."""
     engine = pack_module("unlearn_core.job.engine")
     settings_module = pack_module("unlearn_core.unlearning.settings")
     drawing_module = pack_module("unlearn_core.dataset.settings")
     quick = {"steps": 3, "batch_size": 2, "learning_rate": 0.01, "scope": "auto", "lora_rank": 4}
-    handle = opened(name, given)
     task = engine.Task(
         handle,
         pairs,
@@ -40,4 +45,4 @@ def trained(name: str, pairs: Any, given: Any = None, **settings: Any) -> tuple[
     )
     task.check()
     with torch.inference_mode(False):
-        return handle, engine.unlearn(task, engine.Observer())
+        return engine.unlearn(task, engine.Observer())
