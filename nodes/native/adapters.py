@@ -48,8 +48,9 @@ class Layer(nn.Module, ABC):
     def scaled(self, strength: float, weight: Tensor) -> Layer:
         """A layer with ``strength`` times the change; ``weight`` as in ``delta``."""
 
-    def has_effect(self, weight: Tensor) -> bool:
-        return bool(self.delta(weight).any())
+    def has_effect(self, weight: Callable[[], Tensor]) -> bool:
+        """Whether it changes the weight, which ``weight`` computes."""
+        return bool(self.delta(weight()).any())
 
 
 class Whole(Layer):
@@ -99,6 +100,9 @@ class LowRank(Layer):
             return y + change.to(y.dtype)
 
         return run
+
+    def has_effect(self, weight: Callable[[], Tensor]) -> bool:
+        return bool(self.up.any())
 
     @torch.no_grad()
     def delta(self, weight: Tensor) -> Tensor:

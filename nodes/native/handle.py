@@ -267,7 +267,9 @@ class NativeHandle:
 
     def changed_tensors(self) -> Mapping[str, Tensor]:
         layers = self.adapters.layers
-        changed = [name for name, layer in layers.items() if layer.has_effect(self._weight(name))]
+        changed = [
+            name for name, layer in layers.items() if layer.has_effect(partial(self._weight, name))
+        ]
 
         def merged(name: str) -> Tensor:
             weight = self._weight(name)

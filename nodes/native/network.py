@@ -36,9 +36,14 @@ class Network:
         self.given = given
         # Newer patchers that stream their weights must be cloned into ordinary ones.
         can_stream = "disable_dynamic" in inspect.signature(given.clone).parameters
-        self.patcher: ModelPatcher = given.clone(
-            **({"disable_dynamic": True} if can_stream else {})
-        )
+        options: dict[str, Any] = {"disable_dynamic": True} if can_stream else {}
+        try:
+            self.patcher: ModelPatcher = given.clone(**options)
+        except RuntimeError as error:  # there is no file to read it from as a whole
+            raise UnsupportedError(
+                "model must come from one of ComfyUI's own loaders if ComfyUI streams weights to "
+                f"the GPU ({error}); start ComfyUI with --disable-dynamic-vram"
+            ) from error
         if self._compute_dtype() == torch.float16:
             # In fp16, small gradients would become zero.
             self.patcher.set_model_compute_dtype(torch.bfloat16)

@@ -109,6 +109,19 @@ def test_foreign_weights_are_refused() -> None:
     assert "GGUFModelPatcher (GGUF" in refusal(given)
 
 
+def test_a_model_that_can_only_be_streamed_is_refused() -> None:
+    class Streaming(ModelPatcher):
+        """As in newer ComfyUIs, for a model that none of their loaders made."""
+
+        def clone(self, disable_dynamic: bool = False) -> Any:
+            assert disable_dynamic
+            raise RuntimeError("cached_patcher_init is not initialized")
+
+    given = model("flux")
+    given.__class__ = Streaming
+    assert "--disable-dynamic-vram" in refusal(given)
+
+
 def test_an_unlisted_transformer_is_trained_by_the_names_of_its_layers() -> None:
     class Another(comfy.model_base.Flux):
         """Not known by name."""
