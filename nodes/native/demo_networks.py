@@ -18,6 +18,7 @@ from torch import Tensor
 from .demo_clip import build_clip, build_two_clips
 from .demo_denoisers import build_mmdit, build_unet
 from .demo_vae import build_vae
+from .families import EVALUATION, IMAGE_SIZE
 
 
 class DemoNetworks(NamedTuple):
@@ -41,6 +42,9 @@ def load_demo(folder: Path) -> DemoNetworks:
     else:
         model = build_unet(*_part(folder / "unet"), schedule, settings)
         clip = build_clip(text)
+    # ComfyUI's configurations do not contain these; From ComfyUI reads them.
+    setattr(model.model.model_config, IMAGE_SIZE, int(settings["sample_size"]))
+    setattr(model.model.model_config, EVALUATION, folder / "evaluation")
     return DemoNetworks(model, clip, build_vae(settings, weights))
 
 

@@ -17,6 +17,10 @@ from ...unlearn_core.models.layers import LORA, LORA_ATTENTION, LORA_TEXT_PATH, 
 from ...unlearn_core.models.protocol import POOLED, TOKENS
 
 NOTHING = r"(?!)"
+IMAGE_SIZE = "unlearn_image_size"
+EVALUATION = "unlearn_evaluation"
+"""Attributes of the configuration of a demo model: edge of a picture in pixels, and the folder of
+its judge and CLIP."""
 # The layers that turn the timestep into scales and shifts are in no scope, as in the core.
 NO_MODULATION = r"(?!.*([_.]mod[.A-Z]|modulation|norm\d\.linear))"
 

@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...unlearn_core.models.protocol import ModelInfo
 from ..host import memory
+from .families import EVALUATION, IMAGE_SIZE
 from .fingerprint import fingerprint
 from .handle import NativeHandle
 from .network import Network
@@ -40,6 +41,7 @@ def open_native(
         prediction=network.schedule.prediction,
         denoiser_folder="",
         mixed=network.is_half,
+        evaluation=getattr(network.model.model_config, EVALUATION, None),
     )
     handle = NativeHandle(info, network, clip, vae)
     if info.image_size % handle.size_step:
@@ -53,7 +55,7 @@ def open_native(
 
 
 def _own_size(network: Network) -> int:
-    size = network.family.image_size
+    size = getattr(network.model.model_config, IMAGE_SIZE, network.family.image_size)
     is_768 = network.family.name == "sd2" and network.schedule.prediction == V
     return 768 if is_768 else size
 

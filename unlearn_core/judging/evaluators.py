@@ -150,8 +150,10 @@ def carries_scorer(model: ModelHandle) -> bool:
 
 def _own_folder(model: ModelHandle) -> Path | None:
     """The folder for the model's own judge and CLIP, which need not exist."""
-    source = model.info.source
-    return None if source is None else source / EVALUATION
+    info = model.info
+    if info.evaluation is not None or info.source is None:
+        return info.evaluation
+    return info.source / EVALUATION
 
 
 def find_scorer(model: ModelHandle, folder: Path | None = None) -> ClipScorer | None:

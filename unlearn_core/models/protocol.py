@@ -34,6 +34,8 @@ class ModelInfo:
             ``"unet"``; empty if ``source`` is not a folder.
         mixed: whether frozen weights stay in 16 bits and calculations use bfloat16.
         vae: SHA-256 of the file of a VAE that replaces the model's own, hex; otherwise empty.
+        evaluation: folder of the model's own judge and CLIP; None for the folder ``evaluation`` in
+            ``source``, if there is one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelInfo:
     denoiser_folder: str
     mixed: bool = False
     vae: str = ""
+    evaluation: Path | None = None
 
 
 class Conditioning(ABC):

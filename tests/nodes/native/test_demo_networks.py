@@ -166,3 +166,13 @@ def test_a_lora_of_this_pack_changes_it_as_it_was_trained() -> None:
         comfy.model_management.load_models_gpu([patcher])
         predict = patcher.model.diffusion_model
         assert_close(predict(x_t, time, context), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_from_comfyui_takes_its_size(name: str) -> None:
+    model, clip, vae = node_result("UnlearnDemoModel", model=name)
+    handle = node_result("UnlearnFromComfyUI", model=model, clip=clip, vae=vae)[0]
+    assert handle.info.image_size == SIZES[name]
+    assert handle.latent_shape[1:] == (16, 16)
+    evaluators = pack_module("unlearn_core.judging.evaluators")
+    assert evaluators.carries_scorer(handle)
