@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from demo.artwork import SIZE
@@ -67,11 +67,20 @@ def train_autoencoder(
     shape: Shape = EMOJI_SHAPE,
     seed: int = 0,
     batch_size: int = 24,
+    start: Any = None,
+    colours: bool = False,
 ) -> Any:
-    """Train a model, with a ``scaling_factor`` that gives the latents unit variance."""
+    """Train from scratch or continue from ``start``; ``scaling_factor`` gives the latents unit
+    variance.
+
+    With ``colours``, the local colour must be a linear function of the latent, so that it reaches
+    the encoder without a detour through the decoder.
+    """
     torch.manual_seed(seed)
-    vae = new_autoencoder(shape).to(device)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4)
+    vae = (new_autoencoder(shape) if start is None else start).to(device).train()
+    colour = nn.Conv2d(shape.latent_channels, 3, 1).to(device)
+    parameters = [*vae.parameters(), *(colour.parameters() if colours else ())]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.15)
     progress = tqdm(range(steps), desc="autoencoder", mininterval=5)
     for step in progress:
@@ -82,9 +91,13 @@ def train_autoencoder(
             output = vae.decode(posterior.sample()).sample
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = reconstruction_loss(output.float(), pictures) + KL_WEIGHT * kl
+        if colours:
+            mean = posterior.mean.float()
+            target = F.adaptive_avg_pool2d(pictures, mean.shape[-2:])
+            loss = loss + (colour(mean) - target).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         if step % 50 == 0:

@@ -37,9 +37,9 @@ FLOW = MODELS / "emoji-canvas-flow"
 
 POOL, POOL_SEED = 40_000, 1
 AUTOENCODER_STEPS, DECODER_STEPS = 1700, 400
-FLOW_POOL, FLOW_AUTOENCODER_STEPS, FLOW_DECODER_STEPS = 32_000, 1500, 1000
-FLOW_BATCH = 16  # of the autoencoder
-FLOW_TRAINING = Training(steps=5000)
+FLOW_POOL, FLOW_DECODER_STEPS = 32_000, 1400
+FLOW_AUTOENCODER_ROUNDS = (1500, 16, False), (900, 8, True)  # steps, batch size, colours
+FLOW_TRAINING = Training(steps=4800)
 JUDGE_STEPS, SCORER_STEPS = 700, 500
 DIGITS_STEPS, DIGIT_JUDGE_STEPS = 1600, 600
 
@@ -68,9 +68,7 @@ def build_flow(device: torch.device) -> None:
     vae, latents = autoencoder_and_latents(
         "flow-",
         pool,
-        lambda: train_autoencoder(
-            pool, FLOW_AUTOENCODER_STEPS, device, FLOW_SHAPE, batch_size=FLOW_BATCH
-        ),
+        lambda: train_flow_autoencoder(pool, device),
         device,
     )
     scaled = (latents - vae.config["shift_factor"]) * vae.config["scaling_factor"]
@@ -78,6 +76,16 @@ def build_flow(device: torch.device) -> None:
     with timed("decoder"):
         sharpen_decoder(vae, pool, latents, FLOW_DECODER_STEPS, device)
     save_flow(model, vae, FLOW)
+
+
+def train_flow_autoencoder(pool: Pool, device: torch.device) -> Any:
+    """Two rounds, of which only the second requires the latents to show the colours."""
+    vae = None
+    for seed, (steps, batch_size, colours) in enumerate(FLOW_AUTOENCODER_ROUNDS):
+        vae = train_autoencoder(
+            pool, steps, device, FLOW_SHAPE, seed, batch_size, start=vae, colours=colours
+        )
+    return vae
 
 
 def autoencoder_and_latents(

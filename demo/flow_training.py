@@ -65,7 +65,7 @@ def new_optimizers(model: FlowDenoiser, training: Training) -> list[Optimizer]:
         torch.optim.Muon(
             matrices, training.matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
         ),
-        torch.optim.AdamW(others, training.rate, betas=(0.9, 0.99), weight_decay=0.01),
+        torch.optim.AdamW(others, training.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
     ]
 
 
