@@ -130,8 +130,10 @@ def sharpen_decoder(
     device: torch.device,
     seed: int = 1,
     batch_size: int = 16,
+    weights: Tensor | None = None,
 ) -> None:
-    """Continue training the decoder only; ``latents`` are unscaled, [N, C, h, w].
+    """Continue training the decoder only; ``latents`` are unscaled, [N, C, h, w], and ``weights``
+    [N] are the pictures' relative frequencies, by default equal.
 
     The denoiser is trained on latent means, and its own latents are never exact, so the decoder is
     trained on means with a little noise. The loss includes edges, because line art depends on them.
@@ -142,9 +144,10 @@ def sharpen_decoder(
     optimizer = torch.optim.AdamW(decoder, lr=1.5e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, steps, pct_start=0.1)
     spread = latents[:2000].float().std()
+    weights = torch.ones(len(latents)) if weights is None else weights
     progress = tqdm(range(steps), desc="decoder", mininterval=5)
     for step in progress:
-        index = torch.randint(len(latents), (batch_size,))
+        index = torch.multinomial(weights, batch_size)
         target = to_unit(pool.pictures[index]).to(device) * 2 - 1
         z = latents[index].float().to(device)
         z = z + 0.03 * spread * torch.randn_like(z)

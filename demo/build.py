@@ -26,6 +26,7 @@ from demo.flow import save_flow
 from demo.flow_training import Training, train_flow
 from demo.pictures import Pool, make_pool
 from demo.timing import timed
+from demo.world import STYLES
 from unlearn_core.foundation.atomic import appearing
 from unlearn_core.models.text import clip_tokenizer
 
@@ -37,9 +38,11 @@ FLOW = MODELS / "emoji-canvas-flow"
 
 POOL, POOL_SEED = 40_000, 1
 AUTOENCODER_STEPS, DECODER_STEPS = 1700, 400
-FLOW_POOL, FLOW_DECODER_STEPS = 32_000, 1400
+FLOW_POOL = 32_000
 FLOW_AUTOENCODER_ROUNDS = (1500, 16, False), (900, 8, True)  # steps, batch size, colours
-FLOW_TRAINING = Training(steps=4800)
+# Noto's details are the last to be learned; without them, a coarse noto looks like pixel.
+FLOW_DECODER_ROUNDS = (1400, 1.0), (1200, 3.0)  # steps, relative frequency of noto
+FLOW_TRAINING = Training(steps=3600)
 JUDGE_STEPS, SCORER_STEPS = 700, 500
 DIGITS_STEPS, DIGIT_JUDGE_STEPS = 1600, 600
 
@@ -73,8 +76,11 @@ def build_flow(device: torch.device) -> None:
     )
     scaled = (latents - vae.config["shift_factor"]) * vae.config["scaling_factor"]
     model = train_flow(pool, scaled, FLOW_TRAINING, device, BUILD / "flow-state.pt")
+    noto = pool.labels[:, 0] == STYLES.index("noto")
     with timed("decoder"):
-        sharpen_decoder(vae, pool, latents, FLOW_DECODER_STEPS, device)
+        for seed, (steps, frequency) in enumerate(FLOW_DECODER_ROUNDS, 1):
+            weights = torch.where(noto, frequency, 1.0)
+            sharpen_decoder(vae, pool, latents, steps, device, seed, weights=weights)
     save_flow(model, vae, FLOW)
 
 

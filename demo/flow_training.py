@@ -38,7 +38,7 @@ class Training:
 
     steps: int
     warm_up: int = 200
-    decay: int = 2500
+    decay: int = 2000
     matrix_rate: float = 2e-3
     rate: float = 1e-3
     batch_size: int = 40
