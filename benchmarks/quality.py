@@ -35,6 +35,7 @@ from unlearn_core.job.job import Job
 from unlearn_core.judging.evaluators import find_evaluators, find_scorer
 from unlearn_core.judging.probes import PROBES, run_probe
 from unlearn_core.judging.settings import EvaluationSettings, ProbeSettings
+from unlearn_core.models.layers import AUTO, XATTN
 from unlearn_core.unlearning.results import UnlearnedModel
 from unlearn_core.unlearning.settings import UnlearnSettings
 
@@ -92,7 +93,7 @@ def tuned(method: str) -> UnlearnSettings | None:
     """The result of the search; None until it is complete."""
     if method in ABLATIONS:
         original = tuned(ABLATIONS[method])
-        return None if original is None else replace(original, **METHODS[method])
+        return None if original is None else _pinned(replace(original, **METHODS[method]))
     return search(method)[1]
 
 
@@ -103,7 +104,7 @@ def search(method: str) -> tuple[list[Task], UnlearnSettings | None]:
     The result is the remaining one that changed the retained pictures least (CMMD), among those
     with a UA of at least ``FORGOTTEN`` if there are any.
     """
-    remaining = [replace(UnlearnSettings(), **fields) for fields in candidates(method)]
+    remaining = [_settings(fields) for fields in candidates(method)]
     all_tasks: list[Task] = []
     for concept in TUNED_ON:
         tasks = [_tuning_task(method, concept, settings) for settings in remaining]
@@ -124,6 +125,15 @@ def search(method: str) -> tuple[list[Task], UnlearnSettings | None]:
         if len(remaining) == 1:
             break
     return all_tasks, remaining[0]
+
+
+def _settings(fields: dict[str, Any]) -> UnlearnSettings:
+    return _pinned(replace(UnlearnSettings(), **fields))
+
+
+def _pinned(settings: UnlearnSettings) -> UnlearnSettings:
+    """With the demo model's scope in place of ``"auto"``: records contain the scope itself."""
+    return replace(settings, scope=XATTN) if settings.scope == AUTO else settings
 
 
 def _tuning_task(method: str, concept: str, settings: UnlearnSettings) -> Task:

@@ -1,16 +1,19 @@
-"""Registration of the nodes in ComfyUI: six for the workflow, and the optional Own Pictures."""
+"""Registration of the nodes in ComfyUI."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
+from .demo_model import DemoModel
 from .diversify_prompts import DiversifyPrompts
 from .evaluate_alignment import EvaluateAlignment
 from .forget_concept import DefineForgetConcept
+from .from_comfyui import FromComfyUI
 from .load_model import LoadModel
 from .own_pictures import OwnPictures
 from .page.routes import add_routes
+from .quick_forget import QuickForget
 from .restricted_gradient import RestrictedGradientUnlearn
 from .save_checkpoint import SaveCheckpoint
 
@@ -22,6 +25,9 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     EvaluateAlignment,
     SaveCheckpoint,
     OwnPictures,
+    DemoModel,
+    FromComfyUI,
+    QuickForget,
 )
 
 

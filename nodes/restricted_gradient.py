@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..unlearn_core.dataset.own_pictures import OwnPictures
 from ..unlearn_core.dataset.settings import GenerationSettings
@@ -17,13 +18,22 @@ from ..unlearn_core.models.protocol import ModelHandle
 from ..unlearn_core.prompts.pairs import PromptPairs
 from ..unlearn_core.reporting.loss_picture import loss_picture
 from ..unlearn_core.unlearning.recipes import OURS, from_recipe
+from ..unlearn_core.unlearning.results import UnlearnedModel
 from .host.images import as_image
 from .host.memory import ALL, load
 from .inputs import sockets
-from .inputs.unlearn import AS_SAVED, PREVIEW_EVERY, inputs
+from .inputs.unlearn import AS_SAVED, PREVIEW_EVERY, STRENGTH, inputs
+from .native.handle import NativeHandle
+from .native.lora_file import lora_state_dict
+from .native.patching import patched_model
 from .page.followed_run import FollowedRun
 
 DRAWING = GenerationSettings()
+NOT_OF_COMFYUI = (
+    "This output of Restricted Gradient Unlearn needs a model from the node From ComfyUI. A model "
+    "from Load Model is saved with Save Checkpoint first."
+)
+NO_VAE = "This output of Restricted Gradient Unlearn needs a VAE: link one to From ComfyUI."
 
 
 class RestrictedGradientUnlearn(io.ComfyNode):
@@ -68,6 +78,21 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                     display_name="before/after",
                     tooltip="The same prompts and seeds, drawn before and after.",
                 ),
+                io.Model.Output(
+                    display_name="MODEL",
+                    tooltip="The model after unlearning, for KSampler and all other nodes, with "
+                    "the chosen strength. Only with From ComfyUI.",
+                ),
+                sockets.LoraModel.Output(
+                    display_name="lora",
+                    tooltip="The change as a LoRA, for ComfyUI's Save LoRA Weights and Load LoRA "
+                    "Model. Only with From ComfyUI.",
+                ),
+                io.Image.Output(
+                    display_name="strengths",
+                    tooltip="A prompt with the concept at strength 0, 0.5, 1 and 1.5. Only with "
+                    "From ComfyUI.",
+                ),
             ],
         )
 
@@ -78,6 +103,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         prompts: PromptPairs,
         recipe: str = AS_SAVED,
         preview_every: int = PREVIEW_EVERY,
+        strength: float = STRENGTH,
         keep_step: int = 0,
         generation_steps: int = DRAWING.steps,
         guidance_scale: float = DRAWING.guidance_scale,
@@ -107,9 +133,28 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             run, unlearned = followed.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
             load(unlearned)  # registers the trained weights with ComfyUI
             chart = as_image(loss_picture(unlearned.reports))
-            comparison = as_image(followed.comparison(unlearned))
+            outputs = [unlearned, chart, *_pictures(followed, unlearned)]
+            outputs[3:3] = _for_comfyui(unlearned, strength)
         ui = {"text": [run.note], "unlearn_run": [run.as_json()]}
-        return io.NodeOutput(unlearned, chart, comparison, ui=ui)
+        return io.NodeOutput(*outputs, ui=ui)
+
+
+def _pictures(followed: FollowedRun, unlearned: UnlearnedModel) -> list[Any]:
+    """The outputs with pictures: before and after, and the strengths."""
+    if not unlearned.base.can_decode:
+        return [ExecutionBlocker(NO_VAE), ExecutionBlocker(NO_VAE)]
+    comparison = as_image(followed.comparison(unlearned))
+    if not isinstance(unlearned.model, NativeHandle):
+        return [comparison, ExecutionBlocker(NOT_OF_COMFYUI)]
+    return [comparison, as_image(followed.strengths(unlearned))]
+
+
+def _for_comfyui(unlearned: UnlearnedModel, strength: float) -> list[Any]:
+    """The change in ComfyUI's own types: MODEL and LORA_MODEL."""
+    if not isinstance(unlearned.model, NativeHandle):
+        return [ExecutionBlocker(NOT_OF_COMFYUI), ExecutionBlocker(NOT_OF_COMFYUI)]
+    given = unlearned.model.network.given
+    return [patched_model(given, unlearned.model, strength), lora_state_dict(unlearned.model)]
 
 
 def workflow_id(node: type[io.ComfyNode]) -> str | None:

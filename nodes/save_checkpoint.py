@@ -22,11 +22,15 @@ from ..unlearn_core.saving.lora import save_lora
 from ..unlearn_core.saving.single_file import save_single_file
 from ..unlearn_core.unlearning.results import UnlearnedModel
 from .host.folders import AS_LOADED, CHECKPOINT, FOLDER, LORA, SAVE_AS, save_paths
+from .host.graph import values_before
 from .host.memory import load
 from .host.progress import NodeProgress
 from .inputs import sockets
+from .native.handle import NativeHandle
+from .native.saving import LORA_NAMES, Saving, check_lora_names, save_native
 
 LORA_RANK = 32
+COMFYUI_NAMES = next(iter(LORA_NAMES))
 EXTRACTION = 9  # cost of the approximation, in units of the cost of writing the file
 
 
@@ -41,7 +45,7 @@ class SaveCheckpoint(io.ComfyNode):
             "LoRA or a diffusers folder. You can load it here or in any other Stable Diffusion "
             "program.",
             is_output_node=True,
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             inputs=[
                 sockets.Result.Input("unlearned", tooltip="From Restricted Gradient Unlearn."),
                 io.String.Input(
@@ -55,8 +59,9 @@ class SaveCheckpoint(io.ComfyNode):
                     options=list(SAVE_AS),
                     default=AS_LOADED,
                     tooltip="The format of the saved model. "
-                    f"{AS_LOADED!r}: a checkpoint if the model was loaded from one file, otherwise "
-                    "a diffusers folder. In the checkpoint only the changed weights are replaced. "
+                    f"{AS_LOADED!r}: a checkpoint if Load Model read the model from one file, "
+                    "a diffusers folder if it read a folder, and a LoRA if the model is from From "
+                    "ComfyUI. In the checkpoint only the changed weights are replaced. "
                     f"{LORA!r}: a small file in models/loras. Load LoRA adds it to the original "
                     f"model at any strength. Default: {AS_LOADED}.",
                 ),
@@ -87,6 +92,18 @@ class SaveCheckpoint(io.ComfyNode):
                         f"keeps its own rank. Default: {LORA_RANK}.",
                     )
                 ),
+                sockets.advanced(
+                    io.Combo.Input(
+                        "lora_names",
+                        options=list(LORA_NAMES),
+                        default=COMFYUI_NAMES,
+                        tooltip="Names of the layers in the LoRA of a model from From ComfyUI. "
+                        "ComfyUI's Load LoRA reads them all. 'kohya' is for most other programs. "
+                        "'diffusers' is for diffusers and ai-toolkit, where the model is a "
+                        "transformer such as Flux. No effect on a model from Load Model. "
+                        f"Default: {COMFYUI_NAMES}.",
+                    )
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="path", tooltip="The path of the saved model."),
@@ -95,13 +112,19 @@ class SaveCheckpoint(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, name: str | None, save_as: str | None, overwrite: bool | None
+        cls,
+        name: str | None,
+        save_as: str | None,
+        overwrite: bool | None,
+        lora_names: str | None = COMFYUI_NAMES,
     ) -> bool | str:
         """Check the name before unlearning, which takes minutes."""
         if name is None or save_as is None:  # a linked value, known only when the node runs
             return True
         try:
             paths = save_paths(name, save_as)
+            if lora_names is not None:
+                check_lora_names(lora_names)
         except ValueError as error:
             return str(error)
         existing = [path for path in paths.values() if path.exists()]
@@ -120,6 +143,7 @@ class SaveCheckpoint(io.ComfyNode):
         save_as: str,
         overwrite: bool,
         lora_rank: int,
+        lora_names: str = COMFYUI_NAMES,
         report: AlignmentReport | None = None,
     ) -> io.NodeOutput:
         if report is not None:
@@ -132,13 +156,22 @@ class SaveCheckpoint(io.ComfyNode):
                     "link the Evaluate Alignment node of this model"
                 )
         paths = save_paths(name, save_as)
-        kind = save_as
-        if kind == AS_LOADED:
-            kind = CHECKPOINT if unlearned.base.info.source.is_file() else FOLDER
-        load(unlearned)  # including its base: saving compares the weights of both on one device
+        native = unlearned.model if isinstance(unlearned.model, NativeHandle) else None
+        kind = _as_loaded(unlearned) if save_as == AS_LOADED else save_as
+        path, note = paths[kind], ""
         with torch.inference_mode(False), torch.no_grad():
             content = report_json(unlearned, report, {})
-            path, note = cls._save(unlearned, kind, paths[kind], lora_rank, overwrite, content)
+            if native is None:
+                # Including its base: saving compares the weights of both on one device.
+                load(unlearned)
+                path, note = cls._save(unlearned, kind, path, lora_rank, overwrite, content)
+            else:
+                cls._refuse_loaded(path)
+                progress = _progress(kind)
+                saving = Saving(
+                    lora_names, lora_rank, overwrite, content, cls._workflow(), progress
+                )
+                note = save_native(unlearned, native, kind, path, saving)
         return io.NodeOutput(str(path), ui={"text": [f"Saved to {path}{note}"]})
 
     @classmethod
@@ -152,9 +185,7 @@ class SaveCheckpoint(io.ComfyNode):
         report: Mapping[str, Any],
     ) -> tuple[Path, str]:
         options: dict[str, Any] = {"overwrite": overwrite, "report": report}
-        options["progress"] = NodeProgress({EXTRACTING: EXTRACTION, SAVING: 1})
-        if kind != LORA:
-            options["progress"] = NodeProgress({SAVING: 1})
+        options["progress"] = _progress(kind)
         if kind == FOLDER:
             return save_diffusers_folder(unlearned, path, **options), ""
         options["metadata"] = cls._workflow()
@@ -165,9 +196,33 @@ class SaveCheckpoint(io.ComfyNode):
         return lora.path, note
 
     @classmethod
+    def _refuse_loaded(cls, path: Path) -> None:
+        """Refuse to replace a file that the model was loaded from: a MODEL does not know its own.
+
+        Raises:
+            FileExistsError: a node before this one loads the file.
+        """
+        if path.exists() and path.name in values_before(cls.hidden.prompt, cls.hidden.unique_id):
+            raise FileExistsError(
+                f"name: {path.name!r} is a file that this workflow loads, which is never "
+                "overwritten; choose another name"
+            )
+
+    @classmethod
     def _workflow(cls) -> dict[str, str]:
         """The graph, in the format of ComfyUI's own save nodes; empty with --disable-metadata."""
         if args.disable_metadata:
             return {}
         graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
         return {key: json.dumps(value) for key, value in graph.items() if value is not None}
+
+
+def _as_loaded(unlearned: UnlearnedModel) -> str:
+    if isinstance(unlearned.model, NativeHandle):
+        return LORA
+    source = unlearned.base.info.source
+    return CHECKPOINT if source is not None and source.is_file() else FOLDER
+
+
+def _progress(kind: str) -> NodeProgress:
+    return NodeProgress({EXTRACTING: EXTRACTION, SAVING: 1} if kind == LORA else {SAVING: 1})

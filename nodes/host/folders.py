@@ -95,8 +95,8 @@ SAVE_AS = (AS_LOADED, CHECKPOINT, LORA, FOLDER)
 
 
 def save_paths(name: str, save_as: str) -> dict[str, Path]:
-    """The path of a new model by kind; the paths may exist already. ``AS_LOADED`` gives both a
-    checkpoint and a folder, because the kind then depends on the loaded model.
+    """The path of a new model by kind; the paths may exist already. ``AS_LOADED`` gives a path of
+    each kind, because the kind then depends on the loaded model.
 
     Raises:
         ValueError: an unknown ``save_as``, or a name that some operating system forbids.
@@ -110,8 +110,7 @@ def save_paths(name: str, save_as: str) -> dict[str, Path]:
         LORA: Path(folder_paths.get_folder_paths("loras")[0], file),
         FOLDER: Path(folder_paths.get_folder_paths("diffusers")[0], name),
     }
-    kinds = (CHECKPOINT, FOLDER) if save_as == AS_LOADED else (save_as,)
-    return {kind: paths[kind] for kind in kinds}
+    return paths if save_as == AS_LOADED else {save_as: paths[save_as]}
 
 
 NO_FILE = "none"

@@ -71,6 +71,7 @@ class WholeModelPatcher(ModelPatcher):
         return self.model
 
 
+@torch.inference_mode(False)  # weights that are moved in this mode could not be trained
 def load(model: ModelHandle | UnlearnedModel, room: int = 0) -> None:
     """Load a model's weights onto the GPU; with an unlearned model also those of its base.
 
@@ -78,15 +79,30 @@ def load(model: ModelHandle | UnlearnedModel, room: int = 0) -> None:
         room: bytes to free in addition; ``ALL`` for the whole GPU.
     """
     handles = [model.base, model.model] if isinstance(model, UnlearnedModel) else [model]
-    patchers = [_patcher(handle) for handle in handles]
+    patchers = list(dict.fromkeys(part for handle in handles for part in _patchers(handle)))
     # The output cache of newer ComfyUIs recognises a model by this attribute.
     vars(model)["patcher"] = patchers[-1]
     comfy.model_management.load_models_gpu(patchers, memory_required=room, force_full_load=True)
 
 
-def _patcher(handle: ModelHandle) -> WholeModelPatcher:
-    """The patcher of a handle, stored in it: ComfyUI holds patchers weakly, and this one should
-    live exactly as long as the handle."""
+def is_loaded(model: ModelHandle) -> bool:
+    """Whether ComfyUI has all weights of the model on the GPU."""
+    loaded = {id(one.model) for one in comfy.model_management.current_loaded_models}
+    return all(id(patcher) in loaded for patcher in _patchers(model))
+
+
+def _patchers(handle: ModelHandle) -> list[ModelPatcher]:
+    """The patchers of a handle's weights. A handle of a MODEL of ComfyUI has the MODEL's own, and
+    a second one for trained layers."""
+    network: ModelPatcher | None = getattr(handle, "patcher_of_network", None)
+    if network is None:
+        return [_patcher(handle)]
+    return [network, _patcher(handle)] if handle.own_tensors() else [network]
+
+
+def _patcher(handle: ModelHandle) -> ModelPatcher:
+    """The patcher of the tensors that a handle owns, stored in it: ComfyUI holds patchers weakly,
+    and this one should live exactly as long as the handle."""
     patcher = vars(handle).get("patcher")
     if patcher is None:
         weights = UnlearnWeights(handle.own_tensors())

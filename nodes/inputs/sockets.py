@@ -14,6 +14,7 @@ Prompts = io.Custom("UNLEARN_PROMPTS")  # unlearn_core.prompts.pairs.PromptPairs
 Pictures = io.Custom("UNLEARN_PICTURES")  # unlearn_core.dataset.own_pictures.OwnPictures
 Result = io.Custom("UNLEARN_RESULT")  # unlearn_core.unlearning.results.UnlearnedModel
 Report = io.Custom("UNLEARN_REPORT")  # unlearn_core.evaluation.results.AlignmentReport
+LoraModel = io.Custom("LORA_MODEL")  # ComfyUI's own: the tensors of a LoRA file by name
 
 AnyInput = TypeVar("AnyInput", bound=io.Input)
 

@@ -17,6 +17,7 @@ from . import sockets
 from .from_settings import input_from, input_of, inputs_from
 
 PREVIEW_EVERY = 20
+STRENGTH = 1.0
 AS_SAVED = "as saved"
 """The choice of no recipe: the inputs keep their values. Graphs from versions without recipes open
 with this choice."""
@@ -35,6 +36,18 @@ def inputs() -> list[io.Input]:
             tooltip="Number of steps between previews. A preview draws the same few prompts, so "
             "that you can watch the model forget. Each preview takes a little time. With 0 there "
             f"are no previews during the run. Default: {PREVIEW_EVERY}.",
+        ),
+        io.Float.Input(
+            "strength",
+            default=STRENGTH,
+            min=0.0,
+            max=4.0,
+            step=0.05,
+            optional=True,
+            tooltip="Strength of the change in the output MODEL: 0 is the original model, 1 the "
+            "model as trained. Above 1 it forgets more, but the rest may suffer. Only for a model "
+            "from From ComfyUI. When you change only this, nothing is trained again. The output "
+            f"'strengths' shows what it does. Default: {STRENGTH}.",
         ),
         *inputs_from(UnlearnSettings, advanced=True, optional=True),
         input_from(GenerationSettings, "steps", name="generation_steps", optional=True),

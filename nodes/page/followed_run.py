@@ -6,8 +6,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
+import torch
 from comfy.model_management import InterruptProcessingException
 from PIL import Image
 from server import PromptServer
@@ -17,14 +18,18 @@ from ...unlearn_core.dataset.drawing import LatentCache
 from ...unlearn_core.dataset.previews import PreviewPrompts
 from ...unlearn_core.foundation.progress import FIRST_EDIT, MAKING_IMAGES, UNLEARNING
 from ...unlearn_core.job.engine import Observer, Task, unlearn
-from ...unlearn_core.reporting.grids import before_after, picture_strip
+from ...unlearn_core.models.protocol import ModelHandle
+from ...unlearn_core.reporting.grids import before_after, labelled_row, picture_strip
 from ...unlearn_core.unlearning.methods import Run, method_of
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ..host.folders import cache_folder
 from ..host.progress import NodeProgress
+from ..native.handle import NativeHandle
 from .runs import CANCELLED, FAILED, FINISHED, KEPT, LAST, RUNS, LiveRun
 
 FIRST_LOOK = "first look"
+BEFORE = "before"  # in ``LiveRun.drawn``
+STRENGTHS = (0.0, 0.5, 1.0, 1.5)  # of the strip of pictures
 
 
 class _PageProgress(NodeProgress):
@@ -46,10 +51,10 @@ class FollowedRun(Observer):
     task: Task
     preview_every: int
     keep_step: int
-    before: Tensor | None = field(default=None, init=False)
-    images: dict[int, Tensor] = field(default_factory=dict, init=False)  # by step
 
     def __post_init__(self) -> None:
+        if not self.task.model.can_decode:
+            self.preview_every = 0
         self.previews = PreviewPrompts.of(self.task.pairs, self.task.drawing)
         self.steps = method_of(self.task.settings).steps(self.task.settings)
         self.last_step = min(self.keep_step or self.steps, self.steps)
@@ -61,6 +66,7 @@ class FollowedRun(Observer):
         last = RUNS.get((workflow, node))
         if last is not None and last.identity == identity and last.has_state(self.last_step):
             last.client = PromptServer.instance.client_id  # another tab may have queued this
+            self.live = last
             return last, self._state(last, self.last_step)
         self.live = LiveRun(
             node,
@@ -84,13 +90,38 @@ class FollowedRun(Observer):
 
     def comparison(self, unlearned: UnlearnedModel) -> Image.Image:
         """Pictures of the preview prompts before and after."""
-        progress = NodeProgress({FIRST_LOOK: 1}).silent()
-        if self.before is None:
-            self.before = self.previews.draw(self.task.model, progress)
-        step = len(unlearned.reports)
-        if step not in self.images:
-            self.images[step] = self.previews.draw(unlearned.model, progress)
-        return before_after(self.previews.prompts, self.before, self.images[step])
+        before = self._drawn(BEFORE, self.previews, self.task.model)
+        after = self._drawn(_after(unlearned), self.previews, unlearned.model)
+        return before_after(self.previews.prompts, before, after)
+
+    def strengths(self, unlearned: UnlearnedModel) -> Image.Image:
+        """The first preview prompt, which contains the concept, at several strengths of the change.
+        Only for a MODEL of ComfyUI."""
+        assert isinstance(unlearned.model, NativeHandle)
+        before = self._drawn(BEFORE, self.previews, self.task.model)
+        after = self._drawn(_after(unlearned), self.previews, unlearned.model)
+        first = replace(self.previews, prompts=self.previews.prompts[:1])
+        pictures = [
+            before[:1]
+            if strength == 0
+            else after[:1]
+            if strength == 1
+            else self._drawn(
+                f"{_after(unlearned)}, strength {strength:g}",
+                first,
+                unlearned.model.at_strength(strength),
+            )
+            for strength in STRENGTHS
+        ]
+        labels = [f"strength {strength:g}" for strength in STRENGTHS]
+        return labelled_row(labels, torch.cat(pictures))
+
+    def _drawn(self, name: str, previews: PreviewPrompts, model: ModelHandle) -> Tensor:
+        """Pictures that were drawn before, or new ones."""
+        drawn = self.live.drawn
+        if name not in drawn:
+            drawn[name] = previews.draw(model, NodeProgress({FIRST_LOOK: 1}).silent())
+        return drawn[name]
 
     def after_step(self, report: StepReport) -> None:
         self.live.step(report)
@@ -107,9 +138,10 @@ class FollowedRun(Observer):
     def _unlearn(self) -> UnlearnedModel:
         live = self.live
         self.progress = _PageProgress(self._costs(), live)
-        with self.progress.phase(FIRST_LOOK, len(self.previews.prompts)):
-            self.before = self.previews.draw(self.task.model, self.progress)
-        live.preview_before(picture_strip(self.before))
+        if self.task.model.can_decode:
+            with self.progress.phase(FIRST_LOOK, len(self.previews.prompts)):
+                live.drawn[BEFORE] = self.previews.draw(self.task.model, self.progress)
+            live.preview_before(picture_strip(live.drawn[BEFORE]))
         unlearned = unlearn(
             self.task,
             self,
@@ -117,7 +149,7 @@ class FollowedRun(Observer):
             cache=LatentCache(cache_folder()),  # so that Cancel loses no pictures
             progress=self.progress,
         )
-        if len(live.steps) not in live.previews:
+        if self.task.model.can_decode and len(live.steps) not in live.previews:
             self._preview(unlearned)
         if live.end_step is not None and live.end_step != LAST:
             return self._state(live, live.end_step)
@@ -131,8 +163,9 @@ class FollowedRun(Observer):
 
     def _preview(self, unlearned: UnlearnedModel) -> None:
         images = self.previews.draw(unlearned.model, self.progress.silent())
-        step = len(self.live.steps)
-        self.images = {step: images}  # only the last ones, because they are large
+        step, drawn = len(self.live.steps), self.live.drawn
+        # Only those of the last preview, because they are large.
+        self.live.drawn = {BEFORE: drawn[BEFORE], _after(unlearned): images}
         self.live.preview(step, picture_strip(images))
         self.live.keep(unlearned)
 
@@ -149,7 +182,7 @@ class FollowedRun(Observer):
         pairs = sum(len(part.train) for part in task.pairs.each)
         picture = task.drawing.steps * 2
         preview = len(self.previews.prompts) * picture
-        costs: dict[str, float] = {FIRST_LOOK: preview}
+        costs: dict[str, float] = {FIRST_LOOK: preview} if task.model.can_decode else {}
         if method_of(settings).needs_pictures:
             costs[MAKING_IMAGES] = 2 * pairs * picture
         costs[FIRST_EDIT] = pairs
@@ -159,6 +192,11 @@ class FollowedRun(Observer):
             previews = self.last_step // self.preview_every if self.preview_every else 1
             costs[UNLEARNING] = training + previews * preview
         return costs
+
+
+def _after(unlearned: UnlearnedModel) -> str:
+    """The name of a step's pictures in ``LiveRun.drawn``."""
+    return f"step {len(unlearned.reports)}"
 
 
 def _end(live: LiveRun, step: int) -> None:

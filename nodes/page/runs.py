@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 from server import PromptServer
+from torch import Tensor
 
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.prompts.pairs import PromptPairs
@@ -51,6 +52,8 @@ class LiveRun:
         saved: steps that are saved on disk, in ascending order.
         result: the step whose state is the node's output; None before there is an output.
         end_step: the step with whose state the user ends the run; ``LAST`` for the current one.
+        drawn: the pictures of ``prompts`` before and at the last preview, and those of the first
+            prompt at other strengths, for a repeated execution of the node.
     """
 
     node: str
@@ -73,6 +76,7 @@ class LiveRun:
     saved: list[int] = field(default_factory=list)
     result: int | None = None
     end_step: int | None = None
+    drawn: dict[str, Tensor] = field(default_factory=dict, repr=False)
     end_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """Held while ``saved`` or ``end_step`` changes, because ``end_step`` must stay saved."""
 

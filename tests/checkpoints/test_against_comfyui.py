@@ -20,7 +20,7 @@ from unlearn_core.foundation.safetensors_file import read_header
 from unlearn_core.models import weights
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
-from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.models.protocol import Embeddings, ModelHandle
 from unlearn_core.prompts.concept import ForgetConcept
 from unlearn_core.prompts.diversify import diversify
 from unlearn_core.prompts.pairs import PromptPairs
@@ -60,6 +60,7 @@ def ours(model: ModelHandle) -> dict[str, Tensor]:
     latents = torch.randn(2, 4, EDGE, EDGE, generator=generator)
     pixels = torch.rand(1, 8 * EDGE, 8 * EDGE, 3, generator=generator)
     encoded = model.encode_prompts(PROMPTS)
+    assert isinstance(encoded, Embeddings)
     t = torch.full((2,), TIMESTEP)
     with torch.no_grad():
         output = model.predict(latents, encoded, t)
@@ -239,6 +240,7 @@ def test_only_one_merged_weight_is_in_memory_while_saving(
 
 
 def keys_of(model: ModelHandle) -> Iterable[str]:
+    assert model.info.source is not None
     return read_header(model.info.source).tensors
 
 

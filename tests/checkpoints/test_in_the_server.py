@@ -18,6 +18,7 @@ from safetensors import safe_open
 from workflow_files import as_prompt, read, with_widgets
 
 ARTIST = PACK / "workflows" / "remove an artist's style (SD 1.5).json"
+ANY = PACK / "workflows" / "forget a style in any model.json"
 COMPARE = PACK / "workflows" / "compare before and after.json"
 MODEL = "v1-5-pruned-emaonly-fp16.safetensors"
 SAVED = "my-model-without-van-gogh"
@@ -125,6 +126,55 @@ def test_a_lora_at_strengths(server: LiveServer) -> None:
         differences.append(np.abs(before - after).max())
     assert differences[0] == 0
     assert differences[1] > 0
+
+
+def test_from_the_loader_to_a_picture_in_one_run(server: LiveServer) -> None:
+    """The template for any model: the MODEL of the unlearn node draws, and the saved LoRA draws the
+    same with ComfyUI's own loader."""
+    both = ("UnlearnDiversifyPrompts", "UnlearnRestrictedGradient")
+    overrides = {
+        **{kind: SHORT[kind] for kind in both},
+        **SMALL,
+        "UnlearnFromComfyUI": {"image_size": 64},
+        "UnlearnSaveCheckpoint": {"name": "any-without-van-gogh", "save_as": "LoRA"},
+        "CheckpointLoaderSimple": {"ckpt_name": MODEL},
+    }
+    workflow = read(ANY)
+    strengths = next(n for n in workflow["nodes"] if n.get("title", "").startswith("Strength"))
+    workflow["nodes"].remove(strengths)
+    link = strengths["inputs"][0]["link"]
+    workflow["links"] = [one for one in workflow["links"] if one[0] != link]
+    info = server.object_info()
+    prompt = as_prompt(with_widgets(workflow, overrides, info), info)
+    result = server.run(prompt, timeout=900)
+    assert result.status == "success", result.error
+    before, after = halves(server, result)
+    assert before.std() > 5
+    assert np.abs(before - after).max() > 0
+
+    node_ids = {
+        node["class_type"]: key
+        for key, node in prompt.items()
+        if node["class_type"] in ("CheckpointLoaderSimple", "UnlearnRestrictedGradient")
+    }
+    from_node = [node_ids["UnlearnRestrictedGradient"], 3]
+    (sampler,) = [node for node in prompt.values() if node["inputs"].get("model") == from_node]
+    prompt["lora"] = {
+        "class_type": "LoraLoaderModelOnly",
+        "inputs": {
+            "model": [node_ids["CheckpointLoaderSimple"], 0],
+            "lora_name": "any-without-van-gogh.safetensors",
+            "strength_model": 1.0,
+        },
+    }
+    sampler["inputs"]["model"] = ["lora", 0]
+    prompt = {k: n for k, n in prompt.items() if not n["class_type"].startswith("Unlearn")}
+    again = server.run(prompt, timeout=900)
+    assert again.status == "success", again.error
+    same, loaded = halves(server, again)
+    assert np.array_equal(same, before)
+    assert np.abs(loaded - after).max() <= 2
+    server.forget_results()
 
 
 def with_lora(workflow: Json) -> Json:

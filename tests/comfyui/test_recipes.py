@@ -40,7 +40,7 @@ def test_a_recipe_fills_its_inputs_and_names_what_was_changed(page: ComfyPage) -
     page.load_workflow(read(DEMO))
     page.load_workflow(saved)
     expect(line).to_have_text("Changed from the recipe SalUn: scope")
-    page.set_widget(UNLEARN, "scope", "xattn")
+    page.set_widget(UNLEARN, "scope", "auto")
     expect(line).to_be_hidden()
 
     page.set_widget(UNLEARN, "recipe", "as saved")

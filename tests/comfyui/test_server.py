@@ -17,6 +17,9 @@ NODE_IDS = (
     "UnlearnEvaluateAlignment",
     "UnlearnSaveCheckpoint",
     "UnlearnOwnPictures",
+    "UnlearnDemoModel",
+    "UnlearnFromComfyUI",
+    "UnlearnQuickForget",
 )
 
 

@@ -21,7 +21,9 @@ from .tiny_models import (
     learned_variance,
     write_class_conditional,
     write_dit,
+    write_flux,
     write_stable_diffusion,
+    write_stable_diffusion_3,
     write_stable_diffusion_xl,
 )
 
@@ -39,7 +41,20 @@ settings.load_profile("core")
 torch.set_num_threads(1)
 
 FAST = GenerationSettings(steps=2, batch_size=4)
-FAMILIES = ("sd", "sd-v", "sdxl", "class", "class-grey", "class-variance", "dit", "dit-variance")
+FAMILIES = (
+    "sd",
+    "sd-v",
+    "sdxl",
+    "class",
+    "class-grey",
+    "class-variance",
+    "dit",
+    "dit-variance",
+    "sd3",
+    "sd3-t5",
+    "flux",
+    "schnell",
+)
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +108,30 @@ def dit_variance_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion 3 without T5."""
+    return write_stable_diffusion_3(tmp_path_factory.mktemp("models") / "tiny-sd3", t5=False)
+
+
+@pytest.fixture(scope="session")
+def sd3_t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion 3 with T5."""
+    return write_stable_diffusion_3(tmp_path_factory.mktemp("models") / "tiny-sd3-t5", t5=True)
+
+
+@pytest.fixture(scope="session")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Flux.1-dev."""
+    return write_flux(tmp_path_factory.mktemp("models") / "tiny-flux")
+
+
+@pytest.fixture(scope="session")
+def schnell_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Flux.1-schnell, which takes no guidance."""
+    return write_flux(tmp_path_factory.mktemp("models") / "tiny-schnell", guidance=False)
+
+
+@pytest.fixture(scope="session")
 def sd_model(sd_folder: Path) -> ModelHandle:
     return load_model(sd_folder)
 
@@ -108,6 +147,10 @@ def model(
     class_variance_folder: Path,
     dit_folder: Path,
     dit_variance_folder: Path,
+    sd3_folder: Path,
+    sd3_t5_folder: Path,
+    flux_folder: Path,
+    schnell_folder: Path,
 ) -> ModelHandle:
     """Every model family in turn."""
     folders = (
@@ -119,6 +162,10 @@ def model(
         class_variance_folder,
         dit_folder,
         dit_variance_folder,
+        sd3_folder,
+        sd3_t5_folder,
+        flux_folder,
+        schnell_folder,
     )
     return load_model(dict(zip(FAMILIES, folders, strict=True))[request.param])
 

@@ -56,7 +56,7 @@ LAYERS = (
     "saving",
     "job",
 )
-PACK_LAYERS = ("unlearn_core", "nodes/host", "nodes/inputs", "nodes/page", "nodes")
+PACK_LAYERS = ("unlearn_core", "nodes/host", "nodes/native", "nodes/inputs", "nodes/page", "nodes")
 
 
 def name_of(file: Path) -> str:

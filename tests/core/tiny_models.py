@@ -16,12 +16,25 @@ from diffusers import (
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from unlearn_core.models.text import clip_tokenizer
 
@@ -117,6 +130,88 @@ def write_stable_diffusion_xl(folder: Path) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def write_stable_diffusion_3(folder: Path, *, t5: bool) -> Path:
+    """A Stable Diffusion 3 with or without its third text encoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = _build(
+            SD3Transformer2DModel,
+            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2,
+            attention_head_dim=8, num_attention_heads=2, joint_attention_dim=2 * WIDTH + 8,
+            caption_projection_dim=16, pooled_projection_dim=2 * WIDTH, pos_embed_max_size=16,
+            qk_norm="rms_norm",
+        )  # fmt: skip
+        vae = _flow_vae()
+        first, second = (CLIPTextModelWithProjection(_text_config()) for _ in range(2))
+        third = _t5(2 * WIDTH + 8) if t5 else None
+    _build(
+        StableDiffusion3Pipeline,
+        transformer=transformer,
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=first,
+        text_encoder_2=second,
+        text_encoder_3=third,
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer("!"),
+        tokenizer_3=_t5_tokenizer() if t5 else None,
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_flux(folder: Path, *, guidance: bool = True) -> Path:
+    """A Flux.1, with an input for distilled guidance (as "dev") or without (as "schnell")."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = _build(
+            FluxTransformer2DModel,
+            in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=8,
+            num_attention_heads=2, joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH,
+            guidance_embeds=guidance, axes_dims_rope=(2, 2, 4),
+        )  # fmt: skip
+        vae = _flow_vae()
+        first, second = CLIPTextModel(_text_config()), _t5(WIDTH)
+    scheduler = _build(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=guidance)
+    _build(
+        FluxPipeline,
+        transformer=transformer,
+        vae=vae,
+        scheduler=scheduler,
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=_t5_tokenizer(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def _flow_vae() -> AutoencoderKL:
+    """Latents with a mean of their own."""
+    vae = _vae()
+    vae.register_to_config(scaling_factor=1.5, shift_factor=0.06)
+    return vae
+
+
+def _t5(width: int) -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=64, d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2
+    )  # fmt: skip
+    return T5EncoderModel(config)
+
+
+def _t5_tokenizer() -> PreTrainedTokenizerFast:
+    """T5's kind of tokenizer (Unigram) with the letters as its vocabulary."""
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *"abcdefghijklmnopqrstuvwxyz,."]
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>", pad_token="<pad>"
+    )
 
 
 def write_dit(folder: Path, scheduler: Any = None) -> Path:

@@ -36,7 +36,7 @@ def test_from_loading_to_the_saved_model(diffusers: Path, page: FakeServer, pair
 
     output = run_node(UNLEARN, model=model, prompts=pairs, **{**QUICK, "preview_every": 2})
     assert output.result is not None
-    unlearned, chart, comparison = output.result
+    unlearned, chart, comparison, *_ = output.result
     assert is_image(chart)
     assert is_image(comparison)
     assert len(shown_by(output)["unlearn_run"][0]["previews"]) == 2  # of steps 2 and 3

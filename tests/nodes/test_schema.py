@@ -20,6 +20,9 @@ IDS = (
     "UnlearnEvaluateAlignment",
     "UnlearnSaveCheckpoint",
     "UnlearnOwnPictures",
+    "UnlearnDemoModel",
+    "UnlearnFromComfyUI",
+    "UnlearnQuickForget",
 )
 every_node = pytest.mark.parametrize("node_id", IDS)
 
@@ -81,6 +84,7 @@ def test_unlearn_defaults_are_the_core_s() -> None:
     assert values.pop("generation_steps") == drawing.steps
     assert values.pop("guidance_scale") == drawing.guidance_scale
     values.pop("preview_every")
+    assert values.pop("strength") == 1
     assert values.pop("keep_step") == 0
     assert values.pop("recipe") == pack_module("unlearn_core.unlearning.recipes").OURS
     assert values.pop("generation_seed") == drawing.seed
@@ -157,6 +161,7 @@ def test_only_common_inputs_are_not_advanced() -> None:
         "retain_weight",
         "seed",
         "preview_every",
+        "strength",
     }
 
 

@@ -41,8 +41,13 @@ def evaluate(
         progress: ticks once for each picture of both models, then once for each probe.
 
     Raises:
-        ValueError: ``settings.scorer`` contains no CLIP.
+        ValueError: ``settings.scorer`` contains no CLIP, or the model cannot decode pictures.
     """
+    if not unlearned.base.can_decode:
+        raise UnsupportedError(
+            f"unlearned: {unlearned.base.info.name!r} has no VAE, so there are no pictures to "
+            "evaluate; link the checkpoint's VAE or Load VAE to From ComfyUI"
+        )
     each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
     judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     progress, names = progress or Progress(), PROBED[settings.probes]

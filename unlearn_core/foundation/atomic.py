@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 MODEL_INDEX = "model_index.json"
 
 
-def refuse_existing(destination: Path, source: Path, *, overwrite: bool) -> None:
+def refuse_existing(destination: Path, source: Path | None, *, overwrite: bool) -> None:
     """Check that ``destination`` may be written, before any work is done.
 
     Raises:
@@ -29,7 +29,7 @@ def refuse_existing(destination: Path, source: Path, *, overwrite: bool) -> None
             f"name: {destination.name!r} exists and is not a model, so it is not overwritten; "
             "choose another name"
         )
-    if destination.exists() and destination.samefile(source):
+    if source is not None and destination.exists() and destination.samefile(source):
         raise FileExistsError(
             f"name: {destination.name!r} is the original model, which is never overwritten; "
             "choose another name"

@@ -1,3 +1,3 @@
 """The version of the pack, the same as in `pyproject.toml`."""
 
-VERSION = "0.3.0"
+VERSION = "0.4.0"

@@ -20,12 +20,14 @@ from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
 from ..unlearning.methods import Run, begin, check, method_of
 from ..unlearning.results import StepReport, UnlearnedModel
+from ..unlearning.scopes import resolved
 from ..unlearning.settings import UnlearnSettings
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Everything that determines the result of a run."""
+    """Everything that determines the result of a run. ``"auto"`` in ``settings`` is replaced by the
+    model's own value."""
 
     model: ModelHandle
     pairs: PromptPairs
@@ -33,6 +35,9 @@ class Task:
     drawing: GenerationSettings
     forget_pictures: OwnPictures | None = None
     retain_pictures: OwnPictures | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", resolved(self.settings, self.model))
 
     def check(self) -> None:
         """Refuse a task that cannot succeed.

@@ -144,7 +144,14 @@ class Evaluators:
 
 def carries_scorer(model: ModelHandle) -> bool:
     """Whether the model's folder contains a CLIP."""
-    return is_scorer(model.info.source / EVALUATION)
+    folder = _own_folder(model)
+    return folder is not None and is_scorer(folder)
+
+
+def _own_folder(model: ModelHandle) -> Path | None:
+    """The folder for the model's own judge and CLIP, which need not exist."""
+    source = model.info.source
+    return None if source is None else source / EVALUATION
 
 
 def find_scorer(model: ModelHandle, folder: Path | None = None) -> ClipScorer | None:
@@ -155,9 +162,9 @@ def find_scorer(model: ModelHandle, folder: Path | None = None) -> ClipScorer | 
     """
     if folder is not None:
         return ClipScorer.load(folder, device=model.device)
-    if not carries_scorer(model):
+    own = _own_folder(model)
+    if own is None or not is_scorer(own):
         return None
-    own = model.info.source / EVALUATION
     return ClipScorer.load(own, name=f"{model.info.name}'s own CLIP", device=model.device)
 
 
@@ -166,7 +173,7 @@ def find_evaluators(
 ) -> Evaluators:
     """The evaluators of a concept: NudeNet for nudity; otherwise the judge in the model's folder
     ``evaluation/`` if it knows the concept; otherwise CLIP."""
-    concept, folder = pairs.concept, model.info.source / EVALUATION
+    concept, folder = pairs.concept, _own_folder(model)
     missing = [] if scorer else [NO_SCORER]
     nudity = None
     if concept.kind == NUDITY:
@@ -174,7 +181,7 @@ def find_evaluators(
             nudity = NudityDetector()
         except ImportError:
             missing.append(NO_NUDENET.format(concept.name))
-    if (folder / JUDGE_FILE).is_file():
+    if folder is not None and (folder / JUDGE_FILE).is_file():
         judge = ConvJudge.load(folder)
         known = judge.dimensions.get(concept.kind, ())
         if concept.kind == NUDITY or any(map(concept.is_called, known)):

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..foundation.progress import Progress
 from ..models.layers import LORA
 from ..models.protocol import ModelHandle
-from ..models.tensors import with_tensors
+from ..models.weights import is_lora
 from ..unlearning.results import UnlearnedModel
 from ..unlearning.scopes import parameter_names
 
@@ -42,10 +42,9 @@ def relearn(
         UnsupportedError: the model has no layers for LoRA, or peft is not installed.
     """
     names = parameter_names(unlearned.base, LORA)
-    # LoRA layers cannot be stacked, so those of unlearning are merged into plain weights first.
-    model = with_tensors(unlearned.base, unlearned.model.changed_tensors())
+    model = unlearned.model.fixed_copy()
     learner = model.lora_copy(names, RANK, float(RANK), seed)
-    parameters = [p for _, p in learner.named_parameters() if p.requires_grad]
+    parameters = [p for name, p in learner.named_parameters() if is_lora(name)]
     conditioning = learner.encode_prompts(prompts)
 
     def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -17,6 +17,11 @@ def scale(vae: Any) -> int:
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
+def _shift(vae: Any) -> float:
+    """The mean of the latents; older autoencoders have none."""
+    return vae.config.get("shift_factor") or 0.0
+
+
 @torch.no_grad()
 def encode(vae: Any, images: Tensor) -> Tensor:
     """Images [B, 3, H, W] in 0..1 to latents [B, C, h, w] of about unit variance."""
@@ -24,13 +29,13 @@ def encode(vae: Any, images: Tensor) -> Tensor:
         vae.encode(part.to(vae.device, vae.dtype) * 2 - 1).latent_dist.mean
         for part in images.split(_batch_size(images.shape[2] * images.shape[3]))
     ]
-    return torch.cat(chunks) * vae.config["scaling_factor"]
+    return (torch.cat(chunks) - _shift(vae)) * vae.config["scaling_factor"]
 
 
 @torch.no_grad()
 def decode(vae: Any, latents: Tensor) -> Tensor:
     """Latents [B, C, h, w] to images [B, 3, H, W] in 0..1, on the CPU."""
-    scaled = latents / vae.config["scaling_factor"]
+    scaled = latents / vae.config["scaling_factor"] + _shift(vae)
     chunks = [
         vae.decode(part.to(vae.device, vae.dtype)).sample.float().cpu()
         for part in scaled.split(_batch_size(latents.shape[2] * latents.shape[3] * scale(vae) ** 2))

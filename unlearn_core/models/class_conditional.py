@@ -16,7 +16,8 @@ from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
 from .errors import UnsupportedError
-from .protocol import Conditioning
+from .layers import FULL
+from .protocol import Conditioning, Embeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +31,24 @@ class _ClassHandle(DenoiserHandle):
         return None
 
     @property
+    def default_scope(self) -> str:
+        return FULL
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         edge = int(self.denoiser.config["sample_size"])
         return (int(self.denoiser.config["in_channels"]), edge, edge)
 
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
+        assert isinstance(conditioning, Embeddings)
         output = self.denoiser(latents_t, t, class_labels=conditioning.values).sample
         # With a learned variance, the output has twice the channels. The second half is the
         # variance, which neither the objectives nor the sampler use.
         return output[:, : latents_t.shape[1]]
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
         labels = [self._label(prompt) for prompt in prompts]
-        return Conditioning(torch.tensor(labels, device=self.device))
+        return Embeddings(torch.tensor(labels, device=self.device))
 
     def word_embedding(self, word: str) -> Tensor:
         raise self._no_words()

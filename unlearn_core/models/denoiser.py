@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from typing_extensions import Self
 
 from ..foundation.progress import Progress
 from . import weights
-from .layers import in_scope, text_projections
-from .protocol import Conditioning, LoraLayer, ModelInfo
+from .layers import UNET, XATTN, Groups, in_scope, keys_and_values
+from .protocol import TOKENS, Conditioning, LoraLayer, ModelInfo
+from .tensors import with_tensors
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, h, w], t [B]) -> output [B, C, h, w]
 
@@ -24,6 +25,21 @@ SAMPLER_VERSION = 1
 """Part of the keys of cached pictures. Increase it whenever the same model, prompt, seed and
 settings give another picture."""
 FULL_SIZE = 100_000_000  # parameters; smaller models need no gradient checkpointing
+
+
+class Schedule(Protocol):
+    """The forward process and the training target of a family."""
+
+    @property
+    def prediction_type(self) -> str: ...
+
+    def times(self, levels: Tensor) -> Tensor:
+        """Uniform noise levels [B] in 0..1 to timesteps [B]."""
+        ...
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
+
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
 
 
 class NoiseSchedule:
@@ -36,6 +52,11 @@ class NoiseSchedule:
             )
         self.alphas_cumprod = alphas_cumprod
         self.prediction_type = prediction_type
+
+    def times(self, levels: Tensor) -> Tensor:
+        """Timesteps int64 [B], 0 to the last that the model was trained on."""
+        count = len(self.alphas_cumprod)
+        return (levels * count).long().clamp(max=count - 1)
 
     def _weights(self, like: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha = self.alphas_cumprod.to(like.device)[t].view(-1, 1, 1, 1).to(like.dtype)
@@ -123,7 +144,7 @@ class DenoiserHandle(ABC):
     info: ModelInfo
     denoiser: Any  # a diffusers model: its outputs and config are loosely typed
     base: Any
-    schedule: NoiseSchedule
+    schedule: Schedule
     scheduler_config: dict[str, object]
 
     @property
@@ -131,9 +152,7 @@ class DenoiserHandle(ABC):
         return self.base.device
 
     def times(self, levels: Tensor) -> Tensor:
-        """Timesteps int64 [B], 0 to the last that the model was trained on."""
-        count = len(self.schedule.alphas_cumprod)
-        return (levels * count).long().clamp(max=count - 1)
+        return self.schedule.times(levels)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return self.schedule.add_noise(latents, noise, t)
@@ -148,7 +167,7 @@ class DenoiserHandle(ABC):
         def predict(latents_t: Tensor, t: Tensor) -> Tensor:
             if guidance_scale == 1:
                 return self.predict(latents_t, prompt, t)
-            outputs = self.predict(latents_t.repeat(2, 1, 1, 1), both, t.repeat(2))
+            outputs = self.predict(torch.cat([latents_t, latents_t]), both, t.repeat(2))
             unconditional, conditional = outputs.chunk(2)
             return unconditional + guidance_scale * (conditional - unconditional)
 
@@ -163,11 +182,24 @@ class DenoiserHandle(ABC):
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.denoiser.named_parameters()
 
-    def parameters_in(self, scope: str) -> list[str]:
-        return in_scope(self._names(), scope)
+    @property
+    def can_decode(self) -> bool:
+        return True
 
-    def text_projections(self) -> list[str]:
-        return text_projections(self._names())
+    @property
+    def layer_groups(self) -> Groups:
+        """The scopes of the architecture."""
+        return UNET
+
+    @property
+    def default_scope(self) -> str:
+        return XATTN
+
+    def parameters_in(self, scope: str) -> list[str]:
+        return in_scope(self._names(), scope, self.layer_groups)
+
+    def text_projections(self) -> dict[str, str]:
+        return dict.fromkeys(keys_and_values(self._names()), TOKENS)
 
     def _names(self) -> list[str]:
         return [name for name, _ in self.named_parameters()]
@@ -180,6 +212,10 @@ class DenoiserHandle(ABC):
     def lora_copy(self, names: Sequence[str], rank: int, alpha: float, seed: int) -> Self:
         adapted = weights.copy_with_lora(self.denoiser, names, rank, alpha, seed)
         return replace(self, denoiser=_with_checkpointing(adapted))
+
+    def fixed_copy(self) -> Self:
+        loaded: Any = replace(self, denoiser=self.base)
+        return with_tensors(loaded, self.changed_tensors())
 
     def lora_layers(self) -> dict[str, LoraLayer]:
         return weights.lora_layers(self.denoiser)

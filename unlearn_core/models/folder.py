@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..foundation.progress import LOADING, Progress
 from ..foundation.safetensors_file import blocks
+from . import flow_folder
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
 from .folder_parts import read_component, read_denoiser, read_scheduler, read_vae, read_weights
@@ -21,9 +22,11 @@ from .protocol import ModelHandle, ModelInfo
 from .versions import dtype_argument
 
 SUPPORTED = (
-    "a diffusers folder of Stable Diffusion 1.x, 2.x or XL, of DiT, "
+    "a diffusers folder of Stable Diffusion 1.x, 2.x, XL or 3, of Flux.1, of DiT, "
     "or of a UNet2DModel with class labels"
 )
+PIPELINES = ("StableDiffusion3Pipeline", "FluxPipeline")
+TRANSFORMERS = {"SD3Transformer2DModel": "stable-diffusion-3", "FluxTransformer2DModel": "flux"}
 
 
 PIXEL_CHANNELS = (1, 3)
@@ -45,9 +48,9 @@ def load_folder(
             f"prediction: {options.prediction!r} is for models in one file, but {folder.name!r} "
             "is a folder and contains this setting; choose 'auto'"
         )
-    if options.precision == "mixed" and build is not _stable_diffusion:
+    if options.precision == "mixed" and build in (_class_conditional, _dit):
         raise ModelError(
-            f"precision: 'mixed' is for Stable Diffusion, but {folder.name!r} is "
+            f"precision: 'mixed' is for models with text prompts, but {folder.name!r} is "
             "class-conditional; choose 'auto'"
         )
     with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder))):
@@ -68,6 +71,11 @@ def recognise(folder: Path, index: dict[str, Any]) -> str:
         return "class-conditional"
     elif {"transformer", "vae", "scheduler"} <= parts and "id2label" in index:
         return "dit"
+    elif {"transformer", "vae", "text_encoder", "text_encoder_2", "scheduler"} <= parts:
+        name = TRANSFORMERS.get(index["transformer"][-1])
+        # A pipeline with another class name is for other inputs: inpainting, or a control picture.
+        if name is not None and index.get("_class_name") in PIPELINES:
+            return name
     raise ModelError(f"model: {folder.name!r} is {index.get('_class_name')}; choose {SUPPORTED}")
 
 
@@ -319,4 +327,6 @@ _BUILDERS = {
     "stable-diffusion-xl": _stable_diffusion,
     "class-conditional": _class_conditional,
     "dit": _dit,
+    "stable-diffusion-3": flow_folder.stable_diffusion_3,
+    "flux": flow_folder.flux,
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,21 +22,23 @@ class ModelInfo:
     Attributes:
         name: the name of its folder or file.
         family: ``"sd1"``, ``"sd2"``, ``"sdxl"``, ``"stable-diffusion"`` for other sizes of it,
-            ``"class-conditional"`` or ``"dit"``.
-        source: the folder or file that it was loaded from.
+            ``"sd3"``, ``"flux"``, ``"class-conditional"`` or ``"dit"``.
+        source: the folder or file that it was loaded from; None for a model that another program
+            loaded.
         fingerprint: SHA-256 of all weights, hex; equal for equal models. For a single file
             it is the hash of the file, which other programs use too.
         image_size: edge of a picture in pixels.
-        prediction: the output of the denoiser: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
+        prediction: the output of the denoiser: ``"epsilon"``, ``"v_prediction"``, ``"sample"``
+            or ``"flow"`` (the velocity, noise minus picture).
         denoiser_folder: the subfolder of ``source`` with the denoiser's weights, such as
-            ``"unet"``; empty for a single file.
+            ``"unet"``; empty if ``source`` is not a folder.
         mixed: whether frozen weights stay in 16 bits and calculations use bfloat16.
         vae: SHA-256 of the file of a VAE that replaces the model's own, hex; otherwise empty.
     """
 
     name: str
     family: str
-    source: Path
+    source: Path | None
     fingerprint: str
     image_size: int
     prediction: str
@@ -44,10 +47,42 @@ class ModelInfo:
     vae: str = ""
 
 
+class Conditioning(ABC):
+    """Encoded prompts, one row each. Only their own model reads what a row contains."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: Tensor | slice | list[int]) -> Self: ...
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """A copy on another device."""
+
+    @abstractmethod
+    def text_inputs(self) -> dict[str, Sequence[Tensor]]:
+        """The inputs of the model's ``text_projections``, by their names there: [L, D] per row,
+        where L may differ from row to row."""
+
+    @classmethod
+    @abstractmethod
+    def joined(cls, parts: Sequence[Any]) -> Self:
+        """All rows of all parts."""
+
+    @staticmethod
+    def cat(parts: Sequence[Conditioning]) -> Conditioning:
+        """All rows of all parts, which must come from one model."""
+        return type(parts[0]).joined(parts)
+
+
+TOKENS, POOLED = "tokens", "pooled"
+
+
 @dataclass(frozen=True)
-class Conditioning:
-    """Encoded prompts: embeddings [B, L, D], or class labels int64 [B]; SDXL adds pooled
-    embeddings [B, P]."""
+class Embeddings(Conditioning):
+    """Text embeddings [B, L, D], or class labels int64 [B]. Some families add pooled embeddings
+    [B, P]."""
 
     values: Tensor
     pooled: Tensor | None = None
@@ -55,20 +90,24 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, index: Tensor | slice | list[int]) -> Conditioning:
+    def __getitem__(self, index: Tensor | slice | list[int]) -> Embeddings:
         pooled = None if self.pooled is None else self.pooled[index]
-        return Conditioning(self.values[index], pooled)
+        return Embeddings(self.values[index], pooled)
 
-    def to(self, device: torch.device | str) -> Conditioning:
-        """A copy on another device."""
+    def to(self, device: torch.device | str) -> Embeddings:
         pooled = None if self.pooled is None else self.pooled.to(device)
-        return Conditioning(self.values.to(device), pooled)
+        return Embeddings(self.values.to(device), pooled)
 
-    @staticmethod
-    def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """All rows of all parts, which must come from one model."""
+    def text_inputs(self) -> dict[str, Sequence[Tensor]]:
+        inputs: dict[str, Sequence[Tensor]] = {TOKENS: list(self.values)}
+        if self.pooled is not None:
+            inputs[POOLED] = list(self.pooled.unsqueeze(1))
+        return inputs
+
+    @classmethod
+    def joined(cls, parts: Sequence[Any]) -> Embeddings:
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Conditioning(
+        return Embeddings(
             torch.cat([part.values for part in parts]), torch.cat(pooled) if pooled else None
         )
 
@@ -103,7 +142,8 @@ class ModelHandle(Protocol):
         ...
 
     def times(self, levels: Tensor) -> Tensor:
-        """Convert noise levels [B] in 0..1 (0 is no noise) to the family's own timesteps t [B]."""
+        """Convert noise levels [B] in 0..1 (0 is no noise) to the family's own timesteps t [B],
+        distributed as in its training if the levels are uniform."""
         ...
 
     @property
@@ -139,6 +179,12 @@ class ModelHandle(Protocol):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in 0..1 to latents [B, C, h, w], scaled for the denoiser."""
+        ...
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether ``decode_latents`` works; False for a model without an autoencoder, which can be
+        trained all the same."""
         ...
 
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -186,9 +232,15 @@ class ModelHandle(Protocol):
         model has no such layers."""
         ...
 
-    def text_projections(self) -> list[str]:
-        """Names of the weights that turn the encoded prompt into the keys and values of
-        cross-attention; empty without cross-attention."""
+    @property
+    def default_scope(self) -> str:
+        """The scope that ``"auto"`` stands for."""
+        ...
+
+    def text_projections(self) -> dict[str, str]:
+        """The linear weights that read the encoded prompt directly -> the name of their input in
+        ``Conditioning.text_inputs``: the keys and values of cross-attention, or the first layers
+        of the text path. Empty if there are none."""
         ...
 
     def trainable_copy(self, names: Sequence[str]) -> Self:
@@ -202,6 +254,11 @@ class ModelHandle(Protocol):
         Raises:
             ValueError: the model already has such layers.
         """
+        ...
+
+    def fixed_copy(self) -> Self:
+        """A new handle with the same predictions, to which ``lora_copy`` can add layers: those of
+        this handle become part of its weights."""
         ...
 
     def lora_layers(self) -> dict[str, LoraLayer]:

@@ -14,7 +14,7 @@ from typing_extensions import Self
 from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
-from .protocol import Conditioning
+from .protocol import Conditioning, Embeddings
 from .text import TextEncoder
 
 
@@ -38,7 +38,7 @@ class StableDiffusionHandle(DenoiserHandle):
     def networks(self) -> tuple[nn.Module, ...]:
         return (self.base, self.vae, *(clip.encoder for clip in self.text.clips))
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
         with self._autocast():
             return self.text.encode(prompts)
 
@@ -55,6 +55,7 @@ class StableDiffusionHandle(DenoiserHandle):
         return autoencoder.decode(self.vae, latents)
 
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
+        assert isinstance(conditioning, Embeddings)
         with self._autocast():
             return self.denoiser(
                 latents_t,
@@ -63,7 +64,7 @@ class StableDiffusionHandle(DenoiserHandle):
                 added_cond_kwargs=self._added(conditioning, latents_t),
             ).sample.float()
 
-    def _added(self, conditioning: Conditioning, latents: Tensor) -> dict[str, Tensor] | None:
+    def _added(self, conditioning: Embeddings, latents: Tensor) -> dict[str, Tensor] | None:
         """SDXL's additional inputs: the pooled text, and the sizes of a picture that was neither
         scaled nor cropped (height, width, top, left, height, width)."""
         if conditioning.pooled is None:

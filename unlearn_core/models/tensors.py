@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .protocol import ModelHandle
 
+Handle = TypeVar("Handle", bound=ModelHandle)
 
-def with_tensors(base: ModelHandle, tensors: Mapping[str, Any]) -> ModelHandle:
+
+def with_tensors(base: Handle, tensors: Mapping[str, Any]) -> Handle:
     """A new handle whose named tensors are replaced.
 
     Raises:

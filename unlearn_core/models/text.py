@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from ..foundation.safetensors_file import write_converted
 from .errors import UnsupportedError
-from .protocol import Conditioning
+from .protocol import Embeddings
 
 if TYPE_CHECKING:  # the import takes a second, so it is left to the functions that load models
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -78,7 +78,7 @@ class TextEncoder(ABC):
     clips: tuple[Clip, ...]
 
     @abstractmethod
-    def encode(self, prompts: Sequence[str]) -> Conditioning: ...
+    def encode(self, prompts: Sequence[str]) -> Embeddings: ...
 
     def word_embedding(self, word: str) -> Tensor:
         """The encoders' embeddings of a word, concatenated."""
@@ -94,15 +94,15 @@ class TextEncoder(ABC):
 class ClipText(TextEncoder):
     """Stable Diffusion 1.x and 2.x: one encoder's last layer, [B, 77, D]."""
 
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        return Conditioning(self.clips[0].run(prompts, lambda output: output[0], hidden=False))
+    def encode(self, prompts: Sequence[str]) -> Embeddings:
+        return Embeddings(self.clips[0].run(prompts, lambda output: output[0], hidden=False))
 
 
 class ClipPairText(TextEncoder):
     """Stable Diffusion XL: the penultimate layers of two encoders, concatenated, [B, 77, D1 + D2],
     and the second's pooled embedding, [B, D2]."""
 
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
+    def encode(self, prompts: Sequence[str]) -> Embeddings:
         pooled: list[Tensor] = []
 
         def read(output: Any) -> Tensor:
@@ -111,7 +111,7 @@ class ClipPairText(TextEncoder):
             return output.hidden_states[-2]
 
         hidden = [clip.run(prompts, read, hidden=True) for clip in self.clips]
-        return Conditioning(torch.cat(hidden, dim=-1), torch.cat(pooled))
+        return Embeddings(torch.cat(hidden, dim=-1), torch.cat(pooled))
 
 
 def save_clip(clip: Clip, encoder: Path, tokenizer: Path, dtype: torch.dtype) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -86,14 +87,26 @@ def copy_with_lora(
     config: Any = LoraConfig(r=rank, target_modules=targets)
     config.lora_alpha = alpha  # typed as int, but any float works
     with fork_rng(next(module.parameters()).device):
-        torch.manual_seed(seed)
         inject_adapter_in_model(config, copied, adapter_name=ADAPTER)
+    for name, part in lora_modules(copied):
+        down = part.lora_A[ADAPTER].weight
+        down.data = initial_down(name, down.shape, seed).to(down.device)
     for name, parameter in copied.named_parameters():
         if is_lora(name):
             parameter.data = parameter.data.float()
         else:
             parameter.requires_grad_(False)
     return copied
+
+
+def initial_down(name: str, shape: Sequence[int], seed: int) -> Tensor:
+    """The initial values of the factor ``down`` [r, in, ...] of a low-rank layer: uniform between
+    ``+-1 / sqrt(in)``, as in peft. They depend only on the seed and on the layer's diffusers name,
+    so that every implementation of a model starts from the same values on every device."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    bound = torch.Size(shape[1:]).numel() ** -0.5
+    return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
 
 
 def fork_rng(device: torch.device) -> AbstractContextManager[None]:

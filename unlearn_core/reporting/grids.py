@@ -71,6 +71,21 @@ def comparison_grid(report: AlignmentReport) -> Image.Image:
     return _stack(blocks)
 
 
+def labelled_row(labels: Sequence[str], images: Tensor) -> Image.Image:
+    """One row of pictures [N, 3, H, W] in 0..1, each with a label below it."""
+    pictures = [_enlarge(pixels) for pixels in as_bytes(images)]
+    width, height = pictures[0].size
+    font, line = ImageFont.load_default(15), 24
+    size = (len(pictures) * (width + MARGIN) + MARGIN, height + line + 2 * MARGIN)
+    canvas = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for i, (label, picture) in enumerate(zip(labels, pictures, strict=True)):
+        x = MARGIN + i * (width + MARGIN)
+        canvas.paste(picture, (x, MARGIN))
+        draw.text((x + width // 2, MARGIN + height + line // 2), label, INK, font, anchor="mm")
+    return canvas
+
+
 def picture_strip(images: Tensor) -> Image.Image:
     """One row of pictures [N, 3, H, W] in 0..1, for previews."""
     pictures = [_enlarge(pixels) for pixels in as_bytes(images)]

@@ -136,7 +136,7 @@ def report_json(
             "family": unlearned.base.info.family,
             "fingerprint": unlearned.base.info.fingerprint,
         },
-        "recipe": describe(unlearned.settings),
+        "recipe": describe(unlearned.settings, default_scope=unlearned.base.default_scope),
         "settings": asdict(unlearned.settings),
         "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
         "scorer": report.scorer if report else None,

@@ -52,22 +52,27 @@ def save_diffusers_folder(
         OSError: the disk is full or not writable; nothing is left behind.
     """
     destination, source = Path(destination), unlearned.base.info.source
+    if source is None:
+        raise ValueError(
+            f"save_as: {unlearned.base.info.name!r} was loaded by another program, so it cannot be "
+            "saved as a folder; save a LoRA"
+        )
     refuse_existing(destination, source, overwrite=overwrite)
     with appearing(destination) as part:
         part.mkdir()
         if source.is_dir():
-            _copy(unlearned, part, progress)
+            _copy(unlearned, source, part, progress)
         else:
-            _split(unlearned, part, progress)
+            _split(unlearned, source, part, progress)
         content = report or report_json(unlearned, None, {})
         (part / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return destination
 
 
-def _copy(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) -> None:
+def _copy(unlearned: UnlearnedModel, source: Path, folder: Path, progress: Progress | None) -> None:
     info, changed = unlearned.base.info, unlearned.model.changed_tensors()
-    for file in sorted(info.source.rglob("*")):
-        relative = file.relative_to(info.source)
+    for file in sorted(source.rglob("*")):
+        relative = file.relative_to(source)
         single_file = len(relative.parts) == 1 and file.suffix == ".safetensors"
         if not file.is_file() or file.suffix not in COPIED_SUFFIXES or relative.name == REPORT_FILE:
             continue
@@ -83,14 +88,16 @@ def _copy(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) ->
             shutil.copyfile(file, copy)
 
 
-def _split(unlearned: UnlearnedModel, folder: Path, progress: Progress | None) -> None:
+def _split(
+    unlearned: UnlearnedModel, source: Path, folder: Path, progress: Progress | None
+) -> None:
     """Write the components of a single file in diffusers' layout, in the file's dtype. Memory
     beyond the model: one tensor."""
     from diffusers import DDIMScheduler
 
     model = unlearned.base
     assert isinstance(model, StableDiffusionHandle)  # the only family of single files
-    header, family = read_checkpoint(model.info.source)
+    header, family = read_checkpoint(source)
     key = next(iter(ldm_names(header, unet_config(header, family)).values()))
     dtype = DTYPES[header.tensors[key].dtype]
 

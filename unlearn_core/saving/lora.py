@@ -1,6 +1,8 @@
-"""Save the change by unlearning as a LoRA file, in the layout of kohya's trainer.
+"""Save the change by unlearning as a LoRA file. Programs add it to the original model, at any
+strength.
 
-Programs add it to the original model, at any strength.
+For U-Nets the names are those of kohya's trainer. For Stable Diffusion 3 and Flux they are those of
+diffusers, which ComfyUI reads too.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from .metadata import lora_metadata
 
 PREFIX = "lora_unet_"
 OVERSAMPLING, ITERATIONS = 8, 4  # of the randomised SVD (Halko et al. 2011)
-SUITABLE = ("sd1", "sd2", "sdxl", "stable-diffusion")
+JOINT_FAMILIES = ("sd3", "flux")
+SUITABLE = ("sd1", "sd2", "sdxl", "stable-diffusion", *JOINT_FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,11 @@ def save_lora(
         alpha = float(rank)
     if not tensors:
         raise ValueError("unlearned: no weights have changed, so there is no LoRA to save")
-    dtype, names = _layout(unlearned)
-    renamed = {_key(name, names): value.to(dtype) for name, value in tensors.items()}
+    if info.family in JOINT_FAMILIES:
+        renamed = _diffusers_names(tensors)
+    else:
+        dtype, names = _layout(unlearned)
+        renamed = {_key(name, names): value.to(dtype) for name, value in tensors.items()}
     header = lora_metadata(unlearned, report, destination.stem, rank, alpha, metadata or {})
     with appearing(destination) as part:
         write_tensors(part, renamed, header, progress)
@@ -114,7 +120,10 @@ def _approximation(
             delta = value.detach().float() - base[name].detach().float()
             module, _, kind = name.rpartition(".")
             if delta.ndim < 2:
-                tensors[f"{module}.diff_b" if kind == "bias" else f"{module}.diff"] = delta
+                if unlearned.base.info.family in JOINT_FAMILIES:
+                    lost += delta.square().sum().item()  # see ``_diffusers_names``
+                else:
+                    tensors[f"{module}.diff_b" if kind == "bias" else f"{module}.diff"] = delta
             else:
                 down, up = low_rank(delta, rank)
                 tensors[f"{module}.lora_down.weight"] = down
@@ -145,11 +154,26 @@ def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return down.contiguous(), up.contiguous()
 
 
+def _diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The names of diffusers' transformers. They have no alpha, so it becomes part of ``up``.
+    Vectors are left out: diffusers reads only matrices."""
+    renamed = {}
+    for name, value in tensors.items():
+        module, _, kind = name.partition(".lora_")
+        if kind == "down.weight":
+            renamed[f"transformer.{module}.lora_A.weight"] = value
+            scale = tensors[f"{module}.alpha"].item() / len(value)
+            renamed[f"transformer.{module}.lora_B.weight"] = (
+                tensors[f"{module}.lora_up.weight"] * scale
+            )
+    return renamed
+
+
 def _layout(unlearned: UnlearnedModel) -> tuple[torch.dtype, Mapping[str, str]]:
     """The dtype of the model's file, and for SDXL the names of the U-Net's weights in the file:
     kohya's trainer uses these as layer names for SDXL, and diffusers' names for other families."""
     source = unlearned.base.info.source
-    if not source.is_file():
+    if source is None or not source.is_file():
         return torch.float32, {}
     header, family = read_checkpoint(source)
     names = ldm_names(header, unet_config(header, family))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..foundation.version import VERSION
 from ..models.families import FAMILIES, Family
+from ..models.protocol import ModelInfo
 from ..reporting.report import report_json
 from ..unlearning.results import UnlearnedModel
 
@@ -55,18 +56,23 @@ def lora_metadata(
 ) -> Metadata:
     """Metadata of a LoRA file, including the ``ss_`` keys of kohya's trainer that UIs read."""
     info, family = unlearned.base.info, family_of(unlearned)
+    from_file = info.source is not None and info.source.is_file()
     return lambda digest: {
         **_common(unlearned, report, title, "/lora", digest),
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": f"{alpha:g}",
         "ss_output_name": title,
-        "ss_sd_model_name": info.source.name,
+        "ss_sd_model_name": _file_name(info),
         # Only a single file's fingerprint is the hash that other programs use.
-        **({"ss_new_sd_model_hash": info.fingerprint} if info.source.is_file() else {}),
+        **({"ss_new_sd_model_hash": info.fingerprint} if from_file else {}),
         "ss_base_model_version": family.base_version if family else info.family,
         **extra,
     }
+
+
+def _file_name(info: ModelInfo) -> str:
+    return info.name if info.source is None else info.source.name
 
 
 def _common(
@@ -97,7 +103,7 @@ def _common(
         "modelspec.prediction_type": {"v_prediction": "v"}.get(info.prediction, info.prediction),
         "modelspec.hash_sha256": f"0x{digest}",
         "unlearn.version": VERSION,
-        "unlearn.base_model": info.source.name,
+        "unlearn.base_model": _file_name(info),
         "unlearn.base_sha256": info.fingerprint,
         "unlearn.concept": json.dumps(content["concept"]),
         "unlearn.settings": json.dumps(content["settings"]),

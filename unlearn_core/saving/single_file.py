@@ -45,9 +45,10 @@ def save_single_file(
         OSError: the disk is full or not writable; nothing is left behind.
     """
     destination, source = Path(destination), unlearned.base.info.source
-    if not source.is_file():
+    if source is None or not source.is_file():
         raise ValueError(
-            f"save_as: {unlearned.base.info.name!r} was loaded from a folder; save it as a folder"
+            f"save_as: {unlearned.base.info.name!r} was not loaded from one file; choose another "
+            "format"
         )
     refuse_existing(destination, source, overwrite=overwrite)
     header, family = read_checkpoint(source)

@@ -17,7 +17,7 @@ from .optimizer import SCHEDULES, RestrictedAdam
 from .results import StepReport, UnlearnedModel
 from .rules import RULES, gram
 from .saliency import saliency_mask
-from .scopes import trainable
+from .scopes import resolved, trainable
 from .settings import UnlearnSettings
 from .uce import warm_up
 
@@ -38,6 +38,7 @@ class Unlearning:
         settings: UnlearnSettings,
         progress: Progress | None = None,
     ) -> None:
+        settings = resolved(settings, base)
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(
             base,

@@ -8,7 +8,7 @@ from typing import Protocol
 from ..dataset.own_pictures import OwnPictures, captioned, check_retained
 from ..dataset.rows import TrainingSets
 from ..foundation.progress import Progress
-from ..models.layers import LORA
+from ..models.layers import LOW_RANK
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .batches import empty_prompt
@@ -78,7 +78,7 @@ class Steps:
         return settings.steps
 
     def adds_layers(self, settings: UnlearnSettings) -> bool:
-        return settings.scope == LORA
+        return settings.scope in LOW_RANK
 
     def check(
         self,

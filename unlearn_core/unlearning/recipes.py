@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..foundation.fields import check_fields, choice
+from ..models.layers import AUTO, NOXATTN, NOXATTN_2025, XATTN
 from .objectives import ERASE, RANDOM_LABEL
 from .settings import LAST_TOKEN, UCE, UnlearnSettings
 
@@ -33,6 +34,7 @@ _PAPER: dict[str, Any] = {
 }
 _ESD: dict[str, Any] = {
     **_PAPER,
+    "scope": XATTN,
     "objective": ERASE,
     "method": "forget only",
     "negative_guidance": 1.0,
@@ -55,19 +57,19 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "retain_weight": 0.1,
     },
     "ESD-x": _ESD,
-    "ESD-u": {**_ESD, "scope": "noxattn"},
-    "ESD-u (2025)": {**_ESD, "scope": "noxattn-2025"},
+    "ESD-u": {**_ESD, "scope": NOXATTN},
+    "ESD-u (2025)": {**_ESD, "scope": NOXATTN_2025},
     "UCE": _UCE,
     "UCE (2025)": {**_UCE, "uce_tokens": LAST_TOKEN},
     "gradient ascent": {**_PAPER, "method": "forget only", "retain_weight": 0.0},
     "fine-tune": {**_PAPER, "method": "retain only", "retain_weight": 0.0},
 }
-"""Recipe -> its differences from the defaults. All recipes train cross-attention, as the
-benchmark does, except ESD-u, which by definition trains everything else. Sources: RG and RGD, Ko et
-al. 2024; GradDiff, Liu et al. 2022; MUNBa, Wu and Harandi 2024; NPO, Zhang et al. 2024; SalUn, Fan
-et al. 2024; ESD, Gandikota et al. 2023, and the authors' code since April 2025; UCE, Gandikota et
-al. 2024, their code of 2023 and since April 2025. Stratified timesteps and the learning-rate
-warm-up are additions of this package to all of them."""
+"""Recipe -> its differences from the defaults. All recipes train the model's default scope, except
+those of ESD, which define theirs: ESD-x cross-attention, ESD-u everything else. Sources: RG and
+RGD, Ko et al. 2024; GradDiff, Liu et al. 2022; MUNBa, Wu and Harandi 2024; NPO, Zhang et al. 2024;
+SalUn, Fan et al. 2024; ESD, Gandikota et al. 2023, and the authors' code since April 2025; UCE,
+Gandikota et al. 2024, their code of 2023 and since April 2025. Stratified timesteps and the
+learning-rate warm-up are additions of this package to all of them."""
 
 
 def _settings_of_method(changes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -113,26 +115,36 @@ def from_recipe(recipe: str, **changes: Any) -> UnlearnSettings:
     return UnlearnSettings(**{**RECIPES[RecipeChoice(recipe).recipe], **changes})
 
 
-def changes(settings: UnlearnSettings, recipe: str) -> dict[str, Any]:
-    """The settings that differ from the recipe, with the recipe's values."""
-    values = RECIPES[recipe]
+def changes(settings: UnlearnSettings, recipe: str, default_scope: str = AUTO) -> dict[str, Any]:
+    """The settings that differ from the recipe, with the recipe's values.
+
+    Args:
+        default_scope: the model's, which is no change from ``"auto"``.
+    """
+    values = dict(RECIPES[recipe])
+    if values.get("scope") == AUTO and settings.scope == default_scope:
+        values["scope"] = default_scope
     return {name: value for name, value in values.items() if getattr(settings, name) != value}
 
 
-def nearest(settings: UnlearnSettings) -> str:
+def nearest(settings: UnlearnSettings, default_scope: str = AUTO) -> str:
     """The recipe of the same kind (edit or steps) with the fewest differences from the settings;
     the first one if several are equally near."""
     is_edit = settings.method == UCE
     same_kind = [name for name, values in RECIPES.items() if (values["method"] == UCE) == is_edit]
-    return min(same_kind, key=lambda recipe: len(changes(settings, recipe)))
+    return min(same_kind, key=lambda recipe: len(changes(settings, recipe, default_scope)))
 
 
-def describe(settings: UnlearnSettings, recipe: str | None = None) -> str:
+def describe(
+    settings: UnlearnSettings, recipe: str | None = None, default_scope: str = AUTO
+) -> str:
     """The recipe's name and the settings that differ from it: ``GradDiff, with scope full``.
 
     Args:
         recipe: the chosen recipe; None for the nearest.
+        default_scope: the model's.
     """
-    recipe = recipe or nearest(settings)
-    differences = [f"{name} {getattr(settings, name)}" for name in changes(settings, recipe)]
+    recipe = recipe or nearest(settings, default_scope)
+    names = changes(settings, recipe, default_scope)
+    differences = [f"{name} {getattr(settings, name)}" for name in names]
     return f"{recipe}, with {', '.join(differences)}" if differences else recipe

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from ..models.errors import UnsupportedError
-from ..models.layers import LORA, SCOPES
+from ..models.layers import AUTO, LOW_RANK, SCOPES
 from ..models.protocol import ModelHandle
+from ..models.weights import is_lora
+from .settings import UnlearnSettings
 
 
 def parameter_names(model: ModelHandle, scope: str) -> list[str]:
@@ -17,13 +21,21 @@ def parameter_names(model: ModelHandle, scope: str) -> list[str]:
     """
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
-    names = model.parameters_in(scope)
+    names = model.parameters_in(model.default_scope if scope == AUTO else scope)
     if not names:
+        possible = [other for other in SCOPES if model.parameters_in(other)]
         raise UnsupportedError(
-            f"scope must be 'full' for {model.info.name!r}, got {scope!r}: a {model.info.family} "
-            "model has no such layers"
+            f"scope {scope!r} does not exist in {model.info.name!r}, a {model.info.family} model; "
+            f"choose {AUTO!r}, or one of: {'; '.join(possible)}"
         )
     return names
+
+
+def resolved(settings: UnlearnSettings, model: ModelHandle) -> UnlearnSettings:
+    """The settings with the model's own values in place of ``"auto"``."""
+    if settings.scope != AUTO:
+        return settings
+    return replace(settings, scope=model.default_scope)
 
 
 def trainable(
@@ -32,15 +44,15 @@ def trainable(
     """Copy the model; return the copy and its trainable parameters.
 
     Args:
-        lora_rank, lora_alpha: size and strength of the layers that scope ``lora`` trains.
+        lora_rank, lora_alpha: size and strength of the layers that the low-rank scopes train.
         seed: seed of their initial weights.
 
     Raises:
         ValueError: a scope that is empty in this model.
     """
     names = parameter_names(model, scope)
-    if scope == LORA:
+    if scope in LOW_RANK:
         copied = model.lora_copy(names, lora_rank, lora_alpha, seed)
-        return copied, [p for _, p in copied.named_parameters() if p.requires_grad]
+        return copied, [p for name, p in copied.named_parameters() if is_lora(name)]
     copied, in_scope = model.trainable_copy(names), set(names)
     return copied, [p for name, p in copied.named_parameters() if name in in_scope]

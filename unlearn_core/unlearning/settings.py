@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..foundation.checks import LARGEST_SEED
 from ..foundation.fields import Range, check_fields, choice, flag, number, whole
-from ..models.layers import LORA, SCOPES
+from ..models.layers import AUTO, LORA, LOW_RANK, SCOPES
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
 from .optimizer import SCHEDULES
 from .rules import RULES
@@ -40,16 +40,17 @@ class UnlearnSettings:
         "empty prompt.",
     )
     scope: str = choice(
-        "xattn",
+        AUTO,
         SCOPES,
-        help="The part of the model that may change. 'xattn': only the cross-attention, where the "
-        "prompt enters the picture. It needs less memory and affects the rest least. 'noxattn': "
-        "everything except the cross-attention, the timestep layers and the last layers, as in "
-        "ESD's first code. 'noxattn-2025': all linear and convolution layers outside the "
-        "cross-attention, as in ESD's code since 2025. 'full': the whole denoiser (UNet or DiT). "
-        "It also works for models without text prompts. 'lora': small layers added to the "
-        "transformer blocks. It needs the least memory, and the result can be saved as a LoRA "
-        "without loss.",
+        help="The part of the model that may change. 'auto' chooses it for your model. 'xattn': "
+        "only the cross-attention, where the prompt enters the picture (Stable Diffusion 1, 2 and "
+        "XL). 'text path': only the weights that are used for words and never for pictures. "
+        "'attention': all attention. 'full': the whole denoiser; it also works for models without "
+        "text prompts. 'noxattn' and 'noxattn-2025': what ESD's first and later code train. The "
+        "scopes with 'lora' add small layers and leave the weights as they are. They need the "
+        "least memory, and the result can be saved as a LoRA without loss. 'lora' alone adds them "
+        "to all linear layers of the transformer blocks, 'lora, cross-attention', 'lora, text "
+        "path' and 'lora, attention' only to that part.",
     )
     steps: int = whole(
         100,
@@ -135,8 +136,8 @@ class UnlearnSettings:
         help="Begin with one quick edit (UCE) of the weights that read the prompt, then train. On: "
         "the model forgets faster and more reliably. Off: as in the paper. If somebody then trains "
         "a new word for the concept, less of it comes back; but the demo model needs a "
-        "learning_rate of 0.001. No effect with the scopes 'lora', 'noxattn' and "
-        "'noxattn-2025', or with 'saliency' below 1.",
+        "learning_rate of 0.001. No effect with the scopes 'noxattn', "
+        "'noxattn-2025' and those with 'lora', or with 'saliency' below 1.",
         advanced=True,
     )
     warm_start_weight: float = number(
@@ -270,9 +271,9 @@ class UnlearnSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.saliency < 1 and (self.weight_decay or self.scope == LORA):
+        if self.saliency < 1 and (self.weight_decay or self.scope in LOW_RANK):
             raise ValueError(
-                f"saliency must be 1 with weight_decay above 0 or with scope {LORA!r}, got "
+                f"saliency must be 1 with weight_decay above 0 or with a scope of {LORA!r}, got "
                 f"{self.saliency!r}; set saliency to 1"
             )
 

@@ -21,6 +21,8 @@ import { t } from "./words.js";
 
 const TEXTS = {
   UnlearnLoadModel: { min: 94, max: 94 },
+  UnlearnFromComfyUI: { min: 120, max: 120 },
+  UnlearnQuickForget: { min: 60 },
   UnlearnSaveCheckpoint: { min: 60 },
 };
 const WITH_OUTPUT = [...Object.keys(TEXTS), "UnlearnRestrictedGradient", "UnlearnEvaluateAlignment"];

@@ -19,6 +19,7 @@ from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
 
+from ..embeddings import embeddings
 from ..watching import Recorder, StopError, Stopping
 
 SETTINGS = GenerationSettings(steps=2, batch_size=2, seed=5)
@@ -217,8 +218,12 @@ def test_training_sets_are_paired_row_by_row(
     assert counted.drawn == [*zip(forget, seeds, strict=True), *zip(retain, seeds, strict=True)]
     (part,) = sets.paired
     assert sets.retain == (part.retain,)
-    assert torch.equal(part.forget.conditioning.values, counted.encode_prompts(forget).values)
-    assert torch.equal(part.retain.conditioning.values, counted.encode_prompts(retain).values)
+    assert torch.equal(
+        embeddings(part.forget.conditioning).values, counted.encode_prompts(forget).values
+    )
+    assert torch.equal(
+        embeddings(part.retain.conditioning).values, counted.encode_prompts(retain).values
+    )
     assert torch.equal(part.forget.latents, draw_latents(counted, forget, SETTINGS, cache=cache))
     assert torch.equal(part.retain.latents, draw_latents(counted, retain, SETTINGS, cache=cache))
     assert sets.pairs is pairs

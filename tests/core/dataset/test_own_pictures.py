@@ -35,6 +35,7 @@ from unlearn_core.saving.run_state import run_identity
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.settings import UnlearnSettings
 
+from ..embeddings import embeddings
 from ..watching import Recorder, StopError, Stopping
 
 DRAWING = GenerationSettings(steps=2)
@@ -112,8 +113,8 @@ def test_a_picture_is_paired_with_its_own_parallel(
     torch.testing.assert_close(part.forget.latents, expected)
     parallel = draw_latents(sd_model, ["pixel style house"], DRAWING)
     torch.testing.assert_close(part.retain.latents, parallel)
-    caption = sd_model.encode_prompts(["ink style house"]).values
-    assert torch.equal(part.forget.conditioning.values, caption)
+    caption = embeddings(sd_model.encode_prompts(["ink style house"])).values
+    assert torch.equal(embeddings(part.forget.conditioning).values, caption)
     assert sets.retain == (part.retain,)
 
 
@@ -453,12 +454,12 @@ def test_a_picture_keeps_its_own_concept_and_replacement_in_any_bucket(
     concepts = {}
     for part in sets.paired:
         for values, concept in zip(
-            part.forget.conditioning.values, part.concepts.tolist(), strict=True
+            embeddings(part.forget.conditioning).values, part.concepts.tolist(), strict=True
         ):
             (caption,) = (
                 text
                 for text in own.captions
-                if torch.equal(sd_model.encode_prompts([text]).values[0], values)
+                if torch.equal(embeddings(sd_model.encode_prompts([text])).values[0], values)
             )
             concepts[caption] = concept
     assert concepts == expected

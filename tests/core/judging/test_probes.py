@@ -34,6 +34,7 @@ from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import UnlearnedModel
 from unlearn_core.unlearning.settings import UnlearnSettings
 
+from ..embeddings import embeddings
 from ..watching import Recorder
 
 SETTINGS = ProbeSettings(pictures=2, examples=2, steps=2, generation=GenerationSettings(steps=2))
@@ -256,7 +257,7 @@ def test_inversion_changes_one_word_only(unlearned: UnlearnedModel) -> None:
     initial = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
     assert error(inverted, latents, prompts) < error(initial, latents, prompts)
     others = ["a cat in pixel style"]
-    left, right = (m.encode_prompts(others).values for m in (model, inverted))
+    left, right = (embeddings(m.encode_prompts(others)).values for m in (model, inverted))
     assert torch.equal(left, right)
     for name, parameter in inverted.named_parameters():
         assert parameter is dict(model.named_parameters())[name]
@@ -270,7 +271,7 @@ def test_both_text_encoders_are_trained(sdxl_folder: Path, ink_pairs: PromptPair
     inverted = invert(model, latents, prompts, "ink", steps=4, seed=0)
     initial = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
     # Whether it fits is tested with one encoder: in this random model a word hardly matters.
-    left, right = inverted.encode_prompts(prompts), initial.encode_prompts(prompts)
+    left, right = (embeddings(m.encode_prompts(prompts)) for m in (inverted, initial))
     change = (left.values - right.values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
     assert change[: len(change) // 2].max() > 0
     assert change[len(change) // 2 :].max() > 0

@@ -19,12 +19,14 @@ from diffusers import (
 from torch import Tensor, nn
 
 from unlearn_core.models import autoencoder, denoiser
+from unlearn_core.models.flux import TRAINING_GUIDANCE, FluxHandle
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import Conditioning, ModelHandle
 from unlearn_core.models.weights import move, tensors_of
 from unlearn_core.unlearning.scopes import parameter_names
 
+from ..embeddings import embeddings
 from ..tiny_models import write_stable_diffusion
 from ..watching import StopError, Stopping
 
@@ -38,7 +40,24 @@ def some_parameters(model: ModelHandle) -> list[str]:
 
 def own_scheduler(model: ModelHandle) -> Any:
     """diffusers' training scheduler of the folder; its methods are loosely typed."""
+    assert model.info.source is not None
     return DDPMScheduler.from_pretrained(model.info.source / "scheduler")
+
+
+def noised(model: ModelHandle, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Noisy latents by diffusers; of flow matching, the point between latents and noise."""
+    if model.info.prediction == "flow":
+        return torch.lerp(latents, noise, t.view(-1, 1, 1, 1))
+    return own_scheduler(model).add_noise(latents, noise, t)
+
+
+def training_prediction(
+    model: ModelHandle, latents_t: Tensor, encoded: Conditioning, t: Tensor
+) -> Tensor:
+    """The prediction that training compares with the target; Flux's without its guidance."""
+    if isinstance(model, FluxHandle):
+        return model._velocity(latents_t, encoded, t, TRAINING_GUIDANCE)
+    return model.predict(latents_t, encoded, t)
 
 
 def own_pipeline(folder: Path) -> Any:
@@ -73,13 +92,19 @@ def test_it_is_a_model_handle(model: ModelHandle) -> None:
 
 def test_model_info(model: ModelHandle) -> None:
     info = model.info
-    assert info.family in ("stable-diffusion", "class-conditional", "dit")
-    denoiser = "transformer" if info.family == "dit" else "unet"
+    assert info.source is not None
+    assert info.family in ("stable-diffusion", "class-conditional", "dit", "sd3", "flux")
+    denoiser = "transformer" if info.family in ("dit", "sd3", "flux") else "unet"
     assert (info.name, info.denoiser_folder) == (info.source.name, denoiser)
     assert info.image_size == (8 if info.family == "class-conditional" else 16)
     assert len(info.fingerprint) == 64
     assert model.device == torch.device("cpu")
-    assert model.times(torch.tensor([0.0, 0.5, 0.9999, 1.0])).tolist() == [0, 500, 999, 999]
+    times = model.times(torch.tensor([0.0, 0.5, 0.9999, 1.0]))
+    if info.prediction != "flow":
+        assert times.tolist() == [0, 500, 999, 999]
+    else:
+        assert (times.diff() >= 0).all()
+        assert 0 <= times[0] < times[1] < times[3] <= 1
     names = [name for name, _ in model.named_parameters()]
     assert len(names) == len(set(names)) > 20
 
@@ -93,12 +118,14 @@ def test_every_weight_is_frozen_float32_out_of_training_mode(model: ModelHandle)
 def test_conditioning_has_a_row_for_each_prompt(model: ModelHandle) -> None:
     encoded = model.encode_prompts(PROMPTS)
     assert len(encoded) == 3
-    assert not encoded.values.requires_grad
+    assert not embeddings(encoded).values.requires_grad
     for i, prompt in enumerate(PROMPTS):
-        assert torch.equal(encoded[[i]].values, model.encode_prompts([prompt]).values)
+        assert torch.equal(
+            embeddings(encoded[[i]]).values, embeddings(model.encode_prompts([prompt])).values
+        )
     rejoined = Conditioning.cat([encoded[:1], encoded[torch.tensor([1, 2])]])
-    assert torch.equal(rejoined.values, encoded.values)
-    assert not torch.equal(encoded.values[0], encoded.values[1])
+    assert torch.equal(embeddings(rejoined).values, embeddings(encoded).values)
+    assert not torch.equal(embeddings(encoded).values[0], embeddings(encoded).values[1])
 
 
 def test_pictures_are_encoded_and_decoded(model: ModelHandle) -> None:
@@ -129,24 +156,24 @@ def test_pixel_space_is_lossless(class_folder: Path, grey_folder: Path) -> None:
 
 
 def test_noise_is_added_as_by_the_scheduler(model: ModelHandle) -> None:
-    scheduler = own_scheduler(model)
     latents, noise, t = random_batch(model)
-    expected = scheduler.add_noise(latents, noise, t)
+    expected = noised(model, latents, noise, t)
     torch.testing.assert_close(model.add_noise(latents, noise, t), expected)
 
 
 def test_the_error_uses_the_schedulers_target(model: ModelHandle) -> None:
-    scheduler = own_scheduler(model)
     latents, noise, t = random_batch(model)
-    target = noise
-    if scheduler.config["prediction_type"] == "v_prediction":
-        target = scheduler.get_velocity(latents, noise, t)
-    if scheduler.config["prediction_type"] == "sample":
-        target = latents
+    targets = {
+        "epsilon": lambda: noise,
+        "v_prediction": lambda: own_scheduler(model).get_velocity(latents, noise, t),
+        "sample": lambda: latents,
+        "flow": lambda: noise - latents,
+    }
+    target = targets[model.info.prediction]()
     encoded = model.encode_prompts([PROMPTS[i % 3] for i in range(4)])
     with torch.no_grad():
-        noised = scheduler.add_noise(latents, noise, t)
-        expected = (model.predict(noised, encoded, t) - target).square()
+        latents_t = noised(model, latents, noise, t)
+        expected = (training_prediction(model, latents_t, encoded, t) - target).square()
         errors = model.denoise_error(latents, encoded, noise, t)
     assert errors.shape == latents.shape
     torch.testing.assert_close(errors, expected)
@@ -315,6 +342,7 @@ def networks_in(value: object) -> Iterator[nn.Module]:
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_shared_tensors_move_together(model: ModelHandle, lora: bool) -> None:
+    assert model.info.source is not None
     model = load_model(model.info.source)  # the fixture's is shared with other tests
     if lora:
         copied = model.lora_copy(parameter_names(model, "lora"), rank=2, alpha=2.0, seed=0)
@@ -393,7 +421,7 @@ def test_a_class_model_refuses_prompts_without_one_class(class_folder: Path, pro
 
 def test_a_class_name_is_recognized_in_any_case(class_folder: Path) -> None:
     encoded = load_model(class_folder).encode_prompts(["A House!", "CAT", "hot dog"])
-    assert encoded.values.tolist() == [2, 0, 1]
+    assert embeddings(encoded).values.tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("width", [16, 32])
@@ -437,7 +465,8 @@ def test_mixed_precision_stays_close(
     assert {p.dtype for _, p in mixed.named_parameters() if p.ndim > 1} == {torch.float16}
     assert mixed.trainable_copy(some_parameters(mixed)).changed_tensors() == {}
     torch.testing.assert_close(
-        mixed.encode_prompts(PROMPTS).values, exact.encode_prompts(PROMPTS).values,
+        embeddings(mixed.encode_prompts(PROMPTS)).values,
+        embeddings(exact.encode_prompts(PROMPTS)).values,
         atol=0.05, rtol=0.05,
     )  # fmt: skip
     latents, noise, t = random_batch(exact)

@@ -43,13 +43,20 @@ def test_ours_is_the_default() -> None:
 
 def test_a_change_is_described_relative_to_the_recipe() -> None:
     settings = from_recipe("GradDiff", scope="full", retain_weight=1.5)
-    assert changes(settings, "GradDiff") == {"scope": "xattn", "retain_weight": 5.0}
+    assert changes(settings, "GradDiff") == {"scope": "auto", "retain_weight": 5.0}
     assert describe(settings) == "GradDiff, with scope full, retain_weight 1.5"
     assert describe(settings, "SalUn") == (
         "SalUn, with objective ascent, scope full, retain_weight 1.5, saliency 1.0"
     )
     ours = describe(replace(UnlearnSettings(), warm_start=False))
     assert ours == "ours, with warm_start False"
+
+
+def test_the_models_default_scope_is_no_change_from_auto() -> None:
+    settings = from_recipe(OURS, scope="xattn")
+    assert describe(settings, default_scope="xattn") == "ours"
+    assert describe(settings, default_scope="text path") == "ours, with scope xattn"
+    assert describe(from_recipe("ESD-x"), default_scope="text path") == "ESD-x"
 
 
 def test_settings_that_do_not_affect_an_edit_are_not_reported_as_changes() -> None:
@@ -70,7 +77,7 @@ def test_the_baselines_agree_with_their_papers() -> None:
         "NPO": {"objective"},
         "SalUn": {"objective", "saliency"},
         "MUNBa": {"objective", "method"},
-        "ESD-x": {"objective", "method", "negative_guidance"},
+        "ESD-x": {"objective", "method", "negative_guidance", "scope"},
         "ESD-u": {"objective", "method", "negative_guidance", "scope"},
     }
 

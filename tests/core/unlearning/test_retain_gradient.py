@@ -25,6 +25,7 @@ from unlearn_core.unlearning.optimizer import Change
 from unlearn_core.unlearning.scopes import parameter_names
 from unlearn_core.unlearning.settings import UnlearnSettings
 
+from ..embeddings import embeddings
 from ..tiny_models import CLASS_NAMES
 from ..watching import StopError, Stopping
 
@@ -105,7 +106,9 @@ def test_pairs_share_rows_noise_and_timesteps(sd_model: ModelHandle, sets: Train
     forget = batches.forget()
     paired, free = batches.retain(forget)
     assert torch.equal(paired[0], forget.parallel_latents)
-    assert torch.equal(paired[1].values, forget.parallel_conditioning.values)
+    assert torch.equal(
+        embeddings(paired[1]).values, embeddings(forget.parallel_conditioning).values
+    )
     assert torch.equal(paired[2], forget.noise)
     assert torch.equal(paired[3], forget.t)
     assert not torch.equal(free[2], forget.noise)
@@ -219,19 +222,19 @@ def test_a_share_of_the_retain_rows_has_an_empty_prompt(
 ) -> None:
     settings = replace(SETTINGS, batch_size=5, paired=paired, empty_share=0.3)
     batches = Unlearning(sd_model, sets, settings).batches
-    empty = sd_model.encode_prompts([""]).values[0]
+    empty = embeddings(sd_model.encode_prompts([""])).values[0]
     empty_rows: list[bool] = []
     for _ in range(60):
         forget = batches.forget()
-        parallel = forget.parallel_conditioning.values.clone()
+        parallel = embeddings(forget.parallel_conditioning).values.clone()
         for _, conditioning, noise, _ in batches.retain(forget):
-            is_empty = [torch.equal(row, empty) for row in conditioning.values]
+            is_empty = [torch.equal(row, empty) for row in embeddings(conditioning).values]
             empty_rows += is_empty
             if paired:
                 assert torch.equal(noise, forget.noise)
                 others = torch.tensor(is_empty).logical_not()
-                assert torch.equal(conditioning.values[others], parallel[others])
-        assert torch.equal(forget.parallel_conditioning.values, parallel)
+                assert torch.equal(embeddings(conditioning).values[others], parallel[others])
+        assert torch.equal(embeddings(forget.parallel_conditioning).values, parallel)
     assert 0.2 < sum(empty_rows) / len(empty_rows) < 0.4
 
 
@@ -239,7 +242,7 @@ def test_erasing_uses_the_null_class_as_the_empty_prompt(
     dit_folder: Path, pairs: PromptPairs
 ) -> None:
     model = load_model(dit_folder)
-    assert model.encode_prompts(["", "cat"]).values.tolist() == [len(CLASS_NAMES), 0]
+    assert embeddings(model.encode_prompts(["", "cat"])).values.tolist() == [len(CLASS_NAMES), 0]
     sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
     run = Unlearning(model, sets, replace(SETTINGS, scope="full", steps=2, objective=ERASE))
     assert [math.isfinite(report.forget_loss) for report in run] == [True, True]

@@ -10,7 +10,8 @@ from torch import nn
 from unlearn_core.models.layers import SCOPES
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.unlearning.scopes import parameter_names
+from unlearn_core.unlearning.scopes import parameter_names, resolved
+from unlearn_core.unlearning.settings import UnlearnSettings
 
 
 def test_full_contains_all_parameters_in_the_models_order(model: ModelHandle) -> None:
@@ -62,10 +63,38 @@ def test_xattn_contains_the_layers_that_read_the_prompt(sd_model: ModelHandle) -
 
 
 def test_the_error_for_an_empty_scope_suggests_another(class_folder: Path) -> None:
-    with pytest.raises(ValueError, match="scope must be 'full' for 'tiny-class', got 'xattn'"):
+    message = "scope 'xattn' does not exist in 'tiny-class', .* choose 'auto', or one of: .*full"
+    with pytest.raises(ValueError, match=message):
         parameter_names(load_model(class_folder), "xattn")
 
 
 def test_the_error_for_an_unknown_scope_lists_the_known_ones(sd_model: ModelHandle) -> None:
     with pytest.raises(ValueError, match=f"scope must be one of {', '.join(SCOPES)}, got 'lora9'"):
         parameter_names(sd_model, "lora9")
+
+
+@pytest.mark.parametrize(
+    ("scope", "layers"),
+    [
+        ("text path", {"attn2.to_k", "attn2.to_v"}),
+        ("lora, text path", {"attn2.to_k", "attn2.to_v"}),
+        ("lora, cross-attention", {f"attn2.to_{part}" for part in ("q", "k", "v", "out.0")}),
+        (
+            "lora, attention",
+            {f"attn{i}.to_{part}" for i in (1, 2) for part in ("q", "k", "v", "out.0")},
+        ),
+    ],
+)
+def test_the_groups_of_a_unet(sd_model: ModelHandle, scope: str, layers: set[str]) -> None:
+    names = parameter_names(sd_model, scope)
+    endings = {name.rpartition("transformer_blocks.")[2].partition(".")[2] for name in names}
+    assert endings == {f"{layer}.weight" for layer in layers}
+
+
+def test_auto_is_the_models_own_scope(sd_model: ModelHandle, class_folder: Path) -> None:
+    assert parameter_names(sd_model, "auto") == parameter_names(sd_model, "xattn")
+    assert resolved(UnlearnSettings(), sd_model) == UnlearnSettings(scope="xattn")
+    class_model = load_model(class_folder)
+    assert resolved(UnlearnSettings(), class_model).scope == "full"
+    chosen = UnlearnSettings(scope="lora")
+    assert resolved(chosen, sd_model) is chosen

@@ -27,6 +27,7 @@ from unlearn_core.unlearning.methods import begin
 from unlearn_core.unlearning.objectives import ERASE
 from unlearn_core.unlearning.settings import UCE, UnlearnSettings
 
+from ..embeddings import embeddings
 from ..watching import Recorder
 
 DRAWING = GenerationSettings(steps=2)
@@ -111,13 +112,15 @@ def test_esd_pushes_each_row_away_from_its_own_concepts_name(
     sd_model: ModelHandle, both: PromptPairs
 ) -> None:
     sets = make_training_sets(sd_model, both, DRAWING)
-    names = sd_model.encode_prompts(["cat", "dog"]).values
+    names = embeddings(sd_model.encode_prompts(["cat", "dog"])).values
     batches = Unlearning(sd_model, sets, UnlearnSettings(objective=ERASE, batch_size=6)).batches
     (batch,) = batches.every_forget_row()
     assert batch.bare_names is not None
-    assert torch.equal(batch.bare_names.values, names[[0, 0, 0, 1, 1, 1]])
+    assert torch.equal(embeddings(batch.bare_names).values, names[[0, 0, 0, 1, 1, 1]])
     prompts = [pair.forget for part in both.each for pair in part.train]
-    assert torch.equal(batch.conditioning.values, sd_model.encode_prompts(prompts).values)
+    assert torch.equal(
+        embeddings(batch.conditioning).values, embeddings(sd_model.encode_prompts(prompts)).values
+    )
 
 
 @pytest.mark.parametrize("method", [UCE, "restricted gradient"])
@@ -132,7 +135,7 @@ def test_the_closed_form_edit_covers_every_concept(
     assert edited
     for part in both.each:
         forget, retain = (
-            sd_model.encode_prompts([getattr(pair, side) for pair in part.train]).values
+            embeddings(sd_model.encode_prompts([getattr(pair, side) for pair in part.train])).values
             for side in ("forget", "retain")
         )
         for name, weight in edited.items():

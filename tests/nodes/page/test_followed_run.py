@@ -87,7 +87,7 @@ def test_previews_and_output_show_the_change_of_the_model(
             pictures.append(picture.convert("RGB").tobytes())
     assert pictures[0] != pictures[1]
     assert output.result is not None
-    unlearned, _, comparison = output.result
+    unlearned, _, comparison, *_ = output.result
     drawing = pack_module("unlearn_core.dataset.settings").GenerationSettings(2, batch_size=2)
     previews = pack_module("unlearn_core.dataset.previews").PreviewPrompts.of(pairs, drawing)
     before, after = (previews.draw(model) for model in (loaded, unlearned.model))

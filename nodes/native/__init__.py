@@ -1,0 +1,1 @@
+"""Models of ComfyUI as ours, and the demo models in ComfyUI's own classes."""

@@ -1,0 +1,66 @@
+"""Our model handle for a MODEL, CLIP and VAE of ComfyUI."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ...unlearn_core.models.protocol import ModelInfo
+from ..host import memory
+from .fingerprint import fingerprint
+from .handle import NativeHandle
+from .network import Network
+from .schedules import V
+
+
+@torch.inference_mode(False)  # weights that are moved in this mode could not be trained
+def open_native(
+    model: ModelPatcher, clip: Any, vae: Any = None, image_size: int = 0
+) -> NativeHandle:
+    """The handle of a MODEL, which is never changed.
+
+    Args:
+        image_size: edge of a picture in pixels; 0 for that of the model's family.
+
+    Raises:
+        UnsupportedError: the model cannot be trained.
+        ValueError: ``image_size`` does not fit the model.
+    """
+    network = Network(model)
+    info = ModelInfo(
+        name=_name(network),
+        family=network.family.name,
+        source=None,
+        fingerprint="",
+        image_size=image_size or _own_size(network),
+        prediction=network.schedule.prediction,
+        denoiser_folder="",
+        mixed=network.is_half,
+    )
+    handle = NativeHandle(info, network, clip, vae)
+    if info.image_size % handle.size_step:
+        raise ValueError(
+            f"image_size must be a multiple of {handle.size_step} for {network.family.label}, got "
+            f"{image_size}; set it to 0 for {_own_size(network)}"
+        )
+    memory.load(handle)
+    network.make_trainable()
+    return replace(handle, info=replace(info, fingerprint=fingerprint(network, clip)))
+
+
+def _own_size(network: Network) -> int:
+    size = network.family.image_size
+    is_768 = network.family.name == "sd2" and network.schedule.prediction == V
+    return 768 if is_768 else size
+
+
+def _name(network: Network) -> str:
+    """The name of the file if the MODEL knows it, as in newer ComfyUIs; otherwise its class."""
+    loader: Any = getattr(network.given, "cached_patcher_init", None)
+    arguments = loader[1] if loader else ()
+    files = [part for part in arguments if isinstance(part, str) and Path(part).suffix]
+    return Path(files[0]).stem if files else type(network.model).__name__

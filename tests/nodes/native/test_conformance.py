@@ -1,0 +1,121 @@
+"""The native handle agrees with the core's own handle on equal Stable Diffusion 1.5 weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ..pack import pack_module
+from .same_weights import as_comfyui, write_folder
+
+PROMPTS = ["a cat in ink style", "a very large house", ""]
+RELATIVE = ABSOLUTE = 1e-4  # fp32; ComfyUI and diffusers order their operations differently
+
+
+@dataclass
+class Both:
+    core: Any
+    native: Any
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    folder = write_folder(tmp_path_factory.mktemp("models") / "tiny-sd15")
+    core = pack_module("unlearn_core.models.load").load_model(folder)
+    native = pack_module("nodes.native.opening").open_native(*as_comfyui(folder), image_size=16)
+    return Both(core, native)
+
+
+def close(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=RELATIVE, atol=ABSOLUTE)
+
+
+def noise(seed: int) -> Tensor:
+    shape = (len(PROMPTS), 4, 8, 8)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_shapes_and_names(both: Both) -> None:
+    for name in ("latent_shape", "size_step", "device"):
+        assert getattr(both.native, name) == getattr(both.core, name), name
+    assert both.native.info.prediction == both.core.info.prediction == "epsilon"
+    names = pack_module("nodes.native.names").unet_names(both.native.network.model)
+    layers = pack_module("unlearn_core.models.layers")
+    for scope in layers.LOW_RANK:
+        native = [names[n.removesuffix(".weight")] for n in both.native.parameters_in(scope)]
+        core = [n.removesuffix(".weight") for n in both.core.parameters_in(scope)]
+        assert core
+        assert sorted(native) == sorted(core), scope
+
+
+def test_prompts(both: Both) -> None:
+    native, core = (one.encode_prompts(PROMPTS).text_inputs() for one in (both.native, both.core))
+    for one, other in zip(native["tokens"], core["tokens"], strict=True):
+        close(one, other)
+
+
+def test_noise_levels(both: Both) -> None:
+    levels = torch.linspace(0, 1, 100)
+    assert torch.equal(both.native.times(levels), both.core.times(levels))
+    t = both.core.times(torch.tensor([0.0, 0.4, 0.99]))
+    close(both.native.add_noise(noise(0), noise(1), t), both.core.add_noise(noise(0), noise(1), t))
+
+
+@torch.no_grad()
+def test_predictions_and_losses(both: Both) -> None:
+    t = both.core.times(torch.tensor([0.01, 0.4, 0.99]))
+    predictions, losses = [], []
+    for one in (both.native, both.core):
+        conditioning = one.encode_prompts(PROMPTS)
+        predictions.append(one.predict(noise(2), conditioning, t))
+        losses.append(one.denoise_error(noise(0), conditioning, noise(1), t))
+    close(*predictions)
+    close(*losses)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_pictures(both: Both, guidance: float) -> None:
+    drawn = [
+        one.sample(PROMPTS, [3, 4, 5], steps=6, guidance_scale=guidance)
+        for one in (both.native, both.core)
+    ]
+    close(*drawn)
+    torch.testing.assert_close(
+        both.native.decode_latents(drawn[1]), both.core.decode_latents(drawn[1]), rtol=0, atol=1e-4
+    )
+
+
+def test_reading_pictures(both: Both) -> None:
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(6))
+    close(both.native.encode_images(images), both.core.encode_images(images))
+
+
+@pytest.mark.parametrize("scope", ["lora", "lora, cross-attention"])
+def test_both_reach_the_same_lora(both: Both, pairs: Any, scope: str) -> None:
+    engine = pack_module("unlearn_core.job.engine")
+    settings = pack_module("unlearn_core.unlearning.settings").UnlearnSettings(
+        scope=scope, steps=4, batch_size=2, learning_rate=0.001, lora_rank=4
+    )
+    drawing = pack_module("unlearn_core.dataset.settings").GenerationSettings(
+        steps=3, guidance_scale=3.0
+    )
+    runs = []
+    for one in (both.native, both.core):
+        with torch.inference_mode(False):
+            task = engine.Task(one, pairs, settings, drawing)
+            runs.append(engine.unlearn(task, engine.Observer()))
+    native, core = runs
+    for one, other in zip(native.reports, core.reports, strict=True):
+        assert one.forget_loss == pytest.approx(other.forget_loss, rel=1e-3)
+        assert one.retain_loss == pytest.approx(other.retain_loss, rel=1e-2, abs=1e-7)
+    names = pack_module("nodes.native.names").unet_names(both.native.network.model)
+    layers = {names[name]: layer for name, layer in native.model.lora_layers().items()}
+    others = core.model.lora_layers()
+    assert layers.keys() == others.keys()
+    for name, layer in layers.items():
+        torch.testing.assert_close(layer.down, others[name].down, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(layer.up, others[name].up, rtol=1e-2, atol=1e-4)

@@ -1,0 +1,35 @@
+"""Stable Diffusion 3 and 3.5: diffusers' ``SD3Transformer2DModel`` (Esser et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .denoiser import Predict
+from .flow import TRAIN_TIMESTEPS, FlowHandle, resolution_shift
+from .protocol import Conditioning, Embeddings
+
+
+@dataclass(frozen=True, eq=False)
+class StableDiffusion3Handle(FlowHandle):
+    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
+        assert isinstance(conditioning, Embeddings)
+        with self.autocast():
+            return self.denoiser(
+                hidden_states=latents_t,
+                timestep=t * TRAIN_TIMESTEPS,
+                encoder_hidden_states=conditioning.values,
+                pooled_projections=conditioning.pooled,
+            ).sample.float()
+
+    def sampler_options(self, steps: int, tokens: int) -> dict[str, Any]:
+        if not self.scheduler_config.get("use_dynamic_shifting"):
+            return {}
+        return {"mu": resolution_shift(self.scheduler_config, tokens)}
+
+    def sampled(self, prompts: Sequence[str], guidance_scale: float) -> Predict:
+        empty = self.encode_prompts([""])[[0] * len(prompts)]
+        return self.guided(self.encode_prompts(prompts), empty, guidance_scale)
