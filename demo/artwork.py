@@ -15,7 +15,7 @@ from demo.world import BACKGROUND_COLOURS, OBJECTS, Subject
 SHEET_FOLDER = Path(__file__).parent / "artwork"
 SHEET_COLUMNS = 8
 TILE = 128  # px, edge of one emoji on the sheets
-SIZE = 64  # px, edge of a picture
+SIZE = 64  # px, edge of a picture of EmojiCanvas
 PIXEL_GRID = 16  # the pixel style is noto's artwork on a grid of this many squares
 
 
@@ -28,8 +28,8 @@ def tile(style: str, object_name: str) -> Image.Image:
     return sheet.convert("RGBA").crop((left, top, left + TILE, top + TILE))
 
 
-def draw(subject: Subject, rng: random.Random) -> np.ndarray:
-    """One picture, uint8 [64, 64, 3]: the emoji slightly rotated, scaled and shifted."""
+def draw(subject: Subject, rng: random.Random, size: int = SIZE) -> np.ndarray:
+    """One picture, uint8 [size, size, 3]: the emoji slightly rotated, scaled and shifted."""
     scale = rng.uniform(0.78, 0.92)
     angle = math.radians(rng.uniform(-8, 8))
     shift_x, shift_y = rng.uniform(-4, 4), rng.uniform(-4, 4)
@@ -44,11 +44,11 @@ def draw(subject: Subject, rng: random.Random) -> np.ndarray:
     if subject.style == "pixel":
         art = art.resize((PIXEL_GRID, PIXEL_GRID), Image.Resampling.BOX)
         art.putalpha(art.getchannel("A").point([255 * (a > 110) for a in range(256)]))
-        art = art.resize((SIZE, SIZE), Image.Resampling.NEAREST)
+        art = art.resize((size, size), Image.Resampling.NEAREST)
     else:
-        art = art.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        art = art.resize((size, size), Image.Resampling.LANCZOS)
     jitter = rng.randint(-5, 5)
     colour = tuple(min(255, c + jitter) for c in BACKGROUND_COLOURS[subject.background])
-    picture = Image.new("RGBA", (SIZE, SIZE), (*colour, 255))
+    picture = Image.new("RGBA", (size, size), (*colour, 255))
     picture.alpha_composite(art)
     return np.asarray(picture.convert("RGB"))

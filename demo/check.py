@@ -1,4 +1,5 @@
-"""Accuracy of the demo model: ``python -m demo.check`` draws 500 prompts and classifies them."""
+"""Accuracy of a text-to-image demo model: ``python -m demo.check`` draws 500 prompts and classifies
+them."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ import json
 import random
 from pathlib import Path
 
-from demo.build import EMOJI
+from torch.nn.functional import interpolate
+
+from demo.artwork import SIZE
+from demo.build import EMOJI, FLOW
 from demo.world import FULL_CAPTIONS, fill_caption, random_subject
 from unlearn_core.dataset.drawing import draw_latents
 from unlearn_core.dataset.settings import GenerationSettings
@@ -16,14 +20,16 @@ from unlearn_core.judging.judge import ConvJudge
 from unlearn_core.models.load import load_model
 from unlearn_core.reporting.grids import picture_strip
 
+MODELS = {"emoji": EMOJI, "flow": FLOW}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.check", description=__doc__)
-    parser.add_argument("--model", type=Path, default=EMOJI)
+    parser.add_argument("--model", choices=MODELS, default="emoji")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--picture", type=Path, help="also save the first 12 here")
     options = parser.parse_args()
-    model = load_model(options.model)
+    model = load_model(MODELS[options.model])
     judge = ConvJudge.load(EMOJI / "evaluation")
     rng = random.Random(5)
     subjects = [random_subject(rng) for _ in range(options.count)]
@@ -33,7 +39,9 @@ def main() -> None:
         latents = draw_latents(model, prompts, GenerationSettings(seed=5_000_000), progress=bars)
     bars.close()
     images = model.decode_latents(latents)
-    predictions = judge.classify(images)
+    # The judge was trained on pictures of EmojiCanvas's size.
+    reduced = interpolate(images, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+    predictions = judge.classify(reduced)
     accuracy = {
         name: sum(v == getattr(s, name) for v, s in zip(values, subjects, strict=True))
         / len(subjects)

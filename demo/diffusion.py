@@ -6,7 +6,7 @@ import copy
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from demo.pictures import Pool
+from demo.precision import mixed_precision
 from demo.world import caption
 from unlearn_core.models.text import Clip, save_clip
 
@@ -155,7 +156,7 @@ def train_denoiser(
         t = (strata / len(x_0) * 1000).long().clamp(max=999)
         alpha = alphas[t].view(-1, 1, 1, 1)
         x_t = alpha.sqrt() * x_0 + (1 - alpha).sqrt() * noise
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             output = model(x_t, t, ids)
         snr = alphas[t] / (1 - alphas[t])
         weight = snr.clamp(max=SNR_CAP) / snr
@@ -166,13 +167,18 @@ def train_denoiser(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        decay = min(EMA_DECAY, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+        update_average(average, model, step)
         if step % 50 == 0:
             smooth = error.mean().item() if step == 0 else 0.7 * smooth + 0.3 * error.mean().item()
             progress.set_postfix(loss=f"{smooth:.4f}")
     return average
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
+    """Update the exponential average of the weights, which is shorter during the first steps."""
+    decay = min(EMA_DECAY, (step + 1) / (step + 10))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
 def save_pipeline(
@@ -191,11 +197,17 @@ def save_pipeline(
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    write_pipeline(pipeline, [Clip(parts.text_encoder, tokenizer)], folder)
+
+
+def write_pipeline(pipeline: Any, clips: Sequence[Clip], folder: Path) -> None:
+    """Save a pipeline and its text encoders so that other programs and older versions read them."""
     pipeline.save_pretrained(folder, safe_serialization=True)
-    parts_of_text = folder / "text_encoder", folder / "tokenizer"
-    for part in parts_of_text:  # in transformers' layout, which only its newest version reads
-        shutil.rmtree(part)
-    save_clip(Clip(parts.text_encoder, tokenizer), *parts_of_text, torch.float16)
+    for clip, suffix in zip(clips, ("", "_2"), strict=False):
+        parts = folder / f"text_encoder{suffix}", folder / f"tokenizer{suffix}"
+        for part in parts:  # in transformers' layout, which only its newest version reads
+            shutil.rmtree(part)
+        save_clip(clip, *parts, torch.float16)
     for file in folder.glob("*/config.json"):
         settings = json.loads(file.read_text(encoding="utf-8"))
         settings.pop("_name_or_path", None)  # a path on the training machine

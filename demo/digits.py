@@ -13,11 +13,12 @@ from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor
 from tqdm import tqdm
 
+from demo.diffusion import update_average
+from demo.precision import mixed_precision
 from unlearn_core.judging.judge import ConvJudge
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE = 16  # px; the 8 x 8 originals are enlarged to show the pen strokes better
-EMA_DECAY = 0.999
 
 
 def digit_pictures() -> tuple[Tensor, Tensor]:
@@ -79,7 +80,7 @@ def train_digits(
         x_0 = augment(pictures[index]) * 2 - 1
         noise, t = torch.randn_like(x_0), torch.randint(1000, (batch_size,))
         x_t = scheduler.add_noise(x_0, noise, t)  # pyright: ignore[reportArgumentType]
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(x_0.device):
             output = unet(x_t, t, class_labels=labels[index]).sample
         loss = F.mse_loss(output.float(), noise)
         optimizer.zero_grad(set_to_none=True)
@@ -87,9 +88,7 @@ def train_digits(
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        decay = min(EMA_DECAY, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
+        update_average(average, unet, step)
         if step % 50 == 0:
             progress.set_postfix(loss=f"{loss.item():.4f}")
     return average

@@ -17,7 +17,7 @@ from demo.world import BACKGROUNDS, OBJECTS, STYLES, Subject, random_subject
 
 @dataclass(frozen=True)
 class Pool:
-    """``pictures`` uint8 [N, 3, 64, 64] and their subjects; ``labels`` int64 [N, 3] index the
+    """``pictures`` uint8 [N, 3, H, W] and their subjects; ``labels`` int64 [N, 3] index the
     vocabulary as (style, object, background)."""
 
     pictures: Tensor
@@ -36,18 +36,19 @@ def label_of(subject: Subject) -> tuple[int, int, int]:
     )
 
 
-def make_pool(count: int, seed: int, folder: Path) -> Pool:
-    """Draw ``count`` pictures of random subjects, or read those of an earlier call."""
-    file = folder / f"pool-{count}-{seed}.pt"
+def make_pool(count: int, seed: int, folder: Path, size: int = SIZE) -> Pool:
+    """Draw ``count`` pictures of random subjects, ``size`` px wide, or read those of an earlier
+    call."""
+    file = folder / f"pool-{count}-{seed}-{size}px.pt"
     if file.exists():
-        saved = torch.load(file, weights_only=True)
+        saved = torch.load(file, weights_only=True, mmap=True)
         return Pool(saved["pictures"], saved["labels"])
     rng = random.Random(seed)
-    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    pictures = np.empty((count, size, size, 3), np.uint8)
     labels = torch.empty(count, 3, dtype=torch.long)
     for i in tqdm(range(count), desc="drawing training pictures", mininterval=2):
         subject = random_subject(rng)
-        pictures[i] = draw(subject, rng)
+        pictures[i] = draw(subject, rng, size)
         labels[i] = torch.tensor(label_of(subject))
     pool = Pool(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), labels)
     torch.save({"pictures": pool.pictures, "labels": pool.labels}, file)
