@@ -32,7 +32,9 @@ def with_later_inputs(prompt: Json) -> dict[str, Any]:
         if one["class_type"] == UNLEARN:
             inputs = one["inputs"]
             later = {"generation_seed": inputs["seed"], "uce_tokens": "to the end"}
-            inputs.update(later, recipe="as saved", diversified=True)
+            inputs.update(later, recipe="as saved", diversified=True, strength=1.0)
+        if one["class_type"] == "UnlearnSaveCheckpoint":
+            one["inputs"]["lora_names"] = "ComfyUI"
     return meaning(prompt)
 
 

@@ -151,7 +151,7 @@ def test_mixed_precision_is_refused_where_it_has_no_effect(
     class_folder: Path, dit_folder: Path
 ) -> None:
     for folder in (class_folder, dit_folder):
-        with pytest.raises(ModelError, match="precision: 'mixed' is for Stable Diffusion"):
+        with pytest.raises(ModelError, match="precision: 'mixed' is for models with text prompts"):
             load_model(folder, options=LoadOptions(precision="mixed"))
 
 

@@ -121,9 +121,7 @@ def test_every_family_supports_every_objective(
     """Also with a share of empty prompts, where supported; no step raises either loss."""
     sets = make_training_sets(model, pairs, GenerationSettings(steps=2))
     has_empty_prompt = model.info.family != "class-conditional"
-    reads_words = has_empty_prompt and model.info.family != "dit"
     settings = UnlearnSettings(
-        scope="xattn" if reads_words else "full",
         objective=objective,
         steps=2,
         batch_size=2,
