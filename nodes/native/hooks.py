@@ -6,7 +6,6 @@ ComfyUI's MODELs share one network. So nothing of it is changed for good: a modu
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
@@ -80,8 +79,8 @@ def training_mode() -> Iterator[None]:
 def _with_backward() -> tuple[tuple[Any, str, Forward], ...]:
     """Functions of ComfyUI's library of kernels, and their calculation in torch."""
     try:
-        kernels = importlib.import_module("comfy_kitchen")
-        plain = importlib.import_module("comfy_kitchen.backends.eager.rope")
+        import comfy_kitchen as kernels  # pyright: ignore[reportMissingImports]
+        from comfy_kitchen.backends.eager import rope as plain  # pyright: ignore[reportMissingImports]
     except ImportError:  # ComfyUI 0.3 has none
         return ()
     names = (name for name in vars(kernels) if "rope" in name and not name.endswith("_"))
