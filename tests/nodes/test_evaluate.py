@@ -178,7 +178,7 @@ class Untouchable:
 
     @property
     def base(self) -> Any:
-        info = type("Info", (), {"source": Path("nowhere")})
+        info = type("Info", (), {"source": Path("nowhere"), "evaluation": None})
         return type("Base", (), {"info": info})
 
 
