@@ -106,7 +106,7 @@ def diversify(
         invented_names, gibberish_names: number of made-up names that are used as further
             replacements of the concept. They teach the model to forget this name only, and not
             names in general.
-        seed: of the split and the order.
+        seed: of the split and the order. The test pairs depend on it, but not on ``train_count``.
 
     Raises:
         ValueError: a template without ``{concept}`` or with an unknown field, or an empty grid.
@@ -115,8 +115,9 @@ def diversify(
     dimensions = {name: distinct(values) for name, values in dimensions.items()}
     name_counts = {"invented_names": invented_names, "gibberish_names": gibberish_names}
     _check(templates, dimensions, train_count, test_count, test_share, name_counts)
-    rng = random.Random(seed)
-    train, test = split_values(dimensions, test_share, rng)
+    train, test = split_values(dimensions, test_share, random.Random(seed))
+    # Each set has its own generator, so that the held-out prompts do not depend on train_count.
+    train_rng, test_rng = random.Random(f"train {seed}"), random.Random(f"test {seed}")
     made_up = (*made_up_names(invented_names, seed), *gibberish(gibberish_names, seed))
     replacements = (*concept.replacements, *made_up) or ("",)
     words = (concept.name, *concept.synonyms, *replacements)
@@ -124,8 +125,8 @@ def diversify(
         _check_length(template, {**dimensions, CONCEPT_FIELD: words})
     return PromptPairs(
         concept,
-        _pairs(concept, replacements, templates, train, train_count, rng),
-        _pairs(concept, replacements, templates, test, test_count, rng),
+        _pairs(concept, replacements, templates, train, train_count, train_rng),
+        _pairs(concept, replacements, templates, test, test_count, test_rng),
         dimensions,
     )
 
@@ -210,10 +211,11 @@ def _pairs(
     rng: random.Random,
 ) -> tuple[PromptPair, ...]:
     """``count`` pairs from the whole grid in random order, repeated as often as necessary.
-    Templates, concept words and replacements alternate, so that all are equally frequent."""
+    Templates, concept words and replacements alternate, so that all are equally frequent. Fewer
+    pairs are the first of more pairs, whose pictures can then come from the cache."""
+    shuffled = rng.sample(replacements, len(replacements))
     grid = list(itertools.product(*dimensions.values()))
     order = [c for _ in range(math.ceil(count / len(grid))) for c in rng.sample(grid, len(grid))]
-    shuffled = rng.sample(replacements, len(replacements))
     words = (concept.name, *concept.synonyms)
     period = math.lcm(len(templates), len(shuffled))
     pairs = []
