@@ -185,7 +185,8 @@ def demo(options: argparse.Namespace) -> NoReturn:
     else:
         python = interpreter_at(options.python)
         install(python, command_line_requirements(), keep_torch)
-    values = {"--concept": options.concept, "--steps": options.steps, "--seed": options.seed}
+    names = ("concept", "model", "steps", "seed")
+    values = {f"--{name}": getattr(options, name) for name in names}
     out = os.path.abspath(options.out)  # relative to the current folder, not to the repository
     arguments = [text for pair in values.items() if pair[1] is not None for text in pair]
     python.become("-m", "demo.erase", *arguments, "--out", out)
@@ -221,6 +222,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         sub.set_defaults(run=command)
     demo_options = commands.choices["demo"]
     demo_options.add_argument("--concept", help="style or object to forget")
+    demo_options.add_argument("--model", help="emoji, or flow: a model like Stable Diffusion 3")
     demo_options.add_argument("--steps", help="number of unlearning steps")
     demo_options.add_argument("--seed", help="seed of all random choices")
     demo_options.add_argument("--out", default="demo_output", help="folder for the results")

@@ -41,7 +41,7 @@ AUTOENCODER_STEPS, DECODER_STEPS = 1700, 400
 FLOW_POOL = 32_000
 FLOW_AUTOENCODER_ROUNDS = (1500, 16, False), (900, 8, True)  # steps, batch size, colours
 # Noto's details are the last to be learned; without them, a coarse noto looks like pixel.
-FLOW_DECODER_ROUNDS = (1400, 1.0), (1200, 3.0)  # steps, relative frequency of noto
+FLOW_DECODER_ROUNDS = (1400, 1.0), (1200, 3.0), (1500, 3.0)  # steps, relative frequency of noto
 FLOW_TRAINING = Training(steps=3600)
 JUDGE_STEPS, SCORER_STEPS = 700, 500
 DIGITS_STEPS, DIGIT_JUDGE_STEPS = 1600, 600

@@ -8,9 +8,6 @@ import json
 import random
 from pathlib import Path
 
-from torch.nn.functional import interpolate
-
-from demo.artwork import SIZE
 from demo.build import EMOJI, FLOW
 from demo.world import FULL_CAPTIONS, fill_caption, random_subject
 from unlearn_core.dataset.drawing import draw_latents
@@ -39,9 +36,7 @@ def main() -> None:
         latents = draw_latents(model, prompts, GenerationSettings(seed=5_000_000), progress=bars)
     bars.close()
     images = model.decode_latents(latents)
-    # The judge was trained on pictures of EmojiCanvas's size.
-    reduced = interpolate(images, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
-    predictions = judge.classify(reduced)
+    predictions = judge.classify(images)
     accuracy = {
         name: sum(v == getattr(s, name) for v, s in zip(values, subjects, strict=True))
         / len(subjects)

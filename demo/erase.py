@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from demo.jobs import job_settings
+from demo.jobs import CANVASES, job_settings
 from unlearn_core.dataset.drawing import LatentCache
 from unlearn_core.job.console import CACHE, Bars, say
 from unlearn_core.job.job import Job
@@ -19,6 +19,13 @@ def main() -> int:
     defaults = UnlearnSettings()
     parser = argparse.ArgumentParser(prog="python run.py demo", description=__doc__)
     parser.add_argument("--concept", default="ink", help="style, object or digit (%(default)s)")
+    parser.add_argument(
+        "--model",
+        choices=CANVASES,
+        default="emoji",
+        help="for a style or object: 'flow' is a flow-matching model in the shape of Stable "
+        "Diffusion 3 (%(default)s)",
+    )
     parser.add_argument("--steps", type=int, default=defaults.steps, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="(%(default)s)")
@@ -26,7 +33,7 @@ def main() -> int:
     bars = Bars()
     try:
         unlearn = replace(defaults, steps=options.steps, seed=options.seed)
-        settings = job_settings(options.concept, unlearn)
+        settings = job_settings(options.concept, unlearn, CANVASES[options.model])
         job = Job(settings, options.out, cache=LatentCache(CACHE), progress=bars)
         unlearned = job.unlearn()
         report = job.evaluate(unlearned)

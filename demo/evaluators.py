@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from demo.artwork import SIZE
 from demo.pictures import Pool, to_unit
 from demo.world import BACKGROUNDS, FULL_CAPTIONS, OBJECTS, STYLES, fill_caption
 from unlearn_core.judging.judge import ConvJudge
@@ -70,7 +71,7 @@ def train_judge(pool: Pool, steps: int, seed: int = 1, batch_size: int = 64) -> 
     """Train a classifier of style, object and background, each with a class for none."""
     torch.manual_seed(seed)
     random.seed(seed)
-    judge = ConvJudge({"style": STYLES, "object": OBJECTS, "background": BACKGROUNDS})
+    judge = ConvJudge({"style": STYLES, "object": OBJECTS, "background": BACKGROUNDS}, SIZE)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     progress = tqdm(range(steps), desc="judge", mininterval=5)

@@ -14,7 +14,9 @@ from .digits import DIGITS
 from .world import BACKGROUNDS, OBJECTS, STYLES
 
 MODELS = Path(__file__).parent / "models"
-EMOJI, DIGITS_MODEL = MODELS / "emoji-canvas", MODELS / "digits"
+EMOJI, FLOW, DIGITS_MODEL = MODELS / "emoji-canvas", MODELS / "emoji-canvas-flow", MODELS / "digits"
+CANVASES = {"emoji": EMOJI, "flow": FLOW}
+"""The text-to-image models by the name of their architecture: Stable Diffusion 1 and 3."""
 
 
 STYLE_TEMPLATES = (
@@ -30,8 +32,11 @@ OBJECT_TEMPLATES = (
 DIGIT_WORDINGS = ("digit", "number", "handwritten", "a picture of")
 
 
-def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
+def job_settings(concept: str, unlearn: UnlearnSettings, model: Path = EMOJI) -> JobSettings:
     """The demo's job for a style or object of EmojiCanvas, or for a digit.
+
+    Args:
+        model: one of ``CANVASES``; a digit has its own model.
 
     For a digit, the scope and the settings that depend on it are overridden.
 
@@ -40,7 +45,7 @@ def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
     """
     if concept in STYLES:
         return JobSettings(
-            model=EMOJI,
+            model=model,
             concept=ForgetConcept(concept, "style", (), _others(STYLES, concept)),
             prompts=PromptSettings(
                 STYLE_TEMPLATES, {"object": OBJECTS, "background": BACKGROUNDS}, seed=unlearn.seed
@@ -49,7 +54,7 @@ def job_settings(concept: str, unlearn: UnlearnSettings) -> JobSettings:
         )
     if concept in OBJECTS:
         return JobSettings(
-            model=EMOJI,
+            model=model,
             concept=ForgetConcept(concept, "object", (), _others(OBJECTS, concept)),
             prompts=PromptSettings(
                 OBJECT_TEMPLATES, {"style": STYLES, "background": BACKGROUNDS}, seed=unlearn.seed

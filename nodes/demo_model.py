@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..unlearn_core.foundation.atomic import MODEL_INDEX
 from .host.folders import PACK
 from .inputs import sockets
 from .native.demo_networks import load_demo
@@ -16,7 +15,6 @@ FOLDERS = {
     "EmojiCanvas": PACK / "demo" / "models" / "emoji-canvas",
     "EmojiCanvas-Flow": PACK / "demo" / "models" / "emoji-canvas-flow",
 }
-MODELS = [name for name, folder in FOLDERS.items() if (folder / MODEL_INDEX).is_file()]
 
 
 class DemoModel(io.ComfyNode):
@@ -31,8 +29,8 @@ class DemoModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=MODELS,
-                    default=MODELS[0],
+                    options=list(FOLDERS),
+                    default=next(iter(FOLDERS)),
                     tooltip="The bundled model. Set Empty Latent Image to 128 × 128, and KSampler "
                     "to 20 steps and cfg 4. EmojiCanvas then draws pictures of 64 × 64 px, because "
                     "its VAE enlarges by 4 and not by 8.",
@@ -47,9 +45,9 @@ class DemoModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None) -> bool | str:
-        if model is None or model in MODELS:  # None: a linked value, checked by ``execute``
+        if model is None or model in FOLDERS:  # None: a linked value, checked by ``execute``
             return True
-        return f"model must be one of {', '.join(MODELS)}, got {model!r}; choose one from the list"
+        return f"model must be one of {', '.join(FOLDERS)}, got {model!r}; choose one from the list"
 
     @classmethod
     def execute(cls, model: str) -> io.NodeOutput:

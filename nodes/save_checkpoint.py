@@ -160,7 +160,7 @@ class SaveCheckpoint(io.ComfyNode):
         kind = _as_loaded(unlearned) if save_as == AS_LOADED else save_as
         path, note = paths[kind], ""
         with torch.inference_mode(False), torch.no_grad():
-            content = report_json(unlearned, report, {})
+            content = report_json(unlearned, report)
             if native is None:
                 # Including its base: saving compares the weights of both on one device.
                 load(unlearned)

@@ -17,6 +17,7 @@ from .plain_names import check_name, name_problem
 PACK = Path(__file__).resolve().parents[2]
 BUNDLED = {
     "EmojiCanvas (demo)": PACK / "demo" / "models" / "emoji-canvas",
+    "EmojiCanvas-Flow (demo)": PACK / "demo" / "models" / "emoji-canvas-flow",
     "Digits (demo)": PACK / "demo" / "models" / "digits",
 }
 OWN_VAE = "the model's own"

@@ -178,6 +178,9 @@ class NativeHandle:
             ]  # fmt: skip
         return torch.cat(drawn).to(self.device)
 
+    def passes_per_step(self, guidance_scale: float) -> int:
+        return 1 if guidance_scale == 1 else 2
+
     def _guided(
         self, prompt: NativeConditioning, empty: NativeConditioning, guidance_scale: float
     ) -> Any:

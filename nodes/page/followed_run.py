@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...unlearn_core.dataset.drawing import LatentCache
 from ...unlearn_core.dataset.previews import PreviewPrompts
+from ...unlearn_core.foundation.cost import JUDGING
 from ...unlearn_core.foundation.progress import FIRST_EDIT, MAKING_IMAGES, UNLEARNING
 from ...unlearn_core.job.engine import Observer, Task, unlearn
 from ...unlearn_core.models.protocol import ModelHandle
@@ -162,7 +163,7 @@ class FollowedRun(Observer):
         return unlearned
 
     def _preview(self, unlearned: UnlearnedModel) -> None:
-        images = self.previews.draw(unlearned.model, self.progress.silent())
+        images = self.previews.draw(unlearned.model, self.progress.silent(JUDGING))
         step, drawn = len(self.live.steps), self.live.drawn
         # Only those of the last preview, because they are large.
         self.live.drawn = {BEFORE: drawn[BEFORE], _after(unlearned): images}

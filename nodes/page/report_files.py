@@ -29,7 +29,7 @@ def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -
     """
     output = folder_paths.get_output_directory()
     folder, name, number, subfolder, _ = folder_paths.get_save_image_path(name, output)
-    content = json.dumps(report_json(unlearned, report, {}), indent=1) + "\n"
+    content = json.dumps(report_json(unlearned, report), indent=1) + "\n"
     texts = {"html": html_report(unlearned, report), "json": content}
     places = []
     for suffix, text in texts.items():

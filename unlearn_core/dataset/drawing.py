@@ -87,6 +87,7 @@ def draw_latents(
         progress: ticks once for each picture; checked after each denoising step.
     """
     total, progress = len(prompts), progress or Progress()
+    progress.count_passes(total * settings.steps * model.passes_per_step(settings.guidance_scale))
     seeds = [settings.seed + i for i in range(total)]
     keys = [
         picture_key(model, p, s, settings, latent_shape)

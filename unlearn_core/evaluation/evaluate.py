@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 
 from ..dataset.drawing import LatentCache, draw_pictures
+from ..foundation.cost import peak_bytes
 from ..foundation.progress import EVALUATING, PROBING, Progress
 from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
 from ..judging.probes import PROBES, REWORDINGS, ProbeResult, run_probe
@@ -51,6 +52,7 @@ def evaluate(
     each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
     judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     progress, names = progress or Progress(), PROBED[settings.probes]
+    start = progress.cost()
 
     def with_probes(i: int, report: AlignmentReport) -> AlignmentReport:
         results: list[ProbeResult] = []
@@ -77,7 +79,8 @@ def evaluate(
         with progress.phase(PROBING, len(each) * len(names)):
             reports = list(itertools.starmap(with_probes, enumerate(reports)))
     first, *others = reports
-    return replace(first, also=tuple(others))
+    cost = replace(progress.cost(start), peak_bytes=peak_bytes(unlearned.base.device))
+    return replace(first, also=tuple(others), cost=cost)
 
 
 def _evaluators(unlearned: UnlearnedModel, settings: EvaluationSettings) -> list[Evaluators]:

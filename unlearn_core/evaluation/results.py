@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ..foundation.cost import NO_COST, Cost
 from ..judging.probes import ProbeResult
 from ..prompts.concept import ForgetConcept
 from .bootstrap import Interval
@@ -95,6 +96,7 @@ class AlignmentReport:
         scorer: name of the CLIP model.
         missing: messages about figures that could not be measured, each with its remedy.
         also: the reports of the run's further concepts.
+        cost: of the evaluation of all concepts.
     """
 
     concept: ForgetConcept
@@ -111,6 +113,7 @@ class AlignmentReport:
     scorer: str | None = None
     missing: tuple[str, ...] = ()
     also: tuple[AlignmentReport, ...] = ()
+    cost: Cost = NO_COST
 
     @property
     def each(self) -> tuple[AlignmentReport, ...]:

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
+from .cost import DRAWING, JUDGING, KINDS_OF_WORK, TRAINING, Cost
+
 # The phases of a job, in their usual order.
 LOADING = "loading"  # bytes
 READING_PICTURES = "reading pictures"
@@ -21,6 +23,9 @@ EVALUATING = "evaluating"  # pictures
 PROBING = "probing"  # probes
 EXTRACTING = "extracting"  # tensors of a LoRA
 SAVING = "saving"  # bytes
+
+_WORK = {COMPARING: DRAWING, MAKING_IMAGES: DRAWING, UNLEARNING: TRAINING}
+"""Phase -> its kind of work; in all other phases, pictures are drawn to be looked at."""
 
 Part = TypeVar("Part")
 
@@ -37,11 +42,13 @@ class Progress:
         note: figures of the last unit, to show beside the bar.
         start_time: start of this phase, from ``time.perf_counter``.
         seconds: the duration of each phase so far.
+        passes: the denoiser passes so far for each of ``KINDS_OF_WORK``, see ``Cost``.
     """
 
     def __init__(self) -> None:
         self.name, self.note, self.done, self.total, self.start_time = "", "", 0, 0, 0.0
         self.seconds: dict[str, float] = {}
+        self.passes = dict.fromkeys(KINDS_OF_WORK, 0)
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Self]:
@@ -74,15 +81,42 @@ class Progress:
     def check(self) -> None:
         """Raise an exception to stop the operation. Called often, also between two ticks."""
 
-    def silent(self) -> Progress:
-        """Progress for work within one unit: shows nothing, but has the same ``check``."""
-        return _Silent(self)
+    def count_passes(self, count: int, work: str | None = None) -> None:
+        """Count denoiser passes.
+
+        Args:
+            work: one of ``KINDS_OF_WORK``; None for that of the current phase.
+        """
+        self.passes[work or _WORK.get(self.name, JUDGING)] += count
+
+    def cost(self, since: Cost | None = None) -> Cost:
+        """The cost so far, without the peak memory.
+
+        Args:
+            since: an earlier cost of this progress, which is subtracted.
+        """
+        earlier = since or Cost()
+        return Cost(
+            {k: v - earlier.seconds.get(k, 0.0) for k, v in self.seconds.items()},
+            {k: v - earlier.passes.get(k, 0) for k, v in self.passes.items()},
+        )
+
+    def silent(self, work: str | None = None) -> Progress:
+        """Progress for work within one unit: shows nothing, but has the same ``check``.
+
+        Args:
+            work: what denoiser passes are counted as; None for that of the phase.
+        """
+        return _Silent(self, work)
 
 
 class _Silent(Progress):
-    def __init__(self, outer: Progress) -> None:
+    def __init__(self, outer: Progress, work: str | None) -> None:
         super().__init__()
-        self.outer = outer
+        self.outer, self.work = outer, work
 
     def check(self) -> None:
         self.outer.check()
+
+    def count_passes(self, count: int, work: str | None = None) -> None:
+        self.outer.count_passes(count, work or self.work)

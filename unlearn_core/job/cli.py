@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
     finally:
         bars.close()
     if options.json:
-        say(json.dumps(job.figures() or report_json(unlearned, None, job.seconds)))
+        say(json.dumps(job.figures() or report_json(unlearned, None, job.cost)))
         return
     if report is not None:
         say(f"{table(report)}\n\n{summary(report)}")

@@ -14,6 +14,7 @@ from ..dataset.own_pictures import OwnPictures
 from ..dataset.rows import TrainingSets
 from ..dataset.settings import GenerationSettings
 from ..dataset.training_sets import make_training_sets
+from ..foundation.cost import peak_bytes
 from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs, without_diversity
@@ -98,6 +99,7 @@ def unlearn(
         ValueError: the task cannot succeed, or a gradient is not finite.
     """
     progress, pairs = progress or Progress(), task.training_pairs
+    start = progress.cost()
     sets = TrainingSets(pairs, (), ())
     if method_of(task.settings).needs_pictures:
         sets = make_training_sets(
@@ -124,4 +126,5 @@ def unlearn(
                         break
     finally:
         observer.after_run(run)
-    return replace(run.result(), pairs=task.pairs)
+    cost = replace(progress.cost(start), peak_bytes=peak_bytes(task.model.device))
+    return replace(run.result(), pairs=task.pairs, cost=cost)

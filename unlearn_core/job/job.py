@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..dataset.drawing import LatentCache
 from ..evaluation.evaluate import evaluate
 from ..evaluation.results import AlignmentReport
 from ..foundation.atomic import appearing
+from ..foundation.cost import Cost, peak_bytes
 from ..foundation.progress import Progress
 from ..judging.clip_scorer import check_scorer
 from ..judging.evaluators import find_scorer
@@ -90,6 +92,11 @@ class Job(Observer):
         """The duration of each phase."""
         return self.progress.seconds
 
+    @property
+    def cost(self) -> Cost:
+        """The cost of all stages, including those of an earlier process."""
+        return replace(self.progress.cost(), peak_bytes=peak_bytes(self.base.device))
+
     def _with_neighbours(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
         return with_neighbours(
             self.base,
@@ -120,7 +127,11 @@ class Job(Observer):
                 loss_picture(unlearned.reports).save(self.folder / LOSSES)
 
     def _store(self, unlearned: UnlearnedModel) -> None:
-        description = {"of": self.task.identity(), "seconds": self.seconds}
+        description = {
+            "of": self.task.identity(),
+            "seconds": self.seconds,
+            "passes": self.progress.passes,
+        }
         write_unlearned(unlearned, self.folder / TENSORS, description)
         for file in (*self.folder.glob("prompts-*.json"), self.folder / LOSSES):
             file.unlink(missing_ok=True)  # from an earlier run
@@ -151,6 +162,8 @@ class Job(Observer):
                 )
         for phase, duration in seconds.items():
             self.seconds.setdefault(phase, duration)
+        for work, count in description.get("passes", {}).items():
+            self.progress.passes[work] = self.progress.passes[work] or count
         return read_unlearned(file, self.base, self.task.pairs, self.settings.unlearn)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
@@ -160,7 +173,7 @@ class Job(Observer):
         )
         comparison_grid(report).save(self.folder / "before_after.png")
         self._write("report.html", html_report(unlearned, report))
-        self._write_report(report_json(unlearned, report, self.seconds))
+        self._write_report(report_json(unlearned, report, self.cost))
         return report
 
     def save(

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from .clip_scorer import ClipScorer
 
@@ -36,10 +37,15 @@ class ConvJudge(nn.Module):
     """A small convolutional classifier with one head per dimension.
 
     The last class of every head means "none of these": noise, blur, broken pictures.
+
+    Args:
+        size: of the pictures that the classifier was trained on, in pixels; larger ones are reduced
+            to it.
     """
 
-    def __init__(self, dimensions: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, dimensions: Mapping[str, Sequence[str]], size: int) -> None:
         super().__init__()
+        self.size = size
         self.dimensions: Mapping[str, Sequence[str]] = {
             name: tuple(values) for name, values in dimensions.items()
         }
@@ -69,21 +75,27 @@ class ConvJudge(nn.Module):
         self.eval()
         values: dict[str, list[str | None]] = {name: [] for name in self.dimensions}
         for chunk in images.split(64):
-            for name, logits in self(chunk).items():
+            for name, logits in self(self._reduced(chunk)).items():
                 choices = (*self.dimensions[name], None)
                 values[name] += [choices[i] for i in logits.argmax(1).tolist()]
         return values
 
+    def _reduced(self, images: Tensor) -> Tensor:
+        if max(images.shape[2:]) <= self.size:
+            return images
+        size = (self.size, self.size)
+        return interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+
     def save(self, folder: Path) -> None:
         """Write ``judge.json`` and fp16 ``judge.safetensors``."""
-        settings = {"dimensions": self.dimensions}
+        settings = {"dimensions": self.dimensions, "size": self.size}
         (folder / JUDGE_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         save_file({k: v.half() for k, v in self.state_dict().items()}, folder / JUDGE_WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path) -> ConvJudge:
         settings = json.loads((folder / JUDGE_FILE).read_text(encoding="utf-8"))
-        judge = cls(settings["dimensions"])
+        judge = cls(settings["dimensions"], settings["size"])
         state = load_file(folder / JUDGE_WEIGHTS)
         target = judge.state_dict()
         judge.load_state_dict({k: v.to(target[k].dtype) for k, v in state.items()})

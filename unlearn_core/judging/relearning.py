@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..foundation.progress import Progress
+from ..models.counted import Counted
 from ..models.layers import LORA
 from ..models.protocol import ModelHandle
 from ..models.weights import is_lora
@@ -49,8 +50,9 @@ def relearn(
 
     def loss(rows: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         part = latents[rows].to(model.device)
-        return learner.denoise_error(part, conditioning[rows], noise, t).mean()
+        return counted.denoise_error(part, conditioning[rows], noise, t).mean()
 
+    counted = Counted(learner, progress or Progress())
     _train(model, loss, parameters, len(latents), LORA_RATE, steps, seed, at_once, progress)
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -87,7 +89,8 @@ def invert(
         learner = model.with_word(PLACEHOLDER, embedding)
         conditioning = learner.encode_prompts([prompts[int(i)] for i in rows])
         part = latents[rows].to(model.device)
-        return learner.denoise_error(part, conditioning, noise, t).mean()
+        counted = Counted(learner, progress or Progress())
+        return counted.denoise_error(part, conditioning, noise, t).mean()
 
     _train(model, loss, [embedding], len(latents), WORD_RATE, steps, seed, at_once, progress)
     return model.with_word(PLACEHOLDER, embedding.detach())

@@ -105,6 +105,9 @@ class ClassConditionalHandle(_ClassHandle):
         images = latents.float().cpu().add(1).div(2).clamp(0, 1)
         return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
+    def passes_per_step(self, guidance_scale: float) -> int:
+        return 1  # without guidance: there is no empty class
+
     def sample(
         self,
         prompts: Sequence[str],

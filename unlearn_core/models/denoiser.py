@@ -160,6 +160,9 @@ class DenoiserHandle(ABC):
     @abstractmethod
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor: ...
 
+    def passes_per_step(self, guidance_scale: float) -> int:
+        return 1 if guidance_scale == 1 else 2
+
     def guided(self, prompt: Conditioning, empty: Conditioning, guidance_scale: float) -> Predict:
         """``predict`` with classifier-free guidance (Ho and Salimans 2022)."""
         both = Conditioning.cat([empty, prompt])

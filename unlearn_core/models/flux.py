@@ -61,6 +61,9 @@ class FluxHandle(FlowHandle):
             "mu": resolution_shift(self.scheduler_config, tokens),
         }
 
+    def passes_per_step(self, guidance_scale: float) -> int:
+        return 1  # the scale is an input of the network
+
     def sampled(self, prompts: Sequence[str], guidance_scale: float) -> Predict:
         conditioning = self.encode_prompts(prompts)
         return lambda x_t, t: self._velocity(x_t, conditioning, t, guidance_scale)

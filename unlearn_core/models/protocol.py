@@ -129,8 +129,26 @@ class LoraLayer:
     alpha: float
 
 
+class Denoiser(Protocol):
+    """The part of a model that the objectives need."""
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t [B, C, h, w] at the timesteps t [B] from ``ModelHandle.times``."""
+        ...
+
+    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
+        """The denoiser's raw output [B, C, h, w], with gradient."""
+        ...
+
+    def denoise_error(
+        self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
+    ) -> Tensor:
+        """Squared error [B, C, h, w] of ``predict`` with respect to the family's own target."""
+        ...
+
+
 @runtime_checkable
-class ModelHandle(Protocol):
+class ModelHandle(Denoiser, Protocol):
     """A diffusion model. Handles are immutable: ``trainable_copy`` returns a new one."""
 
     @property
@@ -194,20 +212,6 @@ class ModelHandle(Protocol):
         """Latents [B, C, h, w] to images [B, 3, H, W] in 0..1, on the CPU."""
         ...
 
-    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, C, h, w] at the timesteps t [B] from ``times``."""
-        ...
-
-    def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
-        """The denoiser's raw output [B, C, h, w], with gradient."""
-        ...
-
-    def denoise_error(
-        self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
-    ) -> Tensor:
-        """Squared error [B, C, h, w] of ``predict`` with respect to the family's own target."""
-        ...
-
     def sample(
         self,
         prompts: Sequence[str],
@@ -224,6 +228,11 @@ class ModelHandle(Protocol):
             latent_shape: another size than the model's own, if ``size_step`` allows it.
             progress: checked after each denoising step.
         """
+        ...
+
+    def passes_per_step(self, guidance_scale: float) -> int:
+        """Denoiser passes per picture and step of ``sample``: one, or two with classifier-free
+        guidance."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:

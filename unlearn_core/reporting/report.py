@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from ..evaluation.bootstrap import Interval, wilson
 from ..evaluation.results import AlignmentReport, Estimate, Metrics
+from ..foundation.cost import Cost
 from ..foundation.version import VERSION
 from ..judging.probes import PROBES
 from ..prompts.concept import ForgetConcept
@@ -119,12 +120,16 @@ def _enumeration(words: Sequence[str]) -> str:
 
 
 def report_json(
-    unlearned: UnlearnedModel, report: AlignmentReport | None, seconds: Mapping[str, float]
+    unlearned: UnlearnedModel, report: AlignmentReport | None, cost: Cost | None = None
 ) -> dict[str, Any]:
-    """The content of ``report.json``: settings, seconds of each phase, figures, every step.
+    """The content of ``report.json``: settings, cost, figures, every step.
 
     The concept and figures at the top are the first concept's; ``also`` lists those of the others.
+
+    Args:
+        cost: of everything; None for the cost of unlearning and evaluation.
     """
+    cost = cost or (unlearned.cost + report.cost if report else unlearned.cost)
     each = unlearned.pairs.each
     reports = report.each if report else [None] * len(each)
     first, *others = [_concept_json(p.concept, r) for p, r in zip(each, reports, strict=True)]
@@ -138,7 +143,8 @@ def report_json(
         },
         "recipe": describe(unlearned.settings, default_scope=unlearned.base.default_scope),
         "settings": asdict(unlearned.settings),
-        "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
+        "seconds": {phase: round(value, 2) for phase, value in cost.seconds.items()},
+        "cost": cost.as_json(),
         "scorer": report.scorer if report else None,
         "missing": missing(report) if report else [],
         "also": others,

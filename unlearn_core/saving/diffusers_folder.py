@@ -64,7 +64,7 @@ def save_diffusers_folder(
             _copy(unlearned, source, part, progress)
         else:
             _split(unlearned, source, part, progress)
-        content = report or report_json(unlearned, None, {})
+        content = report or report_json(unlearned, None)
         (part / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return destination
 

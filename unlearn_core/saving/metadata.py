@@ -84,7 +84,7 @@ def _common(
 ) -> dict[str, str]:
     info, family = unlearned.base.info, family_of(unlearned)
     names = " and ".join(repr(part.concept.name) for part in unlearned.pairs.each)
-    content = report or report_json(unlearned, None, {})
+    content = report or report_json(unlearned, None)
     # Further concepts: headline figures only; headers are small.
     also = [{key: part[key] for key in ("concept", "before", "after")} for part in content["also"]]
     summary = [line for part in (content, *content["also"]) for line in part.get("summary", ())]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..dataset.rows import TrainingSets
 from ..foundation.progress import Progress
+from ..models.counted import Counted
 from ..models.protocol import ModelHandle
 from .batches import Batches
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
@@ -52,9 +53,10 @@ class Unlearning:
             warm_up(
                 self.model, self.parameters, base, sets.pairs, weight, settings.uce_tokens, progress
             )
+        self.progress = progress or Progress()
+        self.trained, self.frozen = (Counted(m, self.progress) for m in (self.model, base))
         self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
         self.batches = Batches(base, sets, settings)
-        self.progress = progress or Progress()
         self.mask: list[Tensor] = []
         self.smooth_retain: list[Tensor] = []
         self.reports: list[StepReport] = []
@@ -84,7 +86,7 @@ class Unlearning:
 
         if settings.saliency < 1 and not self.mask:
             self.mask = saliency_mask(
-                self.model, self.parameters, self.batches, settings.saliency, self.progress
+                self.trained, self.parameters, self.batches, settings.saliency, self.progress
             )
 
         # Two gradients over one explicit list of parameters.
@@ -121,7 +123,7 @@ class Unlearning:
 
     def _forget_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
         losses = OBJECTIVES[self.settings.objective](
-            self.model, self.base, batch, self.settings.strengths
+            self.trained, self.frozen, batch, self.settings.strengths
         )
         loss = losses.mean()
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
@@ -134,7 +136,7 @@ class Unlearning:
         losses: list[Tensor] = []
         count, gradients = 0, None
         for part in self.batches.retain(batch):
-            loss = objective(self.model, self.base, *part).sum()
+            loss = objective(self.trained, self.frozen, *part).sum()
             part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             losses.append(loss.detach())  # read after the step: reading would wait for the device
             count += len(part[0])

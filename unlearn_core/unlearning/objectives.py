@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ..models.protocol import Conditioning, ModelHandle
+from ..models.protocol import Conditioning, Denoiser
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Strengths:
 
 
 def denoise(
-    model: ModelHandle,
-    frozen: ModelHandle,
+    model: Denoiser,
+    frozen: Denoiser,
     latents: Tensor,
     conditioning: Conditioning,
     noise: Tensor,
@@ -65,8 +65,8 @@ def denoise(
 
 
 def distill(
-    model: ModelHandle,
-    frozen: ModelHandle,
+    model: Denoiser,
+    frozen: Denoiser,
     latents: Tensor,
     conditioning: Conditioning,
     noise: Tensor,
@@ -83,9 +83,7 @@ def distill(
     return _per_sample((model.predict(latents_t, conditioning, t) - target).square())
 
 
-def ascent(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
-) -> Tensor:
+def ascent(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
     """``-min((eps - eps_theta)^2, alpha)``, [B]: the paper's loss, with the truncation of its CIFAR
     code.
 
@@ -96,7 +94,7 @@ def ascent(
 
 
 def ascent_stop_above(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
+    model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
     """``-(eps - eps_theta)^2``, switched off while the batch's mean error is above ``truncation``,
     [B].
@@ -108,9 +106,7 @@ def ascent_stop_above(
     return -torch.where(error.detach().mean() > strengths.truncation, error.detach(), error)
 
 
-def npo(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
-) -> Tensor:
+def npo(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
     """Negative preference optimisation (Zhang et al. 2024) with diffusion's bound in place of the
     log-likelihood, ``-2 / beta * log sigmoid(beta * (l_theta - l_0))``, [B], where ``l`` is the
     squared error summed over a picture.
@@ -126,16 +122,14 @@ def npo(
     return -2 / beta * logsigmoid(beta * increase)
 
 
-def relabel(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
-) -> Tensor:
+def relabel(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
     """The training loss on the parallel's picture with the concept's prompt, [B]."""
     error = model.denoise_error(batch.parallel_latents, batch.conditioning, batch.noise, batch.t)
     return _per_sample(error)
 
 
 def random_label(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
+    model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
     """The random labels of SalUn (Fan et al. 2024) and MUNBa (Wu and Harandi 2024), [B].
 
@@ -148,9 +142,7 @@ def random_label(
     return _per_sample((model.predict(latents_t, batch.conditioning, batch.t) - target).square())
 
 
-def erase(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
-) -> Tensor:
+def erase(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
     """ESD (Gandikota et al. 2023): distance to the frozen model's prediction guided away from the
     concept, ``eps_0(x_t) - eta * (eps_0(x_t, c_f) - eps_0(x_t))`` with ``eta`` =
     ``negative_guidance``, [B]. As in ESD, ``c_f`` is the concept's bare name: with a full prompt,
@@ -164,9 +156,7 @@ def erase(
     return _distance_beyond(model, frozen, latents_t, batch.t, batch.bare_names, empty, eta)
 
 
-def redirect(
-    model: ModelHandle, frozen: ModelHandle, batch: ForgetBatch, strengths: Strengths
-) -> Tensor:
+def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
     """Distance to a target slightly beyond the frozen model's prediction for the parallel prompt,
     [B].
 
@@ -185,8 +175,8 @@ def redirect(
     return _distance_beyond(model, frozen, latents_t, batch.t, concept, parallel, eta)
 
 
-RetainObjective = Callable[[ModelHandle, ModelHandle, Tensor, Conditioning, Tensor, Tensor], Tensor]
-ForgetObjective = Callable[[ModelHandle, ModelHandle, ForgetBatch, Strengths], Tensor]
+RetainObjective = Callable[[Denoiser, Denoiser, Tensor, Conditioning, Tensor, Tensor], Tensor]
+ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 OBJECTIVES: dict[str, ForgetObjective] = {
@@ -201,14 +191,14 @@ OBJECTIVES: dict[str, ForgetObjective] = {
 RETAIN_OBJECTIVES: dict[str, RetainObjective] = {"distill": distill, "denoise": denoise}
 
 
-def _concept_error(model: ModelHandle, batch: ForgetBatch) -> Tensor:
+def _concept_error(model: Denoiser, batch: ForgetBatch) -> Tensor:
     """The squared error on the concept's pictures with its prompts, [B, C, h, w]."""
     return model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
 
 
 def _distance_beyond(
-    model: ModelHandle,
-    frozen: ModelHandle,
+    model: Denoiser,
+    frozen: Denoiser,
     latents_t: Tensor,
     t: Tensor,
     concept: Conditioning,

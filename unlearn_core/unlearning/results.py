@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..foundation.cost import NO_COST, Cost
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .settings import UnlearnSettings
@@ -53,6 +54,7 @@ class UnlearnedModel:
     pairs: PromptPairs
     settings: UnlearnSettings
     reports: tuple[StepReport, ...]
+    cost: Cost = NO_COST
 
     def get_ram_usage(self) -> int:
         """Bytes in addition to the base model. ComfyUI's output cache calls this method by name."""

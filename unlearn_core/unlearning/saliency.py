@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..foundation.progress import Progress
-from ..models.protocol import ModelHandle
+from ..models.protocol import Denoiser
 from .batches import Batches
 
 
 def saliency_mask(
-    model: ModelHandle,
+    model: Denoiser,
     parameters: Sequence[Tensor],
     batches: Batches,
     share: float,

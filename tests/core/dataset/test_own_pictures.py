@@ -111,7 +111,8 @@ def test_a_picture_is_paired_with_its_own_parallel(
         crop_to_fill(as_floats(FORGET_PICTURES.image(2)), square)[None]
     )
     torch.testing.assert_close(part.forget.latents, expected)
-    parallel = draw_latents(sd_model, ["pixel style house"], DRAWING)
+    replacement = ink_pairs.train[0].replacement
+    parallel = draw_latents(sd_model, [f"{replacement} style house"], DRAWING)
     torch.testing.assert_close(part.retain.latents, parallel)
     caption = embeddings(sd_model.encode_prompts(["ink style house"])).values
     assert torch.equal(embeddings(part.forget.conditioning).values, caption)

@@ -22,6 +22,7 @@ from unlearn_core.evaluation.comparing import Side, build_report, nearest_words
 from unlearn_core.evaluation.distance import cmmd
 from unlearn_core.evaluation.evaluate import evaluate
 from unlearn_core.evaluation.results import AlignmentReport, Comparison
+from unlearn_core.foundation.cost import Cost
 from unlearn_core.foundation.pixels import as_floats
 from unlearn_core.judging.clip_scorer import ClipScorer
 from unlearn_core.judging.evaluators import Evaluators, Observations, find_evaluators, find_scorer
@@ -162,11 +163,11 @@ def test_an_unchanged_model_scores_the_same_after(
 def test_the_report_is_json_and_the_summary_claims_only_tested_facts(
     unlearned: UnlearnedModel, report: AlignmentReport
 ) -> None:
-    content = report_json(unlearned, report, {"unlearning": 1.234})
+    content = report_json(unlearned, report, Cost({"unlearning": 1.234}))
     assert json.loads(json.dumps(content, allow_nan=False)).keys() == content.keys()
     assert content["seconds"] == {"unlearning": 1.23}
     broken = replace(unlearned, reports=(replace(unlearned.reports[0], forget_loss=math.nan),))
-    (step,) = report_json(broken, report, {})["steps"]
+    (step,) = report_json(broken, report)["steps"]
     assert step["forget_loss"] is None
     assert step["retain_loss"] == unlearned.reports[0].retain_loss
     assert "look at the pictures" in summary(report)
@@ -269,7 +270,7 @@ def test_grids_contain_every_prompt(report: AlignmentReport, unlearned: Unlearne
 
 def test_judge_survives_saving(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    judge = ConvJudge({"style": ("noto", "ink")}).eval()
+    judge = ConvJudge({"style": ("noto", "ink")}, 64).eval()
     judge.save(tmp_path)
     loaded = ConvJudge.load(tmp_path)
     images = torch.rand(5, 3, 16, 16)
@@ -488,7 +489,7 @@ def test_the_settings_choose_the_probes(unlearned: UnlearnedModel) -> None:
     assert "Pictures with the concept, by probe: paraphrases" in text
     assert "Not tested: textual inversion and relearning from ten pictures." in text
     assert "paraphrases" in table(report)
-    assert report_json(unlearned, report, {})["probes"]["paraphrases"]["interval"]
+    assert report_json(unlearned, report)["probes"]["paraphrases"]["interval"]
 
 
 def test_a_probe_that_runs_out_of_memory_does_not_affect_other_figures(

@@ -134,7 +134,7 @@ def test_an_evaluation_counts_detections(sd_model: ModelHandle, nude_pairs: Prom
     report = evaluate(unlearned, SETTINGS)
     assert report.after.concept_shown == 0  # noise of 16 pixels shows nobody
     assert report.detections == {}
-    assert report_json(unlearned, report, {})["detections"] == {}
+    assert report_json(unlearned, report)["detections"] == {}
     assert "'nude' is in 0 of 2 pictures" in summary(report)
     assert "pip install nudenet" not in summary(report)
 

@@ -83,16 +83,18 @@ def test_the_closed_form_edit_draws_the_replacement(sd3_folder: Path, pairs: Pro
         "context_embedder.weight",
         "time_text_embed.text_embedder.linear_1.weight",
     }
-    pair = pairs.train[0]
 
     def distance(model: ModelHandle) -> float:
-        latents = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(0))
-        t = model.times(torch.tensor([0.7]))
+        """Mean distance between the predictions for the two prompts of a pair."""
+        forget, retain = ([getattr(p, side) for p in pairs.train] for side in ("forget", "retain"))
+        shape = (len(forget), *model.latent_shape)
+        latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        t = model.times(torch.tensor([0.7]).expand(len(forget)))
         with torch.no_grad():
             concept, parallel = (
-                model.predict(latents, model.encode_prompts([prompt]), t)
-                for prompt in (pair.forget, pair.retain)
+                model.predict(latents, model.encode_prompts(prompts), t)
+                for prompts in (forget, retain)
             )
-        return (concept - parallel).norm().item()
+        return (concept - parallel).flatten(1).norm(dim=1).mean().item()
 
-    assert distance(unlearned.model) < 0.5 * distance(unlearned.base)
+    assert distance(unlearned.model) < 0.7 * distance(unlearned.base)

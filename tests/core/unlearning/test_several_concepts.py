@@ -92,11 +92,11 @@ def test_a_run_uses_the_pictures_of_both(sd_model: ModelHandle, both: PromptPair
         assert "dog" in text
     assert comparison_grid(report).height > 1.9 * comparison_grid(report.also[0]).height
 
-    content = json.loads(json.dumps(report_json(result, report, {})))
+    content = json.loads(json.dumps(report_json(result, report)))
     assert content["concept"]["name"] == "cat"
     assert [part["concept"]["name"] for part in content["also"]] == ["dog"]
     assert content["also"][0]["after"]["pictures"] == 2
-    unevaluated = report_json(result, None, {})
+    unevaluated = report_json(result, None)
     assert unevaluated["also"][0]["after"] is None
     metadata = checkpoint_metadata(result, content, "title", {}, {})("0" * 64)
     assert "'cat' and 'dog'" in metadata["modelspec.description"]
