@@ -113,19 +113,19 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         **fields: Any,  # of UnlearnSettings
     ) -> io.NodeOutput:
         settings = from_recipe(OURS if recipe == AS_SAVED else recipe, **fields)
-        if keep_step > settings.steps:
-            raise ValueError(
-                f"keep_step must be at most {settings.steps}, the number of steps, got "
-                f"{keep_step}; press 'Run all steps', or set it to 0"
-            )
         drawing = GenerationSettings(
             generation_steps,
             guidance_scale,
             # Prompts of versions without this input used the run's seed for the pictures too.
             settings.seed if generation_seed is None else generation_seed,
-            settings.batch_size,
+            settings.batch_size or DRAWING.batch_size,
         )
         task = Task(model, prompts, settings, drawing, forget_pictures, retain_pictures)
+        if keep_step > task.settings.steps:
+            raise ValueError(
+                f"keep_step must be at most {task.settings.steps}, the number of steps, got "
+                f"{keep_step}; press 'Run all steps', or set it to 0"
+            )
         task.check()
         load(model, ALL)
         with torch.inference_mode(False):  # ComfyUI runs nodes in this mode, which forbids training

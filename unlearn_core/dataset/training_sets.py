@@ -19,6 +19,7 @@ def make_training_sets(
     model: ModelHandle,
     pairs: PromptPairs,
     settings: GenerationSettings,
+    most_pairs: int | None = None,
     *,
     forget_pictures: OwnPictures | None = None,
     retain_pictures: OwnPictures | None = None,
@@ -29,6 +30,8 @@ def make_training_sets(
     same seed.
 
     Args:
+        most_pairs: of each concept, pictures are generated for its first pairs up to this number;
+            None for all pairs.
         forget_pictures: the user's own pictures of the concepts, which are added to the generated
             ones or replace them; their parallels are generated in the same sizes.
         retain_pictures: the user's own pictures for the retain set, in addition to the generated
@@ -41,7 +44,9 @@ def make_training_sets(
     own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
     if retain_pictures:
         check_retained(retain_pictures, pairs)
-    model_pairs = [(pair, k) for k, part in enumerate(pairs.each) for pair in part.train]
+    model_pairs = [
+        (pair, k) for k, part in enumerate(pairs.each) for pair in part.train[:most_pairs]
+    ]
     if forget_pictures and forget_pictures.alone:
         model_pairs = []
     own_sets = [own for own in (forget_pictures, retain_pictures) if own is not None]

@@ -19,9 +19,9 @@ from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
+from ..unlearning.auto import resolved
 from ..unlearning.methods import Run, begin, check, method_of
 from ..unlearning.results import StepReport, UnlearnedModel
-from ..unlearning.scopes import resolved
 from ..unlearning.settings import UnlearnSettings
 
 
@@ -38,7 +38,9 @@ class Task:
     retain_pictures: OwnPictures | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", resolved(self.settings, self.model))
+        object.__setattr__(
+            self, "settings", resolved(self.settings, self.model, self.drawing.steps)
+        )
 
     def check(self) -> None:
         """Refuse a task that cannot succeed.
@@ -105,7 +107,8 @@ def unlearn(
         sets = make_training_sets(
             task.model,
             pairs,
-            task.drawing,
+            replace(task.drawing, steps=task.settings.picture_steps),
+            task.settings.picture_pairs,
             forget_pictures=task.forget_pictures,
             retain_pictures=task.retain_pictures,
             cache=cache,

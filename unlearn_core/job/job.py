@@ -164,7 +164,7 @@ class Job(Observer):
             self.seconds.setdefault(phase, duration)
         for work, count in description.get("passes", {}).items():
             self.progress.passes[work] = self.progress.passes[work] or count
-        return read_unlearned(file, self.base, self.task.pairs, self.settings.unlearn)
+        return read_unlearned(file, self.base, self.task.pairs, self.task.settings)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
         """Evaluate the model; writes ``report.html``, ``report.json`` and ``before_after.png``."""

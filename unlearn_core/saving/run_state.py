@@ -23,10 +23,14 @@ from ..prompts.pairs import PromptPairs
 from ..unlearning.methods import method_of
 from ..unlearning.results import StepReport, UnlearnedModel
 from ..unlearning.scopes import trainable
-from ..unlearning.settings import TO_THE_END, UnlearnSettings
+from ..unlearning.settings import MOST_PICTURE_PAIRS, TO_THE_END, UnlearnSettings
 
 FACTORS = ("down", "up")  # of a ``LoraLayer``
-LATER_SETTINGS = {"uce_tokens": TO_THE_END, "diversified": True}
+LATER_SETTINGS = {
+    "uce_tokens": TO_THE_END,
+    "diversified": True,
+    "picture_pairs": MOST_PICTURE_PAIRS,
+}
 """Settings added in later versions, with the value that reproduces the earlier behaviour. At this
 value they are not part of the identity, so that results of earlier versions stay valid."""
 
@@ -42,6 +46,7 @@ def run_identity(
     """All inputs that determine the result of a run, as JSON, under the names of a settings file;
     equal for two runs with equal results. Test prompts are not part of it."""
     info = base.info
+    earlier = {**LATER_SETTINGS, "picture_steps": drawing.steps}
     pictures = asdict(drawing)
     del pictures["batch_size"]  # a picture depends on its seed and not on the batch
     content = {
@@ -50,9 +55,7 @@ def run_identity(
         "concept": [asdict(part.concept) for part in pairs.each],
         "prompts": [_digest(json.dumps([asdict(p) for p in part.train])) for part in pairs.each],
         "unlearn": {
-            name: value
-            for name, value in asdict(settings).items()
-            if LATER_SETTINGS.get(name) != value
+            name: value for name, value in asdict(settings).items() if earlier.get(name) != value
         },
         "generation": pictures,
         "forget_pictures": _pictures(forget_pictures),

@@ -12,13 +12,14 @@ from ..dataset.rows import TrainingSets
 from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import ModelHandle
+from .auto import resolved
 from .batches import Batches
 from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import SCHEDULES, RestrictedAdam
 from .results import StepReport, UnlearnedModel
 from .rules import RULES, gram
 from .saliency import saliency_mask
-from .scopes import resolved, trainable
+from .scopes import trainable
 from .settings import UnlearnSettings
 from .uce import warm_up
 

@@ -18,7 +18,16 @@ from .objectives import ERASE, RANDOM_LABEL
 from .settings import LAST_TOKEN, UCE, UnlearnSettings
 
 OURS = "ours"
-FREE = ("steps", "learning_rate", "seed", "batch_size", "lora_rank", "lora_alpha")
+FREE = (
+    "steps",
+    "learning_rate",
+    "seed",
+    "batch_size",
+    "picture_pairs",
+    "picture_steps",
+    "lora_rank",
+    "lora_alpha",
+)
 """Settings that no recipe sets."""
 EDIT_SETTINGS = ("method", "retain_weight", "uce_tokens", "diversified")
 """Settings of the closed-form edit; the others have no effect on it."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import nn
 
 from ..models.errors import UnsupportedError
 from ..models.layers import AUTO, LOW_RANK, SCOPES
 from ..models.protocol import ModelHandle
 from ..models.weights import is_lora
-from .settings import UnlearnSettings
 
 
 def parameter_names(model: ModelHandle, scope: str) -> list[str]:
@@ -29,13 +26,6 @@ def parameter_names(model: ModelHandle, scope: str) -> list[str]:
             f"choose {AUTO!r}, or one of: {'; '.join(possible)}"
         )
     return names
-
-
-def resolved(settings: UnlearnSettings, model: ModelHandle) -> UnlearnSettings:
-    """The settings with the model's own values in place of ``"auto"``."""
-    if settings.scope != AUTO:
-        return settings
-    return replace(settings, scope=model.default_scope)
 
 
 def trainable(

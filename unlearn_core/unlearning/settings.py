@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..dataset.settings import LARGEST_SAMPLING
 from ..foundation.checks import LARGEST_SEED
 from ..foundation.fields import Range, check_fields, choice, flag, number, whole
 from ..models.layers import AUTO, LORA, LOW_RANK, SCOPES
@@ -20,6 +21,9 @@ TO_THE_END, LAST_TOKEN = UCE_TOKENS = ("to the end", "last token")
 """Tokens that the closed-form edit changes."""
 
 MOST_STEPS = 100_000
+MOST_PICTURE_PAIRS = 10_000
+AUTO_NUMBER = 0
+"""The value of a number that is chosen for the model; see ``auto``."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +57,21 @@ class UnlearnSettings:
         "path' and 'lora, attention' only to that part.",
     )
     steps: int = whole(
-        100,
-        least=1,
+        AUTO_NUMBER,
+        least=0,
         most=MOST_STEPS,
-        help="Number of training steps. With more steps the model forgets more reliably, but "
-        "training takes longer. Too many steps damage the rest of the model.",
+        help="Number of training steps; 0 chooses it for the method. With more steps the model "
+        "forgets more reliably, but training takes longer. Too many steps damage the rest of the "
+        "model.",
     )
     learning_rate: float = number(
-        3e-4,
-        above=0,
+        float(AUTO_NUMBER),
+        least=0,
         most=1,
-        offered=Range(1e-8, 1.0, 1e-6, precision=1e-8),
-        help="Size of the training steps; 'schedule' can reduce it during the run. The default "
-        "suits the demo model. For a full-size model, start with 0.00001, or with 0.0004 for the "
-        "scope 'lora'. With higher values the model forgets faster, but the rest is damaged more. "
-        "Too high a value breaks the model.",
+        offered=Range(0.0, 1.0, 1e-6, precision=1e-8),
+        help="Size of the training steps; 0 chooses it for your model, from the size of its "
+        "weights. 'schedule' can reduce it during the run. With higher values the model forgets "
+        "faster, but the rest is damaged more. Too high a value breaks the model.",
     )
     retain_weight: float = number(  # lambda of Theorem 4
         1.0,
@@ -159,12 +163,30 @@ class UnlearnSettings:
         advanced=True,
     )
     batch_size: int = whole(
-        16,
-        least=1,
+        AUTO_NUMBER,
+        least=0,
         offered=1024,
-        help="Number of pictures with the concept per step, and also of pictures without it. "
-        "Before training, this many pictures are drawn at once. Larger batches give steadier "
-        "steps, but need more memory and time.",
+        help="Number of pictures with the concept per step, and also of pictures without it; 0 "
+        "chooses it for the method. Before training, this many pictures are drawn at once. Larger "
+        "batches give steadier steps, but need more memory and time.",
+        advanced=True,
+    )
+    picture_pairs: int = whole(
+        AUTO_NUMBER,
+        least=0,
+        most=MOST_PICTURE_PAIRS,
+        help="Number of prompt pairs for which pictures are drawn to train on, two for each pair; "
+        "0 chooses it for the method. The quick edit of 'warm_start' always uses all prompts, "
+        "because it needs no pictures. More pictures take longer, but protect everything else "
+        "better.",
+        advanced=True,
+    )
+    picture_steps: int = whole(
+        AUTO_NUMBER,
+        least=0,
+        most=LARGEST_SAMPLING,
+        help="Sampling steps for the pictures to train on; 0 is half of those for previews. They "
+        "may be rougher than pictures to look at.",
         advanced=True,
     )
     retain_batch_factor: int = whole(

@@ -453,7 +453,7 @@ def test_prompts_warns_of_too_few_different_pairs(
 @pytest.mark.parametrize(
     ("section", "field", "value", "message"),
     [
-        ("unlearn", "steps", 0, "steps must be 1 or more, got 0"),
+        ("unlearn", "steps", -1, "steps must be 0 or more, got -1"),
         ("unlearn", "steps", 10**9, "steps must be 100000 or less, got 1000000000"),
         ("unlearn", "learning_rate", 5, "learning_rate must be 1 or less, got 5"),
         ("unlearn", "method", "magic", "method must be one of"),

@@ -23,7 +23,7 @@ def test_help_contains_every_field_with_default_rule_and_description(
         part = output.split(f"\n{section}:\n")[1].split("\n\n")[0]
         for field in fields(owner):
             assert f"\n  {field.name} (" in f"\n{part}", field.name
-    assert "learning_rate (default 0.0003): positive, 1 or less" in output
+    assert "learning_rate (default 0.0): 0 or more, 1 or less" in output
 
 
 def test_a_settings_file_is_checked_without_a_run(
@@ -34,6 +34,6 @@ def test_a_settings_file_is_checked_without_a_run(
     file.write_text(json.dumps(content), encoding="utf-8")
     assert main(["settings", str(file)]) == 0
     assert "no mistakes found" in capsys.readouterr().out
-    file.write_text(json.dumps({**content, "unlearn": {"steps": 0}}), encoding="utf-8")
+    file.write_text(json.dumps({**content, "unlearn": {"steps": -1}}), encoding="utf-8")
     assert main(["settings", str(file)]) == 2
-    assert "unlearn: steps must be 1 or more, got 0" in capsys.readouterr().err
+    assert "unlearn: steps must be 0 or more, got -1" in capsys.readouterr().err

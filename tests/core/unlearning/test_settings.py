@@ -27,8 +27,10 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "scope", value) for value in ("", "lora9", "FULL")),
     *((UnlearnSettings, "lora_rank", value) for value in (0, -1, 1.5)),
     *((UnlearnSettings, "lora_alpha", value) for value in (0.0, -1.0, NAN, INF)),
-    *((UnlearnSettings, "steps", value) for value in (0, -5, 1.5, NAN)),
-    *((UnlearnSettings, "batch_size", value) for value in (0, -1, 1.5)),
+    *((UnlearnSettings, "steps", value) for value in (-5, 1.5, NAN)),
+    *((UnlearnSettings, "batch_size", value) for value in (-1, 1.5)),
+    *((UnlearnSettings, "picture_pairs", value) for value in (-1, 1.5)),
+    *((UnlearnSettings, "picture_steps", value) for value in (-1, 1.5)),
     *((UnlearnSettings, "retain_batch_factor", value) for value in (-1, 1.5)),
     *(
         (UnlearnSettings, field, value)
@@ -47,7 +49,7 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "saliency", value) for value in (0.0, 1.1, NAN)),
     *((UnlearnSettings, "npo_beta", value) for value in (0.0, -0.1, NAN, INF)),
     *((UnlearnSettings, "seed", value) for value in (-1, 2**64, 0.5)),
-    *((UnlearnSettings, "learning_rate", value) for value in (0.0, -1, NAN, INF)),
+    *((UnlearnSettings, "learning_rate", value) for value in (-1e-9, -1, 1.5, NAN, INF)),
     *((UnlearnSettings, "truncation", value) for value in (0.0, -0.1, NAN, INF)),
     *((UnlearnSettings, "retain_weight", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "warm_start_weight", value) for value in (-0.1, NAN, INF)),

@@ -1,0 +1,87 @@
+"""The settings that are chosen for the model: ``"auto"``, and 0 for numbers.
+
+The numbers come from the benchmark on EmojiCanvas. The learning rate carries over to other models:
+Adam changes every weight by about this rate, whatever the scale of the gradient, so the rate is
+proportional to the typical size of the weights. This size follows from the widths of the layers,
+because networks keep the scale of their activations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ..models.layers import AUTO, LOW_RANK
+from ..models.protocol import ModelHandle
+from .scopes import parameter_names
+from .settings import MOST_PICTURE_PAIRS, UnlearnSettings
+
+REFERENCE_SIZE = 0.056
+"""``typical_size`` of EmojiCanvas's cross-attention, where the rates were measured."""
+LORA_FACTOR = 3.0
+"""Rate of low-rank layers, relative to that of the weights: they begin without effect."""
+FEWEST_SAMPLING_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of a method.
+
+    Attributes:
+        steps, batch_size, picture_pairs: as in ``UnlearnSettings``.
+        learning_rate: for weights of ``REFERENCE_SIZE``. Methods without a warm start also have
+            factors of their own, see ``RATES``.
+    """
+
+    steps: int
+    batch_size: int
+    picture_pairs: int
+    learning_rate: float
+
+
+REDIRECT = Numbers(steps=20, batch_size=8, picture_pairs=24, learning_rate=1e-3)
+"""``redirect`` after a warm start: the closed-form edit has done most of the work, and its prompts
+need no pictures."""
+OTHERS = Numbers(steps=100, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=1e-3)
+RATES = {"NPO": 3.0, "forget only": 0.1}
+"""Objective or method -> factor of its learning rate; the result of the benchmark's search."""
+
+
+def resolved(
+    settings: UnlearnSettings, model: ModelHandle, sampling_steps: int = 12
+) -> UnlearnSettings:
+    """The settings with the model's own values in place of ``"auto"`` and 0.
+
+    Args:
+        sampling_steps: of the pictures to look at.
+    """
+    scope = model.default_scope if settings.scope == AUTO else settings.scope
+    numbers = REDIRECT if settings.objective == "redirect" else OTHERS
+    return replace(
+        settings,
+        scope=scope,
+        steps=settings.steps or numbers.steps,
+        batch_size=settings.batch_size or numbers.batch_size,
+        picture_pairs=settings.picture_pairs or numbers.picture_pairs,
+        picture_steps=settings.picture_steps
+        or min(sampling_steps, max(FEWEST_SAMPLING_STEPS, sampling_steps // 2)),
+        learning_rate=settings.learning_rate or _rate(settings, model, scope, numbers),
+    )
+
+
+def typical_size(model: ModelHandle, scope: str) -> float:
+    """Root mean square of the weights in a scope as they are initialised: uniform within
+    ``1 / sqrt(inputs)`` (He et al. 2015), whose variance is ``1 / (3 inputs)``."""
+    weights = dict(model.named_parameters())
+    shapes = [weights[name].shape for name in parameter_names(model, scope)]
+    matrices = [shape for shape in shapes if len(shape) > 1]
+    variance = sum(shape[0] / 3 for shape in matrices)  # numel / (3 inputs)
+    return math.sqrt(variance / sum(math.prod(shape) for shape in matrices))
+
+
+def _rate(settings: UnlearnSettings, model: ModelHandle, scope: str, numbers: Numbers) -> float:
+    factor = RATES.get(settings.objective, 1.0) * RATES.get(settings.method, 1.0)
+    if scope in LOW_RANK:
+        factor *= LORA_FACTOR
+    rate = numbers.learning_rate * factor * typical_size(model, scope) / REFERENCE_SIZE
+    return float(f"{rate:.1e}")  # two digits: it is shown
