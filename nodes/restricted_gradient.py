@@ -19,6 +19,7 @@ from ..unlearn_core.prompts.pairs import PromptPairs
 from ..unlearn_core.reporting.loss_picture import loss_picture
 from ..unlearn_core.unlearning.recipes import OURS, from_recipe
 from ..unlearn_core.unlearning.results import UnlearnedModel
+from ..unlearn_core.unlearning.settings import MOST_PICTURE_PAIRS
 from .host.images import as_image
 from .host.memory import ALL, load
 from .inputs import sockets
@@ -112,6 +113,9 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         retain_pictures: OwnPictures | None = None,
         **fields: Any,  # of UnlearnSettings
     ) -> io.NodeOutput:
+        # Prompts of versions without these inputs used pictures of all pairs, with all their steps.
+        fields.setdefault("picture_pairs", MOST_PICTURE_PAIRS)
+        fields.setdefault("picture_steps", generation_steps)
         settings = from_recipe(OURS if recipe == AS_SAVED else recipe, **fields)
         drawing = GenerationSettings(
             generation_steps,

@@ -16,7 +16,7 @@ from ...unlearn_core.unlearning.settings import MOST_STEPS, UnlearnSettings
 from . import sockets
 from .from_settings import input_from, input_of, inputs_from
 
-PREVIEW_EVERY = 20
+PREVIEW_EVERY = 5
 STRENGTH = 1.0
 AS_SAVED = "as saved"
 """The choice of no recipe: the inputs keep their values. Graphs from versions without recipes open

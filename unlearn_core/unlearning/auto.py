@@ -18,8 +18,6 @@ from .settings import MOST_PICTURE_PAIRS, UnlearnSettings
 
 REFERENCE_SIZE = 0.056
 """``typical_size`` of EmojiCanvas's cross-attention, where the rates were measured."""
-LORA_FACTOR = 3.0
-"""Rate of low-rank layers, relative to that of the weights: they begin without effect."""
 FEWEST_SAMPLING_STEPS = 4
 
 
@@ -29,8 +27,7 @@ class Numbers:
 
     Attributes:
         steps, batch_size, picture_pairs: as in ``UnlearnSettings``.
-        learning_rate: for weights of ``REFERENCE_SIZE``. Methods without a warm start also have
-            factors of their own, see ``RATES``.
+        learning_rate: for weights of ``REFERENCE_SIZE``.
     """
 
     steps: int
@@ -39,9 +36,11 @@ class Numbers:
     learning_rate: float
 
 
-REDIRECT = Numbers(steps=20, batch_size=8, picture_pairs=24, learning_rate=1e-3)
+WARM = Numbers(steps=20, batch_size=8, picture_pairs=24, learning_rate=1e-3)
 """``redirect`` after a warm start: the closed-form edit has done most of the work, and its prompts
 need no pictures."""
+LOW_RANK_LAYERS = Numbers(steps=40, batch_size=8, picture_pairs=32, learning_rate=3e-3)
+"""``redirect`` with low-rank layers, which begin without effect."""
 OTHERS = Numbers(steps=100, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=1e-3)
 RATES = {"NPO": 3.0, "forget only": 0.1}
 """Objective or method -> factor of its learning rate; the result of the benchmark's search."""
@@ -56,7 +55,7 @@ def resolved(
         sampling_steps: of the pictures to look at.
     """
     scope = model.default_scope if settings.scope == AUTO else settings.scope
-    numbers = REDIRECT if settings.objective == "redirect" else OTHERS
+    numbers = _numbers(settings, model, scope)
     return replace(
         settings,
         scope=scope,
@@ -79,9 +78,16 @@ def typical_size(model: ModelHandle, scope: str) -> float:
     return math.sqrt(variance / sum(math.prod(shape) for shape in matrices))
 
 
+def _numbers(settings: UnlearnSettings, model: ModelHandle, scope: str) -> Numbers:
+    if settings.objective != "redirect":
+        return OTHERS
+    if scope in LOW_RANK:
+        return LOW_RANK_LAYERS
+    edited = set(model.text_projections()) & set(parameter_names(model, scope))
+    return WARM if settings.warm_start and settings.saliency == 1 and edited else OTHERS
+
+
 def _rate(settings: UnlearnSettings, model: ModelHandle, scope: str, numbers: Numbers) -> float:
     factor = RATES.get(settings.objective, 1.0) * RATES.get(settings.method, 1.0)
-    if scope in LOW_RANK:
-        factor *= LORA_FACTOR
     rate = numbers.learning_rate * factor * typical_size(model, scope) / REFERENCE_SIZE
     return float(f"{rate:.1e}")  # two digits: it is shown

@@ -42,6 +42,7 @@ class UnlearnSettings:
         "current model's prediction for the replacement's prompts. 'erase (ESD)': the concept's "
         "name alone, without the rest of a prompt, is moved away from the concept and towards an "
         "empty prompt.",
+        advanced=True,
     )
     scope: str = choice(
         AUTO,
@@ -55,6 +56,7 @@ class UnlearnSettings:
         "least memory, and the result can be saved as a LoRA without loss. 'lora' alone adds them "
         "to all linear layers of the transformer blocks, 'lora, cross-attention', 'lora, text "
         "path' and 'lora, attention' only to that part.",
+        advanced=True,
     )
     steps: int = whole(
         AUTO_NUMBER,
@@ -72,6 +74,7 @@ class UnlearnSettings:
         help="Size of the training steps; 0 chooses it for your model, from the size of its "
         "weights. 'schedule' can reduce it during the run. With higher values the model forgets "
         "faster, but the rest is damaged more. Too high a value breaks the model.",
+        advanced=True,
     )
     retain_weight: float = number(  # lambda of Theorem 4
         1.0,
@@ -145,7 +148,7 @@ class UnlearnSettings:
         advanced=True,
     )
     warm_start_weight: float = number(
-        4.0,
+        2.0,
         least=0,
         offered=Range(0.0, 1000.0, 0.5),
         help="How strongly the quick edit of 'warm_start' protects the prompts without the "

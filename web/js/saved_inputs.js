@@ -32,6 +32,8 @@ const EARLIER_BEHAVIOUR = {
   UnlearnRestrictedGradient: {
     recipe: ({ method }) => (method === "UCE (closed form)" ? "UCE" : "as saved"),
     generation_seed: ({ seed }) => seed,
+    picture_pairs: () => 10000, // all pairs
+    picture_steps: ({ generation_steps }) => generation_steps,
   },
 };
 

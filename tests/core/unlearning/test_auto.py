@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
+from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.unlearning.auto import REDIRECT, REFERENCE_SIZE, resolved, typical_size
+from unlearn_core.unlearning.auto import (
+    LOW_RANK_LAYERS,
+    OTHERS,
+    REFERENCE_SIZE,
+    WARM,
+    Numbers,
+    resolved,
+    typical_size,
+)
 from unlearn_core.unlearning.recipes import RECIPES, from_recipe
 from unlearn_core.unlearning.settings import UnlearnSettings
 
@@ -48,4 +60,21 @@ def test_the_learning_rate_is_proportional_to_the_size_of_the_weights(
             fresh.append(layer.weight.detach().flatten())
     assert torch.cat(fresh).square().mean().sqrt().item() == pytest.approx(size, rel=0.05)
     rate = resolved(UnlearnSettings(), sd_model).learning_rate
-    assert rate == pytest.approx(REDIRECT.learning_rate * size / REFERENCE_SIZE, rel=0.05)
+    assert rate == pytest.approx(WARM.learning_rate * size / REFERENCE_SIZE, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("fields", "numbers"),
+    [({}, WARM), ({"scope": "lora"}, LOW_RANK_LAYERS), ({"warm_start": False}, OTHERS),
+     ({"scope": "noxattn"}, OTHERS), ({"objective": "ascent"}, OTHERS)],
+)  # fmt: skip
+def test_few_steps_suffice_after_a_warm_start(
+    sd_model: ModelHandle, fields: dict[str, Any], numbers: Numbers
+) -> None:
+    settings = resolved(UnlearnSettings(**fields), sd_model)
+    values = settings.steps, settings.batch_size, settings.picture_pairs
+    assert values == (numbers.steps, numbers.batch_size, numbers.picture_pairs)
+
+
+def test_a_model_without_text_has_no_warm_start(class_folder: Path) -> None:
+    assert resolved(UnlearnSettings(), load_model(class_folder)).steps == OTHERS.steps
