@@ -11,6 +11,7 @@ import comfy.taesd.taesd
 import comfy.text_encoders.qwen_image
 import comfy.text_encoders.sd3_clip
 import comfy.text_encoders.z_image
+from comfy.ldm.flux.model import FluxParams
 from comfy.ldm.wan.vae import WanVAE
 from torch import nn
 
@@ -59,13 +60,17 @@ def _taesd(name: str) -> dict[str, Callable[[], nn.Module]]:
 
 _LANGUAGE_MODEL = {"hidden_size": TEXT_WIDTH, "intermediate_size": 64, "num_hidden_layers": 3}
 
+# ComfyUI 0.33 requires one more setting, and 0.3.75 does not accept it.
+_IS_NEWER = "txt_ids_dims" in FluxParams.__dataclass_fields__
+_NEWER_FLUX: dict[str, Any] = {"txt_ids_dims": []} if _IS_NEWER else {}
+
 FLUX = Sizes(
     "Flux",
     dict(
         image_model="flux", in_channels=16, out_channels=16, vec_in_dim=POOLED_WIDTH,
         context_in_dim=TEXT_WIDTH, hidden_size=64, mlp_ratio=4.0, num_heads=2, depth=2,
         depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10000, patch_size=2, qkv_bias=True,
-        guidance_embed=True,
+        guidance_embed=True, **_NEWER_FLUX,
     ),
     {
         "flux clip_l": Encoder(comfy.sd1_clip.SDClipModel, "clip_l", {
