@@ -72,9 +72,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def server(
     comfyui: Path, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
-    """A live server with the pack in its custom_nodes and the newest front end."""
+    """A live server with the pack and `tiny_models` in its custom_nodes, and the newest front
+    end."""
     base, log = tmp_path_factory.mktemp("comfyui"), artifacts / "server.log"
-    with running_server(comfyui, base, log, with_pack=True, arguments=newest()) as server:
+    packs = [Path(__file__).parent / "tiny_models"]
+    with running_server(
+        comfyui, base, log, with_pack=True, arguments=newest(), packs=packs
+    ) as server:
         yield server
 
 

@@ -194,12 +194,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def make_base(base: Path, with_pack: bool) -> Path:
-    """Create a folder for ComfyUI's `--base-directory`."""
+def make_base(base: Path, with_pack: bool, packs: Sequence[Path] = ()) -> Path:
+    """Create a folder for ComfyUI's `--base-directory`, with further node packs."""
     for name in ("custom_nodes", "input", "models", "output", "temp", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
     if with_pack:
         (base / "custom_nodes" / PACK_FOLDER).symlink_to(PACK, target_is_directory=True)
+    for pack in packs:
+        (base / "custom_nodes" / pack.name).symlink_to(pack, target_is_directory=True)
     return base
 
 
@@ -217,9 +219,11 @@ def running_server(
     with_pack: bool,
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    packs: Sequence[Path] = (),
 ) -> Iterator[LiveServer]:
-    """A server in an empty base directory, with additional arguments and environment variables."""
-    server = LiveServer(free_port(), make_base(base, with_pack), log)
+    """A server in an empty base directory, with additional arguments, environment variables and
+    node packs."""
+    server = LiveServer(free_port(), make_base(base, with_pack, packs), log)
     command = [sys.executable, "main.py", *server_arguments(base, server.port), *arguments]
     environment = {**private_environment(base / "home"), **(environment or {})}
     with log.open("wb") as sink:
