@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.quality import same_settings, write_record
+from benchmarks.quality import THOROUGH, same_settings, write_record
 from demo.digits import DIGITS, digit_pictures
 from demo.jobs import DIGITS_MODEL, job_settings
 from unlearn_core.dataset.drawing import LatentCache, draw_latents
@@ -89,7 +89,7 @@ class Task:
 
 
 def settings_of(method: str, rate: float, weight: float, seed: int) -> UnlearnSettings:
-    own = job_settings(DIGITS[0], UnlearnSettings()).unlearn  # the demo's for a class model
+    own = job_settings(DIGITS[0], THOROUGH).unlearn  # the demo's for a class model
     return replace(own, **METHODS[method], learning_rate=rate, retain_weight=weight, seed=seed)
 
 

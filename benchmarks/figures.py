@@ -33,7 +33,6 @@ from benchmarks.records import (
     number,
     records,
 )
-from unlearn_core.unlearning.settings import UnlearnSettings
 
 PLACE = re.compile(r"<!--= (?P<name>\S+) -->(?P<shown>.*?)<!--/-->", re.DOTALL)
 SHORT = {
@@ -68,7 +67,7 @@ def figures() -> dict[str, str]:
 
 def protocol(results: dict[str, Answers]) -> dict[str, str]:
     """The benchmark's own constants and its numbers of tests."""
-    defaults = UnlearnSettings()
+    defaults = quality.THOROUGH
     tests = [test for of_question in results.values() for test in of_question.tests.values()]
     tests += _digit_tests().values()
     return {

@@ -93,10 +93,7 @@ def test_values_outside_the_list_are_refused(widget: str, value: str, message: s
     [
         ("UnlearnDiversifyPrompts", "train_count"),
         ("UnlearnDiversifyPrompts", "test_count"),
-        ("UnlearnRestrictedGradient", "steps"),
-        ("UnlearnRestrictedGradient", "batch_size"),
         ("UnlearnRestrictedGradient", "generation_steps"),
-        ("UnlearnRestrictedGradient", "learning_rate"),
         ("UnlearnRestrictedGradient", "truncation"),
         ("UnlearnEvaluateAlignment", "pictures"),
         ("UnlearnEvaluateAlignment", "generation_steps"),
@@ -111,12 +108,22 @@ def test_counts_of_zero_and_less(node_id: str, widget: str, value: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "widget", ["steps", "batch_size", "learning_rate", "picture_pairs", "picture_steps"]
+)
+def test_numbers_below_automatic(widget: str) -> None:
+    (answer,) = refusals("UnlearnRestrictedGradient", **{widget: -1})
+    assert widget in answer
+    assert "-1" in answer
+    assert "smaller than min" in answer
+
+
+@pytest.mark.parametrize(
     ("widgets", "message"),
     [
         ({"method": "magic"}, "method must be one of .*'magic'"),
         ({"objective": "magic"}, "objective must be one of .*'magic'"),
         ({"scope": "magic"}, "scope must be one of .*'magic'"),
-        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"learning_rate": float("nan")}, "learning_rate must be 0 or more, got nan"),
         ({"retain_weight": float("inf")}, "retain_weight must be 0 or more, got inf"),
     ],
 )

@@ -48,7 +48,7 @@ class Progress:
     def __init__(self) -> None:
         self.name, self.note, self.done, self.total, self.start_time = "", "", 0, 0, 0.0
         self.seconds: dict[str, float] = {}
-        self.passes = dict.fromkeys(KINDS_OF_WORK, 0)
+        self.passes: dict[str, int] = dict.fromkeys(KINDS_OF_WORK, 0)
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Self]:

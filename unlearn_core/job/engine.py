@@ -82,6 +82,25 @@ class Observer:
         ``run.result()`` is the model after the last finished step."""
 
 
+def training_sets(
+    task: Task, cache: LatentCache | None = None, progress: Progress | None = None
+) -> TrainingSets:
+    """Draw both training sets; without pictures if the method needs none."""
+    pairs, settings = task.training_pairs, task.settings
+    if not method_of(settings).needs_pictures:
+        return TrainingSets(pairs, (), ())
+    return make_training_sets(
+        task.model,
+        pairs,
+        replace(task.drawing, steps=settings.picture_steps),
+        settings.picture_pairs,
+        forget_pictures=task.forget_pictures,
+        retain_pictures=task.retain_pictures,
+        cache=cache,
+        progress=progress,
+    )
+
+
 def unlearn(
     task: Task,
     observer: Observer,
@@ -100,20 +119,9 @@ def unlearn(
     Raises:
         ValueError: the task cannot succeed, or a gradient is not finite.
     """
-    progress, pairs = progress or Progress(), task.training_pairs
+    progress = progress or Progress()
     start = progress.cost()
-    sets = TrainingSets(pairs, (), ())
-    if method_of(task.settings).needs_pictures:
-        sets = make_training_sets(
-            task.model,
-            pairs,
-            replace(task.drawing, steps=task.settings.picture_steps),
-            task.settings.picture_pairs,
-            forget_pictures=task.forget_pictures,
-            retain_pictures=task.retain_pictures,
-            cache=cache,
-            progress=progress,
-        )
+    sets = training_sets(task, cache, progress)
     run = begin(task.model, sets, task.settings, progress)
     steps = len(run) if last_step is None else min(last_step, len(run))
     try:

@@ -21,7 +21,7 @@ import { t } from "./words.js";
 
 const TEXTS = {
   UnlearnLoadModel: { min: 94, max: 94 },
-  UnlearnFromComfyUI: { min: 120, max: 120 },
+  UnlearnFromComfyUI: { min: 120 },
   UnlearnQuickForget: { min: 60 },
   UnlearnSaveCheckpoint: { min: 60 },
 };

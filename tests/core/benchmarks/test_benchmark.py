@@ -121,7 +121,7 @@ def test_every_method_has_the_same_budget(method: str) -> None:
     assert len(tasks) == 4 * len(quality.seeds_of(method))
     if method not in ABLATIONS:
         tasks += quality.tuning_tasks(method)
-    budget = UnlearnSettings()
+    budget = quality.THOROUGH
     assert {task.settings.steps for task in tasks} == {budget.steps}
     assert {task.settings.batch_size for task in tasks} == {budget.batch_size}
     scopes = {"ESD-u": "noxattn", "ESD-u, 2025": "noxattn-2025"}
