@@ -17,7 +17,7 @@ from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, Predict, seeded_noise
 from .flow_text import FlowText
-from .layers import JOINT, TEXT_PATH, Groups
+from .layers import JOINT, LORA_TEXT_PATH, Groups
 from .protocol import POOLED, TOKENS, Embeddings
 
 PATCH = 2  # edge of a picture token in latent pixels
@@ -86,7 +86,7 @@ class FlowHandle(DenoiserHandle):
 
     @property
     def default_scope(self) -> str:
-        return TEXT_PATH
+        return LORA_TEXT_PATH
 
     def text_projections(self) -> dict[str, str]:
         """The first layers of the text path. Empty with T5: each of its embeddings depends on the
