@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..unlearn_core.prompts.concept import KINDS, ForgetConcept
+from ..unlearn_core.prompts.concept import KINDS
 from .inputs import sockets
-from .inputs.concept import concept_of
+from .inputs.concept import check_concept, concept_of
 
 
 class DefineForgetConcept(io.ComfyNode):
@@ -63,12 +63,7 @@ class DefineForgetConcept(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, concept: str | None) -> bool | str:
-        try:
-            if concept is not None:  # None: a linked value, known only when the node runs
-                ForgetConcept(concept)
-        except ValueError as error:
-            return str(error)
-        return True
+        return check_concept(concept)
 
     @classmethod
     def execute(cls, concept: str, kind: str, synonyms: str, replacements: str) -> io.NodeOutput:

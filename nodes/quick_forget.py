@@ -18,7 +18,7 @@ from ..unlearn_core.prompts.presets import PRESETS
 from ..unlearn_core.unlearning.recipes import from_recipe
 from .host.progress import NodeProgress
 from .inputs import sockets
-from .inputs.concept import concept_of
+from .inputs.concept import check_concept, concept_of
 from .native.patching import with_lora
 from .native.quick_edit import Lora, RecentEdits, closed_form, open_editable
 
@@ -95,12 +95,7 @@ class QuickForget(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, concept: str | None) -> bool | str:
-        try:
-            if concept is not None:  # None: a linked value, known only when the node runs
-                ForgetConcept(concept)
-        except ValueError as error:
-            return str(error)
-        return True
+        return check_concept(concept)
 
     @classmethod
     def execute(

@@ -137,28 +137,28 @@ class RestrictedGradientUnlearn(io.ComfyNode):
             run, unlearned = followed.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
             load(unlearned)  # registers the trained weights with ComfyUI
             chart = as_image(loss_picture(unlearned.reports))
-            outputs = [unlearned, chart, *_pictures(followed, unlearned)]
-            outputs[3:3] = _for_comfyui(unlearned, strength)
+            comparison, strengths = _pictures(followed, unlearned)
+            patched, lora = _for_comfyui(unlearned, strength)
         ui = {"text": [run.note], "unlearn_run": [run.as_json()]}
-        return io.NodeOutput(*outputs, ui=ui)
+        return io.NodeOutput(unlearned, chart, comparison, patched, lora, strengths, ui=ui)
 
 
-def _pictures(followed: FollowedRun, unlearned: UnlearnedModel) -> list[Any]:
+def _pictures(followed: FollowedRun, unlearned: UnlearnedModel) -> tuple[Any, Any]:
     """The outputs with pictures: before and after, and the strengths."""
     if not unlearned.base.can_decode:
-        return [ExecutionBlocker(NO_VAE), ExecutionBlocker(NO_VAE)]
+        return ExecutionBlocker(NO_VAE), ExecutionBlocker(NO_VAE)
     comparison = as_image(followed.comparison(unlearned))
     if not isinstance(unlearned.model, NativeHandle):
-        return [comparison, ExecutionBlocker(NOT_OF_COMFYUI)]
-    return [comparison, as_image(followed.strengths(unlearned))]
+        return comparison, ExecutionBlocker(NOT_OF_COMFYUI)
+    return comparison, as_image(followed.strengths(unlearned))
 
 
-def _for_comfyui(unlearned: UnlearnedModel, strength: float) -> list[Any]:
+def _for_comfyui(unlearned: UnlearnedModel, strength: float) -> tuple[Any, Any]:
     """The change in ComfyUI's own types: MODEL and LORA_MODEL."""
     if not isinstance(unlearned.model, NativeHandle):
-        return [ExecutionBlocker(NOT_OF_COMFYUI), ExecutionBlocker(NOT_OF_COMFYUI)]
+        return ExecutionBlocker(NOT_OF_COMFYUI), ExecutionBlocker(NOT_OF_COMFYUI)
     given = unlearned.model.network.given
-    return [patched_model(given, unlearned.model, strength), lora_state_dict(unlearned.model)]
+    return patched_model(given, unlearned.model, strength), lora_state_dict(unlearned.model)
 
 
 def workflow_id(node: type[io.ComfyNode]) -> str | None:

@@ -1,4 +1,4 @@
-"""Conversion of the widgets of Define Forget Concept to a concept."""
+"""Conversion of a node's widgets to a concept, and the check of its word before a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ def concept_of(concept: str, kind: str, synonyms: str, replacements: str) -> For
         ValueError: an empty concept, or an unknown kind.
     """
     return ForgetConcept(concept.strip(), kind, split_words(synonyms), split_words(replacements))
+
+
+def check_concept(concept: str | None) -> bool | str:
+    """The answer of ``validate_inputs``: True, or the message for the user. None is a linked value,
+    known only when the node runs."""
+    try:
+        if concept is not None:
+            ForgetConcept(concept)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def split_words(text: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from ...unlearn_core.foundation.progress import Progress
 from ...unlearn_core.models.denoiser import sample_dpm_solver, seeded_noise
 from ...unlearn_core.models.errors import UnsupportedError
+from ...unlearn_core.models.guidance import guided
 from ...unlearn_core.models.protocol import Conditioning, LoraLayer, ModelInfo
 from ...unlearn_core.models.weights import LazyTensors
 from ..host import memory
@@ -164,7 +165,8 @@ class NativeHandle:
         prompt, empty = self.encode_prompts(prompts), self.encode_prompts([""])
         schedule = self.network.schedule
         if isinstance(schedule, DiscreteSchedule) and not sampling.has_own_guidance(self.network):
-            predict = self._guided(prompt, empty, guidance_scale)
+            empty = empty[[0] * len(prompt)]
+            predict = guided(self.predict, prompt, empty, guidance_scale)
             config = schedule.scheduler_config()
             return sample_dpm_solver(config, noise.to(self.device), predict, steps, progress)
         self.load()
@@ -180,22 +182,6 @@ class NativeHandle:
 
     def passes_per_step(self, guidance_scale: float) -> int:
         return 1 if guidance_scale == 1 else 2
-
-    def _guided(
-        self, prompt: NativeConditioning, empty: NativeConditioning, guidance_scale: float
-    ) -> Any:
-        """``predict`` with classifier-free guidance (Ho and Salimans 2022)."""
-        count = len(prompt)
-        both = NativeConditioning.joined([empty[[0] * count], prompt])
-
-        def predict(latents_t: Tensor, t: Tensor) -> Tensor:
-            if guidance_scale == 1:
-                return self.predict(latents_t, prompt, t)
-            outputs = self.predict(torch.cat([latents_t, latents_t]), both, t.repeat(2))
-            unconditional, conditional = outputs.chunk(2)
-            return unconditional + guidance_scale * (conditional - unconditional)
-
-        return predict
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.adapters.named_with(self.network.module)

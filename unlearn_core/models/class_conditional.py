@@ -16,6 +16,7 @@ from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
 from .errors import UnsupportedError
+from .guidance import guided
 from .layers import FULL
 from .protocol import Conditioning, Embeddings
 
@@ -162,5 +163,5 @@ class DiTHandle(_ClassHandle):
         noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         classes = self.encode_prompts(prompts)
         empty = self.encode_prompts([""] * len(prompts))
-        predict = self.guided(classes, empty, guidance_scale)
+        predict = guided(self.predict, classes, empty, guidance_scale)
         return sample_dpm_solver(self.scheduler_config, noise, predict, steps, progress)

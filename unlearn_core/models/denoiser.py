@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,12 +14,10 @@ from typing_extensions import Self
 
 from ..foundation.progress import Progress
 from . import weights
+from .guidance import Predict
 from .layers import UNET, XATTN, Groups, in_scope, keys_and_values
 from .protocol import TOKENS, Conditioning, LoraLayer, ModelInfo
 from .tensors import with_tensors
-
-Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, h, w], t [B]) -> output [B, C, h, w]
-
 
 SAMPLER_VERSION = 1
 """Part of the keys of cached pictures. Increase it whenever the same model, prompt, seed and
@@ -162,19 +160,6 @@ class DenoiserHandle(ABC):
 
     def passes_per_step(self, guidance_scale: float) -> int:
         return 1 if guidance_scale == 1 else 2
-
-    def guided(self, prompt: Conditioning, empty: Conditioning, guidance_scale: float) -> Predict:
-        """``predict`` with classifier-free guidance (Ho and Salimans 2022)."""
-        both = Conditioning.cat([empty, prompt])
-
-        def predict(latents_t: Tensor, t: Tensor) -> Tensor:
-            if guidance_scale == 1:
-                return self.predict(latents_t, prompt, t)
-            outputs = self.predict(torch.cat([latents_t, latents_t]), both, t.repeat(2))
-            unconditional, conditional = outputs.chunk(2)
-            return unconditional + guidance_scale * (conditional - unconditional)
-
-        return predict
 
     def denoise_error(
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor

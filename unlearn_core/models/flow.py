@@ -15,8 +15,9 @@ from typing_extensions import Self
 
 from ..foundation.progress import Progress
 from . import autoencoder
-from .denoiser import DenoiserHandle, Predict, seeded_noise
+from .denoiser import DenoiserHandle, seeded_noise
 from .flow_text import FlowText
+from .guidance import Predict
 from .layers import JOINT, LORA_TEXT_PATH, Groups
 from .protocol import POOLED, TOKENS, Embeddings
 

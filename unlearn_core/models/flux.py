@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoiser import Predict
 from .flow import PATCH, FlowHandle, resolution_shift
+from .guidance import Predict
 from .protocol import Conditioning, Embeddings
 
 GUIDANCE = 3.5

@@ -14,6 +14,7 @@ from typing_extensions import Self
 from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
+from .guidance import guided
 from .protocol import Conditioning, Embeddings
 from .text import TextEncoder
 
@@ -94,5 +95,5 @@ class StableDiffusionHandle(DenoiserHandle):
         noise = seeded_noise(seeds, latent_shape or self.latent_shape).to(self.device)
         prompt = self.encode_prompts(prompts)
         empty = self.encode_prompts([""])[[0] * len(prompts)]
-        predict = self.guided(prompt, empty, guidance_scale)
+        predict = guided(self.predict, prompt, empty, guidance_scale)
         return sample_dpm_solver(self.scheduler_config, noise, predict, steps, progress)

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .denoiser import Predict
 from .flow import TRAIN_TIMESTEPS, FlowHandle, resolution_shift
+from .guidance import Predict, guided
 from .protocol import Conditioning, Embeddings
 
 
@@ -32,4 +32,4 @@ class StableDiffusion3Handle(FlowHandle):
 
     def sampled(self, prompts: Sequence[str], guidance_scale: float) -> Predict:
         empty = self.encode_prompts([""])[[0] * len(prompts)]
-        return self.guided(self.encode_prompts(prompts), empty, guidance_scale)
+        return guided(self.predict, self.encode_prompts(prompts), empty, guidance_scale)
