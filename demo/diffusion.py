@@ -47,20 +47,7 @@ class Denoiser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=49408,
-                hidden_size=TEXT_WIDTH,
-                intermediate_size=4 * TEXT_WIDTH,
-                num_hidden_layers=3,
-                num_attention_heads=4,
-                max_position_embeddings=77,
-                projection_dim=TEXT_WIDTH,
-                bos_token_id=49406,
-                eos_token_id=49407,
-                pad_token_id=49407,
-            )
-        )
+        self.text_encoder = CLIPTextModel(text_config(TEXT_WIDTH))
         self.unet = UNet2DConditionModel(
             sample_size=16,
             in_channels=4,
@@ -78,6 +65,22 @@ class Denoiser(nn.Module):
         """Noise prediction [B, 4, 16, 16]."""
         context = self.text_encoder(tokens).last_hidden_state  # [B, 77, TEXT_WIDTH]
         return self.unet(latents, timesteps, context).sample
+
+
+def text_config(width: int) -> CLIPTextConfig:
+    """The settings of a small CLIP text encoder with embeddings of this width."""
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        projection_dim=width,
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=49407,
+    )
 
 
 def new_scheduler() -> DDIMScheduler:

@@ -97,7 +97,7 @@ def train_digits(
 def train_digit_judge(pictures: Tensor, labels: Tensor, steps: int, seed: int = 1) -> ConvJudge:
     """Train a classifier of digits, with a class for pictures without any."""
     torch.manual_seed(seed)
-    judge = ConvJudge({"class": DIGITS})
+    judge = ConvJudge({"class": DIGITS}, SIZE)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for _ in tqdm(range(steps), desc="digit judge", mininterval=5):

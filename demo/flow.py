@@ -14,10 +14,10 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection
 
 from demo.autoencoder import Shape
-from demo.diffusion import write_pipeline
+from demo.diffusion import text_config, write_pipeline
 from unlearn_core.models.text import END, Clip, clip_tokenizer
 
 SHAPE = Shape(128, 8, (16, 32, 64, 64), shifted=True)  # latents [8, 16, 16]
@@ -58,20 +58,7 @@ class FlowDenoiser(nn.Module):
 
 
 def new_text_encoder() -> CLIPTextModelWithProjection:
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=77,
-            projection_dim=TEXT_WIDTH,
-            bos_token_id=49406,
-            eos_token_id=49407,
-            pad_token_id=49407,
-        )
-    )
+    return CLIPTextModelWithProjection(text_config(TEXT_WIDTH))
 
 
 def new_transformer() -> SD3Transformer2DModel:

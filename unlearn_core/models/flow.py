@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from ..foundation.progress import Progress
 from . import autoencoder
-from .denoiser import DenoiserHandle, seeded_noise
+from .denoiser import seeded_noise
 from .flow_text import FlowText
 from .guidance import Predict
 from .layers import JOINT, LORA_TEXT_PATH, Groups
-from .protocol import POOLED, TOKENS, Embeddings
+from .protocol import POOLED, TOKENS
+from .text_to_image import TextToImageHandle
 
 PATCH = 2  # edge of a picture token in latent pixels
 TRAIN_TIMESTEPS = 1000
@@ -74,11 +73,10 @@ def schedule_of(config: dict[str, Any], tokens: int, *, logit_normal: bool = Tru
 
 
 @dataclass(frozen=True, eq=False)
-class FlowHandle(DenoiserHandle):
+class FlowHandle(TextToImageHandle):
     """A transformer in which text and picture tokens attend to each other, with its frozen text
     encoders and autoencoder."""
 
-    vae: Any
     text: FlowText
 
     @property
@@ -111,27 +109,6 @@ class FlowHandle(DenoiserHandle):
 
     def networks(self) -> tuple[nn.Module, ...]:
         return (self.base, self.vae, *self.text.networks())
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
-        with self.autocast():
-            return self.text.encode(prompts)
-
-    def word_embedding(self, word: str) -> Tensor:
-        return self.text.word_embedding(word)
-
-    def with_word(self, word: str, embedding: Tensor) -> Self:
-        return replace(self, text=self.text.with_word(word, embedding))
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        return autoencoder.encode(self.vae, images)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        return autoencoder.decode(self.vae, latents)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        if not self.info.mixed:
-            return nullcontext()  # some devices do not support autocast, not even disabled
-        return torch.autocast(self.device.type, torch.bfloat16)
 
     @abstractmethod
     def sampler_options(self, steps: int, tokens: int) -> dict[str, Any]:

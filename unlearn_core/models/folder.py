@@ -16,10 +16,10 @@ from ..foundation.safetensors_file import blocks
 from . import flow_folder
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
-from .folder_parts import read_component, read_denoiser, read_scheduler, read_vae, read_weights
+from .folder_parts import read_clip, read_denoiser, read_scheduler, read_vae
+from .folder_source import FolderSource
 from .options import LoadOptions
-from .protocol import ModelHandle, ModelInfo
-from .versions import dtype_argument
+from .protocol import ModelHandle
 
 SUPPORTED = (
     "a diffusers folder of Stable Diffusion 1.x, 2.x, XL or 3, of Flux.1, of DiT, "
@@ -54,7 +54,8 @@ def load_folder(
             "class-conditional; choose 'auto'"
         )
     with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder))):
-        return build(folder, index, weights_fingerprint(folder, progress), device, options)
+        fingerprint = weights_fingerprint(folder, progress)
+        return build(FolderSource(folder, index, fingerprint, device, options))
 
 
 def recognise(folder: Path, index: dict[str, Any]) -> str:
@@ -144,53 +145,33 @@ def weights_fingerprint(folder: Path, progress: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
-def _stable_diffusion(
-    folder: Path,
-    index: dict[str, Any],
-    fingerprint: str,
-    device: torch.device,
-    options: LoadOptions,
-) -> ModelHandle:
+def _stable_diffusion(source: FolderSource) -> ModelHandle:
     from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     from . import autoencoder
     from .stable_diffusion import StableDiffusionHandle
-    from .text import Clip, ClipPairText, ClipText
+    from .text import ClipPairText, ClipText
 
-    is_pair = "text_encoder_2" in index
-    mixed = options.is_mixed(is_pair, device)
+    folder, device = source.folder, source.device
+    is_pair = "text_encoder_2" in source.index
+    mixed = source.options.is_mixed(is_pair, device)
     unet = read_denoiser(UNet2DConditionModel, folder, "unet", device, mixed=mixed)
     if unet.config["in_channels"] != unet.config["out_channels"]:
         raise ModelError(
             f"model: {folder.name!r} is an inpainting or edit model "
             f"({unet.config['in_channels']} input channels), which is not supported"
         )
-    text_dtype = {dtype_argument(): "auto" if mixed else torch.float32}
-    encoder = read_weights(CLIPTextModel, folder, "text_encoder", device, **text_dtype)
-    tokenizer = read_component(CLIPTokenizer, folder, "tokenizer")
-    first = Clip(encoder, tokenizer)
+    first = read_clip(CLIPTextModel, folder, "", device, mixed=mixed)
     text = ClipText((first,))
     if is_pair:
-        second = read_weights(
-            CLIPTextModelWithProjection, folder, "text_encoder_2", device, **text_dtype
-        )
-        tokenizer = read_component(CLIPTokenizer, folder, "tokenizer_2")
-        text = ClipPairText((first, Clip(second, tokenizer)))
+        second = read_clip(CLIPTextModelWithProjection, folder, "_2", device, mixed=mixed)
+        text = ClipPairText((first, second))
     vae = read_vae(folder, device)
     schedule, config = read_scheduler(folder)
-    size = options.image_size or int(unet.config["sample_size"]) * autoencoder.scale(vae)
+    size = source.options.image_size or int(unet.config["sample_size"]) * autoencoder.scale(vae)
     return StableDiffusionHandle(
-        info=ModelInfo(
-            folder.name,
-            family_of(unet),
-            folder,
-            fingerprint,
-            size,
-            schedule.prediction_type,
-            "unet",
-            mixed,
-        ),
+        info=source.info(family_of(unet), size, schedule.prediction_type, "unet", mixed=mixed),
         denoiser=unet,
         base=unet,
         schedule=schedule,
@@ -219,19 +200,14 @@ def _class_names(folder: Path, index: dict[str, Any]) -> tuple[str, ...]:
     return tuple(names[i] for i in labels)
 
 
-def _class_conditional(
-    folder: Path,
-    index: dict[str, Any],
-    fingerprint: str,
-    device: torch.device,
-    options: LoadOptions,
-) -> ModelHandle:
+def _class_conditional(source: FolderSource) -> ModelHandle:
     from diffusers import UNet2DModel
 
     from .class_conditional import ClassConditionalHandle
 
-    names = _class_names(folder, index)
-    unet = read_denoiser(UNet2DModel, folder, "unet", device)
+    folder = source.folder
+    names = _class_names(folder, source.index)
+    unet = read_denoiser(UNet2DModel, folder, "unet", source.device)
     if unet.config["in_channels"] not in PIXEL_CHANNELS:
         raise ModelError(
             f"model: {folder.name}/unet has {unet.config['in_channels']} channels; choose a model "
@@ -243,17 +219,9 @@ def _class_conditional(
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     schedule, config = read_scheduler(folder)
-    size = _own_size(folder, int(unet.config["sample_size"]), options)
+    size = _own_size(source, int(unet.config["sample_size"]))
     return ClassConditionalHandle(
-        info=ModelInfo(
-            folder.name,
-            "class-conditional",
-            folder,
-            fingerprint,
-            size,
-            schedule.prediction_type,
-            "unet",
-        ),
+        info=source.info("class-conditional", size, schedule.prediction_type, "unet", mixed=False),
         denoiser=unet,
         base=unet,
         schedule=schedule,
@@ -262,37 +230,23 @@ def _class_conditional(
     )
 
 
-def _dit(
-    folder: Path,
-    index: dict[str, Any],
-    fingerprint: str,
-    device: torch.device,
-    options: LoadOptions,
-) -> ModelHandle:
+def _dit(source: FolderSource) -> ModelHandle:
     from diffusers import DiTTransformer2DModel
 
     from . import autoencoder
     from .class_conditional import DiTHandle
 
-    names = _class_names(folder, index)
+    folder, device = source.folder, source.device
+    names = _class_names(folder, source.index)
     transformer = read_denoiser(DiTTransformer2DModel, folder, "transformer", device)
     if transformer.config["num_embeds_ada_norm"] != len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     _check_output(folder, "transformer", transformer.config)
     vae = read_vae(folder, device)
     schedule, config = read_scheduler(folder)
-    own = int(transformer.config["sample_size"]) * autoencoder.scale(vae)
-    size = _own_size(folder, own, options)
+    size = _own_size(source, int(transformer.config["sample_size"]) * autoencoder.scale(vae))
     return DiTHandle(
-        info=ModelInfo(
-            folder.name,
-            "dit",
-            folder,
-            fingerprint,
-            size,
-            schedule.prediction_type,
-            "transformer",
-        ),
+        info=source.info("dit", size, schedule.prediction_type, "transformer", mixed=False),
         denoiser=transformer,
         base=transformer,
         schedule=schedule,
@@ -313,11 +267,11 @@ def _check_output(folder: Path, name: str, config: Mapping[str, Any]) -> None:
         )
 
 
-def _own_size(folder: Path, size: int, options: LoadOptions) -> int:
-    if options.image_size not in (0, size):
+def _own_size(source: FolderSource, size: int) -> int:
+    if source.options.image_size not in (0, size):
         raise ModelError(
-            f"image_size: {folder.name!r} supports {size} × {size} px only, "
-            f"got {options.image_size}; choose 0"
+            f"image_size: {source.folder.name!r} supports {size} × {size} px only, "
+            f"got {source.options.image_size}; choose 0"
         )
     return size
 

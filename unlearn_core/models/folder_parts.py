@@ -10,6 +10,8 @@ import torch
 from ..foundation.safetensors_file import DTYPES, read_header
 from .denoiser import NoiseSchedule
 from .errors import ModelError
+from .text import Clip
+from .versions import dtype_argument
 from .weights import vectors_to_fp32
 
 
@@ -69,6 +71,23 @@ def _stored_dtype(component: Path) -> torch.dtype:
             if entry.dtype in DTYPES:
                 return DTYPES[entry.dtype]
     return torch.float32
+
+
+def read_text_encoder(
+    loader: Any, folder: Path, suffix: str, device: torch.device, *, mixed: bool
+) -> Any:
+    """Read the text encoder of this suffix, with ``mixed`` in the dtype of its file, otherwise in
+    fp32."""
+    dtype = {dtype_argument(): "auto" if mixed else torch.float32}
+    return read_weights(loader, folder, f"text_encoder{suffix}", device, **dtype)
+
+
+def read_clip(loader: Any, folder: Path, suffix: str, device: torch.device, *, mixed: bool) -> Clip:
+    """Read one of CLIP's text encoders and its tokenizer."""
+    from transformers import CLIPTokenizer
+
+    encoder = read_text_encoder(loader, folder, suffix, device, mixed=mixed)
+    return Clip(encoder, read_component(CLIPTokenizer, folder, f"tokenizer{suffix}"))
 
 
 def read_vae(folder: Path, device: torch.device) -> Any:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from ..foundation.progress import Progress
 from . import autoencoder
-from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
+from .denoiser import sample_dpm_solver, seeded_noise
 from .guidance import guided
 from .protocol import Conditioning, Embeddings
-from .text import TextEncoder
+from .text_to_image import TextToImageHandle
 
 
 @dataclass(frozen=True, eq=False)
-class StableDiffusionHandle(DenoiserHandle):
+class StableDiffusionHandle(TextToImageHandle):
     """A ``UNet2DConditionModel`` with its frozen text encoder and autoencoder."""
-
-    vae: Any
-    text: TextEncoder
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -39,25 +33,9 @@ class StableDiffusionHandle(DenoiserHandle):
     def networks(self) -> tuple[nn.Module, ...]:
         return (self.base, self.vae, *(clip.encoder for clip in self.text.clips))
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
-        with self._autocast():
-            return self.text.encode(prompts)
-
-    def word_embedding(self, word: str) -> Tensor:
-        return self.text.word_embedding(word)
-
-    def with_word(self, word: str, embedding: Tensor) -> Self:
-        return replace(self, text=self.text.with_word(word, embedding))
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        return autoencoder.encode(self.vae, images)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        return autoencoder.decode(self.vae, latents)
-
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
         assert isinstance(conditioning, Embeddings)
-        with self._autocast():
+        with self.autocast():
             return self.denoiser(
                 latents_t,
                 t,
@@ -76,11 +54,6 @@ class StableDiffusionHandle(DenoiserHandle):
             "text_embeds": conditioning.pooled,
             "time_ids": sizes.expand(len(conditioning), -1),
         }
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if not self.info.mixed:
-            return nullcontext()  # some devices do not support autocast, not even disabled
-        return torch.autocast(self.device.type, torch.bfloat16)
 
     def sample(
         self,

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks import quality
 from benchmarks.methods import ABLATIONS, METHODS, candidates
+from unlearn_core.dataset.drawing import LatentCache
 from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.job import engine
 from unlearn_core.job.settings_file import JobSettings
 from unlearn_core.judging.settings import ProbeSettings
-from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.unlearning.settings import UnlearnSettings
 
 from .benchmark_records import tune, write
@@ -186,14 +185,14 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
         return replace(settings, prompts=replace(settings.prompts, **prompts))
 
     seen: list[int] = []
-    make = quality.make_training_sets
+    draw = quality.training_sets
 
-    def sets(model: ModelHandle, pairs: PromptPairs, *given: Any, **more: Any) -> TrainingSets:
-        seen.append(len({pair.forget for pair in pairs.train}))
-        return make(model, pairs, *given, **more)
+    def sets(task: engine.Task, cache: LatentCache) -> TrainingSets:
+        seen.append(len({pair.forget for pair in task.training_pairs.train}))
+        return draw(task, cache)
 
     monkeypatch.setattr(quality, "job_settings", small)
-    monkeypatch.setattr(quality, "make_training_sets", sets)
+    monkeypatch.setattr(quality, "training_sets", sets)
     monkeypatch.setattr(quality, "ROOM", tmp_path / "room")
     monkeypatch.setattr(quality, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(quality, "PROBES", {"paraphrases": None})

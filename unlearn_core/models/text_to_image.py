@@ -1,0 +1,46 @@
+"""The common part of the families with a text encoder and an autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from . import autoencoder
+from .denoiser import DenoiserHandle
+from .protocol import Embeddings
+from .text import TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class TextToImageHandle(DenoiserHandle):
+    """A denoiser with its frozen text encoders and autoencoder."""
+
+    vae: Any
+    text: TextEncoder
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
+        with self.autocast():
+            return self.text.encode(prompts)
+
+    def word_embedding(self, word: str) -> Tensor:
+        return self.text.word_embedding(word)
+
+    def with_word(self, word: str, embedding: Tensor) -> Self:
+        return replace(self, text=self.text.with_word(word, embedding))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return autoencoder.encode(self.vae, images)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        return autoencoder.decode(self.vae, latents)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if not self.info.mixed:
+            return nullcontext()  # some devices do not support autocast, not even disabled
+        return torch.autocast(self.device.type, torch.bfloat16)
