@@ -133,7 +133,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         task.check()
         load(model, ALL)
         with torch.inference_mode(False):  # ComfyUI runs nodes in this mode, which forbids training
-            followed = FollowedRun(task, preview_every, keep_step)
+            followed = FollowedRun(task, settings, preview_every, keep_step)
             run, unlearned = followed.run_or_return(str(cls.hidden.unique_id), workflow_id(cls))
             load(unlearned)  # registers the trained weights with ComfyUI
             chart = as_image(loss_picture(unlearned.reports))

@@ -6,7 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from comfy.model_management import InterruptProcessingException
@@ -23,6 +24,7 @@ from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.reporting.grids import before_after, labelled_row, picture_strip
 from ...unlearn_core.unlearning.methods import Run, method_of
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
+from ...unlearn_core.unlearning.settings import UnlearnSettings
 from ..host.folders import cache_folder
 from ..host.progress import NodeProgress
 from ..native.handle import NativeHandle
@@ -50,6 +52,7 @@ class FollowedRun(Observer):
     """The observer of a node's run, which draws the previews."""
 
     task: Task
+    chosen: UnlearnSettings  # by the user; ``task`` has those with automatic values
     preview_every: int
     keep_step: int
 
@@ -77,6 +80,7 @@ class FollowedRun(Observer):
             self.previews.prompts,
             self.previews.forget_count,
             PromptServer.instance.client_id,
+            self._automatic(),
         )
         self.live.begin()
         try:
@@ -175,20 +179,28 @@ class FollowedRun(Observer):
         content = json.dumps([self.task.identity(), self.previews.prompts])
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def _automatic(self) -> dict[str, Any]:
+        """The settings that were chosen for the model, by name."""
+        if not self.steps:
+            return {}  # a closed-form edit uses none of them
+        chosen, values = asdict(self.chosen), asdict(self.task.settings)
+        return {name: value for name, value in values.items() if chosen[name] != value}
+
     def _costs(self) -> dict[str, float]:
         """Rough cost of each phase, in denoiser passes of one picture. A guided sampling step needs
         two, a picture in a training step three because of the backward pass, and the edit of a
         pair of prompts less than one."""
         task, settings = self.task, self.task.settings
         pairs = sum(len(part.train) for part in task.pairs.each)
-        picture = task.drawing.steps * 2
-        preview = len(self.previews.prompts) * picture
+        drawn = sum(min(len(part.train), settings.picture_pairs) for part in task.pairs.each)
+        per_step = task.model.passes_per_step(task.drawing.guidance_scale)
+        preview = len(self.previews.prompts) * task.drawing.steps * per_step
         costs: dict[str, float] = {FIRST_LOOK: preview} if task.model.can_decode else {}
         if method_of(settings).needs_pictures:
-            costs[MAKING_IMAGES] = 2 * pairs * picture
+            costs[MAKING_IMAGES] = 2 * drawn * settings.picture_steps * per_step
         costs[FIRST_EDIT] = pairs
         if self.steps:
-            retain = settings.batch_size * settings.retain_batch_factor or pairs
+            retain = settings.batch_size * settings.retain_batch_factor or drawn
             training = self.last_step * (settings.batch_size + retain) * 3
             previews = self.last_step // self.preview_every if self.preview_every else 1
             costs[UNLEARNING] = training + previews * preview

@@ -6,7 +6,7 @@ import logging
 import shutil
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class LiveRun:
         saved: steps that are saved on disk, in ascending order.
         result: the step whose state is the node's output; None before there is an output.
         end_step: the step with whose state the user ends the run; ``LAST`` for the current one.
+        automatic: the settings that were chosen for the model, by name.
         drawn: the pictures of ``prompts`` before and at the last preview, and those of the first
             prompt at other strengths, for a repeated execution of the node.
     """
@@ -63,6 +64,7 @@ class LiveRun:
     prompts: Sequence[str]
     forget_count: int
     client: str | None
+    automatic: Mapping[str, Any] = field(default_factory=dict)
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     state: str = RUNNING
     note: str = ""
@@ -177,6 +179,7 @@ class LiveRun:
             "of": self.of,
             "seconds_left": self.seconds_left,
             "total": self.total,
+            "automatic": dict(self.automatic),
             "prompts": list(self.prompts),
             "forget_count": self.forget_count,
             "steps": self.steps,

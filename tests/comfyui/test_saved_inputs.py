@@ -33,6 +33,7 @@ def with_later_inputs(prompt: Json) -> dict[str, Any]:
             inputs = one["inputs"]
             later = {"generation_seed": inputs["seed"], "uce_tokens": "to the end"}
             inputs.update(later, recipe="as saved", diversified=True, strength=1.0)
+            inputs.update(picture_pairs=10_000, picture_steps=inputs["generation_steps"])
         if one["class_type"] == "UnlearnSaveCheckpoint":
             one["inputs"]["lora_names"] = "ComfyUI"
     return meaning(prompt)
@@ -67,7 +68,7 @@ def test_an_input_newer_than_the_file_has_its_default(page: ComfyPage) -> None:
     del node["widgets_values"][-1]  # warm_start_weight, the input added last
     prompt = load(page, older)
     (inputs,) = [values for kind, values in prompt.values() if kind == UNLEARN]
-    assert (inputs["method"], inputs["warm_start_weight"]) == ("GradDiff", 4.0)
+    assert (inputs["method"], inputs["warm_start_weight"]) == ("GradDiff", 2.0)
 
 
 @pytest.mark.both_front_ends

@@ -82,8 +82,9 @@ def test_unlearning(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, ap
     ]
     pictures = {"forget_pictures": own[0], "retain_pictures": own[1]}
     call = reached(UNLEARN, model=loaded, prompts=pairs, **widgets, **pictures)
-    task, preview_every, keep_step = call.arguments
+    task, chosen, preview_every, keep_step = call.arguments
     settings, drawing = task.settings, task.drawing
+    assert chosen == settings, "nothing is left to choose"
     assert task.model is loaded
     assert task.pairs is pairs
     default = type(settings)()

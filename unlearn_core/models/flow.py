@@ -16,7 +16,7 @@ from . import autoencoder
 from .denoiser import seeded_noise
 from .flow_text import FlowText
 from .guidance import Predict
-from .layers import JOINT, TEXT_PATH, Groups
+from .layers import JOINT, LORA_TEXT_PATH, Groups
 from .protocol import POOLED, TOKENS
 from .text_to_image import TextToImageHandle
 
@@ -85,7 +85,7 @@ class FlowHandle(TextToImageHandle):
 
     @property
     def default_scope(self) -> str:
-        return TEXT_PATH
+        return LORA_TEXT_PATH
 
     def text_projections(self) -> dict[str, str]:
         """The first layers of the text path. Empty with T5: each of its embeddings depends on the

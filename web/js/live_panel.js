@@ -45,6 +45,7 @@ class LivePanel {
       h("span"),
       this.scrub,
     );
+    this.automatic = h("div", { className: "quiet automatic" });
     this.stop = h("button", { className: "main", onclick: () => this.end(null) });
     this.keep = h("button", { onclick: () => this.keepChosen() });
     this.last = h("button", { onclick: () => this.output(this.run.steps.length) });
@@ -57,6 +58,7 @@ class LivePanel {
       this.bar,
       this.chart.element,
       h("div", { className: "scroll" }, this.strip),
+      this.automatic,
       this.buttons,
     ];
     this.element = h("div", {}, this.spoken, header, this.empty, ...this.body);
@@ -93,6 +95,9 @@ class LivePanel {
     this.showPhase();
     this.chart.element.hidden = run.total === 0; // a closed-form edit has no steps
     this.chart.show(run.steps, run.state === "running" ? run.total : run.steps.length);
+    const values = Object.entries(run.automatic).map(([name, value]) => `${name} ${value}`);
+    this.automatic.hidden = !values.length;
+    setText(this.automatic, t("live.automatic", { values: values.join(", ") }));
     this.drawPreviews();
     this.drawButtons();
   }

@@ -131,7 +131,7 @@ def test_a_resolution_dependent_shift_is_that_of_the_scheduler() -> None:
 def test_scopes_of_joint_attention(sd3_folder: Path, flux_folder: Path) -> None:
     for folder in (sd3_folder, flux_folder):
         model = load_model(folder)
-        assert model.default_scope == "text path"
+        assert model.default_scope == "lora, text path"
         text = set(model.parameters_in("text path"))
         latents = torch.randn(1, *model.latent_shape)
         cat, dog = (model.encode_prompts([p]) for p in PROMPTS)

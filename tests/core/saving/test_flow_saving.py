@@ -69,9 +69,12 @@ def test_a_lora_gives_the_same_model_in_diffusers(
     torch.testing.assert_close(prediction(fresh), after, atol=tolerance, rtol=1e-3)
 
 
-def test_a_folder_is_the_same_model_again(folder: Path, pairs: PromptPairs, tmp_path: Path) -> None:
-    unlearned = unlearn(folder, pairs)
-    assert unlearned.settings.scope == "text path"
+@pytest.mark.parametrize("scope", ["auto", "text path"])
+def test_a_folder_is_the_same_model_again(
+    folder: Path, pairs: PromptPairs, tmp_path: Path, scope: str
+) -> None:
+    unlearned = unlearn(folder, pairs, scope=scope)
+    assert unlearned.settings.scope == ("lora, text path" if scope == "auto" else scope)
     assert set(unlearned.model.changed_tensors()) <= set(unlearned.base.parameters_in("text path"))
     copy = load_model(save_diffusers_folder(unlearned, tmp_path / "without-cat"))
     torch.testing.assert_close(prediction(copy), prediction(unlearned.model))
