@@ -104,14 +104,14 @@ def measure(name: str, model: ModelHandle, scope: str, batch_size: int) -> Measu
 def measurements(
     name: str, build: Build, sizes: Sizes, device: torch.device, batch_size: int
 ) -> Iterator[Measurement]:
-    """Every scope of a model, which is built once."""
+    """Every scope of a model, which is built once; its default scope as ``auto``."""
     try:
         model = build(sizes, device)
     except torch.OutOfMemoryError:
         yield Measurement(name, "any scope", False, fits=False)
         return
     for scope in SCOPES:
-        if scope == AUTO or model.parameters_in(scope):
+        if scope == AUTO or (scope != model.default_scope and model.parameters_in(scope)):
             _free()
             yield measure(name, model, scope, batch_size)
 

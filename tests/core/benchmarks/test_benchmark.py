@@ -197,7 +197,9 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
     monkeypatch.setattr(quality, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(quality, "PROBES", {"paraphrases": None})
     monkeypatch.setattr(quality, "ProbeSettings", lambda: ProbeSettings(pictures=2))
-    wrecked = UnlearnSettings(scope="xattn", steps=1, learning_rate=1.0, batch_size=2)
+    wrecked = UnlearnSettings(
+        scope="xattn", steps=1, learning_rate=1.0, batch_size=2, picture_pairs=2, picture_steps=12
+    )
     for diversified in (True, False):
         name = f"ink-{diversified}"
         settings = replace(wrecked, diversified=diversified)
