@@ -209,9 +209,9 @@ def _distance_beyond(
     is the frozen model's prediction for the anchor, moved away from its prediction for the concept
     by ``eta`` times the difference of the two."""
     with torch.no_grad():
-        at_anchor = frozen.predict(latents_t, anchor, t)
-        at_concept = frozen.predict(latents_t, concept, t)
-        target = at_anchor - eta * (at_concept - at_anchor)
+        target = frozen.predict(latents_t, anchor, t)
+        if eta:
+            target = target - eta * (frozen.predict(latents_t, concept, t) - target)
     return _per_sample((model.predict(latents_t, concept, t) - target).square())
 
 

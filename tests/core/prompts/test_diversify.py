@@ -164,3 +164,21 @@ def test_names_with_letters_beyond_ascii_survive(cats: PromptPairs) -> None:
     pair = PromptPair("a Café Müller 猫 in 東京", "an éclair in 東京", "éclair", {"place": "東京"})
     pairs = replace(cats, concept=concept, train=(pair,), test=(pair,))
     assert read_prompts(write_prompts(pairs)) == pairs
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 20))
+def test_the_held_out_pairs_do_not_depend_on_train_count(few: int, more: int, seed: int) -> None:
+    few, more = sorted((few, more))
+    small, large = (
+        diversify(
+            CAT,
+            ["a {concept} in {place}", "one {concept}, {time}"],
+            {"place": ("town", "space", "woods"), "time": ("noon", "night", "dawn")},
+            train_count=count,
+            test_count=5,
+            seed=seed,
+        )
+        for count in (few, more)
+    )
+    assert small.test == large.test
+    assert small.train == large.train[:few], "more pairs only add to fewer"
