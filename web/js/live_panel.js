@@ -58,8 +58,8 @@ class LivePanel {
       this.bar,
       this.chart.element,
       h("div", { className: "scroll" }, this.strip),
-      this.automatic,
       this.buttons,
+      this.automatic,
     ];
     this.element = h("div", {}, this.spoken, header, this.empty, ...this.body);
     this.clock = null;
