@@ -23,7 +23,7 @@ NODE = """type => [app.graph.id, String(app.graph.nodes.find((n) => n.type === t
 
 def scale(view: View) -> float:
     """A scale at which whole nodes are in view."""
-    return 0.52 if view.nodes_2 else 0.8  # the oldest front end folds no inputs in Nodes 2.0
+    return 0.6 if view.nodes_2 else 0.8
 
 
 def open_demo(page: ComfyPage, **unlearn: object) -> None:

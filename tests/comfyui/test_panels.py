@@ -61,7 +61,8 @@ def test_watch_reload_stop_and_go_back(page: ComfyPage, view: View) -> None:
 
     wait_for_steps(page, 6)
     page.expect_another_end()
-    button(page, "Stop here and keep").click()
+    # The oldest front end folds no inputs in Nodes 2.0, so that the button may lie below the view.
+    button(page, "Stop here and keep").dispatch_event("click")
     assert page.wait_for_end(120) == "execution_success"
     step = page.widget(UNLEARN, "keep_step")
     assert 6 <= step < 500, "the workflow records where the run ended"
