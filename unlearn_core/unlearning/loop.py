@@ -22,7 +22,7 @@ from .rules import RULES, gram
 from .saliency import saliency_mask
 from .scopes import trainable
 from .settings import UnlearnSettings
-from .uce import warm_up
+from .text_weights import prepare
 
 Gradient = tuple[Tensor, ...]
 
@@ -52,14 +52,12 @@ class Unlearning:
             lora_alpha=settings.lora_alpha,
             seed=settings.seed,
         )
-        if settings.warm_start and settings.saliency == 1:
-            weight = settings.warm_start_weight
-            warm_up(
-                self.model, self.parameters, base, sets.pairs, weight, settings.uce_tokens, progress
-            )
+        protections = prepare(self.model, self.parameters, base, sets.pairs, settings, progress)
         self.progress = progress or Progress()
         self.trained, self.frozen = (Counted(m, self.progress) for m in (self.model, base))
-        self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
+        self.optimizer = RestrictedAdam(
+            self.parameters, weight_decay=settings.weight_decay, protections=protections
+        )
         self.batches = Batches(base, sets, settings)
         self.mask: list[Tensor] = []
         self.smooth_retain: list[Tensor] = []
