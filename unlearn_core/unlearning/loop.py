@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
+from ..foundation.memory import free_unused, is_out_of_memory
 from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import ModelHandle
@@ -86,20 +87,8 @@ class Unlearning:
         for parameter in self.parameters:
             parameter.requires_grad_(True)  # ``result`` may have frozen them since the last step
 
-        if settings.saliency < 1 and not self.mask:
-            self.mask = saliency_mask(
-                self.trained,
-                self.parameters,
-                self.batches,
-                settings.saliency,
-                self.plan,
-                self.progress,
-            )
-
-        # Two gradients over one explicit list of parameters.
-        batch = self.batches.forget()
-        forget_loss, grad_forget = self._forget_gradient(batch)
-        retain_loss, grad_retain = self._retain_gradient(batch)
+        forget_loss, grad_forget, retain_loss, grad_retain = self._gradients(step)
+        grad_retain = self._smoothed(grad_retain)
         for gradients in (grad_forget, grad_retain):
             for gradient, mask in zip(gradients, self.mask, strict=False):
                 gradient.mul_(mask)
@@ -128,6 +117,32 @@ class Unlearning:
             seconds=time.perf_counter() - started,
         )
 
+    def _gradients(self, step: int) -> tuple[Tensor, Gradient, Tensor, Gradient]:
+        """Both losses and gradients of a batch. If memory runs out, the same batch is tried once
+        more, in smaller parts."""
+        before = self.batches.generator.get_state()
+        while True:
+            try:
+                return self._gradients_of_a_batch()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0]
+            # Only here, where nothing refers to the tensors of the failed attempt any more.
+            self.plan = self.plan.after_failure(step, self.settings.batch_size, reason)
+            free_unused(self.base.device)
+            self.batches.generator.set_state(before)
+
+    def _gradients_of_a_batch(self) -> tuple[Tensor, Gradient, Tensor, Gradient]:
+        """Two gradients over one explicit list of parameters."""
+        share = self.settings.saliency
+        if share < 1 and not self.mask:
+            self.mask = saliency_mask(
+                self.trained, self.parameters, self.batches, share, self.plan, self.progress
+            )
+        batch = self.batches.forget()
+        return *self._forget_gradient(batch), *self._retain_gradient(batch)
+
     def _forget_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
         """Mean loss over the forget batch, and its gradient."""
         name, strengths = self.settings.objective, self.settings.strengths
@@ -139,15 +154,13 @@ class Unlearning:
         )
 
     def _retain_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
-        """Mean loss over the step's retain pictures, and its gradient, smoothed over the steps if
-        ``retain_ema`` is set."""
+        """Mean loss over the step's retain pictures, and its gradient."""
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
-        loss, gradients = self._gradient(
+        return self._gradient(
             objective(self.trained, self.frozen, x[rows], conditioning[rows], noise[rows], t[rows])
             for x, conditioning, noise, t in self.batches.retain(batch)
             for rows in self.plan.parts(len(x))
         )
-        return loss, self._smoothed(gradients)
 
     def _gradient(self, parts: Iterable[Tensor]) -> tuple[Tensor, Gradient]:
         """Mean of the losses of all rows, and its gradient; ``parts`` computes the losses of one
@@ -169,7 +182,8 @@ class Unlearning:
         return torch.stack(totals).sum() / count, gradients
 
     def _smoothed(self, gradients: Gradient) -> Gradient:
-        """Exponential moving average over the steps, corrected for its start at zero."""
+        """Exponential moving average over the steps (``retain_ema``), corrected for its start at
+        zero."""
         decay, step = self.settings.retain_ema, len(self.reports) + 1
         if decay == 0:
             return gradients
