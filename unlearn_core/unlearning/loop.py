@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
+from ..foundation.memory import free_unused, is_out_of_memory
 from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import ModelHandle
 from .auto import resolved
 from .batches import Batches
-from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
+from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, STOP_ABOVE, ForgetBatch, with_mean_error
 from .optimizer import SCHEDULES, RestrictedAdam
+from .plan import Plan
 from .results import StepReport, UnlearnedModel
 from .rules import RULES, gram
 from .saliency import saliency_mask
@@ -39,8 +41,10 @@ class Unlearning:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None = None,
+        plan: Plan | None = None,
     ) -> None:
         settings = resolved(settings, base)
+        self.plan = plan or Plan()
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(
             base,
@@ -83,15 +87,8 @@ class Unlearning:
         for parameter in self.parameters:
             parameter.requires_grad_(True)  # ``result`` may have frozen them since the last step
 
-        if settings.saliency < 1 and not self.mask:
-            self.mask = saliency_mask(
-                self.trained, self.parameters, self.batches, settings.saliency, self.progress
-            )
-
-        # Two gradients over one explicit list of parameters.
-        batch = self.batches.forget()
-        forget_loss, grad_forget = self._forget_gradient(batch)
-        retain_loss, grad_retain = self._retain_gradient(batch)
+        forget_loss, grad_forget, retain_loss, grad_retain = self._gradients(step)
+        grad_retain = self._smoothed(grad_retain)
         for gradients in (grad_forget, grad_retain):
             for gradient, mask in zip(gradients, self.mask, strict=False):
                 gradient.mul_(mask)
@@ -120,36 +117,73 @@ class Unlearning:
             seconds=time.perf_counter() - started,
         )
 
+    def _gradients(self, step: int) -> tuple[Tensor, Gradient, Tensor, Gradient]:
+        """Both losses and gradients of a batch. If memory runs out, the same batch is tried once
+        more, in smaller parts."""
+        before = self.batches.generator.get_state()
+        while True:
+            try:
+                return self._gradients_of_a_batch()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0]
+            # Only here, where nothing refers to the tensors of the failed attempt any more.
+            self.plan = self.plan.after_failure(step, self.settings.batch_size, reason)
+            free_unused(self.base.device)
+            self.batches.generator.set_state(before)
+
+    def _gradients_of_a_batch(self) -> tuple[Tensor, Gradient, Tensor, Gradient]:
+        """Two gradients over one explicit list of parameters."""
+        share = self.settings.saliency
+        if share < 1 and not self.mask:
+            self.mask = saliency_mask(
+                self.trained, self.parameters, self.batches, share, self.plan, self.progress
+            )
+        batch = self.batches.forget()
+        return *self._forget_gradient(batch), *self._retain_gradient(batch)
+
     def _forget_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
-        losses = OBJECTIVES[self.settings.objective](
-            self.trained, self.frozen, batch, self.settings.strengths
+        """Mean loss over the forget batch, and its gradient."""
+        name, strengths = self.settings.objective, self.settings.strengths
+        parts = self.plan.parts(len(batch))
+        if name == STOP_ABOVE and len(parts) > 1:
+            batch = with_mean_error(self.trained, batch, parts)
+        return self._gradient(
+            OBJECTIVES[name](self.trained, self.frozen, batch[rows], strengths) for rows in parts
         )
-        loss = losses.mean()
-        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        return loss.detach(), gradients
 
     def _retain_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
-        """Mean loss over the step's retain pictures, and its gradient, smoothed over the steps if
-        ``retain_ema`` is set."""
+        """Mean loss over the step's retain pictures, and its gradient."""
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
-        losses: list[Tensor] = []
+        return self._gradient(
+            objective(self.trained, self.frozen, x[rows], conditioning[rows], noise[rows], t[rows])
+            for x, conditioning, noise, t in self.batches.retain(batch)
+            for rows in self.plan.parts(len(x))
+        )
+
+    def _gradient(self, parts: Iterable[Tensor]) -> tuple[Tensor, Gradient]:
+        """Mean of the losses of all rows, and its gradient; ``parts`` computes the losses of one
+        part after another, so that only one needs memory."""
+        totals: list[Tensor] = []
         count, gradients = 0, None
-        for part in self.batches.retain(batch):
-            loss = objective(self.trained, self.frozen, *part).sum()
-            part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            losses.append(loss.detach())  # read after the step: reading would wait for the device
-            count += len(part[0])
+        for losses in parts:
+            total = losses.sum()
+            part_gradients = torch.autograd.grad(total, self.parameters, materialize_grads=True)
+            totals.append(total.detach())  # read after the step: reading would wait for the device
+            count += len(losses)
             self.progress.check()
             if gradients is None:
                 gradients = part_gradients
             else:
                 torch._foreach_add_(gradients, part_gradients)
-        assert gradients is not None, "a step has at least one retain picture"
+        assert gradients is not None, "a step has at least one picture of each kind"
         torch._foreach_div_(gradients, count)
-        return torch.stack(losses).sum() / count, self._smoothed(gradients)
+        return torch.stack(totals).sum() / count, gradients
 
     def _smoothed(self, gradients: Gradient) -> Gradient:
-        """Exponential moving average over the steps, corrected for its start at zero."""
+        """Exponential moving average over the steps (``retain_ema``), corrected for its start at
+        zero."""
         decay, step = self.settings.retain_ema, len(self.reports) + 1
         if decay == 0:
             return gradients

@@ -13,6 +13,7 @@ from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .batches import empty_prompt
 from .loop import Unlearning
+from .plan import Plan
 from .results import StepReport, UnlearnedModel
 from .scopes import parameter_names
 from .settings import UCE, UnlearnSettings
@@ -23,6 +24,8 @@ CLASS_FAMILIES = ("class-conditional", "dit")  # their prompts must name a class
 
 class Run(Protocol):
     """Iterate over it to get a report after each step; call ``result`` at any time."""
+
+    plan: Plan
 
     def __len__(self) -> int: ...
 
@@ -64,6 +67,7 @@ class Method(Protocol):
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        plan: Plan | None,
     ) -> Run:
         """Create a run, ready for its first step."""
         ...
@@ -113,8 +117,9 @@ class Steps:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        plan: Plan | None,
     ) -> Run:
-        return Unlearning(base, sets, settings, progress)
+        return Unlearning(base, sets, settings, progress, plan)
 
 
 class Edit:
@@ -149,6 +154,7 @@ class Edit:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        plan: Plan | None,
     ) -> Run:
         return ClosedForm(base, sets, settings, progress)
 
@@ -179,14 +185,16 @@ def begin(
     sets: TrainingSets,
     settings: UnlearnSettings,
     progress: Progress | None = None,
+    plan: Plan | None = None,
 ) -> Run:
     """Create a run, ready for its first step.
 
     Args:
         progress: shows the closed-form edit, if there is one, and is checked between the batches
             of a step.
+        plan: how a step uses memory; None computes whole batches.
 
     Raises:
         ValueError: the model does not support the scope, objective or method.
     """
-    return method_of(settings).begin(base, sets, settings, progress)
+    return method_of(settings).begin(base, sets, settings, progress, plan)

@@ -5,8 +5,8 @@ Decreasing a forget loss makes the model worse at the concept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class ForgetBatch:
             starts from the parallel's.
         bare_names: the concept's bare name for each row; None if the objective does not need it.
         empty: the empty prompt, one row; None if the run does not use it.
+        mean_error: in a part of a batch, the model's mean squared error on the whole batch; None if
+            the objective does not need it, or in a whole batch.
     """
 
     latents: Tensor
@@ -41,6 +43,24 @@ class ForgetBatch:
     from_concept: Tensor
     bare_names: Conditioning | None = None
     empty: Conditioning | None = None
+    mean_error: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, rows: slice) -> ForgetBatch:
+        """A part of the batch."""
+        return replace(
+            self,
+            latents=self.latents[rows],
+            conditioning=self.conditioning[rows],
+            parallel_latents=self.parallel_latents[rows],
+            parallel_conditioning=self.parallel_conditioning[rows],
+            noise=self.noise[rows],
+            t=self.t[rows],
+            from_concept=self.from_concept[rows],
+            bare_names=None if self.bare_names is None else self.bare_names[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +123,15 @@ def ascent_stop_above(
     norm. A number divided by itself has zero gradient, so that division acts as this switch.
     """
     error = _per_sample(_concept_error(model, batch))
-    return -torch.where(error.detach().mean() > strengths.truncation, error.detach(), error)
+    mean = error.detach().mean() if batch.mean_error is None else batch.mean_error
+    return -torch.where(mean > strengths.truncation, error.detach(), error)
+
+
+@torch.no_grad()
+def with_mean_error(model: Denoiser, batch: ForgetBatch, parts: Sequence[slice]) -> ForgetBatch:
+    """The batch with its ``mean_error``, computed part by part."""
+    errors = [_per_sample(_concept_error(model, batch[rows])) for rows in parts]
+    return replace(batch, mean_error=torch.cat(errors).mean())
 
 
 def npo(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
@@ -177,12 +205,13 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
 
 RetainObjective = Callable[[Denoiser, Denoiser, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
+STOP_ABOVE = "ascent, stop above"  # the only one in which the rows of a batch depend on each other
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     "redirect": redirect,
     "ascent": ascent,
-    "ascent, stop above": ascent_stop_above,
+    STOP_ABOVE: ascent_stop_above,
     "NPO": npo,
     "relabel": relabel,
     RANDOM_LABEL: random_label,

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..foundation.progress import Progress
 from ..models.protocol import Denoiser
 from .batches import Batches
+from .plan import Plan
 
 
 def saliency_mask(
@@ -17,6 +18,7 @@ def saliency_mask(
     parameters: Sequence[Tensor],
     batches: Batches,
     share: float,
+    plan: Plan,
     progress: Progress | None = None,
 ) -> list[Tensor]:
     """Mask of the weights with the largest gradients of the training loss on the forget set: True
@@ -25,13 +27,14 @@ def saliency_mask(
     progress = progress or Progress()
     totals = [torch.zeros_like(p) for p in parameters]
     for batch in batches.every_forget_row():
-        error = model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
-        loss = error.flatten(1).mean(1).sum()
-        for total, gradient in zip(
-            totals, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
-        ):
-            total.add_(gradient)
-        progress.check()
+        for part in (batch[rows] for rows in plan.parts(len(batch))):
+            error = model.denoise_error(part.latents, part.conditioning, part.noise, part.t)
+            loss = error.flatten(1).mean(1).sum()
+            for total, gradient in zip(
+                totals, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
+            ):
+                total.add_(gradient)
+            progress.check()
     magnitudes = torch.cat([total.abs_().flatten() for total in totals])
     count = max(1, round(share * len(magnitudes)))
     threshold = magnitudes.kthvalue(len(magnitudes) - count + 1).values
