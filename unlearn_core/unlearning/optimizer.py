@@ -50,6 +50,12 @@ class RestrictedAdam:
         self.squares = [torch.zeros_like(p) for p in parameters]
         self.steps = 0
 
+    def reset(self) -> None:
+        """Forget all earlier steps."""
+        torch._foreach_zero_(self.means)
+        torch._foreach_zero_(self.squares)
+        self.steps = 0
+
     @torch.no_grad()
     def step(
         self,

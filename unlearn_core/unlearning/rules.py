@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .breakdown import NotFiniteError
+
 
 @dataclass(frozen=True)
 class Gram:
@@ -49,7 +51,8 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
     """Inner products of two gradients, which are lists of tensors of the same shapes.
 
     Raises:
-        ValueError: the lists differ in length or shapes, or a gradient is not finite.
+        ValueError: the lists differ in length or shapes.
+        NotFiniteError: a gradient is not finite.
     """
     if [g.shape for g in grad_forget] != [g.shape for g in grad_retain]:
         raise ValueError("grad_forget and grad_retain must list the same parameters in one order")
@@ -61,7 +64,7 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
         totals += torch.stack([f.dot(f), f.dot(r), r.dot(r)])
     forget_forget, forget_retain, retain_retain = totals.tolist()  # one device sync
     if not all(map(math.isfinite, (forget_forget, forget_retain, retain_retain))):
-        raise ValueError(
+        raise NotFiniteError(
             "training broke down (a gradient is not finite); lower learning_rate, or "
             "choose precision fp32"
         )
