@@ -53,6 +53,12 @@ class RestrictedAdam:
         self.mean, self.square = (torch.zeros(count, device=device) for _ in range(2))
         self.steps = 0
 
+    def reset(self) -> None:
+        """Forget all earlier steps."""
+        self.mean.zero_()
+        self.square.zero_()
+        self.steps = 0
+
     @torch.no_grad()
     def step(
         self,

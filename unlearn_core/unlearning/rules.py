@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .breakdown import NotFiniteError
 from .pieces import pieces
 
 
@@ -51,7 +52,8 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
     """Inner products of two gradients, which are lists of tensors of the same shapes.
 
     Raises:
-        ValueError: the lists differ in length or shapes, or a gradient is not finite.
+        ValueError: the lists differ in length or shapes.
+        NotFiniteError: a gradient is not finite.
     """
     if [g.shape for g in grad_forget] != [g.shape for g in grad_retain]:
         raise ValueError("grad_forget and grad_retain must list the same parameters in one order")
@@ -63,7 +65,7 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
         return Gram(0.0, 0.0, 0.0)
     forget_forget, forget_retain, retain_retain = torch.stack(parts).sum(0).tolist()  # one sync
     if not all(map(math.isfinite, (forget_forget, forget_retain, retain_retain))):
-        raise ValueError(
+        raise NotFiniteError(
             "training broke down (a gradient is not finite); lower learning_rate, or "
             "choose precision fp32"
         )
