@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import ModelHandle
 from .auto import resolved
 from .batches import Batches
-from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, ForgetBatch
+from .objectives import OBJECTIVES, PAUSES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import SCHEDULES, RestrictedAdam
 from .results import StepReport, UnlearnedModel
 from .rules import RULES, gram
@@ -24,6 +25,8 @@ from .settings import UnlearnSettings
 from .uce import warm_up
 
 Gradient = tuple[Tensor, ...]
+Sums = tuple[Tensor, Gradient, int]
+"""The sum of the losses of some rows, its gradient, and the number of rows."""
 
 
 class Unlearning:
@@ -31,6 +34,9 @@ class Unlearning:
 
     Call ``result()`` at any time, also after an interrupted iteration: it returns the model after
     the last finished step. ``base`` is never changed.
+
+    Several processes may share a run. All of them draw the same batches; each computes the losses
+    and gradients of its own rows. After the sum over the processes, all take the same step.
     """
 
     def __init__(
@@ -39,8 +45,10 @@ class Unlearning:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         settings = resolved(settings, base)
+        self.processes = processes
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(
             base,
@@ -54,6 +62,7 @@ class Unlearning:
             warm_up(
                 self.model, self.parameters, base, sets.pairs, weight, settings.uce_tokens, progress
             )
+        processes.copy_main_([parameter.detach() for parameter in self.parameters])
         self.progress = progress or Progress()
         self.trained, self.frozen = (Counted(m, self.progress) for m in (self.model, base))
         self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
@@ -87,13 +96,25 @@ class Unlearning:
 
         if settings.saliency < 1 and not self.mask:
             self.mask = saliency_mask(
-                self.trained, self.parameters, self.batches, settings.saliency, self.progress
+                self.trained,
+                self.parameters,
+                self.batches,
+                settings.saliency,
+                self.progress,
+                self.processes,
             )
 
         # Two gradients over one explicit list of parameters.
-        batch = self.batches.forget()
-        forget_loss, grad_forget = self._forget_gradient(batch)
-        retain_loss, grad_retain = self._retain_gradient(batch)
+        with self.processes.together(self.progress):
+            batch = self.batches.forget()
+            forget, retain = self._forget_gradient(batch), self._retain_gradient(batch)
+        forget_loss, grad_forget = self._mean(*forget)
+        retain_loss, grad_retain = self._mean(*retain)
+        if settings.objective in PAUSES:
+            pause = PAUSES[settings.objective](forget_loss, settings.strengths)
+            for gradient in grad_forget:
+                gradient.masked_fill_(pause, 0)
+        self._smooth(grad_retain)
         for gradients in (grad_forget, grad_retain):
             for gradient, mask in zip(gradients, self.mask, strict=False):
                 gradient.mul_(mask)
@@ -122,43 +143,60 @@ class Unlearning:
             seconds=time.perf_counter() - started,
         )
 
-    def _forget_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
-        losses = OBJECTIVES[self.settings.objective](
-            self.trained, self.frozen, batch, self.settings.strengths
+    def _forget_gradient(self, batch: ForgetBatch) -> Sums:
+        rows = self.processes.share(len(batch))
+        objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
+        return self._gradient(
+            objective(self.trained, self.frozen, part, strengths)
+            for part in [batch[rows]]
+            if len(part)
         )
-        loss = losses.mean()
-        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        return loss.detach(), gradients
 
-    def _retain_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
-        """Mean loss over the step's retain pictures, and its gradient, smoothed over the steps if
-        ``retain_ema`` is set."""
+    def _retain_gradient(self, batch: ForgetBatch) -> Sums:
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
-        losses: list[Tensor] = []
-        count, gradients = 0, None
-        for part in self.batches.retain(batch):
-            loss = objective(self.trained, self.frozen, *part).sum()
+        parts = (
+            [values[self.processes.share(len(part[0]))] for values in part]
+            for part in self.batches.retain(batch)
+        )
+        return self._gradient(
+            objective(self.trained, self.frozen, *part) for part in parts if len(part[0])
+        )
+
+    def _gradient(self, parts: Iterable[Tensor]) -> Sums:
+        """Add up the losses of all parts, and their gradients. Each part is computed only when the
+        one before is finished."""
+        device = self.parameters[0].device
+        total, count, gradients = torch.zeros((), device=device), 0, None
+        for losses in parts:
+            loss = losses.sum()
             part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            losses.append(loss.detach())  # read after the step: reading would wait for the device
-            count += len(part[0])
+            total += loss.detach()  # read after the step: reading would wait for the device
+            count += len(losses)
             self.progress.check()
             if gradients is None:
                 gradients = part_gradients
             else:
                 torch._foreach_add_(gradients, part_gradients)
-        assert gradients is not None, "a step has at least one retain picture"
-        torch._foreach_div_(gradients, count)
-        return torch.stack(losses).sum() / count, self._smoothed(gradients)
+        if gradients is None:  # a process without rows
+            gradients = tuple(torch.zeros_like(parameter) for parameter in self.parameters)
+        return total, gradients, count
 
-    def _smoothed(self, gradients: Gradient) -> Gradient:
-        """Exponential moving average over the steps, corrected for its start at zero."""
+    def _mean(self, loss: Tensor, gradients: Gradient, count: int) -> tuple[Tensor, Gradient]:
+        """The mean loss over the rows of all processes, and its gradient."""
+        totals = torch.stack([loss, torch.full_like(loss, count)])
+        self.processes.sum_([totals, *gradients])
+        torch._foreach_div_(gradients, totals[1])
+        return totals[0] / totals[1], gradients
+
+    def _smooth(self, gradients: Gradient) -> None:
+        """Replace the retain gradient by its exponential moving average over the steps, corrected
+        for its start at zero, if ``retain_ema`` is set."""
         decay, step = self.settings.retain_ema, len(self.reports) + 1
         if decay == 0:
-            return gradients
+            return
         if not self.smooth_retain:
             self.smooth_retain = [torch.zeros_like(g) for g in gradients]
         for smooth, gradient in zip(self.smooth_retain, gradients, strict=True):
             smooth.lerp_(gradient, 1 - decay)
         torch._foreach_copy_(gradients, self.smooth_retain)
         torch._foreach_div_(gradients, 1 - decay**step)
-        return gradients

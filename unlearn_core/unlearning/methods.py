@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ..dataset.own_pictures import OwnPictures, captioned, check_retained
 from ..dataset.rows import TrainingSets
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.layers import LOW_RANK
 from ..models.protocol import ModelHandle
@@ -64,6 +65,7 @@ class Method(Protocol):
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        processes: Processes,
     ) -> Run:
         """Create a run, ready for its first step."""
         ...
@@ -113,8 +115,9 @@ class Steps:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        processes: Processes,
     ) -> Run:
-        return Unlearning(base, sets, settings, progress)
+        return Unlearning(base, sets, settings, progress, processes)
 
 
 class Edit:
@@ -149,6 +152,7 @@ class Edit:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        processes: Processes,
     ) -> Run:
         return ClosedForm(base, sets, settings, progress)
 
@@ -179,14 +183,16 @@ def begin(
     sets: TrainingSets,
     settings: UnlearnSettings,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """Create a run, ready for its first step.
 
     Args:
         progress: shows the closed-form edit, if there is one, and is checked between the batches
             of a step.
+        processes: share the run; an edit is computed by each of them.
 
     Raises:
         ValueError: the model does not support the scope, objective or method.
     """
-    return method_of(settings).begin(base, sets, settings, progress)
+    return method_of(settings).begin(base, sets, settings, progress, processes)

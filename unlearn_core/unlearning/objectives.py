@@ -6,7 +6,7 @@ Decreasing a forget loss makes the model worse at the concept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,23 @@ class ForgetBatch:
     from_concept: Tensor
     bare_names: Conditioning | None = None
     empty: Conditioning | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, rows: slice) -> ForgetBatch:
+        """A part of the batch."""
+        return replace(
+            self,
+            latents=self.latents[rows],
+            conditioning=self.conditioning[rows],
+            parallel_latents=self.parallel_latents[rows],
+            parallel_conditioning=self.parallel_conditioning[rows],
+            noise=self.noise[rows],
+            t=self.t[rows],
+            from_concept=self.from_concept[rows],
+            bare_names=None if self.bare_names is None else self.bare_names[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -96,14 +113,19 @@ def ascent(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Str
 def ascent_stop_above(
     model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """``-(eps - eps_theta)^2``, switched off while the batch's mean error is above ``truncation``,
-    [B].
+    """``-(eps - eps_theta)^2``, [B], switched off while the batch's mean error is above
+    ``truncation``: see ``paused_above``."""
+    return -_per_sample(_concept_error(model, batch))
+
+
+def paused_above(loss: Tensor, strengths: Strengths) -> Tensor:
+    """Whether the mean loss of a batch has no gradient in this step, bool [].
 
     The paper's Stable Diffusion code divides the loss of a batch with a larger error by its own
-    norm. A number divided by itself has zero gradient, so that division acts as this switch.
+    norm. A number divided by itself has zero gradient, so that division acts as this switch. Only
+    the loop knows the mean of the whole batch, which it may compute in parts.
     """
-    error = _per_sample(_concept_error(model, batch))
-    return -torch.where(error.detach().mean() > strengths.truncation, error.detach(), error)
+    return -loss > strengths.truncation
 
 
 def npo(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
@@ -177,17 +199,20 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
 
 RetainObjective = Callable[[Denoiser, Denoiser, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
+STOP_ABOVE = "ascent, stop above"
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     "redirect": redirect,
     "ascent": ascent,
-    "ascent, stop above": ascent_stop_above,
+    STOP_ABOVE: ascent_stop_above,
     "NPO": npo,
     "relabel": relabel,
     RANDOM_LABEL: random_label,
     ERASE: erase,
 }
+PAUSES: dict[str, Callable[[Tensor, Strengths], Tensor]] = {STOP_ABOVE: paused_above}
+"""Objectives that sometimes have no gradient -> whether, given the mean loss of the batch."""
 RETAIN_OBJECTIVES: dict[str, RetainObjective] = {"distill": distill, "denoise": denoise}
 
 

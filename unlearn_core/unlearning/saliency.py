@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.protocol import Denoiser
 from .batches import Batches
@@ -18,20 +19,26 @@ def saliency_mask(
     batches: Batches,
     share: float,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> list[Tensor]:
     """Mask of the weights with the largest gradients of the training loss on the forget set: True
     for a ``share`` (0..1) of all weights, one boolean tensor per parameter. Weights with zero
     gradient are never selected, so the share may be smaller."""
     progress = progress or Progress()
     totals = [torch.zeros_like(p) for p in parameters]
-    for batch in batches.every_forget_row():
-        error = model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
-        loss = error.flatten(1).mean(1).sum()
-        for total, gradient in zip(
-            totals, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
-        ):
-            total.add_(gradient)
-        progress.check()
+    with processes.together(progress):
+        for batch in batches.every_forget_row():
+            part = batch[processes.share(len(batch))]
+            if not len(part):
+                continue
+            error = model.denoise_error(part.latents, part.conditioning, part.noise, part.t)
+            loss = error.flatten(1).mean(1).sum()
+            for total, gradient in zip(
+                totals, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
+            ):
+                total.add_(gradient)
+            progress.check()
+    processes.sum_(totals)
     magnitudes = torch.cat([total.abs_().flatten() for total in totals])
     count = max(1, round(share * len(magnitudes)))
     threshold = magnitudes.kthvalue(len(magnitudes) - count + 1).values
