@@ -37,7 +37,7 @@ from unlearn_core.judging.probes import PROBES, run_probe
 from unlearn_core.judging.settings import EvaluationSettings, ProbeSettings
 from unlearn_core.models.layers import AUTO, XATTN
 from unlearn_core.unlearning.results import UnlearnedModel
-from unlearn_core.unlearning.settings import MOST_PICTURE_PAIRS, UnlearnSettings
+from unlearn_core.unlearning.settings import MOST_PICTURE_PAIRS, NORMAL, UnlearnSettings
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 ROOM = Path(".build") / "quality"  # unlearned weights, for the probes
@@ -59,6 +59,7 @@ THOROUGH = UnlearnSettings(
     picture_pairs=MOST_PICTURE_PAIRS,
     picture_steps=12,
     warm_start_weight=4.0,
+    prompt_protection=0.0,
 )
 """The defaults before numbers were chosen automatically, with 13 times as many denoiser passes."""
 BEFORE = {
@@ -69,6 +70,8 @@ BEFORE = {
     "warm_start_weight": 1.0,
     "uce_tokens": "to the end",
     "diversified": True,
+    "prompt_protection": 0.0,
+    "effort": NORMAL,
 }
 """Settings newer than some records, with the values in effect before they existed."""
 OF_REPORT = (

@@ -102,14 +102,14 @@ def draw_latents(
     # Each host may have its own cache; what one of them lacks, all processes draw together.
     absent = torch.tensor([i not in by_index for i in range(total)], dtype=torch.int32)
     processes.sum_([absent])
-    missing = absent.nonzero().flatten().tolist()
+    missing: list[int] = absent.nonzero().flatten().tolist()
     if len(missing) < total:
         progress.tick(total - len(missing))
 
     def draw(rows: range) -> Tensor:
         return model.sample(
-            [prompts[missing[row]] for row in rows],
-            [seeds[missing[row]] for row in rows],
+            [prompts[i] for i in missing[rows.start : rows.stop]],
+            [seeds[i] for i in missing[rows.start : rows.stop]],
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             latent_shape=latent_shape,

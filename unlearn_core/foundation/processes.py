@@ -89,7 +89,9 @@ class Processes:
             return
         reduced = [_reducible(tensor) for tensor in tensors]
         with _connected():
-            for work in [distributed.all_reduce(tensor, async_op=True) for tensor in reduced]:
+            works = [distributed.all_reduce(tensor, async_op=True) for tensor in reduced]
+            for work in works:
+                assert work is not None, "this process belongs to the group"
                 work.wait()
         for tensor, total in zip(tensors, reduced, strict=True):
             if total is not tensor:

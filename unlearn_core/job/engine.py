@@ -129,7 +129,7 @@ def unlearn(
     progress = progress or Progress()
     start = progress.cost()
     sets = training_sets(task, cache, progress, processes)
-    run = begin(task.model, sets, task.settings, progress, processes)
+    run = begin(task.model, sets, task.settings, progress, processes=processes)
     steps = len(run) if last_step is None else min(last_step, len(run))
     try:
         if steps:  # a closed-form edit has none

@@ -23,13 +23,15 @@ from ..prompts.pairs import PromptPairs
 from ..unlearning.methods import method_of
 from ..unlearning.results import StepReport, UnlearnedModel
 from ..unlearning.scopes import trainable
-from ..unlearning.settings import MOST_PICTURE_PAIRS, TO_THE_END, UnlearnSettings
+from ..unlearning.settings import MOST_PICTURE_PAIRS, NORMAL, TO_THE_END, UnlearnSettings
 
 FACTORS = ("down", "up")  # of a ``LoraLayer``
 LATER_SETTINGS = {
     "uce_tokens": TO_THE_END,
     "diversified": True,
     "picture_pairs": MOST_PICTURE_PAIRS,
+    "prompt_protection": 0.0,
+    "effort": NORMAL,
 }
 """Settings added in later versions, with the value that reproduces the earlier behaviour. At this
 value they are not part of the identity, so that results of earlier versions stay valid."""

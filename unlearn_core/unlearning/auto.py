@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ..models.layers import AUTO, LOW_RANK
 from ..models.protocol import ModelHandle
 from .scopes import parameter_names
-from .settings import MOST_PICTURE_PAIRS, UnlearnSettings
+from .settings import MOST_PICTURE_PAIRS, NORMAL, QUICK, THOROUGH, UnlearnSettings
 
 REFERENCE_SIZE = 0.056
 """``typical_size`` of EmojiCanvas's cross-attention, where the rates were measured."""
@@ -36,14 +36,32 @@ class Numbers:
     learning_rate: float
 
 
-WARM = Numbers(steps=20, batch_size=8, picture_pairs=24, learning_rate=1e-3)
-"""``redirect`` after a warm start: the closed-form edit has done most of the work, and its prompts
-need no pictures."""
-LOW_RANK_LAYERS = Numbers(steps=40, batch_size=8, picture_pairs=32, learning_rate=3e-3)
+WARM = {
+    QUICK: Numbers(steps=10, batch_size=4, picture_pairs=8, learning_rate=1e-3),
+    NORMAL: Numbers(steps=20, batch_size=8, picture_pairs=23, learning_rate=1e-3),
+    THOROUGH: Numbers(
+        steps=100, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=3e-4
+    ),
+}
+"""``redirect`` after a warm start, by effort: the closed-form edit has done most of the work, and
+its prompts need no pictures."""
+LOW_RANK_LAYERS = {
+    QUICK: Numbers(steps=20, batch_size=8, picture_pairs=16, learning_rate=3e-3),
+    NORMAL: Numbers(steps=40, batch_size=8, picture_pairs=32, learning_rate=3e-3),
+    THOROUGH: Numbers(steps=100, batch_size=16, picture_pairs=120, learning_rate=3e-3),
+}
 """``redirect`` with low-rank layers, which begin without effect."""
-OTHERS = Numbers(steps=100, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=1e-3)
+OTHERS = {
+    QUICK: Numbers(steps=50, batch_size=8, picture_pairs=60, learning_rate=1e-3),
+    NORMAL: Numbers(steps=100, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=1e-3),
+    THOROUGH: Numbers(
+        steps=200, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=1e-3
+    ),
+}
 RATES = {"NPO": 3.0, "forget only": 0.1}
 """Objective or method -> factor of its learning rate; the result of the benchmark's search."""
+SAMPLING_SHARES = {QUICK: 1 / 3, NORMAL: 1 / 2, THOROUGH: 1.0}
+"""Effort -> sampling steps of a training picture, as a share of those of a picture to look at."""
 
 
 def resolved(
@@ -63,7 +81,10 @@ def resolved(
         batch_size=settings.batch_size or numbers.batch_size,
         picture_pairs=settings.picture_pairs or numbers.picture_pairs,
         picture_steps=settings.picture_steps
-        or min(sampling_steps, max(FEWEST_SAMPLING_STEPS, sampling_steps // 2)),
+        or min(
+            sampling_steps,
+            max(FEWEST_SAMPLING_STEPS, int(sampling_steps * SAMPLING_SHARES[settings.effort])),
+        ),
         learning_rate=settings.learning_rate or _rate(settings, model, scope, numbers),
     )
 
@@ -79,6 +100,10 @@ def typical_size(model: ModelHandle, scope: str) -> float:
 
 
 def _numbers(settings: UnlearnSettings, model: ModelHandle, scope: str) -> Numbers:
+    return _of_kind(settings, model, scope)[settings.effort]
+
+
+def _of_kind(settings: UnlearnSettings, model: ModelHandle, scope: str) -> dict[str, Numbers]:
     if settings.objective != "redirect":
         return OTHERS
     if scope in LOW_RANK:

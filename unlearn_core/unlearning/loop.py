@@ -14,15 +14,16 @@ from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import ModelHandle
 from .auto import resolved
-from .batches import Batches
+from .batches import Batches, RetainBatch
 from .objectives import OBJECTIVES, PAUSES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import SCHEDULES, RestrictedAdam
+from .plan import Plan
 from .results import StepReport, UnlearnedModel
 from .rules import RULES, gram
 from .saliency import saliency_mask
 from .scopes import trainable
 from .settings import UnlearnSettings
-from .uce import warm_up
+from .text_weights import prepare
 
 Gradient = tuple[Tensor, ...]
 Sums = tuple[Tensor, Gradient, int]
@@ -45,10 +46,11 @@ class Unlearning:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None = None,
+        plan: Plan | None = None,
         processes: Processes = ALONE,
     ) -> None:
         settings = resolved(settings, base)
-        self.processes = processes
+        self.plan, self.processes = plan or Plan(), processes
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(
             base,
@@ -57,15 +59,13 @@ class Unlearning:
             lora_alpha=settings.lora_alpha,
             seed=settings.seed,
         )
-        if settings.warm_start and settings.saliency == 1:
-            weight = settings.warm_start_weight
-            warm_up(
-                self.model, self.parameters, base, sets.pairs, weight, settings.uce_tokens, progress
-            )
+        protections = prepare(self.model, self.parameters, base, sets.pairs, settings, progress)
         processes.copy_main_([parameter.detach() for parameter in self.parameters])
         self.progress = progress or Progress()
         self.trained, self.frozen = (Counted(m, self.progress) for m in (self.model, base))
-        self.optimizer = RestrictedAdam(self.parameters, weight_decay=settings.weight_decay)
+        self.optimizer = RestrictedAdam(
+            self.parameters, weight_decay=settings.weight_decay, protections=protections
+        )
         self.batches = Batches(base, sets, settings)
         self.mask: list[Tensor] = []
         self.smooth_retain: list[Tensor] = []
@@ -100,6 +100,7 @@ class Unlearning:
                 self.parameters,
                 self.batches,
                 settings.saliency,
+                self.plan,
                 self.progress,
                 self.processes,
             )
@@ -114,7 +115,7 @@ class Unlearning:
             pause = PAUSES[settings.objective](forget_loss, settings.strengths)
             for gradient in grad_forget:
                 gradient.masked_fill_(pause, 0)
-        self._smooth(grad_retain)
+        grad_retain = self._smoothed(grad_retain)
         for gradients in (grad_forget, grad_retain):
             for gradient, mask in zip(gradients, self.mask, strict=False):
                 gradient.mul_(mask)
@@ -144,29 +145,31 @@ class Unlearning:
         )
 
     def _forget_gradient(self, batch: ForgetBatch) -> Sums:
-        rows = self.processes.share(len(batch))
         objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
+        own = batch[self.processes.share(len(batch))]
         return self._gradient(
-            objective(self.trained, self.frozen, part, strengths)
-            for part in [batch[rows]]
-            if len(part)
+            objective(self.trained, self.frozen, own[rows], strengths)
+            for rows in self.plan.parts(len(own))
         )
 
     def _retain_gradient(self, batch: ForgetBatch) -> Sums:
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
-        parts = (
-            [values[self.processes.share(len(part[0]))] for values in part]
-            for part in self.batches.retain(batch)
-        )
         return self._gradient(
-            objective(self.trained, self.frozen, *part) for part in parts if len(part[0])
+            objective(self.trained, self.frozen, x[rows], conditioning[rows], noise[rows], t[rows])
+            for x, conditioning, noise, t in map(self._own, self.batches.retain(batch))
+            for rows in self.plan.parts(len(x))
         )
 
+    def _own(self, part: RetainBatch) -> RetainBatch:
+        x, conditioning, noise, t = part
+        rows = self.processes.share(len(x))
+        return x[rows], conditioning[rows], noise[rows], t[rows]
+
     def _gradient(self, parts: Iterable[Tensor]) -> Sums:
-        """Add up the losses of all parts, and their gradients. Each part is computed only when the
-        one before is finished."""
-        device = self.parameters[0].device
-        total, count, gradients = torch.zeros((), device=device), 0, None
+        """Add up the losses of all rows, and their gradients; ``parts`` computes the losses of one
+        part after another, so that only one needs memory."""
+        total, gradients = torch.zeros((), device=self.parameters[0].device), None
+        count = 0
         for losses in parts:
             loss = losses.sum()
             part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
@@ -188,15 +191,16 @@ class Unlearning:
         torch._foreach_div_(gradients, totals[1])
         return totals[0] / totals[1], gradients
 
-    def _smooth(self, gradients: Gradient) -> None:
-        """Replace the retain gradient by its exponential moving average over the steps, corrected
-        for its start at zero, if ``retain_ema`` is set."""
+    def _smoothed(self, gradients: Gradient) -> Gradient:
+        """Exponential moving average over the steps (``retain_ema``), corrected for its start at
+        zero."""
         decay, step = self.settings.retain_ema, len(self.reports) + 1
         if decay == 0:
-            return
+            return gradients
         if not self.smooth_retain:
             self.smooth_retain = [torch.zeros_like(g) for g in gradients]
         for smooth, gradient in zip(self.smooth_retain, gradients, strict=True):
             smooth.lerp_(gradient, 1 - decay)
         torch._foreach_copy_(gradients, self.smooth_retain)
         torch._foreach_div_(gradients, 1 - decay**step)
+        return gradients

@@ -14,6 +14,7 @@ from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .batches import empty_prompt
 from .loop import Unlearning
+from .plan import Plan
 from .results import StepReport, UnlearnedModel
 from .scopes import parameter_names
 from .settings import UCE, UnlearnSettings
@@ -65,6 +66,7 @@ class Method(Protocol):
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        plan: Plan | None,
         processes: Processes,
     ) -> Run:
         """Create a run, ready for its first step."""
@@ -115,9 +117,10 @@ class Steps:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        plan: Plan | None,
         processes: Processes,
     ) -> Run:
-        return Unlearning(base, sets, settings, progress, processes)
+        return Unlearning(base, sets, settings, progress, plan, processes)
 
 
 class Edit:
@@ -152,6 +155,7 @@ class Edit:
         sets: TrainingSets,
         settings: UnlearnSettings,
         progress: Progress | None,
+        plan: Plan | None,
         processes: Processes,
     ) -> Run:
         return ClosedForm(base, sets, settings, progress)
@@ -183,6 +187,7 @@ def begin(
     sets: TrainingSets,
     settings: UnlearnSettings,
     progress: Progress | None = None,
+    plan: Plan | None = None,
     processes: Processes = ALONE,
 ) -> Run:
     """Create a run, ready for its first step.
@@ -190,9 +195,10 @@ def begin(
     Args:
         progress: shows the closed-form edit, if there is one, and is checked between the batches
             of a step.
+        plan: how a step uses memory; None computes whole batches.
         processes: share the run; an edit is computed by each of them.
 
     Raises:
         ValueError: the model does not support the scope, objective or method.
     """
-    return method_of(settings).begin(base, sets, settings, progress, processes)
+    return method_of(settings).begin(base, sets, settings, progress, plan, processes)

@@ -32,6 +32,8 @@ class RestrictedAdam:
     Args:
         parameters: the trained tensors; ``step`` changes them in place.
         weight_decay: decoupled, per unit of the learning rate.
+        protections: for each parameter a matrix by which its update is multiplied from the right,
+            see ``text_weights.protection``; None for none.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class RestrictedAdam:
         parameters: Sequence[Tensor],
         *,
         weight_decay: float = 0.0,
+        protections: Sequence[Tensor | None] = (),
     ) -> None:
         self.parameters = parameters
         self.weight_decay = weight_decay
+        self.protections = protections or [None] * len(parameters)
         self.means = [torch.zeros_like(p) for p in parameters]
         self.squares = [torch.zeros_like(p) for p in parameters]
         self.steps = 0
@@ -92,14 +96,16 @@ class RestrictedAdam:
         )
 
     def _updates(self, learning_rate: float) -> Iterator[Tensor]:
-        """The update of each parameter by plain AdamW."""
+        """The update of each parameter by AdamW, protected but not restricted."""
         first, second = (1 - beta**self.steps for beta in BETAS)
-        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+        for parameter, mean, square, protection in zip(
+            self.parameters, self.means, self.squares, self.protections, strict=True
+        ):
             update = mean / square.div(second).sqrt_().add_(EPS)
             update.mul_(-learning_rate / first)
             if self.weight_decay:
                 update.sub_(parameter, alpha=learning_rate * self.weight_decay)
-            yield update
+            yield update if protection is None else update @ protection
 
     def _change(
         self, grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor], learning_rate: float

@@ -19,6 +19,7 @@ from .settings import LAST_TOKEN, UCE, UnlearnSettings
 
 OURS = "ours"
 FREE = (
+    "effort",
     "steps",
     "learning_rate",
     "seed",
@@ -40,6 +41,7 @@ _PAPER: dict[str, Any] = {
     "schedule": "constant",
     "restrict_step": False,
     "warm_start": False,
+    "prompt_protection": 0.0,
 }
 _ESD: dict[str, Any] = {
     **_PAPER,

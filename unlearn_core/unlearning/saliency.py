@@ -11,6 +11,7 @@ from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.protocol import Denoiser
 from .batches import Batches
+from .plan import Plan
 
 
 def saliency_mask(
@@ -18,6 +19,7 @@ def saliency_mask(
     parameters: Sequence[Tensor],
     batches: Batches,
     share: float,
+    plan: Plan,
     progress: Progress | None = None,
     processes: Processes = ALONE,
 ) -> list[Tensor]:
@@ -28,16 +30,17 @@ def saliency_mask(
     totals = [torch.zeros_like(p) for p in parameters]
     with processes.together(progress):
         for batch in batches.every_forget_row():
-            part = batch[processes.share(len(batch))]
-            if not len(part):
-                continue
-            error = model.denoise_error(part.latents, part.conditioning, part.noise, part.t)
-            loss = error.flatten(1).mean(1).sum()
-            for total, gradient in zip(
-                totals, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
-            ):
-                total.add_(gradient)
-            progress.check()
+            own = batch[processes.share(len(batch))]
+            for part in (own[rows] for rows in plan.parts(len(own))):
+                error = model.denoise_error(part.latents, part.conditioning, part.noise, part.t)
+                loss = error.flatten(1).mean(1).sum()
+                for total, gradient in zip(
+                    totals,
+                    torch.autograd.grad(loss, parameters, materialize_grads=True),
+                    strict=True,
+                ):
+                    total.add_(gradient)
+                progress.check()
     processes.sum_(totals)
     magnitudes = torch.cat([total.abs_().flatten() for total in totals])
     count = max(1, round(share * len(magnitudes)))

@@ -22,6 +22,7 @@ TO_THE_END, LAST_TOKEN = UCE_TOKENS = ("to the end", "last token")
 
 MOST_STEPS = 100_000
 MOST_PICTURE_PAIRS = 10_000
+QUICK, NORMAL, THOROUGH = EFFORTS = ("quick", "normal", "thorough")
 AUTO_NUMBER = 0
 """The value of a number that is chosen for the model; see ``auto``."""
 
@@ -58,6 +59,13 @@ class UnlearnSettings:
         "path' and 'lora, attention' only to that part.",
         advanced=True,
     )
+    effort: str = choice(
+        NORMAL,
+        EFFORTS,
+        help="How much time the values that are chosen automatically may take. 'quick': a quarter "
+        "of 'normal', for a first look. 'thorough': 13 times 'normal'; on the demo model it is not "
+        "better. Values that you set yourself stay as they are.",
+    )
     steps: int = whole(
         AUTO_NUMBER,
         least=0,
@@ -65,6 +73,7 @@ class UnlearnSettings:
         help="Number of training steps; 0 chooses it for the method. With more steps the model "
         "forgets more reliably, but training takes longer. Too many steps damage the rest of the "
         "model.",
+        advanced=True,
     )
     learning_rate: float = number(
         float(AUTO_NUMBER),
@@ -156,13 +165,23 @@ class UnlearnSettings:
         "weakens the edit, and the training steps have more left to forget.",
         advanced=True,
     )
+    prompt_protection: float = number(
+        1.0,
+        least=0,
+        offered=Range(0.0, 1000.0, 0.5),
+        help="How strongly each step protects the prompts without the concept in the weights that "
+        "read the prompt. It uses all prompts and needs no pictures, so that few pictures are "
+        "enough. Higher values protect more, but the model forgets more slowly. 0 is off. No "
+        "effect where 'warm_start' has none.",
+        advanced=True,
+    )
     uce_tokens: str = choice(
         TO_THE_END,
         UCE_TOKENS,
-        help="The words that the quick edit changes, for 'UCE' and 'warm_start'. 'to the end': the "
-        "last word of the concept and everything after it in the prompt, as in UCE's first code. "
-        "'last token': only the last word of the concept, as in UCE's code since 2025. No effect "
-        "without both.",
+        help="The words that the quick edit changes, for 'UCE', 'warm_start' and "
+        "'prompt_protection'. 'to the end': the last word of the concept and everything after it "
+        "in the prompt, as in UCE's first code. 'last token': only the last word of the concept, "
+        "as in UCE's code since 2025. No effect without these.",
         advanced=True,
     )
     batch_size: int = whole(

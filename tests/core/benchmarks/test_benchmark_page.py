@@ -15,7 +15,7 @@ from benchmarks.pages import APPENDIX, FRONT, README
 from demo.jobs import job_settings
 from unlearn_core.unlearning import auto
 from unlearn_core.unlearning.recipes import RECIPES
-from unlearn_core.unlearning.settings import UCE, UnlearnSettings
+from unlearn_core.unlearning.settings import NORMAL, UCE, UnlearnSettings
 
 PACK = Path(__file__).resolve().parents[3]
 MAIN = README.read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_the_help_page_lists_the_recipes_with_the_rate_that_the_search_chose(pag
         names, _, rate = (cell.strip() for cell in row.split("|")[1:-1])
         rates.update(dict.fromkeys(re.split(", |、", names), rate))
     assert list(rates) == list(RECIPES)
-    assert rates.pop("ours") == f"{auto.WARM.learning_rate:g}"
+    assert rates.pop("ours") == f"{auto.WARM[NORMAL].learning_rate:g}"
     for recipe, rate in rates.items():
         method = {"RG (paper)": "RGD, not diversified"}.get(recipe, recipe.replace(" (2025)", ""))
         settings = quality.tuned(method)

@@ -20,7 +20,7 @@ from unlearn_core.unlearning.auto import (
     typical_size,
 )
 from unlearn_core.unlearning.recipes import RECIPES, from_recipe
-from unlearn_core.unlearning.settings import UnlearnSettings
+from unlearn_core.unlearning.settings import EFFORTS, NORMAL, UnlearnSettings
 
 NUMBERS = ("steps", "learning_rate", "batch_size", "picture_pairs", "picture_steps")
 
@@ -60,21 +60,31 @@ def test_the_learning_rate_is_proportional_to_the_size_of_the_weights(
             fresh.append(layer.weight.detach().flatten())
     assert torch.cat(fresh).square().mean().sqrt().item() == pytest.approx(size, rel=0.05)
     rate = resolved(UnlearnSettings(), sd_model).learning_rate
-    assert rate == pytest.approx(WARM.learning_rate * size / REFERENCE_SIZE, rel=0.05)
+    assert rate == pytest.approx(WARM[NORMAL].learning_rate * size / REFERENCE_SIZE, rel=0.05)
 
 
+@pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize(
     ("fields", "numbers"),
     [({}, WARM), ({"scope": "lora"}, LOW_RANK_LAYERS), ({"warm_start": False}, OTHERS),
      ({"scope": "noxattn"}, OTHERS), ({"objective": "ascent"}, OTHERS)],
 )  # fmt: skip
 def test_few_steps_suffice_after_a_warm_start(
-    sd_model: ModelHandle, fields: dict[str, Any], numbers: Numbers
+    sd_model: ModelHandle, fields: dict[str, Any], numbers: dict[str, Numbers], effort: str
 ) -> None:
-    settings = resolved(UnlearnSettings(**fields), sd_model)
+    settings = resolved(UnlearnSettings(**fields, effort=effort), sd_model)
     values = settings.steps, settings.batch_size, settings.picture_pairs
-    assert values == (numbers.steps, numbers.batch_size, numbers.picture_pairs)
+    expected = numbers[effort]
+    assert values == (expected.steps, expected.batch_size, expected.picture_pairs)
+
+
+def test_more_effort_is_more_work(sd_model: ModelHandle) -> None:
+    each = [resolved(UnlearnSettings(effort=effort), sd_model, 12) for effort in EFFORTS]
+    rows = [settings.steps * settings.batch_size for settings in each]
+    pictures = [settings.picture_pairs * settings.picture_steps for settings in each]
+    assert rows == sorted(rows)
+    assert pictures == sorted(pictures)
 
 
 def test_a_model_without_text_has_no_warm_start(class_folder: Path) -> None:
-    assert resolved(UnlearnSettings(), load_model(class_folder)).steps == OTHERS.steps
+    assert resolved(UnlearnSettings(), load_model(class_folder)).steps == OTHERS[NORMAL].steps

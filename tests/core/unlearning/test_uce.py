@@ -16,11 +16,13 @@ from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.unlearning import prompt_products
 from unlearn_core.unlearning import uce as closed_form
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.methods import begin
+from unlearn_core.unlearning.prompt_products import _before_shared_end, _last_token
 from unlearn_core.unlearning.settings import LAST_TOKEN, UCE, UCE_TOKENS, UnlearnSettings
-from unlearn_core.unlearning.uce import RIDGE, ClosedForm, _before_shared_end, _last_token
+from unlearn_core.unlearning.uce import RIDGE, ClosedForm
 
 from ..embeddings import embeddings
 from ..watching import Recorder
@@ -104,7 +106,7 @@ def test_many_pairs_are_summed_in_parts(
     sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch, tokens: str
 ) -> None:
     whole = closed_form.edits(sd_model, sets.pairs, 2.0, tokens)
-    monkeypatch.setattr(closed_form, "ENCODED_AT_ONCE", 2)
+    monkeypatch.setattr(prompt_products, "ENCODED_AT_ONCE", 2)
     parts = closed_form.edits(sd_model, sets.pairs, 2.0, tokens)
     heavier = closed_form.edits(sd_model, sets.pairs, 20.0, tokens)
     for name, weight in whole.items():
