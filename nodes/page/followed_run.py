@@ -23,6 +23,7 @@ from ...unlearn_core.job.engine import Observer, Task, unlearn
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.reporting.grids import before_after, labelled_row, picture_strip
 from ...unlearn_core.unlearning.methods import Run, method_of
+from ...unlearn_core.unlearning.plan import Plan
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ...unlearn_core.unlearning.settings import UnlearnSettings
 from ..host.folders import cache_folder
@@ -127,6 +128,9 @@ class FollowedRun(Observer):
         if name not in drawn:
             drawn[name] = previews.draw(model, NodeProgress({FIRST_LOOK: 1}).silent())
         return drawn[name]
+
+    def plan_changed(self, plan: Plan) -> None:
+        self.live.plan(plan)
 
     def after_step(self, report: StepReport) -> None:
         self.live.step(report)

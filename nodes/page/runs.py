@@ -23,6 +23,7 @@ from ...unlearn_core.saving.run_state import (
     state,
     write_unlearned,
 )
+from ...unlearn_core.unlearning.plan import Plan
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ...unlearn_core.unlearning.settings import UnlearnSettings
 from ..host.images import FilePlace, temp_folder, to_temp
@@ -53,6 +54,7 @@ class LiveRun:
         result: the step whose state is the node's output; None before there is an output.
         end_step: the step with whose state the user ends the run; ``LAST`` for the current one.
         automatic: the settings that were chosen for the model, by name.
+        memory: how the run uses memory, see ``Plan``; None before this is known.
         drawn: the pictures of ``prompts`` before and at the last preview, and those of the first
             prompt at other strengths, for a repeated execution of the node.
     """
@@ -78,6 +80,7 @@ class LiveRun:
     saved: list[int] = field(default_factory=list)
     result: int | None = None
     end_step: int | None = None
+    memory: dict[str, Any] | None = None
     drawn: dict[str, Tensor] = field(default_factory=dict, repr=False)
     end_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """Held while ``saved`` or ``end_step`` changes, because ``end_step`` must stay saved."""
@@ -116,6 +119,11 @@ class LiveRun:
         names = ("step", "forget_loss", "retain_loss", "cosine", "conflict")
         self.steps.append([values[name] for name in names])
         self._send("unlearn.step", {**{name: values[name] for name in names}, "total": self.total})
+
+    def plan(self, plan: Plan) -> None:
+        """Show how the run uses memory."""
+        self.memory = plan.as_json()
+        self._send("unlearn.memory", {"memory": self.memory})
 
     def preview_before(self, picture: Image.Image) -> None:
         """Show the preview from before unlearning."""
@@ -180,6 +188,7 @@ class LiveRun:
             "seconds_left": self.seconds_left,
             "total": self.total,
             "automatic": dict(self.automatic),
+            "memory": self.memory,
             "prompts": list(self.prompts),
             "forget_count": self.forget_count,
             "steps": self.steps,

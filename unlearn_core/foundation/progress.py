@@ -78,6 +78,9 @@ class Progress:
     def show(self) -> None:
         """Show the current state."""
 
+    def announce(self, sentence: str) -> None:
+        """Show a sentence to the user."""
+
     def check(self) -> None:
         """Raise an exception to stop the operation. Called often, also between two ticks."""
 

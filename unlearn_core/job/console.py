@@ -38,6 +38,9 @@ class Bars(Progress):
             self.bar.set_postfix_str(self.note, refresh=False)
         self.bar.update(self.done - self.bar.n)
 
+    def announce(self, sentence: str) -> None:
+        tqdm.write(sentence, file=sys.stderr)
+
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()

@@ -22,6 +22,7 @@ from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
 from ..unlearning.auto import resolved
 from ..unlearning.methods import Run, begin, check, method_of
+from ..unlearning.plan import Plan
 from ..unlearning.results import StepReport, UnlearnedModel
 from ..unlearning.settings import UnlearnSettings
 
@@ -70,6 +71,9 @@ class Task:
 
 class Observer:
     """Callbacks of a run. Those of this class do nothing; subclasses override them."""
+
+    def plan_changed(self, plan: Plan) -> None:
+        """Called after a step that ran out of memory and was repeated with another plan."""
 
     def after_step(self, report: StepReport) -> None:
         """Called after each step, before the progress shows it."""
@@ -135,6 +139,8 @@ def unlearn(
         if steps:  # a closed-form edit has none
             with progress.phase(UNLEARNING, steps):
                 for report in run:
+                    if run.plan.failed_step == report.step:
+                        observer.plan_changed(run.plan)
                     observer.after_step(report)
                     progress.tick(
                         note=f"forget {report.forget_loss:.2g}, retain {report.retain_loss:.2g}, "

@@ -33,6 +33,7 @@ from ..saving.lora import SUITABLE, save_lora
 from ..saving.run_state import LATER_SETTINGS, read_description, read_unlearned, write_unlearned
 from ..saving.single_file import save_single_file
 from ..unlearning.methods import Run
+from ..unlearning.plan import Plan
 from ..unlearning.results import UnlearnedModel
 from .engine import Observer, Task, unlearn
 from .settings_file import OWN_PICTURES, JobSettings
@@ -127,6 +128,9 @@ class Job(Observer):
             progress=self.progress,
             processes=self.processes,
         )
+
+    def plan_changed(self, plan: Plan) -> None:
+        self.progress.announce(str(plan))
 
     def after_run(self, run: Run) -> None:
         """Store the result, even if the run failed or was stopped. A run that finished none of its

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
+from ..foundation.memory import free_unused, is_out_of_memory
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.counted import Counted
@@ -20,11 +22,12 @@ from .optimizer import SCHEDULES, RestrictedAdam
 from .plan import Plan
 from .results import StepReport, UnlearnedModel
 from .rules import RULES, gram
-from .saliency import saliency_mask
+from .saliency import forget_totals, saliency_mask
 from .scopes import trainable
 from .settings import UnlearnSettings
 from .text_weights import prepare
 
+Result = TypeVar("Result")
 Gradient = tuple[Tensor, ...]
 Sums = tuple[Tensor, Gradient, int]
 """The sum of the losses of some rows, its gradient, and the number of rows."""
@@ -95,20 +98,12 @@ class Unlearning:
             parameter.requires_grad_(True)  # ``result`` may have frozen them since the last step
 
         if settings.saliency < 1 and not self.mask:
-            self.mask = saliency_mask(
-                self.trained,
-                self.parameters,
-                self.batches,
-                settings.saliency,
-                self.plan,
-                self.progress,
-                self.processes,
-            )
+            totals = self._within_memory(step, self._forget_totals)
+            self.processes.sum_(totals)
+            self.mask = saliency_mask(totals, settings.saliency)
 
         # Two gradients over one explicit list of parameters.
-        with self.processes.together(self.progress):
-            batch = self.batches.forget()
-            forget, retain = self._forget_gradient(batch), self._retain_gradient(batch)
+        forget, retain = self._within_memory(step, self._sums)
         forget_loss, grad_forget = self._mean(*forget)
         retain_loss, grad_retain = self._mean(*retain)
         if settings.objective in PAUSES:
@@ -143,6 +138,33 @@ class Unlearning:
             retain_change=change.retain,
             seconds=time.perf_counter() - started,
         )
+
+    def _within_memory(self, step: int, work: Callable[[], Result]) -> Result:
+        """The result of some work on this process's rows. If memory runs out, the same batch is
+        tried once more, in smaller parts."""
+        before = self.batches.generator.get_state()
+        rows = self.processes.share(self.settings.batch_size)
+        with self.processes.together(self.progress):
+            while True:
+                try:
+                    return work()
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    reason = str(error).partition("\n")[0]
+                # Only here, where nothing refers to the tensors of the failed attempt any more.
+                self.plan = self.plan.after_failure(step, rows.stop - rows.start, reason)
+                free_unused(self.base.device)
+                self.batches.generator.set_state(before)
+
+    def _forget_totals(self) -> list[Tensor]:
+        return forget_totals(
+            self.trained, self.parameters, self.batches, self.plan, self.progress, self.processes
+        )
+
+    def _sums(self) -> tuple[Sums, Sums]:
+        batch = self.batches.forget()
+        return self._forget_gradient(batch), self._retain_gradient(batch)
 
     def _forget_gradient(self, batch: ForgetBatch) -> Sums:
         objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths

@@ -26,6 +26,8 @@ CLASS_FAMILIES = ("class-conditional", "dit")  # their prompts must name a class
 class Run(Protocol):
     """Iterate over it to get a report after each step; call ``result`` at any time."""
 
+    plan: Plan
+
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[StepReport]: ...

@@ -3,7 +3,10 @@ plan it gives the same result except for rounding."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -13,11 +16,44 @@ class Plan:
     Attributes:
         micro_batch: number of pictures that go through the model at once. The gradients of a batch
             are added up over such parts. None for the whole batch.
+        failed_step: the step that ran out of memory with the previous plan; None if there was none.
     """
 
     micro_batch: int | None = None
+    failed_step: int | None = None
 
     def parts(self, count: int) -> list[slice]:
         """The rows of each part of a batch of ``count`` rows."""
         size = max(1, self.micro_batch or count)
         return [slice(start, start + size) for start in range(0, count, size)]
+
+    def after_failure(self, step: int, batch_size: int, reason: str) -> Plan:
+        """The plan for another attempt at a step that ran out of memory: half as many pictures at
+        once.
+
+        Raises:
+            torch.OutOfMemoryError: there was an attempt before, or parts cannot be smaller.
+        """
+        size = min(self.micro_batch or batch_size, batch_size)
+        if self.failed_step is not None or size == 1:
+            raise torch.OutOfMemoryError(
+                f"Step {step} ran out of memory with {pictures(size)} at a time ({reason}). Choose "
+                "a scope with 'lora', a smaller batch_size or smaller pictures (image_size)."
+            )
+        return replace(self, micro_batch=size // 2, failed_step=step)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """One sentence for the user."""
+        if self.failed_step is None or self.micro_batch is None:
+            return ""
+        return (
+            f"Step {self.failed_step} ran out of memory. The run continues with "
+            f"{pictures(self.micro_batch)} at a time."
+        )
+
+
+def pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"

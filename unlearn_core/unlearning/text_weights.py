@@ -49,14 +49,12 @@ def prepare(
         _edit(weights, base, products, settings.warm_start_weight, inputs)
     if not settings.prompt_protection:
         return unprotected
-    matrices = {
-        name: protection(each, settings.prompt_protection) for name, each in products.items()
+    matrices = {  # one copy on the device for all weights that read the same input
+        name: protection(each, settings.prompt_protection).to(trained[0])
+        for name, each in products.items()
     }
     of_weight = {id(weights[name]): matrices[text_input] for name, text_input in inputs.items()}
-    return [
-        matrix.to(parameter) if (matrix := of_weight.get(id(parameter))) is not None else None
-        for parameter in trained
-    ]
+    return [of_weight.get(id(parameter)) for parameter in trained]
 
 
 def protection(products: Products, weight: float) -> Tensor:

@@ -16,6 +16,7 @@ from ..dataset.rows import TrainingSets
 from ..foundation.progress import Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
+from .plan import Plan
 from .prompt_products import Products, prompt_products
 from .results import StepReport, UnlearnedModel
 from .settings import UCE, UnlearnSettings
@@ -109,6 +110,8 @@ class ClosedForm:
     Raises:
         ValueError: the model has no weights that read the prompt.
     """
+
+    plan = Plan()
 
     @torch.no_grad()
     def __init__(

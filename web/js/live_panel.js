@@ -46,6 +46,7 @@ class LivePanel {
       this.scrub,
     );
     this.automatic = h("div", { className: "quiet automatic" });
+    this.memory = h("div", { className: "quiet", role: "status" });
     this.stop = h("button", { className: "main", onclick: () => this.end(null) });
     this.keep = h("button", { onclick: () => this.keepChosen() });
     this.last = h("button", { onclick: () => this.output(this.run.steps.length) });
@@ -60,6 +61,7 @@ class LivePanel {
       h("div", { className: "scroll" }, this.strip),
       this.buttons,
       this.automatic,
+      this.memory,
     ];
     this.element = h("div", {}, this.spoken, header, this.empty, ...this.body);
     this.clock = null;
@@ -98,8 +100,16 @@ class LivePanel {
     const values = Object.entries(run.automatic).map(([name, value]) => `${name} ${value}`);
     this.automatic.hidden = !values.length;
     setText(this.automatic, t("live.automatic", { values: values.join(", ") }));
+    this.showMemory();
     this.drawPreviews();
     this.drawButtons();
+  }
+
+  showMemory() {
+    const { memory } = this.run;
+    this.memory.hidden = !memory;
+    if (!memory) return;
+    setText(this.memory, t("live.failed step", { step: memory.failed_step, n: memory.micro_batch }));
   }
 
   showPhase() {
@@ -282,6 +292,9 @@ export function followRuns() {
   });
   on("unlearn.step", (run, { step, forget_loss, retain_loss, cosine, conflict }) => {
     if (step > run.steps.length) run.steps.push([step, forget_loss, retain_loss, cosine, conflict]);
+  });
+  on("unlearn.memory", (run, { memory }) => {
+    run.memory = memory;
   });
   on("unlearn.before", (run, { picture }) => {
     run.before = picture;

@@ -46,11 +46,11 @@ def prepare(accident: str) -> None:
     Batches.forget, Job.after_step = draw, after_step
     act = at_the_second_call(interrupt if accident == "interrupt" else disk_full)
 
-    def forget(batches: Batches) -> ForgetBatch:
+    def forget(self: Batches) -> ForgetBatch:
         act()
-        return draw(batches)
+        return draw(self)
 
-    def after(job: Job, report: StepReport) -> None:
+    def after(self: Job, report: StepReport) -> None:
         act()
 
     if accident in ("interrupt", "within a step"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unlearn_core.foundation.processes import ALONE, Processes, launched
@@ -40,15 +41,21 @@ UNLEARN: dict[str, Any] = {
     "picture_steps": 2,
     "warm_start": False,
 }
-STOP_ABOVE = {"objective": "ascent, stop above", "retain_objective": "denoise", "scope": "full"}
-# The changes of ``UNLEARN``. The errors of this model's pictures are near 1.1: the ascent pauses
-# in some steps.
+PAUSE = 1.08
+STOP_ABOVE = {
+    "objective": "ascent, stop above",
+    "retain_objective": "denoise",
+    "scope": "full",
+    "truncation": PAUSE,
+}
+# The changes of ``UNLEARN``. The mean error of a batch is near ``PAUSE``: the ascent pauses in some
+# steps.
 SAME_RESULT: dict[str, dict[str, Any]] = {
     "redirect": {},
     "odd batch": {"batch_size": 3, "warm_start": True},
     "one row": {"batch_size": 1},
-    "stop above": {**STOP_ABOVE, "truncation": 1.1},
-    "stop above, odd batch": {**STOP_ABOVE, "batch_size": 3, "truncation": 1.1},
+    "stop above": STOP_ABOVE,
+    "stop above, odd batch": {**STOP_ABOVE, "batch_size": 3},
     "whole retain set": {"retain_batch_factor": 0, "retain_ema": 0.5, "batch_size": 3},
     "several retain batches": {"retain_batch_factor": 3, "empty_share": 0.5, "batch_size": 3},
     "SalUn": {"objective": "random label (SalUn)", "saliency": 0.5, "batch_size": 3},
@@ -151,8 +158,18 @@ def test_two_processes_give_the_weights_of_one(jobs: Jobs, name: str) -> None:
     assert [codes[name] for codes in jobs.codes] == [0, 0]
     one, two = jobs.weights(name, "one"), jobs.weights(name, "two")
     assert one.keys() == two.keys() != set()
-    for key, tensor in one.items():
-        torch.testing.assert_close(two[key], tensor, rtol=0, atol=2e-5)
+    # The steps change the weights by 0.3 and more. Adam turns the rounding of a gradient near zero
+    # into a part of its step.
+    difference = torch.cat([(two[key] - one[key]).flatten() for key in one])
+    assert difference.norm() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["stop above", "stop above, odd batch"])
+def test_the_ascent_pauses_by_the_mean_error_of_all_rows(jobs: Jobs, name: str) -> None:
+    steps = reports(jobs, name)
+    pauses = [step["grad_forget_norm"] == 0 for step in steps]
+    assert pauses == [-step["forget_loss"] > PAUSE for step in steps]
+    assert set(pauses) == {True, False}
 
 
 def test_the_figures_of_the_report_are_equal(jobs: Jobs) -> None:
@@ -203,8 +220,6 @@ def test_ctrl_c_ends_all_processes_and_keeps_the_steps(jobs: Jobs) -> None:
 
 def reports(jobs: Jobs, name: str) -> list[Any]:
     """The stored steps of a job of two processes."""
-    from safetensors import safe_open
-
     with safe_open(jobs.folder / name / "two" / "unlearned.safetensors", "pt") as opened:
         return json.loads(opened.metadata()["steps"])
 

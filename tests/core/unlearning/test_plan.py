@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -107,6 +108,78 @@ def test_a_step_can_be_stopped_between_its_parts(sd_model: ModelHandle, sets: Tr
     for micro_batch in (None, 1):
         progress = Recorder()
         run = Unlearning(sd_model, sets, SETTINGS, progress, Plan(micro_batch))
+        before = progress.checks
         next(iter(run))
-        checks.append(progress.checks)
+        checks.append(progress.checks - before)
     assert checks == [2, 2 * BATCH]
+
+
+def with_little_memory(run: Unlearning, pictures: int, errors: list[BaseException]) -> None:
+    """Let the model run out of memory with more than this number of pictures, as long as there are
+    errors left."""
+    network: Any = run.model
+    network.denoiser.register_forward_pre_hook(partial(_fail, pictures, errors))
+
+
+def _fail(pictures: int, errors: list[BaseException], _: object, inputs: tuple[Tensor]) -> None:
+    if torch.is_grad_enabled() and len(inputs[0]) > pictures and errors:
+        raise errors.pop()
+
+
+FULL = torch.OutOfMemoryError("Tried to allocate 20.00 GiB.\nmore")
+CPU_FULL = RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")
+
+
+@pytest.mark.parametrize("error", [FULL, CPU_FULL], ids=type)
+@pytest.mark.parametrize("changes", [{}, {"saliency": 0.5}, {"retain_ema": 0.5}], ids=str)
+def test_a_step_that_runs_out_of_memory_is_repeated_in_smaller_parts(
+    sd_model: ModelHandle, sets: TrainingSets, error: RuntimeError, changes: dict[str, Any]
+) -> None:
+    """With the same batch, so that the result is that of a run with enough memory."""
+    settings = replace(SETTINGS, **changes)
+    whole = Unlearning(sd_model, sets, settings)
+    list(whole)
+    run = Unlearning(sd_model, sets, settings)
+    with_little_memory(run, 2, [error])
+    reports = list(run)
+    assert run.plan == Plan(micro_batch=2, failed_step=1)
+    assert str(run.plan) == "Step 1 ran out of memory. The run continues with 2 pictures at a time."
+    assert [report.step for report in reports] == [1, 2]
+    assert torch.equal(run.batches.generator.get_state(), whole.batches.generator.get_state())
+    for one, other in zip(reports, whole.reports, strict=True):
+        assert one.forget_loss == pytest.approx(other.forget_loss, rel=1e-3)
+    start = flat(p for n, p in sd_model.named_parameters() if ".attn2." in n)
+    change = flat(whole.parameters) - start
+    assert (flat(run.parameters) - flat(whole.parameters)).norm() <= 1e-2 * change.norm()
+
+
+def test_a_second_failure_ends_the_run_with_the_state_of_the_last_step(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    run = Unlearning(sd_model, sets, SETTINGS)
+    next(iter(run))
+    before = flat(run.parameters)
+    with_little_memory(run, 1, [FULL, FULL])
+    with pytest.raises(torch.OutOfMemoryError) as failure:
+        list(run)
+    assert str(failure.value) == (
+        "Step 2 ran out of memory with 2 pictures at a time (Tried to allocate 20.00 GiB.). Choose "
+        "a scope with 'lora', a smaller batch_size or smaller pictures (image_size)."
+    )
+    assert len(run.result().reports) == 1
+    assert torch.equal(flat(run.parameters), before)
+
+
+def test_a_single_picture_is_never_tried_twice(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    run = Unlearning(sd_model, sets, replace(SETTINGS, batch_size=1))
+    with_little_memory(run, 0, [FULL])
+    with pytest.raises(torch.OutOfMemoryError, match="1 picture at a time"):
+        list(run)
+
+
+def test_other_errors_end_the_run_at_once(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    run = Unlearning(sd_model, sets, SETTINGS)
+    with_little_memory(run, 0, [RuntimeError("shapes do not match")])
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(run)
+    assert run.plan == Plan()

@@ -468,3 +468,24 @@ def test_a_failed_run_keeps_its_last_step(
     assert (run["state"], run["saved"]) == ("failed", [2, 3])
     kept = node_result(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=3)[0]
     assert len(kept.reports) == 3
+
+
+def test_a_step_that_runs_out_of_memory_is_repeated_and_reported(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    errors = [torch.OutOfMemoryError("full")]
+
+    def fail(*_: object) -> None:
+        if torch.is_grad_enabled() and errors:
+            raise errors.pop()
+
+    hook = loaded.denoiser.register_forward_pre_hook(fail)  # the trained copy has it too
+    try:
+        output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    finally:
+        hook.remove()
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["state"], len(run["steps"])) == ("finished", 6)
+    assert (run["memory"]["failed_step"], run["memory"]["micro_batch"]) == (1, 1)
+    (event,) = (data for event, data in page.sent if event == "unlearn.memory")
+    assert event["memory"] == run["memory"]
