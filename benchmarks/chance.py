@@ -56,6 +56,16 @@ def standard_error(differences: Sequence[float]) -> float:
     return statistics.stdev(differences) / len(differences) ** 0.5
 
 
+def interval(differences: Sequence[float], digits: int = 4) -> str:
+    """Format the mean of at least two differences, and its 95 % interval by Student's t."""
+    from scipy.stats import t  # installed with scikit-learn, which only benchmarks need
+
+    mean = statistics.mean(differences)
+    half = float(t.ppf(0.975, len(differences) - 1)) * standard_error(differences)
+    low, high = mean - half, mean + half
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
 def p_value(gains: Sequence[float]) -> float | None:
     """Two-sided p-value of Student's one-sample t-test of independent gains; None for too few."""
     from scipy.stats import t  # installed with scikit-learn, which only benchmarks need

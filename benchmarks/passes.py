@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.chance import interval
 from benchmarks.quality import PICTURES, SEEDS, THOROUGH, TIERS, Task, perform, read
-from benchmarks.records import COLUMNS, Record
+from benchmarks.records import COLUMNS, SUMMARY, Record, recorded_passes
 from demo.jobs import EMOJI
 from unlearn_core.job.console import say
 from unlearn_core.models.load import load_model
@@ -25,7 +26,6 @@ from unlearn_core.unlearning.settings import UnlearnSettings
 RESULTS = Path(__file__).parent / "results" / "passes"
 CONCEPTS = (*TIERS["small"], *TIERS["unseen"])
 AUTOMATIC, ALL = "automatic", "thorough"
-FIGURES = ("UA", "IRA", "CRA", "harmonic mean", "alignment, train", "alignment, test", "CMMD")
 
 
 def settings() -> dict[str, UnlearnSettings]:
@@ -55,8 +55,6 @@ def pairs() -> Iterator[tuple[Record, Record]]:
 
 def table() -> str:
     """The means of both settings, and the paired differences with their 95 % intervals."""
-    from scipy.stats import t  # installed with scikit-learn, which only benchmarks need
-
     found = list(pairs())
     if len(found) < 2:
         return "there are fewer than two pairs of records; run the benchmark first"
@@ -66,26 +64,17 @@ def table() -> str:
         f"| figure | {AUTOMATIC} | {ALL} | difference, 95 % interval |",
         "| --- | --- | --- | --- |",
     ]
-    for name in FIGURES:
+    for name in SUMMARY:
         values = [(COLUMNS[name](few), COLUMNS[name](many)) for few, many in found]
         both = [(a, b) for a, b in values if a is not None and b is not None]
-        differences = [a - b for a, b in both]
-        mean = statistics.mean(differences)
-        error = statistics.stdev(differences) / len(differences) ** 0.5
-        half = float(t.ppf(0.975, len(differences) - 1)) * error
         lines.append(
             f"| {name} | {statistics.mean(a for a, _ in both):.4f} "
             f"| {statistics.mean(b for _, b in both):.4f} "
-            f"| {mean:+.4f} ({mean - half:+.4f} to {mean + half:+.4f}) |"
+            f"| {interval([a - b for a, b in both])} |"
         )
-    cells = [f"{statistics.mean(_passes(pair[i]) for pair in found):,.0f}" for i in (0, 1)]
+    cells = [f"{statistics.mean(recorded_passes(pair[i]) for pair in found):,.0f}" for i in (0, 1)]
     lines.append(f"| denoiser passes for drawing and unlearning | {cells[0]} | {cells[1]} | |")
     return "\n".join(lines)
-
-
-def _passes(record: Record) -> int:
-    passes = record["cost"]["denoiser_passes"]
-    return passes["drawing"] + passes["unlearning"]
 
 
 def main() -> None:

@@ -11,13 +11,14 @@ a GPU: all styles and ten objects. ``python -m benchmarks.quality_report`` creat
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import torch
 
 from benchmarks.methods import ABLATIONS, METHODS, OF_ONE_SEED, UNPROBED, candidates
 from demo import world
-from demo.jobs import job_settings
+from demo.jobs import EMOJI, job_settings
 from unlearn_core.dataset.drawing import LatentCache
 from unlearn_core.foundation.atomic import appearing
 from unlearn_core.job.console import CACHE, say
@@ -90,6 +91,7 @@ class Task:
     pictures: int
     probed: bool = False
     folder: Path | None = None  # of the record; None for ``RESULTS``
+    model: Path = EMOJI
 
     @property
     def record(self) -> Path:
@@ -115,16 +117,33 @@ def tuned(method: str) -> UnlearnSettings | None:
 
 
 def search(method: str) -> tuple[list[Task], UnlearnSettings | None]:
-    """The tasks of a method's search, and its result if they are complete.
+    """The tasks of a method's search, and its result if they are complete."""
+    settings = [_settings(fields) for fields in candidates(method)]
+    return search_among(settings, TUNED_ON, functools.partial(_tuning_task, method))
+
+
+def search_among(
+    settings: Sequence[UnlearnSettings],
+    concepts: Sequence[str],
+    tuning_task: Callable[[str, UnlearnSettings], Task],
+    most: int | None = None,
+) -> tuple[list[Task], UnlearnSettings | None]:
+    """The tasks of a search, and its result if they are complete.
 
     After each concept only the candidates within ``TOLERANCE`` of the best harmonic mean remain.
     The result is the remaining one that changed the retained pictures least (CMMD), among those
     with a UA of at least ``FORGOTTEN`` if there are any.
+
+    Args:
+        settings: the candidates.
+        tuning_task: returns the run of a candidate on a concept.
+        most: number of candidates to keep after each concept, the best by the rule for the
+            result; None for all within the tolerance.
     """
-    remaining = [_settings(fields) for fields in candidates(method)]
+    remaining = list(settings)
     all_tasks: list[Task] = []
-    for concept in TUNED_ON:
-        tasks = [_tuning_task(method, concept, settings) for settings in remaining]
+    for concept in concepts:
+        tasks = [tuning_task(concept, candidate) for candidate in remaining]
         all_tasks += tasks
         records = [record for record in map(read, tasks) if record is not None]
         if len(records) < len(tasks):
@@ -138,7 +157,7 @@ def search(method: str) -> tuple[list[Task], UnlearnSettings | None]:
             for i, record in enumerate(records)
             if harmonic_mean(record["after"]) >= best - TOLERANCE
         ]
-        remaining = [remaining[i] for _, _, i in sorted(close)]
+        remaining = [remaining[i] for _, _, i in sorted(close)[:most]]
         if len(remaining) == 1:
             break
     return all_tasks, remaining[0]
@@ -233,10 +252,10 @@ def code() -> str:
 
 def perform(task: Task, device: str) -> None:
     """Run a task in this process, and write its record."""
-    settings = job_settings(task.concept, task.settings)
+    settings = job_settings(task.concept, task.settings, task.model)
     settings = replace(settings, evaluation=EvaluationSettings(pictures=task.pictures))
     cache = LatentCache(CACHE)
-    job = Job(settings, ROOM / task.name, cache=cache, device=device)
+    job = Job(settings, ROOM / task.model.name / task.name, cache=cache, device=device)
     # All methods share the cached pictures; drawing them must not count for the first method.
     training_sets(job.task, cache)
     unlearned, cost = measured(job)

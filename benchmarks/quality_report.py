@@ -23,6 +23,7 @@ from benchmarks.quality import (
     tuning_tasks,
 )
 from benchmarks.records import (
+    BEFORE,
     COLUMNS,
     CONCEPTS,
     FIELD,
@@ -30,8 +31,9 @@ from benchmarks.records import (
     SHARES,
     SHOWN,
     SIDES,
+    SUMMARY,
     UNSEEN,
-    Figure,
+    before,
     both_drifts,
     by_concept,
     cell,
@@ -47,9 +49,7 @@ PLOT = HERE / "results" / "quality.png"
 PLOTTED = "Forgetting against keeping: a small mark is one run, a large one a method's mean"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 FRONT_BEGIN, FRONT_END = "<!-- results -->", "<!-- end of results -->"
-OF_SEARCH = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
 GAP = 0.003  # the paper's RGD is this far below its base model
-BEFORE = "*before unlearning*"
 
 
 def table(
@@ -76,7 +76,7 @@ def main_table() -> str:
         ("Held-out objects", UNSEEN),
         ("The four scored concepts", CONCEPTS),
     ):
-        head, line, *rows = table(concepts, FIELD, OF_SEARCH).splitlines()
+        head, line, *rows = table(concepts, FIELD, SUMMARY).splitlines()
         if rows:
             whole = "\n".join((head, line, base_row(concepts), *rows))
             parts.append(f"**{title}: {', '.join(concepts)}**\n\n{whole}")
@@ -89,13 +89,8 @@ def base_row(concepts: Sequence[str]) -> str:
     cells = [
         cell(name, by_concept(ours, before(COLUMNS[name]))) for name in (*SHARES, "harmonic mean")
     ]
-    missing = len(OF_SEARCH) - len(cells)
+    missing = len(SUMMARY) - len(cells)
     return f"| {BEFORE} | | " + " | ".join(cells + ["–"] * missing) + " |"
-
-
-def before(figure: Figure) -> Figure:
-    """The same figure of the original model."""
-    return lambda record: figure({"after": record["before"]})
 
 
 def unseen_tier(results: Answers) -> tuple[str, ...]:
@@ -117,8 +112,8 @@ def full_tier() -> tuple[str, ...]:
 def search_table() -> str:
     """Every run of the search; its result in bold once it is complete."""
     lines = [
-        "| method | concept | learning rate | retain weight | " + " | ".join(OF_SEARCH) + " |",
-        "| --- | --- | --- | --- |" + " --- |" * len(OF_SEARCH),
+        "| method | concept | learning rate | retain weight | " + " | ".join(SUMMARY) + " |",
+        "| --- | --- | --- | --- |" + " --- |" * len(SUMMARY),
     ]
     for method in METHODS:
         if method in ABLATIONS:
@@ -129,7 +124,7 @@ def search_table() -> str:
                 continue
             figures = [
                 number(name, value)
-                for name in OF_SEARCH
+                for name in SUMMARY
                 if (value := COLUMNS[name](record)) is not None
             ]
             name = f"**{method}**" if settings == tuned(method) else method

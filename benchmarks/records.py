@@ -50,7 +50,9 @@ COLUMNS: dict[str, Figure] = {
     "GiB": lambda r: r["peak_bytes"] / 2**30,
 }
 SHARES = ("UA", "IRA", "CRA")
+SUMMARY = (*SHARES, "harmonic mean", "alignment, train", "alignment, test", "CMMD")
 SIDES = ("before", "after")
+BEFORE = "*before unlearning*"  # row of a table
 SIGNED = {"alignment, train", "alignment, test"}
 PROBED = "shown when probed"
 SHOWN = 0.25  # share of pictures; the base model knows few misspelled words
@@ -65,6 +67,17 @@ def records(method: str, concepts: Sequence[str]) -> list[Record]:
 def expected(method: str, concepts: Sequence[str]) -> int:
     """Number of runs when the method is complete."""
     return len(concepts) * len(seeds_of(method))
+
+
+def before(figure: Figure) -> Figure:
+    """The same figure of the original model."""
+    return lambda record: figure({"after": record["before"]})
+
+
+def recorded_passes(record: Record) -> int:
+    """Denoiser passes for drawing the training pictures and for unlearning."""
+    passes = record["cost"]["denoiser_passes"]
+    return passes["drawing"] + passes["unlearning"]
 
 
 def by_concept(runs: Sequence[Record], figure: Figure) -> list[list[float]]:

@@ -113,9 +113,11 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         retain_pictures: OwnPictures | None = None,
         **fields: Any,  # of UnlearnSettings
     ) -> io.NodeOutput:
-        # Prompts of versions without these inputs used pictures of all pairs, with all their steps.
+        # Prompts of versions without these inputs used pictures of all pairs, with all their steps,
+        # and did not protect prompts.
         fields.setdefault("picture_pairs", MOST_PICTURE_PAIRS)
         fields.setdefault("picture_steps", generation_steps)
+        fields.setdefault("prompt_protection", 0.0)
         settings = from_recipe(OURS if recipe == AS_SAVED else recipe, **fields)
         drawing = GenerationSettings(
             generation_steps,

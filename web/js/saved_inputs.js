@@ -34,6 +34,7 @@ const EARLIER_BEHAVIOUR = {
     generation_seed: ({ seed }) => seed,
     picture_pairs: () => 10000, // all pairs
     picture_steps: ({ generation_steps }) => generation_steps,
+    prompt_protection: () => 0,
   },
 };
 

@@ -18,6 +18,7 @@ def write(
     *,
     drifts: tuple[float, float] = (0.0, 0.0),
     rise: float = 0.0,
+    passes: int = 100,
 ) -> None:
     """The record of a task.
 
@@ -25,6 +26,7 @@ def write(
         share: UA, IRA and CRA; one number for all three.
         drifts: what the alignment of train and of test prompts has changed by.
         rise: the share of steps that raised a loss.
+        passes: denoiser passes for unlearning; ten more are for drawing.
     """
     shares = share if isinstance(share, tuple) else (share,) * len(SHARES)
     before = {"retain_train": BEFORE, "retain_test": BEFORE}
@@ -38,6 +40,7 @@ def write(
         "after": {**figures, "cross_domain_forget": 0.4, "alignment": after},
         "retain_distance": distance,
         "rise_share": rise,
+        "cost": {"denoiser_passes": {"drawing": 10, "unlearning": passes}},
         "cpu_seconds": 1.0,
         "peak_bytes": 2**30,
         "probes": None,

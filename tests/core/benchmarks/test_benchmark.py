@@ -180,8 +180,8 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
     prompts = {"train_count": 2, "test_count": 2, "seed": 0}
     whole = quality.job_settings
 
-    def small(concept: str, unlearn: UnlearnSettings) -> JobSettings:
-        settings = whole(concept, unlearn)
+    def small(concept: str, unlearn: UnlearnSettings, model: Path) -> JobSettings:
+        settings = whole(concept, unlearn, model)
         return replace(settings, prompts=replace(settings.prompts, **prompts))
 
     seen: list[int] = []
@@ -214,7 +214,8 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
         assert before["alignment"]["retain_test"] > after["alignment"]["retain_test"] + 0.1
         assert record["peak_bytes"] > record["cpu_seconds"] > 0
         assert record["rise_share"] == 0, "the step is restricted"
-        report = json.loads((tmp_path / "room" / name / "report.json").read_text("utf-8"))
+        file = tmp_path / "room" / task.model.name / name / "report.json"
+        report = json.loads(file.read_text("utf-8"))
         assert record["conflict_share"] == report["steps"][0]["conflict"]
         assert record["seed"] == 0
         assert len(record["code"]) == 12

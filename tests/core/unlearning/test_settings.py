@@ -53,6 +53,8 @@ BAD: list[tuple[type, str, object]] = [
     *((UnlearnSettings, "truncation", value) for value in (0.0, -0.1, NAN, INF)),
     *((UnlearnSettings, "retain_weight", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "warm_start_weight", value) for value in (-0.1, NAN, INF)),
+    *((UnlearnSettings, "prompt_protection", value) for value in (-0.1, NAN, INF)),
+    (UnlearnSettings, "effort", "none"),
     *((UnlearnSettings, "negative_guidance", value) for value in (-0.1, NAN, INF)),
     *((UnlearnSettings, "uce_tokens", value) for value in ("", "first token")),
     *((UnlearnSettings, "schedule", value) for value in ("", "cosine")),
