@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..foundation.pixels import as_bytes
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.denoiser import SAMPLER_VERSION
 from ..models.protocol import Conditioning, ModelHandle
@@ -77,6 +78,7 @@ def draw_latents(
     latent_shape: tuple[int, int, int] | None = None,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """One latent per prompt, picture i from ``settings.seed + i``, [N, C, h, w] on the CPU.
 
@@ -85,6 +87,8 @@ def draw_latents(
         cache: read first and filled batch by batch, so that a cancelled run loses little. Only
             for loaded models: an unlearned model has the same fingerprint as its base.
         progress: ticks once for each picture; checked after each denoising step.
+        processes: share the pictures that are not in the cache, ``settings.batch_size`` each at a
+            time. All of them receive all latents.
     """
     total, progress = len(prompts), progress or Progress()
     progress.count_passes(total * settings.steps * model.passes_per_step(settings.guidance_scale))
@@ -95,24 +99,30 @@ def draw_latents(
     ]
     from_cache = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
     by_index = {i: latent for i, latent in from_cache.items() if latent is not None}
-    missing = [i for i in range(total) if i not in by_index]
-    if by_index:
-        progress.tick(len(by_index))
-    for start in range(0, len(missing), settings.batch_size):
-        batch = missing[start : start + settings.batch_size]
-        latents = model.sample(
-            [prompts[i] for i in batch],
-            [seeds[i] for i in batch],
+    # Each host may have its own cache; what one of them lacks, all processes draw together.
+    absent = torch.tensor([i not in by_index for i in range(total)], dtype=torch.int32)
+    processes.sum_([absent])
+    missing: list[int] = absent.nonzero().flatten().tolist()
+    if len(missing) < total:
+        progress.tick(total - len(missing))
+
+    def draw(rows: range) -> Tensor:
+        return model.sample(
+            [prompts[i] for i in missing[rows.start : rows.stop]],
+            [seeds[i] for i in missing[rows.start : rows.stop]],
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             latent_shape=latent_shape,
             progress=progress,
         ).float().cpu()  # fmt: skip
-        for i, latent in zip(batch, latents, strict=True):
-            by_index[i] = latent
-            if cache is not None and latent.isfinite().all():  # never cache a failed picture
-                cache.put(keys[i], latent)
-        progress.tick(len(batch))
+
+    for rows, latents in processes.divided(len(missing), settings.batch_size, draw, progress):
+        for row, latent in zip(rows, latents, strict=True):
+            by_index[missing[row]] = latent
+            # Never cache a failed picture.
+            if cache is not None and processes.is_first_of_host and latent.isfinite().all():
+                cache.put(keys[missing[row]], latent)
+        progress.tick(len(rows))
     return torch.stack([by_index[i] for i in range(total)])
 
 
@@ -133,13 +143,21 @@ def draw_pictures(
     *,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """The pictures of ``draw_latents``, uint8 [N, 3, H, W] on the CPU. As floats, hundreds of large
     pictures would need four times the memory."""
     progress = progress or Progress()
-    latents = draw_latents(model, prompts, settings, cache=cache, progress=progress)
+    latents = draw_latents(
+        model, prompts, settings, cache=cache, progress=progress, processes=processes
+    )
+
+    def decode(rows: range) -> Tensor:
+        part = latents[rows.start : rows.stop]
+        return as_bytes(model.decode_latents(part.to(model.device)))
+
     pictures = []
-    for part in latents.split(DECODING_BATCH):
-        pictures.append(as_bytes(model.decode_latents(part.to(model.device))))
+    for _, part in processes.divided(len(latents), DECODING_BATCH, decode, progress):
+        pictures.append(part)
         progress.check()
     return torch.cat(pictures)

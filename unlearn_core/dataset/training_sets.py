@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import MAKING_IMAGES, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPair, PromptPairs
@@ -25,6 +26,7 @@ def make_training_sets(
     retain_pictures: OwnPictures | None = None,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> TrainingSets:
     """Generate pictures for the train prompts of all concepts. Both pictures of a pair have the
     same seed.
@@ -37,6 +39,7 @@ def make_training_sets(
         retain_pictures: the user's own pictures for the retain set, in addition to the generated
             parallels or instead of them.
         progress: ticks once for each picture that is generated or read.
+        processes: share the generation of the pictures.
 
     Raises:
         ValueError: a caption is unsuitable for its set.
@@ -52,7 +55,7 @@ def make_training_sets(
     own_sets = [own for own in (forget_pictures, retain_pictures) if own is not None]
     total = 2 * len(model_pairs) + len(own_pairs) + sum(len(own.images) for own in own_sets)
     progress = progress or Progress()
-    maker = _RowMaker(model, settings, cache, progress)
+    maker = _RowMaker(model, settings, cache, progress, processes)
     with progress.phase(MAKING_IMAGES, total):
         return _training_sets(
             maker, pairs, model_pairs, own_pairs, forget_pictures, retain_pictures
@@ -101,6 +104,7 @@ class _RowMaker:
     settings: GenerationSettings
     cache: LatentCache | None
     progress: Progress
+    processes: Processes
 
     def generate(self, prompts: list[str], shape: tuple[int, int, int]) -> Rows:
         """The rows of generated pictures, one per prompt."""
@@ -111,6 +115,7 @@ class _RowMaker:
             latent_shape=shape,
             cache=self.cache,
             progress=self.progress,
+            processes=self.processes,
         )
         return Rows(latents, encode_all(self.model, prompts, self.progress))
 

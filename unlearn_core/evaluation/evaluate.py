@@ -11,6 +11,7 @@ import torch
 
 from ..dataset.drawing import LatentCache, draw_pictures
 from ..foundation.cost import peak_bytes
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import EVALUATING, PROBING, Progress
 from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
 from ..judging.probes import PROBES, REWORDINGS, ProbeResult, run_probe
@@ -32,6 +33,7 @@ def evaluate(
     evaluators: Evaluators | None = None,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> AlignmentReport:
     """Compare the unlearned model with its base on forget and retain prompts, and run the probes,
     separately for each concept.
@@ -40,6 +42,8 @@ def evaluate(
         evaluators: by default those of ``find_evaluators`` for each concept.
         cache: for the base model's pictures.
         progress: ticks once for each picture of both models, then once for each probe.
+        processes: share the drawing of these pictures. The main process alone runs the probes: the
+            reports of the others do not contain them.
 
     Raises:
         ValueError: ``settings.scorer`` contains no CLIP, or the model cannot decode pictures.
@@ -52,6 +56,7 @@ def evaluate(
     each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
     judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     progress, names = progress or Progress(), PROBED[settings.probes]
+    names = names if processes.is_main else ()
     start = progress.cost()
 
     def with_probes(i: int, report: AlignmentReport) -> AlignmentReport:
@@ -72,7 +77,7 @@ def evaluate(
     images = len(each) * len(GROUPS) * settings.pictures
     with progress.phase(EVALUATING, 2 * images):  # of the model before and after
         reports = [
-            _compare(part, settings, judge, cache, progress)
+            _compare(part, settings, judge, cache, progress, processes)
             for part, judge in zip(each, judges, strict=True)
         ]
     if names:
@@ -109,6 +114,7 @@ def _compare(
     evaluators: Evaluators,
     cache: LatentCache | None,
     progress: Progress,
+    processes: Processes,
 ) -> AlignmentReport:
     """One concept's report, without probes."""
     concept, count = unlearned.pairs.concept, settings.pictures
@@ -123,7 +129,12 @@ def _compare(
     sides: list[Side] = []
     for model, model_cache in ((unlearned.base, cache), (unlearned.model, None)):
         pictures = draw_pictures(
-            model, prompts, settings.generation, cache=model_cache, progress=progress
+            model,
+            prompts,
+            settings.generation,
+            cache=model_cache,
+            progress=progress,
+            processes=processes,
         )
         sides.append(Side(pictures, evaluators.look(concept, pictures, prompts, progress)))
     return build_report(concept, pairs, prompts, sides[0], sides[1], evaluators)

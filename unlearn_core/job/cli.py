@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..dataset.drawing import LatentCache
+from ..foundation.processes import ALONE, PeerError, Processes, launched
 from ..prompts.files import write_prompts
 from ..prompts.language_model import Proposer, extended
 from ..prompts.pairs import repetition
@@ -22,6 +23,7 @@ from .reference import reference
 from .settings_file import JobSettings, read_settings
 
 SETTINGS = "settings"  # this stage only checks
+NOT_SHARED = (SETTINGS, "prompts", "propose", "save")  # stages of the main process alone
 OUT_OF_MEMORY = (
     "lower batch_size in the sections `unlearn`, `generation` and `evaluation.generation`, or "
     "choose the scope xattn or lora"
@@ -87,13 +89,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status. A mistake in the settings or files is
     reported in one line on stderr."""
     options = create_parser().parse_args(arguments)
+    processes = launched()
+    origin = "" if processes.is_main else f" in process {processes.rank}"
     try:
-        run(options)
+        with processes.joined():
+            run(options, processes)
+    except PeerError as error:
+        if processes.is_main:
+            sys.stderr.write(f"error: {error}\n")
+        return 2
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error{origin}: {error}\n")
         return 2
     except torch.OutOfMemoryError as error:
-        sys.stderr.write(f"error: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}\n")
+        sys.stderr.write(f"error{origin}: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}\n")
         return 2
     except KeyboardInterrupt:
         if options.stage in ("unlearn", "run"):
@@ -105,12 +114,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, processes: Processes) -> None:
+    if options.stage in NOT_SHARED:
+        if not processes.is_main:
+            return
+        processes = ALONE
     settings = read_settings(options.settings)
     if options.stage == SETTINGS:
         say(f"{options.settings}: no mistakes found")
         return
     if "device" in options:
+        options.device = processes.use_device(options.device)
         _check_device(options.device)
     if options.stage == "prompts":
         pairs = settings.pairs()
@@ -139,22 +153,25 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.stage in ("evaluate", "save"):
         require_unlearned(options.out)  # before the model is loaded
-    bars = Bars()
+    bars = Bars(hidden=not processes.is_main)
     job = Job(
         settings,
         options.out,
         cache=LatentCache(options.cache),
         device=options.device,
         progress=bars,
+        processes=processes,
     )
     try:
         if options.stage in ("save", "run"):
             job.check_save(options.save_as, options.rank)
         unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
         done, total = len(unlearned.reports), unlearned.settings.steps
-        if 0 < done < total:
+        if 0 < done < total and processes.is_main:
             sys.stderr.write(f"unlearn: stopped after {done} of {total} steps\n")
         report = job.evaluate(unlearned) if options.stage in ("evaluate", "run") else None
+        if not processes.is_main:
+            return
         saved = None
         if options.stage in ("save", "run"):
             saved = job.save(unlearned, options.save_as, options.rank)

@@ -14,14 +14,21 @@ LABEL_WIDTH = 16  # characters
 
 
 class Bars(Progress):
-    """One progress bar per phase, on stderr, because stdout is for ``--json``."""
+    """One progress bar per phase, on stderr, because stdout is for ``--json``.
 
-    def __init__(self) -> None:
+    Args:
+        hidden: show nothing; for a process beside the main one.
+    """
+
+    def __init__(self, *, hidden: bool = False) -> None:
         super().__init__()
+        self.hidden = hidden
         self.bar: tqdm | None = None
         self.bar_phase = (0.0, "")
 
     def show(self) -> None:
+        if self.hidden:
+            return
         phase = self.start_time, self.name
         if self.bar is None or phase != self.bar_phase:
             self.close()

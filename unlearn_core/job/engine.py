@@ -15,6 +15,7 @@ from ..dataset.rows import TrainingSets
 from ..dataset.settings import GenerationSettings
 from ..dataset.training_sets import make_training_sets
 from ..foundation.cost import peak_bytes
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs, without_diversity
@@ -93,7 +94,10 @@ class Observer:
 
 
 def training_sets(
-    task: Task, cache: LatentCache | None = None, progress: Progress | None = None
+    task: Task,
+    cache: LatentCache | None = None,
+    progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> TrainingSets:
     """Draw both training sets; without pictures if the method needs none."""
     pairs, settings = task.training_pairs, task.settings
@@ -108,6 +112,7 @@ def training_sets(
         retain_pictures=task.retain_pictures,
         cache=cache,
         progress=progress,
+        processes=processes,
     )
 
 
@@ -118,6 +123,7 @@ def unlearn(
     last_step: int | None = None,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> UnlearnedModel:
     """Draw both training sets, apply the closed-form edit if there is one, and train.
 
@@ -125,6 +131,7 @@ def unlearn(
         last_step: end the run when it first reaches this step; None for all steps.
         cache: stores drawn pictures, also those of a stopped run.
         progress: reports each phase; its ``check`` may raise to stop the run.
+        processes: share the run; each of them calls this function and receives the result.
 
     Raises:
         ValueError: the task cannot succeed, or a gradient of the first step is not finite.
@@ -136,8 +143,8 @@ def unlearn(
         unknown = unknown_words(task.model, task.training_pairs, progress)
         for alarm in unknown:
             observer.after_alarm(alarm)
-    sets = training_sets(task, cache, progress)
-    run = begin(task.model, sets, task.settings, progress)
+    sets = training_sets(task, cache, progress, processes)
+    run = begin(task.model, sets, task.settings, progress, processes=processes)
     run.alarms.extend(unknown)
     reported = len(unknown)
     steps = len(run) if last_step is None else min(last_step, len(run))

@@ -14,6 +14,7 @@ from ..evaluation.evaluate import evaluate
 from ..evaluation.results import AlignmentReport
 from ..foundation.atomic import appearing
 from ..foundation.cost import Cost, peak_bytes
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..judging.clip_scorer import check_scorer
 from ..judging.evaluators import find_scorer
@@ -56,7 +57,11 @@ def require_unlearned(folder: Path) -> None:
 
 
 class Job(Observer):
-    """A job and its folder. Each stage stores its result there, for a later stage or process."""
+    """A job and its folder. Each stage stores its result there, for a later stage or process.
+
+    Several processes may share a job. Each of them performs every stage except ``save``, and the
+    main process stores the results.
+    """
 
     def __init__(
         self,
@@ -66,9 +71,10 @@ class Job(Observer):
         cache: LatentCache | None = None,
         device: str = "cpu",
         progress: Progress | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.settings, self.folder, self.cache = settings, folder, cache
-        self.progress = progress or Progress()
+        self.progress, self.processes = progress or Progress(), processes
         self.captured = 1.0  # share of the change in the saved file; below 1 for some LoRAs
         # Checked before the model is loaded, so that mistakes are reported at once.
         _check_folder("out", folder)
@@ -111,11 +117,18 @@ class Job(Observer):
             drawing=self.settings.generation,
             cache=self.cache,
             progress=self.progress,
+            processes=self.processes,
         )
 
     def unlearn(self) -> UnlearnedModel:
         """Draw the training sets, unlearn, and store the changed tensors in the folder."""
-        return unlearn(self.task, self, cache=self.cache, progress=self.progress)
+        return unlearn(
+            self.task,
+            self,
+            cache=self.cache,
+            progress=self.progress,
+            processes=self.processes,
+        )
 
     def plan_changed(self, plan: Plan) -> None:
         self.progress.announce(str(plan))
@@ -126,6 +139,8 @@ class Job(Observer):
     def after_run(self, run: Run) -> None:
         """Store the result, even if the run failed or was stopped. A run that finished none of its
         steps is not stored."""
+        if not self.processes.is_main:
+            return
         unlearned = run.result()
         if unlearned.reports or not len(run):
             for name in EVALUATION_FILES:  # first: no report may describe other weights
@@ -177,8 +192,14 @@ class Job(Observer):
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
         """Evaluate the model; writes ``report.html``, ``report.json`` and ``before_after.png``."""
         report = evaluate(
-            unlearned, self.settings.evaluation, cache=self.cache, progress=self.progress
+            unlearned,
+            self.settings.evaluation,
+            cache=self.cache,
+            progress=self.progress,
+            processes=self.processes,
         )
+        if not self.processes.is_main:
+            return report
         comparison_grid(report).save(self.folder / "before_after.png")
         self._write("report.html", html_report(unlearned, report))
         self._write_report(report_json(unlearned, report, self.cost))

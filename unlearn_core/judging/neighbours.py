@@ -6,8 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from ..dataset.drawing import LatentCache, draw_latents
 from ..dataset.settings import GenerationSettings
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import COMPARING, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.concept import ForgetConcept
@@ -37,6 +40,7 @@ def nearest_neighbours(
     *,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> list[Neighbour]:
     """The candidates, nearest first.
 
@@ -46,6 +50,7 @@ def nearest_neighbours(
     Args:
         pairs: pairs whose forget prompts are used.
         progress: ticks once for each picture.
+        processes: share the pictures.
 
     Raises:
         ValueError: no candidates, or one that mentions the concept.
@@ -62,12 +67,16 @@ def nearest_neighbours(
     with progress.phase(COMPARING, len(words) * len(pairs)):
         for word in words:
             prompts = [concept.replaced_in(pair.forget, word) for pair in pairs]
-            latents = draw_latents(model, prompts, settings, cache=cache, progress=progress)
+            latents = draw_latents(
+                model, prompts, settings, cache=cache, progress=progress, processes=processes
+            )
             embeddings.append(scorer.embed_images(model.decode_latents(latents.to(model.device))))
     own, *others = embeddings
+    similarities = torch.stack([(other * own).sum(1).mean() for other in others])
+    processes.copy_main_([similarities])
     neighbours = [
-        Neighbour(word, (other * own).sum(1).mean().item())
-        for word, other in zip(words[1:], others, strict=True)
+        Neighbour(word, similarity)
+        for word, similarity in zip(words[1:], similarities.tolist(), strict=True)
     ]
     return sorted(neighbours, key=lambda neighbour: -neighbour.similarity)
 
@@ -85,6 +94,7 @@ def with_neighbours(
     seed: int = 0,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> ForgetConcept:
     """The concept with the ``count`` candidates that look most like it added to its replacements.
 
@@ -122,6 +132,7 @@ def with_neighbours(
         replace(drawing, seed=seed),
         cache=cache,
         progress=progress,
+        processes=processes,
     )
     nearest = tuple(neighbour.word for neighbour in ranking[:count])
     return replace(concept, replacements=concept.replacements + nearest)

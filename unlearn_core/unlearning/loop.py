@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
 from ..foundation.memory import free_unused, is_out_of_memory
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import ModelHandle
 from .alarms import Alarm
 from .auto import resolved
-from .batches import Batches
+from .batches import Batches, RetainBatch
 from .breakdown import WentWrongError
-from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, STOP_ABOVE, ForgetBatch, with_mean_error
+from .objectives import OBJECTIVES, PAUSES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import SCHEDULES, RestrictedAdam
 from .plan import Plan
 from .results import StepReport, UnlearnedModel
 from .rules import RULES, gram
-from .saliency import saliency_mask
+from .saliency import forget_totals, saliency_mask
 from .scopes import trainable
 from .settings import UnlearnSettings
 from .text_weights import prepare
 from .watch import Watch
 
+Result = TypeVar("Result")
 Gradient = tuple[Tensor, ...]
+Sums = tuple[Tensor, Gradient, int]
+"""The sum of the losses of some rows, its gradient, and the number of rows."""
 
 
 class Unlearning:
@@ -40,6 +45,9 @@ class Unlearning:
     If the model is damaged, the run returns to the last good state and goes on with a lower
     learning rate (``watch``). The reports of the undone steps are removed, and the same step
     numbers follow again.
+
+    Several processes may share a run. All of them draw the same batches; each computes the losses
+    and gradients of its own rows. After the sum over the processes, all take the same step.
     """
 
     def __init__(
@@ -49,9 +57,10 @@ class Unlearning:
         settings: UnlearnSettings,
         progress: Progress | None = None,
         plan: Plan | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         settings = resolved(settings, base)
-        self.plan = plan or Plan()
+        self.plan, self.processes = plan or Plan(), processes
         self.base, self.sets, self.settings = base, sets, settings
         self.model, self.parameters = trainable(
             base,
@@ -61,6 +70,7 @@ class Unlearning:
             seed=settings.seed,
         )
         protections = prepare(self.model, self.parameters, base, sets.pairs, settings, progress)
+        processes.copy_main_([parameter.detach() for parameter in self.parameters])
         self.progress = progress or Progress()
         self.trained, self.frozen = (Counted(m, self.progress) for m in (self.model, base))
         self.optimizer = RestrictedAdam(
@@ -115,7 +125,19 @@ class Unlearning:
             parameter.requires_grad_(True)  # ``result`` may have frozen them since the last step
 
         generator = self.batches.generator.get_state()
-        forget_loss, grad_forget, retain_loss, grad_retain = self._gradients(step)
+        if settings.saliency < 1 and not self.mask:
+            totals = self._within_memory(step, self._forget_totals)
+            self.processes.sum_(totals)
+            self.mask = saliency_mask(totals, settings.saliency)
+
+        # Two gradients over one explicit list of parameters.
+        forget, retain = self._within_memory(step, self._sums)
+        forget_loss, grad_forget = self._mean(*forget)
+        retain_loss, grad_retain = self._mean(*retain)
+        if settings.objective in PAUSES:
+            pause = PAUSES[settings.objective](forget_loss, settings.strengths)
+            for gradient in grad_forget:
+                gradient.masked_fill_(pause, 0)
         grad_retain = self._smoothed(grad_retain)
         for gradients in (grad_forget, grad_retain):
             for gradient, mask in zip(gradients, self.mask, strict=False):
@@ -148,69 +170,79 @@ class Unlearning:
             seconds=time.perf_counter() - started,
         )
 
-    def _gradients(self, step: int) -> tuple[Tensor, Gradient, Tensor, Gradient]:
-        """Both losses and gradients of a batch. If memory runs out, the same batch is tried once
-        more, in smaller parts."""
+    def _within_memory(self, step: int, work: Callable[[], Result]) -> Result:
+        """The result of some work on this process's rows. If memory runs out, the same batch is
+        tried once more, in smaller parts."""
         before = self.batches.generator.get_state()
-        while True:
-            try:
-                return self._gradients_of_a_batch()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).partition("\n")[0]
-            # Only here, where nothing refers to the tensors of the failed attempt any more.
-            self.plan = self.plan.after_failure(step, self.settings.batch_size, reason)
-            free_unused(self.base.device)
-            self.batches.generator.set_state(before)
+        rows = self.processes.share(self.settings.batch_size)
+        with self.processes.together(self.progress):
+            while True:
+                try:
+                    return work()
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    reason = str(error).partition("\n")[0]
+                # Only here, where nothing refers to the tensors of the failed attempt any more.
+                self.plan = self.plan.after_failure(step, rows.stop - rows.start, reason)
+                free_unused(self.base.device)
+                self.batches.generator.set_state(before)
 
-    def _gradients_of_a_batch(self) -> tuple[Tensor, Gradient, Tensor, Gradient]:
-        """Two gradients over one explicit list of parameters."""
-        share = self.settings.saliency
-        if share < 1 and not self.mask:
-            self.mask = saliency_mask(
-                self.trained, self.parameters, self.batches, share, self.plan, self.progress
-            )
-        batch = self.batches.forget()
-        return *self._forget_gradient(batch), *self._retain_gradient(batch)
-
-    def _forget_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
-        """Mean loss over the forget batch, and its gradient."""
-        name, strengths = self.settings.objective, self.settings.strengths
-        parts = self.plan.parts(len(batch))
-        if name == STOP_ABOVE and len(parts) > 1:
-            batch = with_mean_error(self.trained, batch, parts)
-        return self._gradient(
-            OBJECTIVES[name](self.trained, self.frozen, batch[rows], strengths) for rows in parts
+    def _forget_totals(self) -> list[Tensor]:
+        return forget_totals(
+            self.trained, self.parameters, self.batches, self.plan, self.progress, self.processes
         )
 
-    def _retain_gradient(self, batch: ForgetBatch) -> tuple[Tensor, Gradient]:
-        """Mean loss over the step's retain pictures, and its gradient."""
+    def _sums(self) -> tuple[Sums, Sums]:
+        batch = self.batches.forget()
+        return self._forget_gradient(batch), self._retain_gradient(batch)
+
+    def _forget_gradient(self, batch: ForgetBatch) -> Sums:
+        objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
+        own = batch[self.processes.share(len(batch))]
+        return self._gradient(
+            objective(self.trained, self.frozen, own[rows], strengths)
+            for rows in self.plan.parts(len(own))
+        )
+
+    def _retain_gradient(self, batch: ForgetBatch) -> Sums:
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
         return self._gradient(
             objective(self.trained, self.frozen, x[rows], conditioning[rows], noise[rows], t[rows])
-            for x, conditioning, noise, t in self.batches.retain(batch)
+            for x, conditioning, noise, t in map(self._own, self.batches.retain(batch))
             for rows in self.plan.parts(len(x))
         )
 
-    def _gradient(self, parts: Iterable[Tensor]) -> tuple[Tensor, Gradient]:
-        """Mean of the losses of all rows, and its gradient; ``parts`` computes the losses of one
+    def _own(self, part: RetainBatch) -> RetainBatch:
+        x, conditioning, noise, t = part
+        rows = self.processes.share(len(x))
+        return x[rows], conditioning[rows], noise[rows], t[rows]
+
+    def _gradient(self, parts: Iterable[Tensor]) -> Sums:
+        """Add up the losses of all rows, and their gradients; ``parts`` computes the losses of one
         part after another, so that only one needs memory."""
-        totals: list[Tensor] = []
-        count, gradients = 0, None
+        total, gradients = torch.zeros((), device=self.parameters[0].device), None
+        count = 0
         for losses in parts:
-            total = losses.sum()
-            part_gradients = torch.autograd.grad(total, self.parameters, materialize_grads=True)
-            totals.append(total.detach())  # read after the step: reading would wait for the device
+            loss = losses.sum()
+            part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+            total += loss.detach()  # read after the step: reading would wait for the device
             count += len(losses)
             self.progress.check()
             if gradients is None:
                 gradients = part_gradients
             else:
                 torch._foreach_add_(gradients, part_gradients)
-        assert gradients is not None, "a step has at least one picture of each kind"
-        torch._foreach_div_(gradients, count)
-        return torch.stack(totals).sum() / count, gradients
+        if gradients is None:  # a process without rows
+            gradients = tuple(torch.zeros_like(parameter) for parameter in self.parameters)
+        return total, gradients, count
+
+    def _mean(self, loss: Tensor, gradients: Gradient, count: int) -> tuple[Tensor, Gradient]:
+        """The mean loss over the rows of all processes, and its gradient."""
+        totals = torch.stack([loss, torch.full_like(loss, count)])
+        self.processes.sum_([totals, *gradients])
+        torch._foreach_div_(gradients, totals[1])
+        return totals[0] / totals[1], gradients
 
     def _smoothed(self, gradients: Gradient) -> Gradient:
         """Exponential moving average over the steps (``retain_ema``), corrected for its start at

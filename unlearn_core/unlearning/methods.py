@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ..dataset.own_pictures import OwnPictures, captioned, check_retained
 from ..dataset.rows import TrainingSets
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.layers import LOW_RANK
 from ..models.protocol import ModelHandle
@@ -77,6 +78,7 @@ class Method(Protocol):
         settings: UnlearnSettings,
         progress: Progress | None,
         plan: Plan | None,
+        processes: Processes,
     ) -> Run:
         """Create a run, ready for its first step."""
         ...
@@ -127,8 +129,9 @@ class Steps:
         settings: UnlearnSettings,
         progress: Progress | None,
         plan: Plan | None,
+        processes: Processes,
     ) -> Run:
-        return Unlearning(base, sets, settings, progress, plan)
+        return Unlearning(base, sets, settings, progress, plan, processes)
 
 
 class Edit:
@@ -164,6 +167,7 @@ class Edit:
         settings: UnlearnSettings,
         progress: Progress | None,
         plan: Plan | None,
+        processes: Processes,
     ) -> Run:
         return ClosedForm(base, sets, settings, progress)
 
@@ -195,6 +199,7 @@ def begin(
     settings: UnlearnSettings,
     progress: Progress | None = None,
     plan: Plan | None = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """Create a run, ready for its first step.
 
@@ -202,8 +207,9 @@ def begin(
         progress: shows the closed-form edit, if there is one, and is checked between the batches
             of a step.
         plan: how a step uses memory; None computes whole batches.
+        processes: share the run; an edit is computed by each of them.
 
     Raises:
         ValueError: the model does not support the scope, objective or method.
     """
-    return method_of(settings).begin(base, sets, settings, progress, plan)
+    return method_of(settings).begin(base, sets, settings, progress, plan, processes)

@@ -5,7 +5,7 @@ Decreasing a forget loss makes the model worse at the concept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,8 +30,6 @@ class ForgetBatch:
             starts from the parallel's.
         bare_names: the concept's bare name for each row; None if the objective does not need it.
         empty: the empty prompt, one row; None if the run does not use it.
-        mean_error: in a part of a batch, the model's mean squared error on the whole batch; None if
-            the objective does not need it, or in a whole batch.
     """
 
     latents: Tensor
@@ -43,7 +41,6 @@ class ForgetBatch:
     from_concept: Tensor
     bare_names: Conditioning | None = None
     empty: Conditioning | None = None
-    mean_error: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -116,22 +113,19 @@ def ascent(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Str
 def ascent_stop_above(
     model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """``-(eps - eps_theta)^2``, switched off while the batch's mean error is above ``truncation``,
-    [B].
+    """``-(eps - eps_theta)^2``, [B], switched off while the batch's mean error is above
+    ``truncation``: see ``paused_above``."""
+    return -_per_sample(_concept_error(model, batch))
+
+
+def paused_above(loss: Tensor, strengths: Strengths) -> Tensor:
+    """Whether the mean loss of a batch has no gradient in this step, bool [].
 
     The paper's Stable Diffusion code divides the loss of a batch with a larger error by its own
-    norm. A number divided by itself has zero gradient, so that division acts as this switch.
+    norm. A number divided by itself has zero gradient, so that division acts as this switch. Only
+    the loop knows the mean of the whole batch, which it may compute in parts.
     """
-    error = _per_sample(_concept_error(model, batch))
-    mean = error.detach().mean() if batch.mean_error is None else batch.mean_error
-    return -torch.where(mean > strengths.truncation, error.detach(), error)
-
-
-@torch.no_grad()
-def with_mean_error(model: Denoiser, batch: ForgetBatch, parts: Sequence[slice]) -> ForgetBatch:
-    """The batch with its ``mean_error``, computed part by part."""
-    errors = [_per_sample(_concept_error(model, batch[rows])) for rows in parts]
-    return replace(batch, mean_error=torch.cat(errors).mean())
+    return -loss > strengths.truncation
 
 
 def npo(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
@@ -205,7 +199,7 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
 
 RetainObjective = Callable[[Denoiser, Denoiser, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
-STOP_ABOVE = "ascent, stop above"  # the only one in which the rows of a batch depend on each other
+STOP_ABOVE = "ascent, stop above"
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 OBJECTIVES: dict[str, ForgetObjective] = {
@@ -217,6 +211,8 @@ OBJECTIVES: dict[str, ForgetObjective] = {
     RANDOM_LABEL: random_label,
     ERASE: erase,
 }
+PAUSES: dict[str, Callable[[Tensor, Strengths], Tensor]] = {STOP_ABOVE: paused_above}
+"""Objectives that sometimes have no gradient -> whether, given the mean loss of the batch."""
 RETAIN_OBJECTIVES: dict[str, RetainObjective] = {"distill": distill, "denoise": denoise}
 
 
