@@ -22,6 +22,7 @@ from ...unlearn_core.foundation.progress import FIRST_EDIT, MAKING_IMAGES, UNLEA
 from ...unlearn_core.job.engine import Observer, Task, unlearn
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.reporting.grids import before_after, labelled_row, picture_strip
+from ...unlearn_core.unlearning.alarms import GAVE_UP, Alarm
 from ...unlearn_core.unlearning.methods import Run, method_of
 from ...unlearn_core.unlearning.plan import Plan
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
@@ -135,6 +136,12 @@ class FollowedRun(Observer):
     def after_step(self, report: StepReport) -> None:
         self.live.step(report)
 
+    def after_alarm(self, alarm: Alarm) -> None:
+        self.live.alarm(alarm)
+        if alarm.back_to is not None:  # a later preview of the same step shows other pictures
+            drawn = self.live.drawn
+            self.live.drawn = {name: drawn[name] for name in drawn if name == BEFORE}
+
     def should_end(self, run: Run) -> bool:
         if self.preview_every and len(self.live.steps) % self.preview_every == 0:
             self._preview(run.result())
@@ -162,7 +169,10 @@ class FollowedRun(Observer):
             self._preview(unlearned)
         if live.end_step is not None and live.end_step != LAST:
             return self._state(live, live.end_step)
-        _end(live, len(live.steps))
+        if any(alarm.kind == GAVE_UP for alarm in unlearned.alarms):
+            live.end(FINISHED, "", len(live.steps))  # nobody chose this step
+        else:
+            _end(live, len(live.steps))
         return unlearned
 
     def _state(self, live: LiveRun, step: int) -> UnlearnedModel:

@@ -23,6 +23,7 @@ from ...unlearn_core.saving.run_state import (
     state,
     write_unlearned,
 )
+from ...unlearn_core.unlearning.alarms import Alarm
 from ...unlearn_core.unlearning.plan import Plan
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ...unlearn_core.unlearning.settings import UnlearnSettings
@@ -55,6 +56,7 @@ class LiveRun:
         end_step: the step with whose state the user ends the run; ``LAST`` for the current one.
         automatic: the settings that were chosen for the model, by name.
         memory: how the run uses memory, see ``Plan``; None before this is known.
+        alarms: what went wrong, as kind, step, message and the values in the message.
         drawn: the pictures of ``prompts`` before and at the last preview, and those of the first
             prompt at other strengths, for a repeated execution of the node.
     """
@@ -75,6 +77,7 @@ class LiveRun:
     of: int = 1
     seconds_left: float | None = None
     steps: list[list[Any]] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
     before: FilePlace | None = None
     previews: dict[int, FilePlace] = field(default_factory=dict)
     saved: list[int] = field(default_factory=list)
@@ -124,6 +127,23 @@ class LiveRun:
         """Show how the run uses memory."""
         self.memory = plan.as_json()
         self._send("unlearn.memory", {"memory": self.memory})
+
+    def alarm(self, alarm: Alarm) -> None:
+        """Show an alarm, and remove the steps that it undoes."""
+        logging.warning("Unlearn: %s", alarm.message)
+        self.alarms.append({**alarm.as_json(), "values": dict(alarm.values)})
+        if alarm.back_to is not None:
+            self._remove_steps_after(alarm.back_to)
+        self._send("unlearn.run", self.as_json())
+
+    def _remove_steps_after(self, last: int) -> None:
+        del self.steps[last:]
+        self.previews = {step: place for step, place in self.previews.items() if step <= last}
+        with self.end_lock:  # the user may have chosen one of them in this moment
+            undone = [step for step in self.saved if step > last and step != self.end_step]
+            self.saved = [step for step in self.saved if step not in undone]
+        for step in undone:
+            self._state_file(step).unlink(missing_ok=True)
 
     def preview_before(self, picture: Image.Image) -> None:
         """Show the preview from before unlearning."""
@@ -192,6 +212,7 @@ class LiveRun:
             "prompts": list(self.prompts),
             "forget_count": self.forget_count,
             "steps": self.steps,
+            "alarms": list(self.alarms),
             "before": self.before,
             # A copy, because the run's thread may add an entry while the server's thread reads.
             "previews": [

@@ -53,6 +53,7 @@ def a_run(page: ComfyPage, **fields: object) -> Json:
     return {
         "key": "a run", "node": node, "workflow": workflow, "state": "running", "note": "",
         "phase": "", "done": 0, "of": 1, "seconds_left": None, "total": 9,
-        "automatic": {}, "prompts": [], "forget_count": 0, "steps": [], "before": None,
+        "automatic": {}, "prompts": [], "forget_count": 0, "steps": [], "alarms": [],
+        "before": None,
         "previews": [], "saved": [], "result": None, **fields,
     }  # fmt: skip

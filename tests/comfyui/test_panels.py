@@ -140,6 +140,26 @@ def test_events_of_other_graphs_are_ignored(page: ComfyPage, view: View) -> None
     assert page.widget(UNLEARN, "keep_step") == 4
 
 
+def test_an_alarm_is_visible_and_undone_steps_disappear(page: ComfyPage, view: View) -> None:
+    open_demo(page)
+    page.look_at(UNLEARN, scale(view))
+    steps = [[n, 0.1, 0.1, 0.0, False] for n in range(1, 6)]
+    send(page, "unlearn.run", a_run(page, phase="unlearning", steps=steps))
+    assert wait_for_steps(page, 5) == 5
+    alarm = {
+        "step": 6,
+        "kind": "retain ran away",
+        "message": "",
+        "values": {"back_to": "2", "rate": "0.001"},
+    }
+    send(page, "unlearn.run", a_run(page, phase="unlearning", steps=steps[:2], alarms=[alarm]))
+    expect(page.page.locator(".unlearn .alarm")).to_have_text(
+        "Step 6: the retain loss rose beyond its limit. The run went back to step 2 and continues "
+        "with a lower learning rate (0.001)."
+    )
+    assert page.page.evaluate(STEPS) == 2
+
+
 def test_cancel_leaves_a_step_to_keep(page: ComfyPage, view: View) -> None:
     open_demo(page, steps=500, preview_every=2, seed=100 + SEEDS[view.name])
     page.look_at(UNLEARN, scale(view))

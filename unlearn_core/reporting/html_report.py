@@ -33,6 +33,7 @@ def html_report(unlearned: UnlearnedModel, report: AlignmentReport) -> str:
         f"script-src 'sha256-{digest}'"
     )
     info = unlearned.base.info
+    alarms = [f"Warning: {alarm.message}." for alarm in unlearned.alarms]
     return "".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -42,7 +43,7 @@ def html_report(unlearned: UnlearnedModel, report: AlignmentReport) -> str:
             f"<style>{STYLE}</style></head><body>",
             f"<header><h1>Unlearning {escape(names)}</h1>",
             f'<p class="model">{escape(info.name)}, before and after</p>',
-            *(f'<p class="missing">{escape(line)}</p>' for line in missing(report)),
+            *(f'<p class="missing">{escape(line)}</p>' for line in (*alarms, *missing(report))),
             "</header>",
             *(_concept(part, titled=bool(report.also)) for part in report.each),
             _losses(unlearned),

@@ -122,7 +122,7 @@ def _enumeration(words: Sequence[str]) -> str:
 def report_json(
     unlearned: UnlearnedModel, report: AlignmentReport | None, cost: Cost | None = None
 ) -> dict[str, Any]:
-    """The content of ``report.json``: settings, cost, figures, every step.
+    """The content of ``report.json``: settings, cost, figures, every step, alarms.
 
     The concept and figures at the top are the first concept's; ``also`` lists those of the others.
 
@@ -149,6 +149,7 @@ def report_json(
         "missing": missing(report) if report else [],
         "also": others,
         "steps": [step.as_json() for step in unlearned.reports],
+        "alarms": [alarm.as_json() for alarm in unlearned.alarms],
     }
 
 

@@ -27,6 +27,7 @@ class LivePanel {
     this.bar = h("div", { className: "bar", role: "progressbar" }, this.filled);
     this.bar.setAttribute("aria-valuemin", 0);
     this.bar.setAttribute("aria-valuemax", 100);
+    this.alarm = h("div", { className: "bad alarm", role: "alert" });
     this.chart = new LossChart();
     this.before = h("img", { alt: t("strip.before") });
     this.after = h("img", { alt: "" });
@@ -57,6 +58,7 @@ class LivePanel {
     this.body = [
       h("div", { className: "row" }, this.phase, this.timeLeft),
       this.bar,
+      this.alarm,
       this.chart.element,
       h("div", { className: "scroll" }, this.strip),
       this.buttons,
@@ -74,6 +76,8 @@ class LivePanel {
     const watched = run.key === this.run?.key && this.run.state === "running";
     // A known run that is reported as finished again: the user chose the last step after another.
     if (run.key !== this.run?.key || (run.state === "finished" && !watched)) this.chosen = null;
+    if (this.chosen >= run.previews.length) this.chosen = null; // its step was undone
+    if (watched) run.ending = this.run.ending;
     this.run = run;
     setText(this.problem, "");
     this.countFrom = performance.now();
@@ -95,6 +99,7 @@ class LivePanel {
     for (const part of this.body) part.hidden = !run;
     if (!run) return;
     this.showPhase();
+    this.showAlarm();
     this.chart.element.hidden = run.total === 0; // a closed-form edit has no steps
     this.chart.show(run.steps, run.state === "running" ? run.total : run.steps.length);
     const values = Object.entries(run.automatic).map(([name, value]) => `${name} ${value}`);
@@ -135,6 +140,16 @@ class LivePanel {
     this.showTime();
     if (running && !this.clock) this.clock = setInterval(() => this.showTime(), 1000);
     if (!running) this.stopClock();
+  }
+
+  // Shows the newest alarm; the tooltip contains all.
+  showAlarm() {
+    const texts = this.run.alarms.map((alarm) =>
+      t(`alarm.${alarm.kind}`, { step: alarm.step, ...alarm.values }, alarm.message),
+    );
+    this.alarm.hidden = !texts.length;
+    setText(this.alarm, texts.at(-1) ?? "");
+    this.alarm.title = texts.join("\n");
   }
 
   // Counts down between two events from the server.

@@ -23,7 +23,9 @@ from unlearn_core.prompts.pairs import PromptPair, PromptPairs
 from unlearn_core.reporting.figures import Figure
 from unlearn_core.reporting.grids import picture_file
 from unlearn_core.reporting.html_report import html_report
+from unlearn_core.reporting.report import report_json
 from unlearn_core.reporting.svg import interval_bar
+from unlearn_core.unlearning.alarms import turned_to_noise, unknown_word
 from unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from unlearn_core.unlearning.settings import UnlearnSettings
 
@@ -187,3 +189,16 @@ def test_interval_bars_are_drawn_for_shares_only() -> None:
     assert interval_bar(replace(share, after=-0.1)) == ""
     assert interval_bar(replace(share, interval=None)) == ""
     assert interval_bar(replace(share, after=math.nan)) == ""
+
+
+def test_alarms_of_the_run_are_shown(unlearned: UnlearnedModel) -> None:
+    alarms = (unknown_word(EVIL), turned_to_noise(10))
+    result = replace(unlearned, alarms=alarms)
+    page = html_report(result, make_report())
+    assert "Warning: the rest of the model has turned to noise" in page
+    assert "Warning: the model&#x27;s predictions" in page
+    assert EVIL not in page
+    assert report_json(result, None)["alarms"] == [
+        {"step": 0, "kind": "unknown word", "message": alarms[0].message},
+        {"step": 10, "kind": "turned to noise", "message": alarms[1].message},
+    ]

@@ -489,3 +489,39 @@ def test_a_step_that_runs_out_of_memory_is_repeated_and_reported(
     assert (run["memory"]["failed_step"], run["memory"]["micro_batch"]) == (1, 1)
     (event,) = (data for event, data in page.sent if event == "unlearn.memory")
     assert event["memory"] == run["memory"]
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_undone_steps_leave_the_page_and_the_disk(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """The weights break after step 4, once or each time that it is reached."""
+    optimizer = pack_module("unlearn_core.unlearning.optimizer").RestrictedAdam
+    take_step = optimizer.step
+    left = times
+
+    def step(self: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        change = take_step(self, *arguments, **options)
+        if left and (self.steps == 4 or left < times):  # the optimizer begins again after a return
+            left -= 1
+            with torch.no_grad():
+                for parameter in self.parameters:
+                    parameter.fill_(float("nan"))
+        return change
+
+    monkeypatch.setattr(optimizer, "step", step)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (run,) = shown_by(output)["unlearn_run"]
+    kinds = [alarm["kind"] for alarm in run["alarms"] if "back_to" in alarm["values"]]
+    last = 6 if times == 1 else 3
+    assert kinds == (["not finite"] if times == 1 else ["not finite"] * 3 + ["gave up"])
+    assert [step[0] for step in run["steps"]] == list(range(1, last + 1))
+    assert [preview["step"] for preview in run["previews"]] == ([2, 4, 6] if last == 6 else [2, 3])
+    assert (run["state"], run["result"]) == ("finished", last)
+    assert run["saved"] == [preview["step"] for preview in run["previews"]]
+    unlearned = output.result[0]
+    assert len(unlearned.reports) == last
+    assert all(p.isfinite().all() for _, p in unlearned.model.named_parameters())
+    events = [data["alarms"] for event, data in page.sent if event == "unlearn.run"]
+    assert events[-1] == run["alarms"]
