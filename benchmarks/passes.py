@@ -1,71 +1,90 @@
 """What fewer denoiser passes cost: ``python -m benchmarks.passes``.
 
 The automatic settings need about 2,000 passes for drawing and unlearning, the thorough ones of the
-main benchmark 26,000. Both run on the same concepts, seeds and held-out prompts. Each finished run
-writes a JSON record into ``benchmarks/results/passes``; a run with a record is skipped. ``--table``
-prints the comparison of the runs so far.
+main benchmark 26,000. The quick ones need less than 500; beside them stands the closed-form edit,
+which needs none. All run on the same concepts, seeds and held-out prompts. Each finished run writes
+a JSON record into ``benchmarks/results/passes``; a run with a record is skipped. ``--table`` prints
+the comparisons of the runs so far.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.chance import interval
-from benchmarks.quality import PICTURES, SEEDS, THOROUGH, TIERS, Task, perform, read
+from benchmarks.quality import (
+    PICTURES,
+    SEEDS,
+    THOROUGH,
+    TIERS,
+    Task,
+    perform,
+    read,
+    slug,
+    tuned,
+)
 from benchmarks.records import COLUMNS, SUMMARY, Record, recorded_passes
 from demo.jobs import EMOJI
 from unlearn_core.job.console import say
 from unlearn_core.models.load import load_model
 from unlearn_core.unlearning.auto import resolved
-from unlearn_core.unlearning.settings import UnlearnSettings
+from unlearn_core.unlearning.settings import QUICK, UnlearnSettings
 
 RESULTS = Path(__file__).parent / "results" / "passes"
 CONCEPTS = (*TIERS["small"], *TIERS["unseen"])
-AUTOMATIC, ALL = "automatic", "thorough"
+AUTOMATIC, ALL, FEWEST, EDIT = NAMES = ("automatic", "thorough", "quick", "UCE")
+COMPARED = (AUTOMATIC, ALL), (FEWEST, EDIT), (FEWEST, AUTOMATIC)
 
 
 def settings() -> dict[str, UnlearnSettings]:
-    """Setting by name, with all numbers."""
+    """Setting by name, with all numbers. UCE has the weight that the main benchmark's search
+    found."""
+    edit = tuned(EDIT)
+    assert edit is not None, "the records of the search are part of the repository"
+    chosen = {
+        AUTOMATIC: UnlearnSettings(),
+        ALL: THOROUGH,
+        FEWEST: UnlearnSettings(effort=QUICK),
+        EDIT: edit,
+    }
     model = load_model(EMOJI)
-    return {AUTOMATIC: resolved(UnlearnSettings(), model), ALL: resolved(THOROUGH, model)}
+    return {name: resolved(each, model) for name, each in chosen.items()}
 
 
 def tasks(name: str, chosen: UnlearnSettings) -> list[Task]:
     """All runs of one setting, seed by seed."""
     return [
-        Task(f"{concept}-{name}-{seed}", concept, seed, replace(chosen, seed=seed), PICTURES,
+        Task(f"{concept}-{slug(name)}-{seed}", concept, seed, replace(chosen, seed=seed), PICTURES,
              folder=RESULTS)
         for seed in SEEDS
         for concept in CONCEPTS
     ]  # fmt: skip
 
 
-def pairs() -> Iterator[tuple[Record, Record]]:
-    """The records of both settings for each concept and seed that has both."""
-    by_name = [tasks(name, chosen) for name, chosen in settings().items()]
-    for both in zip(*by_name, strict=True):
-        few, many = map(read, both)
-        if few is not None and many is not None:
-            yield few, many
-
-
 def table() -> str:
-    """The means of both settings, and the paired differences with their 95 % intervals."""
-    found = list(pairs())
+    """A comparison of each two settings that have at least two runs in common."""
+    chosen = settings()
+    parts = [_comparison(first, second, chosen) for first, second in COMPARED]
+    return "\n\n".join(filter(None, parts)) or "there are too few records; run the benchmark first"
+
+
+def _comparison(first: str, second: str, chosen: dict[str, UnlearnSettings]) -> str:
+    """The means of two settings, and their paired differences with 95 % intervals."""
+    found = list(_pairs(tasks(first, chosen[first]), tasks(second, chosen[second])))
     if len(found) < 2:
-        return "there are fewer than two pairs of records; run the benchmark first"
+        return ""
     lines = [
         f"{len(found)} runs each",
         "",
-        f"| figure | {AUTOMATIC} | {ALL} | difference, 95 % interval |",
+        f"| figure | {first} | {second} | difference, 95 % interval |",
         "| --- | --- | --- | --- |",
     ]
     for name in SUMMARY:
-        values = [(COLUMNS[name](few), COLUMNS[name](many)) for few, many in found]
+        values = [(COLUMNS[name](one), COLUMNS[name](other)) for one, other in found]
         both = [(a, b) for a, b in values if a is not None and b is not None]
         lines.append(
             f"| {name} | {statistics.mean(a for a, _ in both):.4f} "
@@ -77,11 +96,19 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def _pairs(firsts: Sequence[Task], seconds: Sequence[Task]) -> Iterator[tuple[Record, Record]]:
+    """The records of both settings for each concept and seed that has both."""
+    for both in zip(firsts, seconds, strict=True):
+        one, other = map(read, both)
+        if one is not None and other is not None:
+            yield one, other
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.passes", description=__doc__)
     parser.add_argument("--table", action="store_true", help="print the comparison, run nothing")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--settings", nargs="+", default=[AUTOMATIC, ALL])
+    parser.add_argument("--settings", nargs="+", default=NAMES, choices=NAMES)
     options = parser.parse_args()
     if options.table:
         say(table())
