@@ -20,7 +20,9 @@ from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
+from ..unlearning.alarms import Alarm
 from ..unlearning.auto import resolved
+from ..unlearning.known_words import unknown_words
 from ..unlearning.methods import Run, begin, check, method_of
 from ..unlearning.plan import Plan
 from ..unlearning.results import StepReport, UnlearnedModel
@@ -78,6 +80,10 @@ class Observer:
     def after_step(self, report: StepReport) -> None:
         """Called after each step, before the progress shows it."""
 
+    def after_alarm(self, alarm: Alarm) -> None:
+        """Called when something goes wrong. If ``alarm.back_to`` is set, the steps after it have
+        been undone, and their numbers follow again."""
+
     def should_end(self, run: Run) -> bool:
         """Called after each step, once the progress shows it; True ends the run here."""
         return False
@@ -122,33 +128,50 @@ def unlearn(
     """Draw both training sets, apply the closed-form edit if there is one, and train.
 
     Args:
-        last_step: end the run after this step; None for all steps.
+        last_step: end the run when it first reaches this step; None for all steps.
         cache: stores drawn pictures, also those of a stopped run.
         progress: reports each phase; its ``check`` may raise to stop the run.
         processes: share the run; each of them calls this function and receives the result.
 
     Raises:
-        ValueError: the task cannot succeed, or a gradient is not finite.
+        ValueError: the task cannot succeed, or a gradient of the first step is not finite.
     """
     progress = progress or Progress()
     start = progress.cost()
+    unknown: list[Alarm] = []
+    if method_of(task.settings).needs_pictures:  # before they are drawn, which may take an hour
+        unknown = unknown_words(task.model, task.training_pairs, progress)
+        for alarm in unknown:
+            observer.after_alarm(alarm)
     sets = training_sets(task, cache, progress, processes)
     run = begin(task.model, sets, task.settings, progress, processes=processes)
+    run.alarms.extend(unknown)
+    reported = len(unknown)
     steps = len(run) if last_step is None else min(last_step, len(run))
     try:
         if steps:  # a closed-form edit has none
             with progress.phase(UNLEARNING, steps):
                 for report in run:
+                    reported = _report_alarms(run, observer, reported)
                     if run.plan.failed_step == report.step:
                         observer.plan_changed(run.plan)
                     observer.after_step(report)
                     progress.tick(
+                        report.step - progress.done,  # negative after steps were undone
                         note=f"forget {report.forget_loss:.2g}, retain {report.retain_loss:.2g}, "
-                        f"cosine {report.cosine:+.2f}"
+                        f"cosine {report.cosine:+.2f}",
                     )
                     if observer.should_end(run) or report.step == steps:
                         break
     finally:
+        _report_alarms(run, observer, reported)
         observer.after_run(run)
     cost = replace(progress.cost(start), peak_bytes=peak_bytes(task.model.device))
     return replace(run.result(), pairs=task.pairs, cost=cost)
+
+
+def _report_alarms(run: Run, observer: Observer, reported: int) -> int:
+    """Report the alarms after the first ``reported``; returns their number."""
+    for alarm in run.alarms[reported:]:
+        observer.after_alarm(alarm)
+    return len(run.alarms)

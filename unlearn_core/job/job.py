@@ -32,6 +32,7 @@ from ..saving.diffusers_folder import save_diffusers_folder
 from ..saving.lora import SUITABLE, save_lora
 from ..saving.run_state import LATER_SETTINGS, read_description, read_unlearned, write_unlearned
 from ..saving.single_file import save_single_file
+from ..unlearning.alarms import Alarm
 from ..unlearning.methods import Run
 from ..unlearning.plan import Plan
 from ..unlearning.results import UnlearnedModel
@@ -131,6 +132,9 @@ class Job(Observer):
 
     def plan_changed(self, plan: Plan) -> None:
         self.progress.announce(str(plan))
+
+    def after_alarm(self, alarm: Alarm) -> None:
+        self.progress.announce(f"Warning: {alarm.message}.")
 
     def after_run(self, run: Run) -> None:
         """Store the result, even if the run failed or was stopped. A run that finished none of its

@@ -20,6 +20,7 @@ from ..foundation.atomic import appearing
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
 from ..prompts.pairs import PromptPairs
+from ..unlearning.alarms import Alarm
 from ..unlearning.methods import method_of
 from ..unlearning.results import StepReport, UnlearnedModel
 from ..unlearning.scopes import trainable
@@ -91,6 +92,7 @@ def write_unlearned(unlearned: UnlearnedModel, file: Path, description: Mapping[
     metadata = {
         "said": json.dumps(description),
         "steps": json.dumps([asdict(step) for step in unlearned.reports]),
+        "alarms": json.dumps([asdict(alarm) for alarm in unlearned.alarms]),
     }
     tensors = {name: tensor.contiguous() for name, tensor in state(unlearned.model).items()}
     with appearing(file) as part:
@@ -119,10 +121,12 @@ def read_unlearned(
     """
     try:
         reports = tuple(StepReport(**step) for step in _metadata(file, "steps"))
+        # Files of earlier versions have no alarms.
+        alarms = tuple(Alarm(**alarm) for alarm in _metadata(file, "alarms", "[]"))
         model = _with_state(base, settings, load_file(file))
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{file.name!r} contains no unlearned model ({error})") from None
-    return UnlearnedModel(model, base, pairs, settings, reports)
+    return UnlearnedModel(model, base, pairs, settings, reports, alarms=alarms)
 
 
 def state(model: ModelHandle) -> Mapping[str, Tensor]:
@@ -159,9 +163,9 @@ def _with_state(
     return model
 
 
-def _metadata(file: Path, key: str) -> Any:
+def _metadata(file: Path, key: str, missing: str = "") -> Any:
     try:
         with safe_open(file, "pt") as opened:
-            return json.loads((opened.metadata() or {})[key])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            return json.loads((opened.metadata() or {}).get(key, missing))
+    except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{file.name!r} contains no unlearned model ({error})") from None

@@ -15,8 +15,10 @@ from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import ModelHandle
+from .alarms import Alarm
 from .auto import resolved
 from .batches import Batches, RetainBatch
+from .breakdown import WentWrongError
 from .objectives import OBJECTIVES, PAUSES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import SCHEDULES, RestrictedAdam
 from .plan import Plan
@@ -26,6 +28,7 @@ from .saliency import forget_totals, saliency_mask
 from .scopes import trainable
 from .settings import UnlearnSettings
 from .text_weights import prepare
+from .watch import Watch
 
 Result = TypeVar("Result")
 Gradient = tuple[Tensor, ...]
@@ -38,6 +41,10 @@ class Unlearning:
 
     Call ``result()`` at any time, also after an interrupted iteration: it returns the model after
     the last finished step. ``base`` is never changed.
+
+    If the model is damaged, the run returns to the last good state and goes on with a lower
+    learning rate (``watch``). The reports of the undone steps are removed, and the same step
+    numbers follow again.
 
     Several processes may share a run. All of them draw the same batches; each computes the losses
     and gradients of its own rows. After the sum over the processes, all take the same step.
@@ -73,23 +80,43 @@ class Unlearning:
         self.mask: list[Tensor] = []
         self.smooth_retain: list[Tensor] = []
         self.reports: list[StepReport] = []
+        self.watch = Watch(self.model, base, self.parameters, self.batches, self.progress)
 
     def __len__(self) -> int:
         return self.settings.steps
 
     def __iter__(self) -> Iterator[StepReport]:
-        for _ in range(len(self.reports), self.settings.steps):
-            with torch.enable_grad():
-                report = self._step()
-            self.reports.append(report)
-            yield report
+        while len(self.reports) < self.settings.steps and not self.watch.gave_up:
+            try:
+                with torch.enable_grad():
+                    report = self._step()
+                self.reports.append(report)
+                if report.step == self.settings.steps:
+                    self.watch.after_last_step()
+            except WentWrongError as error:
+                self._go_back(error)
+            else:
+                yield report
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        return self.watch.alarms
 
     def result(self) -> UnlearnedModel:
         """The model after the steps so far; it is not a copy, so later steps change it."""
         for parameter in self.parameters:
             parameter.requires_grad_(False)
-        pairs, reports = self.sets.pairs, tuple(self.reports)
-        return UnlearnedModel(self.model, self.base, pairs, self.settings, reports)
+        pairs, reports, alarms = self.sets.pairs, tuple(self.reports), tuple(self.alarms)
+        return UnlearnedModel(self.model, self.base, pairs, self.settings, reports, alarms=alarms)
+
+    def _go_back(self, error: WentWrongError) -> None:
+        good = self.watch.go_back(min(len(self.reports) + 1, self.settings.steps), error)
+        self.batches.generator.set_state(good.generator)
+        self.optimizer.reset()
+        self.smooth_retain.clear()
+        del self.reports[good.step :]
+        if self.watch.gave_up and not self.reports:
+            raise type(error)(f"training broke down: {self.alarms[-1].message}")
 
     def _step(self) -> StepReport:
         started = time.perf_counter()
@@ -97,6 +124,7 @@ class Unlearning:
         for parameter in self.parameters:
             parameter.requires_grad_(True)  # ``result`` may have frozen them since the last step
 
+        generator = self.batches.generator.get_state()
         if settings.saliency < 1 and not self.mask:
             totals = self._within_memory(step, self._forget_totals)
             self.processes.sum_(totals)
@@ -117,12 +145,15 @@ class Unlearning:
 
         # Adam's step along their combined direction.
         products = gram(grad_forget, grad_retain)
+        self.watch.before_update(step - 1, retain_loss.item(), generator)
         change = self.optimizer.step(
             grad_forget,
             grad_retain,
             products,
             RULES[settings.method](products, settings.retain_weight),
-            settings.learning_rate * SCHEDULES[settings.schedule](step, settings.steps),
+            settings.learning_rate
+            * self.watch.rate_factor
+            * SCHEDULES[settings.schedule](step, settings.steps),
             restrict=settings.restrict_step,
         )
 
@@ -216,7 +247,7 @@ class Unlearning:
     def _smoothed(self, gradients: Gradient) -> Gradient:
         """Exponential moving average over the steps (``retain_ema``), corrected for its start at
         zero."""
-        decay, step = self.settings.retain_ema, len(self.reports) + 1
+        decay, step = self.settings.retain_ema, self.optimizer.steps + 1
         if decay == 0:
             return gradients
         if not self.smooth_retain:

@@ -12,6 +12,7 @@ from ..foundation.progress import Progress
 from ..models.layers import LOW_RANK
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
+from .alarms import Alarm
 from .batches import empty_prompt
 from .loop import Unlearning
 from .plan import Plan
@@ -24,7 +25,15 @@ CLASS_FAMILIES = ("class-conditional", "dit")  # their prompts must name a class
 
 
 class Run(Protocol):
-    """Iterate over it to get a report after each step; call ``result`` at any time."""
+    """Iterate over it to get a report after each step; call ``result`` at any time.
+
+    An alarm with ``back_to`` undoes the steps after this one; their numbers follow again.
+    """
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """What has gone wrong so far."""
+        ...
 
     plan: Plan
 

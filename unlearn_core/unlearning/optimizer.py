@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .pieces import Piece, pieces
 from .rules import Coefficients, Gram, combine, into_cone
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's usual values
@@ -46,8 +48,15 @@ class RestrictedAdam:
         self.parameters = parameters
         self.weight_decay = weight_decay
         self.protections = protections or [None] * len(parameters)
-        self.means = [torch.zeros_like(p) for p in parameters]
-        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.pieces = tuple(pieces(parameters, [p is not None for p in self.protections]))
+        device, count = parameters[0].device, sum(p.numel() for p in parameters)
+        self.mean, self.square = (torch.zeros(count, device=device) for _ in range(2))
+        self.steps = 0
+
+    def reset(self) -> None:
+        """Forget all earlier steps."""
+        self.mean.zero_()
+        self.square.zero_()
         self.steps = 0
 
     @torch.no_grad()
@@ -69,13 +78,16 @@ class RestrictedAdam:
             restrict: project the step so that it raises neither loss.
         """
         self.steps += 1
-        for i, (f, r) in enumerate(zip(grad_forget, grad_retain, strict=True)):
+        # The updates are computed twice, piece by piece, to avoid a third set of gradients.
+        sums = []
+        for piece in self.pieces:
+            f, r = piece.flat(grad_forget).float(), piece.flat(grad_retain).float()
             direction = combine(f, r, coefficients)
-            self.means[i].lerp_(direction, 1 - BETAS[0])
-            self.squares[i].lerp_(direction.square_(), 1 - BETAS[1])
-
-        # The updates are computed twice, tensor by tensor, to avoid a third copy of the model.
-        change = self._change(grad_forget, grad_retain, learning_rate)
+            self.mean[piece.span].lerp_(direction, 1 - BETAS[0])
+            self.square[piece.span].lerp_(direction.square_(), 1 - BETAS[1])
+            update = self._update(piece, learning_rate)
+            sums.append(torch.stack([update.dot(f), update.dot(r)]))
+        change = Change(*torch.stack(sums).sum(0).tolist())
         more_forget = more_retain = 0.0
         if restrict:
             more_forget, more_retain = into_cone(
@@ -83,40 +95,31 @@ class RestrictedAdam:
                 change.forget + MARGIN * abs(change.forget),
                 change.retain + MARGIN * abs(change.retain),
             )
-        for parameter, update, f, r in zip(
-            self.parameters, self._updates(learning_rate), grad_forget, grad_retain, strict=True
-        ):
-            if more_forget or more_retain:
-                update.sub_(f, alpha=more_forget).sub_(r, alpha=more_retain)
-            parameter.add_(update)
+        for piece in self.pieces:
+            update = self._update(piece, learning_rate)
+            if more_forget:
+                update.sub_(piece.flat(grad_forget), alpha=more_forget)
+            if more_retain:
+                update.sub_(piece.flat(grad_retain), alpha=more_retain)
+            piece.add(self.parameters, update)
         f, r, c = products.forget_forget, products.retain_retain, products.forget_retain
         return Change(
             change.forget - more_forget * f - more_retain * c,
             change.retain - more_forget * c - more_retain * r,
         )
 
-    def _updates(self, learning_rate: float) -> Iterator[Tensor]:
-        """The update of each parameter by AdamW, protected but not restricted."""
+    def _update(self, piece: Piece, learning_rate: float) -> Tensor:
+        """The update of a piece by AdamW, protected but not restricted; a vector."""
         first, second = (1 - beta**self.steps for beta in BETAS)
-        for parameter, mean, square, protection in zip(
-            self.parameters, self.means, self.squares, self.protections, strict=True
-        ):
-            update = mean / square.div(second).sqrt_().add_(EPS)
-            update.mul_(-learning_rate / first)
-            if self.weight_decay:
-                update.sub_(parameter, alpha=learning_rate * self.weight_decay)
-            yield update if protection is None else update @ protection
-
-    def _change(
-        self, grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor], learning_rate: float
-    ) -> Change:
-        sums = torch.zeros(2, device=self.parameters[0].device)
-        for update, f, r in zip(
-            self._updates(learning_rate), grad_forget, grad_retain, strict=True
-        ):
-            flat = update.flatten()
-            sums += torch.stack([flat.dot(f.flatten()), flat.dot(r.flatten())])
-        return Change(*sums.tolist())
+        scale = self.square[piece.span].sqrt().div_(math.sqrt(second)).add_(EPS)
+        update = torch.div(self.mean[piece.span], scale, out=scale).mul_(-learning_rate / first)
+        if self.weight_decay:
+            decay = learning_rate * self.weight_decay
+            update.sub_(piece.flat(self.parameters), alpha=decay)
+        protection = self.protections[piece.first]
+        if protection is None:
+            return update
+        return (update.view_as(self.parameters[piece.first]) @ protection).view(-1)
 
 
 WARM_UP = 0.1  # share of the steps in which the learning rate grows from zero

@@ -9,6 +9,7 @@ from typing import Any
 from ..foundation.cost import NO_COST, Cost
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
+from .alarms import Alarm
 from .settings import UnlearnSettings
 
 
@@ -55,6 +56,7 @@ class UnlearnedModel:
     settings: UnlearnSettings
     reports: tuple[StepReport, ...]
     cost: Cost = NO_COST
+    alarms: tuple[Alarm, ...] = ()
 
     def get_ram_usage(self) -> int:
         """Bytes in addition to the base model. ComfyUI's output cache calls this method by name."""

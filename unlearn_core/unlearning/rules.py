@@ -18,6 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .breakdown import NotFiniteError
+from .pieces import pieces
+
 
 @dataclass(frozen=True)
 class Gram:
@@ -49,19 +52,20 @@ def gram(grad_forget: Sequence[Tensor], grad_retain: Sequence[Tensor]) -> Gram:
     """Inner products of two gradients, which are lists of tensors of the same shapes.
 
     Raises:
-        ValueError: the lists differ in length or shapes, or a gradient is not finite.
+        ValueError: the lists differ in length or shapes.
+        NotFiniteError: a gradient is not finite.
     """
     if [g.shape for g in grad_forget] != [g.shape for g in grad_retain]:
         raise ValueError("grad_forget and grad_retain must list the same parameters in one order")
-    totals = torch.zeros(3, dtype=torch.float32)
-    if grad_forget:
-        totals = totals.to(grad_forget[0].device)
-    for g_f, g_r in zip(grad_forget, grad_retain, strict=True):
-        f, r = g_f.flatten().float(), g_r.flatten().float()
-        totals += torch.stack([f.dot(f), f.dot(r), r.dot(r)])
-    forget_forget, forget_retain, retain_retain = totals.tolist()  # one device sync
+    parts = []
+    for piece in pieces(grad_forget):
+        f, r = piece.flat(grad_forget).float(), piece.flat(grad_retain).float()
+        parts.append(torch.stack([f.dot(f), f.dot(r), r.dot(r)]))
+    if not parts:
+        return Gram(0.0, 0.0, 0.0)
+    forget_forget, forget_retain, retain_retain = torch.stack(parts).sum(0).tolist()  # one sync
     if not all(map(math.isfinite, (forget_forget, forget_retain, retain_retain))):
-        raise ValueError(
+        raise NotFiniteError(
             "training broke down (a gradient is not finite); lower learning_rate, or "
             "choose precision fp32"
         )
@@ -190,7 +194,7 @@ def into_cone(products: Gram, rise_forget: float, rise_retain: float) -> Coeffic
 
 
 def combine(grad_forget: Tensor, grad_retain: Tensor, coefficients: Coefficients) -> Tensor:
-    """``a * grad_forget + b * grad_retain`` for one parameter. Called parameter by parameter, so
-    that no further gradient of the whole model is stored."""
+    """``a * grad_forget + b * grad_retain`` for one tensor. Called piece by piece, so that no
+    further gradient of the whole model is stored."""
     a, b = coefficients
     return (a * grad_forget).add_(grad_retain, alpha=b)

@@ -16,6 +16,7 @@ from ..dataset.rows import TrainingSets
 from ..foundation.progress import Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
+from .alarms import Alarm
 from .plan import Plan
 from .prompt_products import Products, prompt_products
 from .results import StepReport, UnlearnedModel
@@ -122,6 +123,7 @@ class ClosedForm:
         progress: Progress | None = None,
     ) -> None:
         self.base, self.sets, self.settings = base, sets, settings
+        self.alarms: list[Alarm] = []  # one edit cannot go wrong
         self.model = base.trainable_copy(list(edited_names(base)))
         weights = dict(self.model.named_parameters())
         edited = edits(base, sets.pairs, settings.retain_weight, settings.uce_tokens, progress)

@@ -89,7 +89,7 @@ def test_the_margin_of_one_loss_does_not_raise_the_other() -> None:
     grad_forget, grad_retain = [torch.tensor([1.0, 0.0])], [torch.tensor([-0.9, 0.4359])]
     products = gram(grad_forget, grad_retain)
     optimizer = RestrictedAdam([torch.zeros(2)])
-    optimizer.means[0] += torch.tensor([0.09, -4.0])  # momentum in another direction
+    optimizer.mean += torch.tensor([0.09, -4.0])  # momentum in another direction
     change = optimizer.step(grad_forget, grad_retain, products, (0.0, 0.0), 1.0, restrict=True)
     assert change.forget <= 0
     assert change.retain <= 0

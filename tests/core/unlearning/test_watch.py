@@ -1,0 +1,222 @@
+"""A run that goes wrong returns to its last good state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.unlearning import watch
+from unlearn_core.unlearning.alarms import (
+    DOES_NOT_MOVE,
+    GAVE_UP,
+    MOST_RETURNS,
+    NOISE,
+    NOT_PROTECTED,
+    Reference,
+    is_suspicious,
+    moved,
+    protects,
+)
+from unlearn_core.unlearning.breakdown import NOT_FINITE, RAN_AWAY, NotFiniteError
+from unlearn_core.unlearning.loop import Unlearning
+from unlearn_core.unlearning.recipes import RECIPES, from_recipe
+from unlearn_core.unlearning.results import StepReport
+from unlearn_core.unlearning.settings import UnlearnSettings
+
+SETTINGS = UnlearnSettings(scope="xattn", steps=6, batch_size=3, learning_rate=1e-3)
+REFERENCE = Reference(error=0.1, worst=0.7, power=1.0, forget_loss=0.2)
+
+
+def weights(run: Unlearning) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in run.parameters]
+
+
+def same(left: list[Tensor], right: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def kinds(run: Unlearning) -> list[str]:
+    return [alarm.kind for alarm in run.alarms]
+
+
+def without_time(reports: list[StepReport]) -> list[StepReport]:
+    return [replace(report, seconds=0.0) for report in reports]
+
+
+def breaking(
+    run: Unlearning,
+    at: int,
+    times: int,
+    monkeypatch: pytest.MonkeyPatch,
+    value: float = float("nan"),
+) -> None:
+    """Sets all weights to ``value`` after step ``at``, the first ``times`` times that it is
+    reached."""
+    take_step = run.optimizer.step
+    left = times
+
+    def step(*arguments: Any, **options: Any) -> object:
+        nonlocal left
+        change = take_step(*arguments, **options)
+        if len(run.reports) + 1 == at and left:
+            left -= 1
+            with torch.no_grad():
+                for parameter in run.parameters:
+                    parameter.fill_(value)
+        return change
+
+    monkeypatch.setattr(run.optimizer, "step", step)
+
+
+def test_a_run_without_an_alarm_is_the_same_as_without_the_watch(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, also with the moving average of the retain gradient."""
+    settings = replace(SETTINGS, retain_ema=0.5)
+    watched = Unlearning(sd_model, sets, settings)
+    reports = list(watched)
+    assert not {RAN_AWAY, NOT_FINITE, GAVE_UP} & set(kinds(watched))
+    assert watched.watch.good is not None
+    monkeypatch.setattr(watch.Watch, "before_update", lambda *_: None)
+    monkeypatch.setattr(watch.Watch, "after_last_step", lambda _: None)
+    alone = Unlearning(sd_model, sets, settings)
+    assert without_time(list(alone)) == without_time(reports)
+    assert same(weights(watched), weights(alone))
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_a_gradient_that_is_not_finite_is_undone(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Also after the last step, whose result no later step uses."""
+    results = []
+    for _ in range(2):
+        run = Unlearning(sd_model, sets, replace(SETTINGS, retain_ema=0.5))
+        breaking(run, at, 1, monkeypatch)
+        steps = [report.step for report in run]
+        assert steps == ([1, 2, 3, 3, 4, 5, 6] if at == 3 else [1, 2, 3, 4, 5, 6])
+        assert [report.step for report in run.reports] == [1, 2, 3, 4, 5, 6]
+        (alarm,) = [alarm for alarm in run.alarms if alarm.back_to is not None]
+        assert (alarm.kind, alarm.step, alarm.back_to) == (
+            (NOT_FINITE, 4, 2) if at == 3 else (RAN_AWAY, 6, 5)
+        )
+        assert "step" in alarm.message
+        assert all(parameter.isfinite().all() for parameter in run.parameters)
+        results.append((weights(run), without_time(run.reports), run.alarms))
+    assert same(results[0][0], results[1][0]), "going back is deterministic"
+    assert results[0][1:] == results[1][1:]
+
+
+def test_a_repeated_step_sees_the_same_batch_with_a_lower_rate(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Unlearning(sd_model, sets, SETTINGS)
+    rates: list[float] = []
+    take_step = run.optimizer.step
+
+    def spy(*arguments: Any, **options: Any) -> object:
+        rates.append(arguments[4])
+        return take_step(*arguments, **options)
+
+    monkeypatch.setattr(run.optimizer, "step", spy)
+    breaking(run, 3, 1, monkeypatch)
+    reports = list(run)
+    first, second = without_time([report for report in reports if report.step == 3])
+    assert (first.forget_loss, first.retain_loss) == (second.forget_loss, second.retain_loss)
+    assert rates[3] == pytest.approx(rates[2] / 4)
+
+
+def test_a_run_that_breaks_again_and_again_ends_with_the_last_good_state(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Unlearning(sd_model, sets, SETTINGS)
+    breaking(run, 3, 100, monkeypatch)
+    list(run)
+    assert kinds(run) == [NOT_FINITE] * MOST_RETURNS + [GAVE_UP]
+    result = run.result()
+    assert [report.step for report in result.reports] == [1, 2]
+    assert result.alarms == tuple(run.alarms)
+    assert "lower learning_rate" in run.alarms[-1].message
+    assert list(run) == [], "it does not go on"
+    monkeypatch.undo()
+    two = Unlearning(sd_model, sets, SETTINGS)
+    for report in two:
+        if report.step == 2:
+            break
+    assert same(weights(run), weights(two))
+
+
+def test_a_run_that_breaks_at_its_first_step_fails(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Unlearning(sd_model, sets, SETTINGS)
+    breaking(run, 1, 100, monkeypatch)
+    with pytest.raises(NotFiniteError, match="lower learning_rate"):
+        list(run)
+    result = run.result()
+    assert result.reports == ()
+    assert all(parameter.isfinite().all() for parameter in run.parameters)
+
+
+def test_a_retain_loss_beyond_the_limit_is_undone(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Unlearning(sd_model, sets, replace(SETTINGS, scope="full"))
+    breaking(run, 3, 1, monkeypatch, value=1.0)
+    assert [report.step for report in run] == [1, 2, 3, 3, 4, 5, 6]
+    (alarm,) = [alarm for alarm in run.alarms if alarm.back_to is not None]
+    assert (alarm.kind, alarm.step, alarm.back_to) == (RAN_AWAY, 4, 2)
+    assert all(report.retain_loss < run.watch.reference.error for report in run.reports)
+
+
+def test_settings_without_protection_only_warn(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, scope="full", method="forget only", steps=4)
+    run = Unlearning(sd_model, sets, settings)
+    breaking(run, 1, 1, monkeypatch, value=1.0)
+    assert [report.step for report in run] == [1, 2, 3, 4]
+    assert kinds(run)[0] == NOT_PROTECTED
+    assert kinds(run).count(NOT_PROTECTED) == 1
+    assert NOISE in kinds(run)
+    assert run.watch.good is None, "no copy of the weights that is not used"
+
+
+def test_a_forget_loss_that_does_not_move(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    settings = replace(SETTINGS, learning_rate=1e-9, warm_start=False, steps=2)
+    run = Unlearning(sd_model, sets, settings)
+    list(run)
+    (alarm,) = run.alarms
+    assert (alarm.kind, alarm.step, alarm.values) == (DOES_NOT_MOVE, 2, {"word": "'cat'"})
+    assert "'cat'" in alarm.message
+
+
+def test_a_warm_start_counts_as_movement() -> None:
+    """Its loss is low from the first step; the frozen model is the reference."""
+    assert moved(0.1, REFERENCE)
+    assert not moved(0.195, REFERENCE)
+    assert not moved(0.3, REFERENCE)
+    assert not moved(float("nan"), REFERENCE)
+    assert moved(-0.5, replace(REFERENCE, forget_loss=-0.1)), "ascent"
+
+
+def test_a_single_difficult_batch_is_not_suspicious() -> None:
+    """A batch at a low noise level has a high 'denoise' loss."""
+    paper = replace(SETTINGS, retain_objective="denoise")
+    assert not is_suspicious(0.75, paper, REFERENCE)
+    assert is_suspicious(0.85, paper, REFERENCE)
+    assert is_suspicious(0.15, SETTINGS, REFERENCE)
+    assert not is_suspicious(0.05, SETTINGS, REFERENCE)
+    assert is_suspicious(float("nan"), SETTINGS, REFERENCE)
+
+
+def test_recipes_that_do_not_protect_the_rest() -> None:
+    recipes = [name for name in RECIPES if not name.startswith("UCE")]
+    unprotected = {name for name in recipes if not protects(from_recipe(name))}
+    assert unprotected == {"ESD-x", "ESD-u", "ESD-u (2025)", "gradient ascent"}

@@ -1,0 +1,208 @@
+"""Watches a run: measures the damage, remembers the last good state, and goes back to it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..foundation.checks import LARGEST_SEED
+from ..foundation.cost import JUDGING
+from ..foundation.progress import Progress
+from ..models.counted import Counted
+from ..models.protocol import Denoiser
+from .alarms import (
+    MOST_RETURNS,
+    NOT_PROTECTED,
+    RATE_FACTOR,
+    Alarm,
+    Reference,
+    does_not_move,
+    gave_up,
+    is_damaged,
+    is_noise,
+    is_suspicious,
+    moved,
+    not_protected,
+    protects,
+    turned_to_noise,
+    went_back,
+)
+from .batches import Batches, RetainBatch
+from .breakdown import WentWrongError
+from .objectives import OBJECTIVES, ForgetBatch, denoise, distill
+
+CHECK_ROWS, ROWS_AT_ONCE = 8, 2  # two without a backward pass need less memory than one with
+COPIES = 10  # of the state during a run
+
+
+@dataclass(frozen=True, eq=False)
+class GoodState:
+    """A state without damage.
+
+    Attributes:
+        step: number of finished steps.
+        weights: copies in main memory, so that the device needs no more memory.
+        generator: state of the generator of the batches: a repeated step draws the same batch.
+    """
+
+    step: int
+    weights: tuple[Tensor, ...]
+    generator: Tensor
+
+
+class Watch:
+    """Notices when a run goes wrong.
+
+    The retain loss of each step costs nothing to look at. If it is suspicious, the model is
+    measured on rows that stay the same during the run. They have their own generator, so a run
+    without an alarm is not changed.
+
+    Adam's moments are not part of the good state. They would triple the copy, and they come from
+    the learning rate that was too high; they begin again at zero instead.
+    """
+
+    def __init__(
+        self,
+        trained: Denoiser,
+        frozen: Denoiser,
+        parameters: Sequence[Tensor],
+        batches: Batches,
+        progress: Progress,
+    ) -> None:
+        silent = progress.silent(JUDGING)
+        self.trained, self.frozen = Counted(trained, silent), Counted(frozen, silent)
+        self.parameters, self.batches, self.settings = parameters, batches, batches.settings
+        self.alarms: list[Alarm] = []
+        self.good: GoodState | None = None
+        self.rate_factor, self.returns, self.gave_up = 1.0, 0, False
+
+    def before_update(self, finished: int, retain_loss: float, generator: Tensor) -> None:
+        """Check the state after ``finished`` steps, whose retain loss is now known, and remember it
+        now and then.
+
+        Args:
+            generator: its state at the begin of the current step.
+
+        Raises:
+            WentWrongError: the state is damaged, and there is an earlier good one.
+        """
+        if finished and self._damaged(retain_loss):
+            if protects(self.settings):
+                raise WentWrongError(WentWrongError.problem)
+            if all(alarm.kind != NOT_PROTECTED for alarm in self.alarms):  # one is enough
+                self.alarms.append(not_protected(finished + 1))
+        every = math.ceil(self.settings.steps / COPIES)
+        if protects(self.settings) and finished % every == 0:
+            self._remember(finished, generator)
+
+    def after_last_step(self) -> None:
+        """Check the final state.
+
+        Raises:
+            WentWrongError: it is damaged.
+        """
+        steps, distance = self.settings.steps, self._distance()
+        if protects(self.settings):
+            if is_damaged(distance, self.reference):
+                raise WentWrongError(WentWrongError.problem)
+        elif is_noise(distance, self.reference):
+            self.alarms.append(turned_to_noise(steps))
+        forgets = self.settings.method != "retain only"
+        if forgets and not moved(self._forget_loss(self.trained), self.reference):
+            words = " and ".join(repr(p.concept.name) for p in self.batches.sets.pairs.each)
+            self.alarms.append(does_not_move(steps, words))
+
+    def go_back(self, step: int, error: WentWrongError) -> GoodState:
+        """Restore the weights of the last good state and lower the learning rate.
+
+        Args:
+            step: where the error was noticed.
+
+        Raises:
+            WentWrongError: there is no good state.
+        """
+        good = self.good
+        if good is None:
+            raise error
+        with torch.no_grad():
+            for parameter, weights in zip(self.parameters, good.weights, strict=True):
+                parameter.copy_(weights)
+        self.returns += 1
+        self.gave_up = self.returns > MOST_RETURNS
+        self.rate_factor *= RATE_FACTOR
+        if self.gave_up:
+            alarm = gave_up(step, error, good.step)
+        else:
+            rate = self.settings.learning_rate * self.rate_factor
+            alarm = went_back(step, error, good.step, rate)
+        self.alarms.append(alarm)
+        return good
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The frozen model on the rows of the check."""
+        with torch.no_grad():
+            errors = torch.cat([denoise(self.frozen, self.frozen, *part) for _, part in self._rows])
+            power = [
+                self.frozen.predict(self.frozen.add_noise(latents, noise, t), prompts, t)
+                .square()
+                .mean()
+                for _, (latents, prompts, noise, t) in self._rows
+            ]
+        forget_loss = self._forget_loss(self.frozen)
+        worst = errors.max().item()
+        return Reference(errors.mean().item(), worst, torch.stack(power).mean().item(), forget_loss)
+
+    @cached_property
+    def _rows(self) -> list[tuple[ForgetBatch, RetainBatch]]:
+        """Rows of both sets with noise, in small batches."""
+        batches = copy.copy(self.batches)
+        batches.settings = replace(
+            self.settings,
+            batch_size=ROWS_AT_ONCE,
+            paired=False,
+            retain_batch_factor=1,
+            empty_share=0,
+        )
+        batches.generator = torch.Generator().manual_seed(LARGEST_SEED - self.settings.seed)
+        rows = []
+        for _ in range(CHECK_ROWS // ROWS_AT_ONCE):
+            forget = batches.forget()
+            rows.append((forget, next(batches.retain(forget))))
+        return rows
+
+    def _damaged(self, retain_loss: float) -> bool:
+        suspicious = is_suspicious(retain_loss, self.settings, self.reference)
+        return suspicious and is_damaged(self._distance(), self.reference)
+
+    @torch.no_grad()
+    def _distance(self) -> float:
+        """Squared distance to the frozen model's predictions on retain pictures."""
+        return (
+            torch.cat([distill(self.trained, self.frozen, *part) for _, part in self._rows])
+            .mean()
+            .item()
+        )
+
+    @torch.no_grad()
+    def _forget_loss(self, model: Denoiser) -> float:
+        objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
+        losses = [objective(model, self.frozen, batch, strengths) for batch, _ in self._rows]
+        return torch.cat(losses).mean().item()
+
+    def _remember(self, step: int, generator: Tensor) -> None:
+        if self.good is not None and self.good.step == step:
+            return
+        if self.good is None:
+            weights = tuple(p.detach().to("cpu", copy=True) for p in self.parameters)
+        else:
+            weights = self.good.weights
+            for copied, parameter in zip(weights, self.parameters, strict=True):
+                copied.copy_(parameter.detach())
+        self.good = GoodState(step, weights, generator)
