@@ -1,8 +1,10 @@
 """The processes that share one run, as ``accelerate launch`` and ``torchrun`` start them.
 
 Every process performs the same run and holds the same model; only the rows of a batch are divided
-among them. All of them must therefore call the methods of ``Processes`` in the same order. A
-process without a launcher is ``ALONE``, and nothing here costs it anything.
+among them. All of them must therefore call the methods of ``Processes`` in the same order. Each of
+these begins with an exchange of whether a process has failed, so that a process can leave the run
+anywhere else: the others learn of it in their next exchange. A process without a launcher is
+``ALONE``, and nothing here costs it anything.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 
 import torch
 from torch import Tensor, distributed
@@ -23,6 +26,9 @@ from .progress import Progress
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others: some work is for the main process alone. The launcher
 notices much sooner if a process is gone."""
+
+
+FAILED = "another process of this run failed"
 
 
 class PeerError(RuntimeError):
@@ -84,18 +90,16 @@ class Processes:
         return slice(start, stop)
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors in place by their sums over the processes."""
+        """Replace tensors in place by their sums over the processes.
+
+        Raises:
+            PeerError: another process failed.
+        """
         if self.count == 1:
             return
-        reduced = [_reducible(tensor) for tensor in tensors]
-        with _connected():
-            works = [distributed.all_reduce(tensor, async_op=True) for tensor in reduced]
-            for work in works:
-                assert work is not None, "this process belongs to the group"
-                work.wait()
-        for tensor, total in zip(tensors, reduced, strict=True):
-            if total is not tensor:
-                tensor.copy_(total)
+        with _uninterrupted():
+            self._agree()
+            _sum(tensors)
 
     def copy_main_(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors in place by those of the main process, so that rounding, which differs
@@ -126,18 +130,20 @@ class Processes:
             failed = False
         finally:
             own = {work: count - before[work] for work, count in progress.passes.items()}
-            if failed:
-                with suppress(PeerError):  # the reason is more important
-                    self._exchange(1, 1, *own.values())
-            else:
-                failures, _, *passes = self._exchange(0, 0, *own.values())
-                if failures:
-                    raise PeerError("another process of this run failed")
-                for work, total in zip(own, passes, strict=True):
-                    progress.passes[work] += total - own[work]
+            with _uninterrupted():
+                if failed:
+                    with suppress(PeerError):  # the reason is more important
+                        _exchange(1, 1, *own.values())
+                else:
+                    for work, total in zip(own, self._agree(*own.values()), strict=True):
+                        progress.passes[work] += total - own[work]
 
     def divided(
-        self, total: int, at_once: int, work: Callable[[range], Tensor], progress: Progress
+        self,
+        total: int,
+        at_once: int,
+        work: Callable[[range], Tensor],
+        progress: Progress,
     ) -> Iterator[tuple[range, Tensor]]:
         """Divide ``total`` rows among the processes. Yields groups of rows and their results
         [rows, ...], which are then the same in every process.
@@ -204,25 +210,28 @@ class Processes:
             PeerError: this process succeeded, another failed.
         """
         own_errors = failures = 0
-        no_passes = [0] * len(KINDS_OF_WORK)
         succeeded = not failed
-        with suppress(PeerError):
+        with suppress(PeerError), _uninterrupted():
             while True:
-                failures, errors, *_ = self._exchange(int(failed), int(own_error), *no_passes)
+                failures, errors, *_ = _exchange(int(failed), int(own_error))
                 own_errors = max(own_errors, errors)
                 if failures in (0, self.count):
                     break
                 failed = True
         if succeeded and failures:
-            raise PeerError("another process of this run failed")
+            raise PeerError(FAILED)
         return own_errors == self.count
 
-    def _exchange(self, *values: int) -> list[int]:
-        """The sums of some integers over the processes. It is always the same number of them, so
-        that calls from different places match."""
-        totals = torch.tensor(values)
-        self.sum_([totals])
-        return totals.tolist()
+    def _agree(self, *passes: int) -> list[int]:
+        """Exchange that this process has not failed; return the sums of the passes.
+
+        Raises:
+            PeerError: another process failed.
+        """
+        failures, _, *totals = _exchange(0, 0, *passes)
+        if failures:
+            raise PeerError(FAILED)
+        return totals
 
 
 ALONE = Processes()
@@ -243,10 +252,43 @@ def _reducible(tensor: Tensor) -> Tensor:
     return tensor.contiguous()
 
 
-@contextmanager
-def _connected() -> Iterator[None]:
-    """Report a lost connection as the end of the other process."""
+def _exchange(failed: int, own_error: int, *passes: int) -> list[int]:
+    """The sums of some integers over the processes. It is always the same number of them, so that
+    calls from different places match."""
+    totals = torch.zeros(2 + len(KINDS_OF_WORK), dtype=torch.int64)
+    values = (failed, own_error, *passes)
+    totals[: len(values)] = torch.tensor(values)
+    _sum([totals])
+    return totals.tolist()
+
+
+def _sum(tensors: Sequence[Tensor]) -> None:
+    """Sum tensors in place, without an exchange.
+
+    Raises:
+        PeerError: the connection is lost.
+    """
+    reduced = [_reducible(tensor) for tensor in tensors]
     try:
-        yield
+        works = [distributed.all_reduce(tensor, async_op=True) for tensor in reduced]
+        for work in works:
+            assert work is not None, "this process belongs to the group"
+            work.wait()
     except RuntimeError as error:
         raise PeerError(f"the connection to another process was lost ({error})") from error
+    for tensor, total in zip(tensors, reduced, strict=True):
+        if total is not tensor:
+            tensor.copy_(total)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Context in which Ctrl+C waits: the others would wait for the rest of a sum."""
+    waiting: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGINT, lambda *signal_: waiting.append(signal_))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if waiting and callable(handler):
+            handler(*waiting[0])

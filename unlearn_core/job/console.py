@@ -39,7 +39,8 @@ class Bars(Progress):
         self.bar.update(self.done - self.bar.n)
 
     def announce(self, sentence: str) -> None:
-        tqdm.write(sentence, file=sys.stderr)
+        if not self.hidden:
+            tqdm.write(sentence, file=sys.stderr)
 
     def close(self) -> None:
         if self.bar is not None:

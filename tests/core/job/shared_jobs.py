@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from torch import distributed
 
@@ -24,6 +25,7 @@ from unlearn_core.unlearning.results import StepReport
 
 RANK = int(os.environ["RANK"])
 draw, after_step, connect = Batches.forget, Job.after_step, distributed.init_process_group
+all_reduce = distributed.all_reduce
 
 
 def disk_full() -> None:
@@ -36,6 +38,15 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def interrupt_the_next_exchange(self: Job, report: StepReport) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        distributed.all_reduce = all_reduce
+        interrupt()
+        return all_reduce(*arguments, **options)
+
+    distributed.all_reduce = interrupted
+
+
 def at_the_second_call(accident: Callable[[], None]) -> Callable[[], None]:
     calls = iter((lambda: None, accident))
     return lambda: next(calls, lambda: None)()
@@ -44,6 +55,7 @@ def at_the_second_call(accident: Callable[[], None]) -> Callable[[], None]:
 def prepare(accident: str) -> None:
     """Let the next job have an accident."""
     Batches.forget, Job.after_step = draw, after_step
+    distributed.all_reduce = all_reduce
     act = at_the_second_call(interrupt if accident == "interrupt" else disk_full)
 
     def forget(self: Batches) -> ForgetBatch:
@@ -55,6 +67,8 @@ def prepare(accident: str) -> None:
 
     if accident in ("interrupt", "within a step"):
         Batches.forget = forget
+    elif accident == "interrupt during an exchange":
+        Job.after_step = interrupt_the_next_exchange
     elif accident == "between two steps":
         Job.after_step = after
 
