@@ -6,8 +6,11 @@ finished step is lost.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from ..dataset.drawing import LatentCache
 from ..dataset.own_pictures import OwnPictures
@@ -15,11 +18,13 @@ from ..dataset.rows import TrainingSets
 from ..dataset.settings import GenerationSettings
 from ..dataset.training_sets import make_training_sets
 from ..foundation.cost import peak_bytes
+from ..foundation.memory import free_bytes
 from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
 from ..unlearning.auto import resolved
+from ..unlearning.estimate import plan_for
 from ..unlearning.methods import Run, begin, check, method_of
 from ..unlearning.plan import Plan
 from ..unlearning.results import StepReport, UnlearnedModel
@@ -72,7 +77,8 @@ class Observer:
     """Callbacks of a run. Those of this class do nothing; subclasses override them."""
 
     def plan_changed(self, plan: Plan) -> None:
-        """Called after a step that ran out of memory and was repeated with another plan."""
+        """Called before the first step if the memory was estimated, and after a step that ran out
+        of memory and was repeated with another plan."""
 
     def after_step(self, report: StepReport) -> None:
         """Called after each step, before the progress shows it."""
@@ -112,6 +118,7 @@ def unlearn(
     last_step: int | None = None,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
+    free: Callable[[torch.device], int | None] = free_bytes,
 ) -> UnlearnedModel:
     """Draw both training sets, apply the closed-form edit if there is one, and train.
 
@@ -119,14 +126,21 @@ def unlearn(
         last_step: end the run after this step; None for all steps.
         cache: stores drawn pictures, also those of a stopped run.
         progress: reports each phase; its ``check`` may raise to stop the run.
+        free: the bytes of a device that nothing uses; None if unknown.
 
     Raises:
-        ValueError: the task cannot succeed, or a gradient is not finite.
+        ValueError: the task cannot succeed, the memory is too small, or a gradient is not finite.
     """
     progress = progress or Progress()
     start = progress.cost()
+    plan = Plan()
+    if method_of(task.settings).steps(task.settings):
+        prompt = task.pairs.each[0].train[0].forget
+        plan = plan_for(task.model, task.settings, prompt, free(task.model.device))
     sets = training_sets(task, cache, progress)
-    run = begin(task.model, sets, task.settings, progress)
+    run = begin(task.model, sets, task.settings, progress, plan)
+    if str(run.plan):
+        observer.plan_changed(run.plan)
     steps = len(run) if last_step is None else min(last_step, len(run))
     try:
         if steps:  # a closed-form edit has none
@@ -143,5 +157,9 @@ def unlearn(
                         break
     finally:
         observer.after_run(run)
-    cost = replace(progress.cost(start), peak_bytes=peak_bytes(task.model.device))
+    cost = replace(
+        progress.cost(start),
+        peak_bytes=peak_bytes(task.model.device),
+        memory_plan=run.plan.as_json() if steps else None,
+    )
     return replace(run.result(), pairs=task.pairs, cost=cost)

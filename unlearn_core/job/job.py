@@ -68,6 +68,7 @@ class Job(Observer):
     ) -> None:
         self.settings, self.folder, self.cache = settings, folder, cache
         self.progress = progress or Progress()
+        self.memory_plan: dict[str, Any] | None = None
         self.captured = 1.0  # share of the change in the saved file; below 1 for some LoRAs
         # Checked before the model is loaded, so that mistakes are reported at once.
         _check_folder("out", folder)
@@ -96,7 +97,11 @@ class Job(Observer):
     @property
     def cost(self) -> Cost:
         """The cost of all stages, including those of an earlier process."""
-        return replace(self.progress.cost(), peak_bytes=peak_bytes(self.base.device))
+        return replace(
+            self.progress.cost(),
+            peak_bytes=peak_bytes(self.base.device),
+            memory_plan=self.memory_plan,
+        )
 
     def _with_neighbours(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
         return with_neighbours(
@@ -123,6 +128,7 @@ class Job(Observer):
         """Store the result, even if the run failed or was stopped. A run that finished none of its
         steps is not stored."""
         unlearned = run.result()
+        self.memory_plan = run.plan.as_json() if unlearned.reports else None
         if unlearned.reports or not len(run):
             for name in EVALUATION_FILES:  # first: no report may describe other weights
                 (self.folder / name).unlink(missing_ok=True)
@@ -135,6 +141,7 @@ class Job(Observer):
             "of": self.task.identity(),
             "seconds": self.seconds,
             "passes": self.progress.passes,
+            "memory_plan": self.memory_plan,
         }
         write_unlearned(unlearned, self.folder / TENSORS, description)
         for file in (*self.folder.glob("prompts-*.json"), self.folder / LOSSES):
@@ -168,6 +175,7 @@ class Job(Observer):
             self.seconds.setdefault(phase, duration)
         for work, count in description.get("passes", {}).items():
             self.progress.passes[work] = self.progress.passes[work] or count
+        self.memory_plan = description.get("memory_plan")
         return read_unlearned(file, self.base, self.task.pairs, self.task.settings)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
