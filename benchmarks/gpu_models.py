@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, FluxTransformer2DModel, UNet2DConditionModel
+from torch import nn
 
 from unlearn_core.models.denoiser import NoiseSchedule
 from unlearn_core.models.families import FAMILIES
@@ -92,6 +93,7 @@ class RandomText:
     """Random embeddings in place of text encoders."""
 
     sizes: Sizes
+    clips: tuple[()] = ()
     t5: bool = True  # as in Flux: no token of the output belongs to one word
 
     def encode(self, prompts: Sequence[str]) -> Embeddings:
@@ -101,11 +103,12 @@ class RandomText:
         )
 
 
-@dataclass(frozen=True)
-class Autoencoder:
+class Autoencoder(nn.Module):
     """The settings of an autoencoder that is not loaded."""
 
-    config: Mapping[str, Any]
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = config
 
 
 def sdxl(sizes: Sizes, device: torch.device) -> ModelHandle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -116,6 +117,14 @@ def _patcher(handle: ModelHandle) -> ModelPatcher:
 def _same(one: torch.device, other: torch.device) -> bool:
     """Whether both are the same device: ComfyUI names it "mps", its tensors report "mps:0"."""
     return (one.type, one.index or 0) == (other.type, other.index or 0)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """The memory that new tensors can use; None for devices of which ComfyUI does not know it."""
+    if device.type not in ("cuda", "xpu", "cpu", "mps"):
+        return None
+    free: Any = comfy.model_management.get_free_memory(device)
+    return free
 
 
 def make_room_for(path: Path) -> torch.device:

@@ -28,6 +28,7 @@ from ...unlearn_core.unlearning.plan import Plan
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ...unlearn_core.unlearning.settings import UnlearnSettings
 from ..host.folders import cache_folder
+from ..host.memory import free_bytes
 from ..host.progress import NodeProgress
 from ..native.handle import NativeHandle
 from .runs import CANCELLED, FAILED, FINISHED, KEPT, LAST, RUNS, LiveRun
@@ -164,6 +165,7 @@ class FollowedRun(Observer):
             last_step=self.last_step,
             cache=LatentCache(cache_folder()),  # so that Cancel loses no pictures
             progress=self.progress,
+            free=free_bytes,
         )
         if self.task.model.can_decode and len(live.steps) not in live.previews:
             self._preview(unlearned)

@@ -27,11 +27,13 @@ class Cost:
             of the machine: one picture through the denoiser once is one pass, and a backward pass
             counts as two. Pictures from the cache count as if they had been drawn.
         peak_bytes: the largest amount of memory in use, see ``peak_bytes``; None if unknown.
+        memory_plan: how unlearning used memory, with its estimate; None without training steps.
     """
 
     seconds: Mapping[str, float] = field(default_factory=_none)
     passes: Mapping[str, int] = field(default_factory=_none)
     peak_bytes: int | None = None
+    memory_plan: Mapping[str, Any] | None = None
 
     def __add__(self, other: Cost) -> Cost:
         peaks = [peak for peak in (self.peak_bytes, other.peak_bytes) if peak is not None]
@@ -39,14 +41,16 @@ class Cost:
             _sum(self.seconds, other.seconds),
             _sum(self.passes, other.passes),
             max(peaks, default=None),
+            self.memory_plan or other.memory_plan,
         )
 
     def as_json(self) -> dict[str, Any]:
-        """``denoiser_passes``, with their total, and ``peak_bytes``."""
+        """``denoiser_passes``, with their total, ``peak_bytes`` and ``memory_plan``."""
         passes = {work: self.passes.get(work, 0) for work in KINDS_OF_WORK}
         return {
             "denoiser_passes": {**passes, "total": sum(passes.values())},
             "peak_bytes": self.peak_bytes,
+            "memory_plan": self.memory_plan,
         }
 
 

@@ -6,8 +6,11 @@ finished step is lost.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from ..dataset.drawing import LatentCache
 from ..dataset.own_pictures import OwnPictures
@@ -15,6 +18,7 @@ from ..dataset.rows import TrainingSets
 from ..dataset.settings import GenerationSettings
 from ..dataset.training_sets import make_training_sets
 from ..foundation.cost import peak_bytes
+from ..foundation.memory import free_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
@@ -22,6 +26,7 @@ from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
 from ..unlearning.alarms import Alarm
 from ..unlearning.auto import resolved
+from ..unlearning.estimate import plan_for
 from ..unlearning.known_words import unknown_words
 from ..unlearning.methods import Run, begin, check, method_of
 from ..unlearning.plan import Plan
@@ -75,7 +80,8 @@ class Observer:
     """Callbacks of a run. Those of this class do nothing; subclasses override them."""
 
     def plan_changed(self, plan: Plan) -> None:
-        """Called after a step that ran out of memory and was repeated with another plan."""
+        """Called before the first step if the memory was estimated, and after a step that ran out
+        of memory and was repeated with another plan."""
 
     def after_step(self, report: StepReport) -> None:
         """Called after each step, before the progress shows it."""
@@ -124,6 +130,7 @@ def unlearn(
     cache: LatentCache | None = None,
     progress: Progress | None = None,
     processes: Processes = ALONE,
+    free: Callable[[torch.device], int | None] = free_bytes,
 ) -> UnlearnedModel:
     """Draw both training sets, apply the closed-form edit if there is one, and train.
 
@@ -132,19 +139,27 @@ def unlearn(
         cache: stores drawn pictures, also those of a stopped run.
         progress: reports each phase; its ``check`` may raise to stop the run.
         processes: share the run; each of them calls this function and receives the result.
+        free: the bytes of a device that nothing uses; None if unknown.
 
     Raises:
-        ValueError: the task cannot succeed, or a gradient of the first step is not finite.
+        ValueError: the task cannot succeed, the memory is too small, or a gradient of the first
+            step is not finite.
     """
     progress = progress or Progress()
     start = progress.cost()
+    plan = Plan()
+    if method_of(task.settings).steps(task.settings):
+        prompt = task.pairs.each[0].train[0].forget
+        plan = plan_for(task.model, task.settings, prompt, free(task.model.device))
     unknown: list[Alarm] = []
     if method_of(task.settings).needs_pictures:  # before they are drawn, which may take an hour
         unknown = unknown_words(task.model, task.training_pairs, progress)
         for alarm in unknown:
             observer.after_alarm(alarm)
     sets = training_sets(task, cache, progress, processes)
-    run = begin(task.model, sets, task.settings, progress, processes=processes)
+    run = begin(task.model, sets, task.settings, progress, plan, processes)
+    if str(run.plan):
+        observer.plan_changed(run.plan)
     run.alarms.extend(unknown)
     reported = len(unknown)
     steps = len(run) if last_step is None else min(last_step, len(run))
@@ -166,7 +181,11 @@ def unlearn(
     finally:
         _report_alarms(run, observer, reported)
         observer.after_run(run)
-    cost = replace(progress.cost(start), peak_bytes=peak_bytes(task.model.device))
+    cost = replace(
+        progress.cost(start),
+        peak_bytes=peak_bytes(task.model.device),
+        memory_plan=run.plan.as_json() if steps else None,
+    )
     return replace(run.result(), pairs=task.pairs, cost=cost)
 
 

@@ -75,6 +75,7 @@ class Job(Observer):
     ) -> None:
         self.settings, self.folder, self.cache = settings, folder, cache
         self.progress, self.processes = progress or Progress(), processes
+        self.memory_plan: dict[str, Any] | None = None
         self.captured = 1.0  # share of the change in the saved file; below 1 for some LoRAs
         # Checked before the model is loaded, so that mistakes are reported at once.
         _check_folder("out", folder)
@@ -103,7 +104,11 @@ class Job(Observer):
     @property
     def cost(self) -> Cost:
         """The cost of all stages, including those of an earlier process."""
-        return replace(self.progress.cost(), peak_bytes=peak_bytes(self.base.device))
+        return replace(
+            self.progress.cost(),
+            peak_bytes=peak_bytes(self.base.device),
+            memory_plan=self.memory_plan,
+        )
 
     def _with_neighbours(self, concept: ForgetConcept, prompts: PromptSettings) -> ForgetConcept:
         return with_neighbours(
@@ -142,6 +147,7 @@ class Job(Observer):
         if not self.processes.is_main:
             return
         unlearned = run.result()
+        self.memory_plan = run.plan.as_json() if unlearned.reports else None
         if unlearned.reports or not len(run):
             for name in EVALUATION_FILES:  # first: no report may describe other weights
                 (self.folder / name).unlink(missing_ok=True)
@@ -154,6 +160,7 @@ class Job(Observer):
             "of": self.task.identity(),
             "seconds": self.seconds,
             "passes": self.progress.passes,
+            "memory_plan": self.memory_plan,
         }
         write_unlearned(unlearned, self.folder / TENSORS, description)
         for file in (*self.folder.glob("prompts-*.json"), self.folder / LOSSES):
@@ -187,6 +194,7 @@ class Job(Observer):
             self.seconds.setdefault(phase, duration)
         for work, count in description.get("passes", {}).items():
             self.progress.passes[work] = self.progress.passes[work] or count
+        self.memory_plan = description.get("memory_plan")
         return read_unlearned(file, self.base, self.task.pairs, self.task.settings)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:

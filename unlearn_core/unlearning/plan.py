@@ -17,10 +17,14 @@ class Plan:
         micro_batch: number of pictures that go through the model at once. The gradients of a batch
             are added up over such parts. None for the whole batch.
         failed_step: the step that ran out of memory with the previous plan; None if there was none.
+        needed_bytes: estimate of the memory for the model and its training; None if unknown.
+        available_bytes: the memory of the device for them; None if unknown.
     """
 
     micro_batch: int | None = None
     failed_step: int | None = None
+    needed_bytes: int | None = None
+    available_bytes: int | None = None
 
     def parts(self, count: int) -> list[slice]:
         """The rows of each part of a batch of ``count`` rows."""
@@ -46,13 +50,21 @@ class Plan:
         return asdict(self)
 
     def __str__(self) -> str:
-        """One sentence for the user."""
-        if self.failed_step is None or self.micro_batch is None:
+        """The plan in one sentence; empty if nothing is known about it."""
+        if self.failed_step is not None and self.micro_batch is not None:
+            return (
+                f"Step {self.failed_step} ran out of memory. The run continues with "
+                f"{pictures(self.micro_batch)} at a time."
+            )
+        if self.needed_bytes is None or self.available_bytes is None:
             return ""
-        return (
-            f"Step {self.failed_step} ran out of memory. The run continues with "
-            f"{pictures(self.micro_batch)} at a time."
-        )
+        size = f", {pictures(self.micro_batch)} at a time" if self.micro_batch else ""
+        needed, available = gigabytes(self.needed_bytes), gigabytes(self.available_bytes)
+        return f"Memory: about {needed} of {available} GB{size}."
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f}"
 
 
 def pictures(count: int) -> str:

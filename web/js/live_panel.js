@@ -114,7 +114,10 @@ class LivePanel {
     const { memory } = this.run;
     this.memory.hidden = !memory;
     if (!memory) return;
-    setText(this.memory, t("live.failed step", { step: memory.failed_step, n: memory.micro_batch }));
+    const { failed_step: step, micro_batch: n, needed_bytes, available_bytes } = memory;
+    const size = { needed: gigabytes(needed_bytes), available: gigabytes(available_bytes) };
+    const name = step ? "live.failed step" : n ? "live.memory parts" : "live.memory";
+    setText(this.memory, t(name, { step, n, ...size }));
   }
 
   showPhase() {
@@ -260,6 +263,8 @@ class LivePanel {
     queue();
   }
 }
+
+const gigabytes = (bytes) => (bytes / 1e9).toFixed(1);
 
 function setSource(image, source) {
   if (image.getAttribute("src") !== source) image.src = source;

@@ -1,0 +1,127 @@
+"""The estimate of a run's memory, beside the memory that its tensors really need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unlearn_core.dataset.rows import TrainingSets
+from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.job.engine import Observer, Task, unlearn
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.unlearning import estimate
+from unlearn_core.unlearning.auto import resolved
+from unlearn_core.unlearning.estimate import ERROR, LiveBytes, Sizes, choose, plan_for, sizes
+from unlearn_core.unlearning.loop import Unlearning
+from unlearn_core.unlearning.plan import Plan
+from unlearn_core.unlearning.settings import UnlearnSettings
+
+SETTINGS = UnlearnSettings(
+    steps=2, batch_size=6, learning_rate=1e-3, warm_start=False, prompt_protection=0.0
+)
+EXAMPLE = Sizes(
+    model=1000, trained=100, optimizer=200, gradient=100, one=[50, 120, 100], two=[100, 130, 100]
+)
+"""A batch of 4 needs 200 bytes in its step, with 2 of them 130 and with one 120."""
+
+
+@pytest.mark.parametrize("scope", ["xattn", "lora", "full"])
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_the_estimate_is_the_memory_of_two_steps(
+    sd_model: ModelHandle, sets: TrainingSets, scope: str, micro_batch: int | None
+) -> None:
+    """Within 15 %, without the loaded model."""
+    plan = Plan(micro_batch)
+    settings = resolved(replace(SETTINGS, scope=scope), sd_model)
+    measured = sizes(sd_model, settings, "a cat")
+    with LiveBytes() as live:
+        list(Unlearning(sd_model, sets, settings, plan=plan))
+    needed = measured.total(plan, settings.batch_size) - measured.model
+    assert needed == pytest.approx(live.peak, rel=ERROR)
+
+
+def test_bytes_are_counted_as_long_as_a_tensor_exists() -> None:
+    given = torch.zeros(1000)
+    with LiveBytes() as live:
+        first = given + 1
+        view = first[:10]
+        given.add_(1)
+        del first
+        assert (live.now, live.peak) == (4000, 4000)
+        second = given * 2
+        assert live.now == 8000
+        del view
+        assert (live.now, live.peak) == (4000, 8000)
+        live.end_section()
+        assert (live.sections, live.peak) == ([8000], 4000)
+        del second
+    assert live.now == 0
+
+
+def test_the_number_of_pictures_counts_in_each_section() -> None:
+    """The gradients at the end of a step do not grow with the batch, the activations do."""
+    assert [EXAMPLE.step(count) for count in (1, 2, 3, 4)] == [120, 130, 150, 200]
+    parts = EXAMPLE.parts(Plan(2), 4)
+    assert parts["gradients"] == 200, "that of forgetting, and the sum of the parts so far"
+    assert EXAMPLE.total(Plan(), 4) == 1000 + 100 + 200 + 100 + 200
+
+
+@pytest.mark.parametrize(
+    ("available", "micro_batch"), [(1841, None), (1840 - 1, 1), (5000, None), (1700, 1)]
+)
+def test_the_largest_part_that_fits_is_chosen(available: int, micro_batch: int | None) -> None:
+    plan = choose(EXAMPLE, replace(SETTINGS, batch_size=4), available - EXAMPLE.model)
+    assert (plan.micro_batch, plan.available_bytes) == (micro_batch, available)
+    assert plan.needed_bytes == EXAMPLE.total(plan, 4)
+
+
+def test_half_a_batch_is_preferred_to_a_single_picture() -> None:
+    needs_more = replace(EXAMPLE, two=[1000, 130, 100])
+    plan = choose(needs_more, replace(SETTINGS, batch_size=4), 2000)
+    assert plan.micro_batch == 2
+    assert str(replace(plan, needed_bytes=6_100_000_000, available_bytes=11_200_000_000)) == (
+        "Memory: about 6.1 of 11.2 GB, 2 pictures at a time."
+    )
+
+
+def test_too_little_memory_is_refused_where_it_is_known() -> None:
+    settings = replace(SETTINGS, batch_size=4, scope="full")
+    with pytest.raises(ValueError, match="scope 'full' needs about .* choose a scope with 'lora'"):
+        choose(EXAMPLE, settings, 100)
+    assert choose(EXAMPLE, settings, 100, is_exact=False).micro_batch == 1
+    assert choose(EXAMPLE, settings, None) == Plan(needed_bytes=EXAMPLE.total(Plan(), 4))
+
+
+def test_a_run_uses_and_reports_the_plan(
+    sd_model: ModelHandle, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+
+    class Watcher(Observer):
+        def plan_changed(self, plan: Plan) -> None:
+            plans.append(plan)
+
+    task = Task(sd_model, pairs, SETTINGS, GenerationSettings(steps=2))
+    assert plan_for(sd_model, task.settings, "a cat", 0) == Plan(), "a small model"
+    monkeypatch.setattr(estimate, "FULL_SIZE", 1)
+    unlearned = unlearn(task, Watcher(), free=lambda _: 0)
+    (plan,) = plans
+    assert plan.micro_batch == 1
+    assert plan.needed_bytes is not None
+    assert plan.available_bytes is not None
+    assert plan.needed_bytes > plan.available_bytes > 0
+    assert unlearned.cost.as_json()["memory_plan"] == plan.as_json()
+
+
+def test_a_measurement_that_runs_out_of_memory_chooses_single_pictures(
+    sd_model: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Sizes:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(estimate, "FULL_SIZE", 1)
+    monkeypatch.setattr(estimate, "sizes", full)
+    assert plan_for(sd_model, resolved(SETTINGS, sd_model), "a cat", 0) == Plan(1)

@@ -1,0 +1,251 @@
+"""Estimate of the memory that a run needs, and the choice of a plan that fits.
+
+The sizes of weights, gradients and Adam's moments follow from the model. The size of the
+activations depends on the architecture, the resolution and the kernels, so it is measured: with one
+and with two pictures, from which it follows for any number.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ..foundation.memory import free_unused, is_out_of_memory
+from ..models.denoiser import FULL_SIZE
+from ..models.protocol import Conditioning, ModelHandle
+from .plan import Plan, gigabytes
+from .scopes import trainable
+from .settings import UnlearnSettings
+
+ERROR = 0.15  # of an estimate, relative; kept free for kernels' own memory and fragmentation
+PROBED = (1, 2)  # pictures
+
+Profile = Sequence[int]
+"""Bytes in use until each gradient is there, in the order in which they are computed."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The memory of a run by its parts, in bytes.
+
+    Attributes:
+        model: all weights of the loaded model on the device.
+        trained: the trained copy of the weights, or the low-rank layers.
+        optimizer: Adam's moments.
+        gradient: one gradient of the trained weights.
+        one, two: the profiles of a training step with one and with two pictures, which include the
+            gradient that the step computes.
+        smoothed: whether the retain gradient is smoothed, which needs a further copy.
+        batches: whether the retain pictures of a step are more than one batch.
+    """
+
+    model: int
+    trained: int
+    optimizer: int
+    gradient: int
+    one: Profile
+    two: Profile
+    smoothed: bool = False
+    batches: bool = False
+
+    def step(self, pictures: int) -> int:
+        """Activations and the gradient in progress, for this number of pictures at once. In each
+        section between two gradients, memory is a linear function of the number."""
+        sections = zip(self.one, self.two, strict=True)
+        return max(one + (pictures - 1) * (two - one) for one, two in sections)
+
+    def parts(self, plan: Plan, batch_size: int) -> dict[str, int]:
+        """Bytes of each part at the same moment: in the retain gradient, when the forget gradient
+        exists, and with several parts the sum of those before."""
+        pictures = min(plan.micro_batch or batch_size, batch_size)
+        gradients = 1 + (self.batches or pictures < batch_size) + self.smoothed
+        return {
+            "model": self.model,
+            "trained weights": self.trained,
+            "optimizer": self.optimizer,
+            "gradients": gradients * self.gradient,
+            "step": self.step(pictures),
+        }
+
+    def total(self, plan: Plan, batch_size: int) -> int:
+        return sum(self.parts(plan, batch_size).values())
+
+
+def sizes(base: ModelHandle, settings: UnlearnSettings, prompt: str) -> Sizes:
+    """Measure the parts of a run's memory.
+
+    Args:
+        settings: without automatic values.
+        prompt: any prompt that the model can encode.
+    """
+    model, parameters = trainable(
+        base,
+        settings.scope,
+        lora_rank=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        seed=settings.seed,
+    )
+    row = base.encode_prompts([prompt]).to(base.device)
+    one, two = (profile(model, parameters, row[[0] * count]) for count in PROBED)
+    trained = _bytes(parameters)
+    loaded = [*base.own_tensors(), *(parameter for _, parameter in base.named_parameters())]
+    return Sizes(
+        model=_bytes(loaded),
+        trained=trained,
+        optimizer=2 * trained,
+        gradient=trained,
+        one=one,
+        two=two,
+        smoothed=settings.retain_ema > 0,
+        batches=settings.retain_batch_factor != 1,
+    )
+
+
+def plan_for(base: ModelHandle, settings: UnlearnSettings, prompt: str, free: int | None) -> Plan:
+    """The plan of a run, see ``choose``. Small models always have enough memory for whole batches.
+
+    Args:
+        settings: without automatic values.
+        prompt: any prompt that the model can encode.
+        free: bytes of the device that nothing uses; None if unknown.
+
+    Raises:
+        ValueError: not even one picture at a time fits.
+    """
+    if sum(parameter.numel() for _, parameter in base.named_parameters()) < FULL_SIZE:
+        return Plan()
+    try:
+        measured = sizes(base, settings, prompt)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        measured = None
+    if measured is None:  # two pictures are too many, but one may fit
+        free_unused(base.device)
+        return Plan(micro_batch=1)
+    return choose(measured, settings, free, is_exact=base.device.type == "cuda")
+
+
+def choose(
+    sizes: Sizes, settings: UnlearnSettings, free: int | None, *, is_exact: bool = True
+) -> Plan:
+    """The plan with the largest parts of a batch that fits.
+
+    Args:
+        free: bytes of the device that nothing uses, with the model loaded; None if unknown.
+        is_exact: whether ``free`` is a limit. The main memory is none: it can be swapped.
+
+    Raises:
+        ValueError: not even one picture at a time fits.
+    """
+    batch_size = settings.batch_size
+    available = None if free is None else free + sizes.model
+    plans = [Plan(), *(Plan(size) for size in _halves(batch_size))]
+    plans = [
+        replace(plan, needed_bytes=sizes.total(plan, batch_size), available_bytes=available)
+        for plan in plans
+    ]
+    if available is None:
+        return plans[0]
+    for plan in plans:
+        if sizes.total(plan, batch_size) * (1 + ERROR) <= available:
+            return plan
+    needed = sizes.total(plans[-1], batch_size)
+    if is_exact and needed > available * (1 + ERROR):
+        raise ValueError(
+            f"scope {settings.scope!r} needs about {gigabytes(needed)} GB of memory even with 1 "
+            f"picture at a time, and {gigabytes(available)} GB can be used; choose a scope with "
+            "'lora' or smaller pictures (image_size)"
+        )
+    return plans[-1]
+
+
+def profile(
+    model: ModelHandle, parameters: Sequence[Tensor], conditioning: Conditioning
+) -> list[int]:
+    """Measure the bytes that a training step needs, with a random picture for each row."""
+    generator = torch.Generator().manual_seed(0)  # the global one stays as it is
+    count = len(conditioning)
+    shape = (count, *model.latent_shape)
+    latents, noise = (torch.randn(shape, generator=generator).to(model.device) for _ in range(2))
+    t = model.times(torch.full((count,), 0.5)).to(model.device)
+    with torch.enable_grad(), LiveBytes() as live:
+        hooks = [parameter.register_hook(lambda _: live.end_section()) for parameter in parameters]
+        try:
+            loss = model.denoise_error(latents, conditioning, noise, t).sum()
+            torch.autograd.grad(loss, list(parameters), materialize_grads=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        live.end_section()
+    return live.sections
+
+
+class LiveBytes(TorchDispatchMode):
+    """Measures the bytes of all tensors that are created within this context, as long as each
+    exists. It works on every device.
+
+    Attributes:
+        sections: the largest number of bytes in use in each section so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.sections: list[int] = []
+        self.storages: dict[int, weakref.ref[Any]] = {}
+
+    def end_section(self) -> None:
+        self.sections.append(self.peak)
+        self.peak = self.now
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: Any = (), kwargs: Any = None
+    ) -> object:
+        before = {_key(tensor) for tensor in _tensors((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for tensor in _tensors(result):
+            key = _key(tensor)
+            if key not in before and key not in self.storages:
+                self._add(key, tensor.untyped_storage())
+        return result
+
+    def _add(self, key: int, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        self.storages[key] = weakref.ref(storage, partial(self._removed, key, size))
+
+    def _removed(self, key: int, size: int, _: object) -> None:
+        del self.storages[key]
+        self.now -= size
+
+
+def _tensors(tree: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _halves(batch_size: int) -> list[int]:
+    """Half of the batch, a quarter, and so on to 1."""
+    sizes = []
+    while batch_size > 1:
+        batch_size //= 2
+        sizes.append(batch_size)
+    return sizes
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    """Bytes of tensors, each counted once."""
+    return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
