@@ -25,8 +25,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu_models import MODELS, Build, Sizes
-from benchmarks.memory import GIB, pairs
-from unlearn_core.dataset.rows import PairedRows, Rows, TrainingSets
+from benchmarks.memory import GIB, training_sets
 from unlearn_core.job.console import say
 from unlearn_core.models.layers import AUTO, LORA_TEXT_PATH, LORA_XATTN
 from unlearn_core.models.protocol import ModelHandle
@@ -67,16 +66,6 @@ class Measurement:
         memory = "–" if self.peak_bytes is None else f"{self.peak_bytes / GIB:.1f}"
         trained = f"{self.trained / 1e6:.1f} M"
         return f"{self.model:<12}{scope:<24}{trained:>10}{self.seconds:>9.3f}{memory:>10}"
-
-
-def training_sets(model: ModelHandle) -> TrainingSets:
-    """One picture of noise for each kind of prompt."""
-    forget, retain = (
-        Rows(torch.randn(1, *model.latent_shape), model.encode_prompts([prompt]).to("cpu"))
-        for prompt in ("a x", "a y")
-    )
-    paired = PairedRows(forget, retain, torch.zeros(1, dtype=torch.long))
-    return TrainingSets(pairs(), (paired,), (retain,))
 
 
 def measure(name: str, model: ModelHandle, scope: str, batch_size: int) -> Measurement:

@@ -1,5 +1,5 @@
-"""SDXL and Flux.1-dev of random weights, at full width and small, without text encoders and
-autoencoders."""
+"""Stable Diffusion 1.5, SDXL and Flux.1-dev of random weights, at full width and small, without
+text encoders and autoencoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unlearn_core.models.weights import vectors_to_fp32
 WEIGHTS = torch.bfloat16
 LEVELS = (128, 256, 512, 512)  # widths of both autoencoders
 DOWNSCALE = 2 ** (len(LEVELS) - 1)
-SDXL = next(family for family in FAMILIES if family.name == "sdxl")
+SD_1, SDXL = (family for family in FAMILIES if family.name in ("sd1", "sdxl"))
 FLUX_SCHEDULER = {
     "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
     "base_image_seq_len": 256, "max_image_seq_len": 4096,
@@ -36,7 +36,8 @@ class Sizes:
 
     Attributes:
         denoiser: settings of diffusers' class.
-        tokens, width, pooled: an encoded prompt is [tokens, width] and [pooled].
+        tokens, width, pooled: an encoded prompt is [tokens, width] and [pooled]; without pooled
+            embeddings, ``pooled`` is 0.
         image_size: edge of a picture in pixels.
     """
 
@@ -47,6 +48,13 @@ class Sizes:
     image_size: int = 1024
 
 
+FULL_SD_1 = Sizes(
+    {**SD_1.unet, "block_out_channels": (320, 640, 1280, 1280)},
+    tokens=77,
+    width=768,
+    pooled=0,
+    image_size=512,
+)
 FULL_SDXL = Sizes(
     {**SDXL.unet, "block_out_channels": (320, 640, 1280), "attention_head_dim": (5, 10, 20)},
     tokens=77,
@@ -62,6 +70,16 @@ FULL_FLUX = Sizes(
     tokens=512,
     width=4096,
     pooled=768,
+)  # fmt: skip
+SMALL_SD_1 = Sizes(
+    {
+        **SD_1.unet, "block_out_channels": (32, 64, 64, 64), "attention_head_dim": 2,
+        "layers_per_block": 1, "cross_attention_dim": 64,
+    },
+    tokens=77,
+    width=64,
+    pooled=0,
+    image_size=64,
 )  # fmt: skip
 SMALL_SDXL = Sizes(
     {
@@ -98,9 +116,8 @@ class RandomText:
 
     def encode(self, prompts: Sequence[str]) -> Embeddings:
         count, sizes = len(prompts), self.sizes
-        return Embeddings(
-            torch.randn(count, sizes.tokens, sizes.width), torch.randn(count, sizes.pooled)
-        )
+        pooled = torch.randn(count, sizes.pooled) if sizes.pooled else None
+        return Embeddings(torch.randn(count, sizes.tokens, sizes.width), pooled)
 
 
 class Autoencoder(nn.Module):
@@ -111,12 +128,20 @@ class Autoencoder(nn.Module):
         self.config = config
 
 
+def sd_1(sizes: Sizes, device: torch.device) -> ModelHandle:
+    return _stable_diffusion("sd1", sizes, device)
+
+
 def sdxl(sizes: Sizes, device: torch.device) -> ModelHandle:
+    return _stable_diffusion("sdxl", sizes, device)
+
+
+def _stable_diffusion(family: str, sizes: Sizes, device: torch.device) -> ModelHandle:
     scheduler: Any = DDPMScheduler.from_config(dict(SDXL.scheduler))
     return StableDiffusionHandle(
         schedule=NoiseSchedule(scheduler.alphas_cumprod, "epsilon"),
         scheduler_config=dict(scheduler.config),
-        **_parts("sdxl", sizes, "epsilon", 4, _random(UNet2DConditionModel, sizes, device)),
+        **_parts(family, sizes, "epsilon", 4, _random(UNet2DConditionModel, sizes, device)),
     )
 
 
