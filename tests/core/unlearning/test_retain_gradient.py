@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -66,6 +67,7 @@ def test_a_factor_of_zero_uses_the_whole_retain_set(
     """Each picture once, with the gradient of one large batch."""
     settings = replace(SETTINGS, retain_batch_factor=0, steps=1)
     unlearning = Unlearning(sd_model, sets, settings)
+    unlearning.watch.batches = copy.copy(unlearning.batches)  # its rows are not those of a step
     gradients = retain_gradients(unlearning, monkeypatch)
     batches: list[RetainBatch] = []
     draw = unlearning.batches.retain
