@@ -109,17 +109,18 @@ class RestrictedAdam:
         )
 
     def _update(self, piece: Piece, learning_rate: float) -> Tensor:
-        """The update of a piece by AdamW, protected but not restricted; a vector."""
+        """The update of a piece by AdamW, not restricted; a vector. Only Adam's part is protected:
+        the decay is to reach every weight."""
         first, second = (1 - beta**self.steps for beta in BETAS)
         scale = self.square[piece.span].sqrt().div_(math.sqrt(second)).add_(EPS)
         update = torch.div(self.mean[piece.span], scale, out=scale).mul_(-learning_rate / first)
+        protection = self.protections[piece.first]
+        if protection is not None:
+            update = (update.view_as(self.parameters[piece.first]) @ protection).view(-1)
         if self.weight_decay:
             decay = learning_rate * self.weight_decay
             update.sub_(piece.flat(self.parameters), alpha=decay)
-        protection = self.protections[piece.first]
-        if protection is None:
-            return update
-        return (update.view_as(self.parameters[piece.first]) @ protection).view(-1)
+        return update
 
 
 WARM_UP = 0.1  # share of the steps in which the learning rate grows from zero
