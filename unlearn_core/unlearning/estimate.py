@@ -21,12 +21,14 @@ from torch.utils._pytree import tree_leaves
 from ..foundation.memory import free_unused, is_out_of_memory
 from ..models.denoiser import FULL_SIZE
 from ..models.protocol import Conditioning, ModelHandle
+from .pieces import ON_CPU, ON_GPU
 from .plan import Plan, gigabytes
 from .scopes import trainable
 from .settings import UnlearnSettings
 
 ERROR = 0.15  # of an estimate, relative; kept free for kernels' own memory and fragmentation
 PROBED = (1, 2)  # pictures
+PIECES = 6  # that the optimizer needs at once: both gradients, their sum, and updates
 
 Profile = Sequence[int]
 """Bytes in use until each gradient is there, in the order in which they are computed."""
@@ -45,6 +47,8 @@ class Sizes:
             gradient that the step computes.
         smoothed: whether the retain gradient is smoothed, which needs a further copy.
         batches: whether the retain pictures of a step are more than one batch.
+        good_state: the last good weights, which are in main memory; 0 on another device.
+        pieces: intermediate results of the optimizer.
     """
 
     model: int
@@ -55,6 +59,8 @@ class Sizes:
     two: Profile
     smoothed: bool = False
     batches: bool = False
+    good_state: int = 0
+    pieces: int = 0
 
     def step(self, pictures: int) -> int:
         """Activations and the gradient in progress, for this number of pictures at once. In each
@@ -63,16 +69,19 @@ class Sizes:
         return max(one + (pictures - 1) * (two - one) for one, two in sections)
 
     def parts(self, plan: Plan, batch_size: int) -> dict[str, int]:
-        """Bytes of each part at the same moment: in the retain gradient, when the forget gradient
-        exists, and with several parts the sum of those before."""
+        """Bytes of each part at the moment that needs most: in the retain gradient, when the forget
+        gradient exists, and with several parts the sum of those before; or in the optimizer."""
         pictures = min(plan.micro_batch or batch_size, batch_size)
-        gradients = 1 + (self.batches or pictures < batch_size) + self.smoothed
+        before = 1 + (self.batches or pictures < batch_size) + self.smoothed
+        moments = (before, self.step(pictures)), (2 + self.smoothed, self.pieces)
+        gradients, step = max(moments, key=lambda each: each[0] * self.gradient + each[1])
         return {
             "model": self.model,
             "trained weights": self.trained,
             "optimizer": self.optimizer,
+            "good state": self.good_state,
             "gradients": gradients * self.gradient,
-            "step": self.step(pictures),
+            "step": step,
         }
 
     def total(self, plan: Plan, batch_size: int) -> int:
@@ -96,6 +105,8 @@ def sizes(base: ModelHandle, settings: UnlearnSettings, prompt: str) -> Sizes:
     row = base.encode_prompts([prompt]).to(base.device)
     one, two = (profile(model, parameters, row[[0] * count]) for count in PROBED)
     trained = _bytes(parameters)
+    on_cpu = base.device.type == "cpu"
+    piece = min(sum(p.numel() for p in parameters), ON_CPU if on_cpu else ON_GPU)
     loaded = [*base.own_tensors(), *(parameter for _, parameter in base.named_parameters())]
     return Sizes(
         model=_bytes(loaded),
@@ -106,6 +117,8 @@ def sizes(base: ModelHandle, settings: UnlearnSettings, prompt: str) -> Sizes:
         two=two,
         smoothed=settings.retain_ema > 0,
         batches=settings.retain_batch_factor != 1,
+        good_state=trained if on_cpu else 0,
+        pieces=PIECES * piece * torch.float32.itemsize,
     )
 
 

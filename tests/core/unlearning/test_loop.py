@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -63,7 +64,8 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 def record_batches(
     unlearning: Unlearning, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[ForgetBatch], list[RetainBatch]]:
-    """Lists of the batches that the loop draws from now on."""
+    """Lists of the batches that the steps draw from now on."""
+    unlearning.watch.batches = copy.copy(unlearning.batches)  # its rows are not those of a step
     forget: list[ForgetBatch] = []
     retain: list[RetainBatch] = []
     draw_forget, draw_retain = unlearning.batches.forget, unlearning.batches.retain
