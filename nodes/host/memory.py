@@ -17,7 +17,7 @@ from ...unlearn_core.models.weights import move
 from ...unlearn_core.unlearning.results import UnlearnedModel
 
 ALL = 10**30
-"""Bytes for gradients, optimizer state and activations. Their size is unknown before a run, so this
+"""Bytes for gradients, optimizer state and activations. Their size is estimated only later, so this
 requests the whole GPU: ComfyUI unloads all other models, and reloads each when it is needed."""
 DRAWING = 4 * 2**30
 """Bytes for drawing two pictures at once: decoding one of 1024 px takes 3 GiB."""

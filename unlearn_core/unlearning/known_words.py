@@ -62,7 +62,7 @@ def strength(model: ModelHandle, pairs: PromptPairs, progress: Progress) -> floa
 
     word, *others = map(predictions, encoded)
     between = _mean(list(itertools.combinations(others, 2)))
-    # 0 if the model reads all words that it does not know alike.
+    # ``between`` is 0 if the model does not distinguish any words that it does not know.
     return _mean([(word, other) for other in others]) / max(between, SMALLEST)
 
 

@@ -124,11 +124,11 @@ class Unlearning:
         for parameter in self.parameters:
             parameter.requires_grad_(True)  # ``result`` may have frozen them since the last step
 
-        generator = self.batches.generator.get_state()
         if settings.saliency < 1 and not self.mask:
             totals = self._within_memory(step, self._forget_totals)
             self.processes.sum_(totals)
             self.mask = saliency_mask(totals, settings.saliency)
+        generator = self.batches.generator.get_state()  # after the mask, which is computed once
 
         # Two gradients over one explicit list of parameters.
         forget, retain = self._within_memory(step, self._sums)

@@ -39,7 +39,7 @@ class Plan:
             torch.OutOfMemoryError: there was an attempt before, or parts cannot be smaller.
         """
         size = min(self.micro_batch or batch_size, batch_size)
-        if self.failed_step is not None or size == 1:
+        if self.failed_step is not None or size <= 1:  # 0 in a process without rows
             raise torch.OutOfMemoryError(
                 f"Step {step} ran out of memory with {pictures(size)} at a time ({reason}). Choose "
                 "a scope with 'lora', a smaller batch_size or smaller pictures (image_size)."

@@ -87,7 +87,7 @@ class Watch:
         now and then.
 
         Args:
-            generator: its state at the begin of the current step.
+            generator: its state at the beginning of the current step.
 
         Raises:
             WentWrongError: the state is damaged, and there is an earlier good one.
