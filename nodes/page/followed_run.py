@@ -28,7 +28,7 @@ from ...unlearn_core.unlearning.plan import Plan
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from ...unlearn_core.unlearning.settings import UnlearnSettings
 from ..host.folders import cache_folder
-from ..host.memory import free_bytes
+from ..host.memory import ALL, free_bytes, load
 from ..host.progress import NodeProgress
 from ..native.handle import NativeHandle
 from .runs import CANCELLED, FAILED, FINISHED, KEPT, LAST, RUNS, LiveRun
@@ -165,7 +165,7 @@ class FollowedRun(Observer):
             last_step=self.last_step,
             cache=LatentCache(cache_folder()),  # so that Cancel loses no pictures
             progress=self.progress,
-            free=free_bytes,
+            free=self._free_bytes,
         )
         if self.task.model.can_decode and len(live.steps) not in live.previews:
             self._preview(unlearned)
@@ -176,6 +176,12 @@ class FollowedRun(Observer):
         else:
             _end(live, len(live.steps))
         return unlearned
+
+    def _free_bytes(self, device: torch.device) -> int | None:
+        """Free memory once the text encoders and the autoencoder, which drew the first preview,
+        have left the device."""
+        load(self.task.model, ALL)
+        return free_bytes(device)
 
     def _state(self, live: LiveRun, step: int) -> UnlearnedModel:
         unlearned = live.state_at(step, self.task.model, self.task.pairs, self.task.settings)

@@ -6,6 +6,7 @@ finished step is lost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -150,7 +151,14 @@ def unlearn(
     plan = Plan()
     if method_of(task.settings).steps(task.settings):
         prompt = task.pairs.each[0].train[0].forget
-        plan = plan_for(task.model, task.settings, prompt, free(task.model.device))
+        rows = math.ceil(task.settings.batch_size / processes.count)  # of one process
+        plan = plan_for(
+            task.model,
+            replace(task.settings, batch_size=rows),
+            prompt,
+            free(task.model.device),
+            own_pictures=task.retain_pictures is not None,
+        )
     unknown: list[Alarm] = []
     if method_of(task.settings).needs_pictures:  # before they are drawn, which may take an hour
         unknown = unknown_words(task.model, task.training_pairs, progress)
@@ -158,8 +166,8 @@ def unlearn(
             observer.after_alarm(alarm)
     sets = training_sets(task, cache, progress, processes)
     run = begin(task.model, sets, task.settings, progress, plan, processes)
-    if str(run.plan):
-        observer.plan_changed(run.plan)
+    if str(plan):
+        observer.plan_changed(plan)
     run.alarms.extend(unknown)
     reported = len(unknown)
     steps = len(run) if last_step is None else min(last_step, len(run))
@@ -168,8 +176,9 @@ def unlearn(
             with progress.phase(UNLEARNING, steps):
                 for report in run:
                     reported = _report_alarms(run, observer, reported)
-                    if run.plan.failed_step == report.step:
-                        observer.plan_changed(run.plan)
+                    if run.plan is not plan:
+                        plan = run.plan
+                        observer.plan_changed(plan)
                     observer.after_step(report)
                     progress.tick(
                         report.step - progress.done,  # negative after steps were undone
@@ -179,6 +188,8 @@ def unlearn(
                     if observer.should_end(run) or report.step == steps:
                         break
     finally:
+        if run.plan is not plan:  # the step that changed it failed all the same
+            observer.plan_changed(run.plan)
         _report_alarms(run, observer, reported)
         observer.after_run(run)
     cost = replace(

@@ -93,9 +93,14 @@ def is_suspicious(retain_loss: float, settings: UnlearnSettings, reference: Refe
     return not retain_loss <= usual + DAMAGE * reference.error  # also if it is not a number
 
 
-def is_damaged(distance: float, reference: Reference) -> bool:
-    """Whether this distance to the frozen model on retain pictures is beyond the limit."""
-    return not distance <= DAMAGE * reference.error
+def is_damaged(distance: float, reference: Reference, start: float = 0.0) -> bool:
+    """Whether this distance to the frozen model on retain pictures is beyond the limit.
+
+    Args:
+        start: the distance before the first step; above 0 after a first edit, which the steps may
+            have to repair.
+    """
+    return not distance <= max(DAMAGE * reference.error, start)
 
 
 def is_noise(distance: float, reference: Reference) -> bool:

@@ -7,6 +7,7 @@ and with two pictures, from which it follows for any number.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +26,10 @@ from .pieces import ON_CPU, ON_GPU
 from .plan import Plan, gigabytes
 from .scopes import trainable
 from .settings import UnlearnSettings
+from .watch import CHECK_ROWS
 
 ERROR = 0.15  # of an estimate, relative; kept free for kernels' own memory and fragmentation
-PROBED = (1, 2)  # pictures
+CURE = "choose a scope with 'lora' or smaller pictures (image_size)"
 PIECES = 6  # that the optimizer needs at once: both gradients, their sum, and updates
 
 Profile = Sequence[int]
@@ -44,11 +46,12 @@ class Sizes:
         optimizer: Adam's moments.
         gradient: one gradient of the trained weights.
         one, two: the profiles of a training step with one and with two pictures, which include the
-            gradient that the step computes.
+            gradient that the step computes; ``two`` is None if two do not fit.
         smoothed: whether the retain gradient is smoothed, which needs a further copy.
         batches: whether the retain pictures of a step are more than one batch.
         good_state: the last good weights, which are in main memory; 0 on another device.
         pieces: intermediate results of the optimizer.
+        check: the rows by which ``watch`` measures the damage.
     """
 
     model: int
@@ -56,22 +59,25 @@ class Sizes:
     optimizer: int
     gradient: int
     one: Profile
-    two: Profile
+    two: Profile | None
     smoothed: bool = False
     batches: bool = False
     good_state: int = 0
     pieces: int = 0
+    check: int = 0
 
     def step(self, pictures: int) -> int:
         """Activations and the gradient in progress, for this number of pictures at once. In each
         section between two gradients, memory is a linear function of the number."""
+        if pictures == 1 or self.two is None:
+            return max(self.one)
         sections = zip(self.one, self.two, strict=True)
         return max(one + (pictures - 1) * (two - one) for one, two in sections)
 
     def parts(self, plan: Plan, batch_size: int) -> dict[str, int]:
         """Bytes of each part at the moment that needs most: in the retain gradient, when the forget
         gradient exists, and with several parts the sum of those before; or in the optimizer."""
-        pictures = min(plan.micro_batch or batch_size, batch_size)
+        pictures = _pictures(plan, batch_size)
         before = 1 + (self.batches or pictures < batch_size) + self.smoothed
         moments = (before, self.step(pictures)), (2 + self.smoothed, self.pieces)
         gradients, step = max(moments, key=lambda each: each[0] * self.gradient + each[1])
@@ -80,6 +86,7 @@ class Sizes:
             "trained weights": self.trained,
             "optimizer": self.optimizer,
             "good state": self.good_state,
+            "check": self.check,
             "gradients": gradients * self.gradient,
             "step": step,
         }
@@ -88,12 +95,15 @@ class Sizes:
         return sum(self.parts(plan, batch_size).values())
 
 
-def sizes(base: ModelHandle, settings: UnlearnSettings, prompt: str) -> Sizes:
+def sizes(
+    base: ModelHandle, settings: UnlearnSettings, prompt: str, *, own_pictures: bool = False
+) -> Sizes:
     """Measure the parts of a run's memory.
 
     Args:
         settings: without automatic values.
         prompt: any prompt that the model can encode.
+        own_pictures: whether the retain set contains the user's own pictures.
     """
     model, parameters = trainable(
         base,
@@ -103,7 +113,8 @@ def sizes(base: ModelHandle, settings: UnlearnSettings, prompt: str) -> Sizes:
         seed=settings.seed,
     )
     row = base.encode_prompts([prompt]).to(base.device)
-    one, two = (profile(model, parameters, row[[0] * count]) for count in PROBED)
+    one = profile(model, parameters, row)
+    two = _profile_of_two(model, parameters, row)
     trained = _bytes(parameters)
     on_cpu = base.device.type == "cpu"
     piece = min(sum(p.numel() for p in parameters), ON_CPU if on_cpu else ON_GPU)
@@ -116,19 +127,50 @@ def sizes(base: ModelHandle, settings: UnlearnSettings, prompt: str) -> Sizes:
         one=one,
         two=two,
         smoothed=settings.retain_ema > 0,
-        batches=settings.retain_batch_factor != 1,
+        batches=own_pictures or settings.retain_batch_factor != 1,
         good_state=trained if on_cpu else 0,
         pieces=PIECES * piece * torch.float32.itemsize,
+        check=CHECK_ROWS * _check_row(base, row),
     )
 
 
-def plan_for(base: ModelHandle, settings: UnlearnSettings, prompt: str, free: int | None) -> Plan:
+def _check_row(base: ModelHandle, row: Conditioning) -> int:
+    """Bytes of a row of ``watch``: three prompts, their pictures, and noise for two of them."""
+    picture = math.prod(base.latent_shape) * torch.float32.itemsize
+    with LiveBytes() as live:
+        prompt = row[[0]]
+        size = live.now
+        del prompt
+    return 3 * size + 5 * picture
+
+
+def _profile_of_two(
+    model: ModelHandle, parameters: Sequence[Tensor], row: Conditioning
+) -> Profile | None:
+    try:
+        return profile(model, parameters, row[[0, 0]])
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    free_unused(model.device)  # only here, where nothing refers to the tensors any more
+    return None
+
+
+def plan_for(
+    base: ModelHandle,
+    settings: UnlearnSettings,
+    prompt: str,
+    free: int | None,
+    *,
+    own_pictures: bool = False,
+) -> Plan:
     """The plan of a run, see ``choose``. Small models always have enough memory for whole batches.
 
     Args:
         settings: without automatic values.
         prompt: any prompt that the model can encode.
         free: bytes of the device that nothing uses; None if unknown.
+        own_pictures: whether the retain set contains the user's own pictures.
 
     Raises:
         ValueError: not even one picture at a time fits.
@@ -136,14 +178,14 @@ def plan_for(base: ModelHandle, settings: UnlearnSettings, prompt: str, free: in
     if sum(parameter.numel() for _, parameter in base.named_parameters()) < FULL_SIZE:
         return Plan()
     try:
-        measured = sizes(base, settings, prompt)
+        measured = sizes(base, settings, prompt, own_pictures=own_pictures)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        measured = None
-    if measured is None:  # two pictures are too many, but one may fit
-        free_unused(base.device)
-        return Plan(micro_batch=1)
+        raise ValueError(
+            f"scope {settings.scope!r} needs more memory than there is, even with 1 picture at a "
+            f"time; {CURE}"
+        ) from error
     return choose(measured, settings, free, is_exact=base.device.type == "cuda")
 
 
@@ -162,6 +204,8 @@ def choose(
     batch_size = settings.batch_size
     available = None if free is None else free + sizes.model
     plans = [Plan(), *(Plan(size) for size in _halves(batch_size))]
+    if sizes.two is None:
+        plans = [plan for plan in plans if _pictures(plan, batch_size) == 1]
     plans = [
         replace(plan, needed_bytes=sizes.total(plan, batch_size), available_bytes=available)
         for plan in plans
@@ -175,8 +219,7 @@ def choose(
     if is_exact and needed > available * (1 + ERROR):
         raise ValueError(
             f"scope {settings.scope!r} needs about {gigabytes(needed)} GB of memory even with 1 "
-            f"picture at a time, and {gigabytes(available)} GB can be used; choose a scope with "
-            "'lora' or smaller pictures (image_size)"
+            f"picture at a time, and {gigabytes(available)} GB can be used; {CURE}"
         )
     return plans[-1]
 
@@ -248,6 +291,11 @@ def _tensors(tree: object) -> list[Tensor]:
 
 def _key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def _pictures(plan: Plan, batch_size: int) -> int:
+    """Number of pictures at once."""
+    return min(plan.micro_batch or batch_size, batch_size)
 
 
 def _halves(batch_size: int) -> list[int]:

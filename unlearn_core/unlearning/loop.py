@@ -70,7 +70,9 @@ class Unlearning:
             seed=settings.seed,
         )
         protections = prepare(self.model, self.parameters, base, sets.pairs, settings, progress)
-        processes.copy_main_([parameter.detach() for parameter in self.parameters])
+        matrices = {id(matrix): matrix for matrix in protections if matrix is not None}
+        weights = [parameter.detach() for parameter in self.parameters]
+        processes.copy_main_([*weights, *matrices.values()])  # devices may round differently
         self.progress = progress or Progress()
         self.trained, self.frozen = (Counted(m, self.progress) for m in (self.model, base))
         self.optimizer = RestrictedAdam(
@@ -80,7 +82,9 @@ class Unlearning:
         self.mask: list[Tensor] = []
         self.smooth_retain: list[Tensor] = []
         self.reports: list[StepReport] = []
-        self.watch = Watch(self.model, base, self.parameters, self.batches, self.progress)
+        self.watch = Watch(
+            self.model, base, self.parameters, self.batches, self.progress, processes
+        )
 
     def __len__(self) -> int:
         return self.settings.steps

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..foundation.checks import LARGEST_SEED
 from ..foundation.cost import JUDGING
+from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import Denoiser
@@ -74,13 +75,16 @@ class Watch:
         parameters: Sequence[Tensor],
         batches: Batches,
         progress: Progress,
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         silent = progress.silent(JUDGING)
         self.trained, self.frozen = Counted(trained, silent), Counted(frozen, silent)
         self.parameters, self.batches, self.settings = parameters, batches, batches.settings
         self.alarms: list[Alarm] = []
         self.good: GoodState | None = None
         self.rate_factor, self.returns, self.gave_up = 1.0, 0, False
+        self.start_distance = 0.0
 
     def before_update(self, finished: int, retain_loss: float, generator: Tensor) -> None:
         """Check the state after ``finished`` steps, whose retain loss is now known, and remember it
@@ -92,11 +96,14 @@ class Watch:
         Raises:
             WentWrongError: the state is damaged, and there is an earlier good one.
         """
-        if finished and self._damaged(retain_loss):
-            if protects(self.settings):
+        if finished == 0:
+            if is_suspicious(retain_loss, self.settings, self.reference):
+                self.start_distance = self._distance()
+        elif protects(self.settings):
+            if self._damaged(retain_loss):
                 raise WentWrongError(WentWrongError.problem)
-            if all(alarm.kind != NOT_PROTECTED for alarm in self.alarms):  # one is enough
-                self.alarms.append(not_protected(finished + 1))
+        elif not self._reported(NOT_PROTECTED) and self._damaged(retain_loss):
+            self.alarms.append(not_protected(finished + 1))
         every = math.ceil(self.settings.steps / COPIES)
         if protects(self.settings) and finished % every == 0:
             self._remember(finished, generator)
@@ -108,10 +115,9 @@ class Watch:
             WentWrongError: it is damaged.
         """
         steps, distance = self.settings.steps, self._distance()
-        if protects(self.settings):
-            if is_damaged(distance, self.reference):
-                raise WentWrongError(WentWrongError.problem)
-        elif is_noise(distance, self.reference):
+        if protects(self.settings) and is_damaged(distance, self.reference, self.start_distance):
+            raise WentWrongError(WentWrongError.problem)
+        if is_noise(distance, self.reference):
             self.alarms.append(turned_to_noise(steps))
         forgets = self.settings.method != "retain only"
         if forgets and not moved(self._forget_loss(self.trained), self.reference):
@@ -156,8 +162,9 @@ class Watch:
                 for _, (latents, prompts, noise, t) in self._rows
             ]
         forget_loss = self._forget_loss(self.frozen)
-        worst = errors.max().item()
-        return Reference(errors.mean().item(), worst, torch.stack(power).mean().item(), forget_loss)
+        figures = errors.mean(), errors.max(), torch.stack(power).mean()
+        error, worst, mean_power = map(self._agreed, figures)
+        return Reference(error, worst, mean_power, forget_loss)
 
     @cached_property
     def _rows(self) -> list[tuple[ForgetBatch, RetainBatch]]:
@@ -179,22 +186,28 @@ class Watch:
 
     def _damaged(self, retain_loss: float) -> bool:
         suspicious = is_suspicious(retain_loss, self.settings, self.reference)
-        return suspicious and is_damaged(self._distance(), self.reference)
+        return suspicious and is_damaged(self._distance(), self.reference, self.start_distance)
+
+    def _reported(self, kind: str) -> bool:
+        return any(alarm.kind == kind for alarm in self.alarms)
 
     @torch.no_grad()
     def _distance(self) -> float:
         """Squared distance to the frozen model's predictions on retain pictures."""
-        return (
-            torch.cat([distill(self.trained, self.frozen, *part) for _, part in self._rows])
-            .mean()
-            .item()
-        )
+        parts = [distill(self.trained, self.frozen, *part) for _, part in self._rows]
+        return self._agreed(torch.cat(parts).mean())
 
     @torch.no_grad()
     def _forget_loss(self, model: Denoiser) -> float:
         objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
         losses = [objective(model, self.frozen, batch, strengths) for batch, _ in self._rows]
-        return torch.cat(losses).mean().item()
+        return self._agreed(torch.cat(losses).mean())
+
+    def _agreed(self, value: Tensor) -> float:
+        """The main process's value: all processes must decide alike, although their devices may
+        round differently."""
+        self.processes.copy_main_([value])
+        return value.item()
 
     def _remember(self, step: int, generator: Tensor) -> None:
         if self.good is not None and self.good.step == step:

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.job.engine import Observer, Task, unlearn
-from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.models.protocol import Conditioning, ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.unlearning import estimate
 from unlearn_core.unlearning.auto import resolved
@@ -116,12 +117,30 @@ def test_a_run_uses_and_reports_the_plan(
     assert unlearned.cost.as_json()["memory_plan"] == plan.as_json()
 
 
-def test_a_measurement_that_runs_out_of_memory_chooses_single_pictures(
-    sd_model: ModelHandle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> Sizes:
-        raise torch.OutOfMemoryError("full")
+def limited(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for the measurement of this number of pictures, and a model that counts as large."""
+
+    def profile(model: ModelHandle, parameters: list[Tensor], rows: Conditioning) -> list[int]:
+        if len(rows) > pictures:
+            raise torch.OutOfMemoryError("full")
+        return [10]
 
     monkeypatch.setattr(estimate, "FULL_SIZE", 1)
-    monkeypatch.setattr(estimate, "sizes", full)
-    assert plan_for(sd_model, resolved(SETTINGS, sd_model), "a cat", 0) == Plan(1)
+    monkeypatch.setattr(estimate, "profile", profile)
+
+
+@pytest.mark.parametrize("free", [None, 10**12])
+def test_a_measurement_that_has_room_for_one_picture_chooses_single_pictures(
+    sd_model: ModelHandle, monkeypatch: pytest.MonkeyPatch, free: int | None
+) -> None:
+    limited(1, monkeypatch)
+    plan = plan_for(sd_model, resolved(SETTINGS, sd_model), "a cat", free)
+    assert plan.micro_batch == 1
+
+
+def test_a_measurement_without_room_for_one_picture_ends_the_run(
+    sd_model: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(0, monkeypatch)
+    with pytest.raises(ValueError, match="needs more memory than there is"):
+        plan_for(sd_model, resolved(SETTINGS, sd_model), "a cat", None)

@@ -220,3 +220,17 @@ def test_recipes_that_do_not_protect_the_rest() -> None:
     recipes = [name for name in RECIPES if not name.startswith("UCE")]
     unprotected = {name for name in recipes if not protects(from_recipe(name))}
     assert unprotected == {"ESD-x", "ESD-u", "ESD-u (2025)", "gradient ascent"}
+
+
+def test_a_first_edit_that_goes_too_far_is_left_to_the_steps(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    """Going back could not undo it: it happens before the first step."""
+    run = Unlearning(sd_model, sets, replace(SETTINGS, scope="full", learning_rate=1e-6))
+    with torch.no_grad():
+        for parameter in run.parameters:
+            parameter.fill_(1.0)
+    list(run)
+    assert run.watch.start_distance > run.watch.reference.error
+    assert len(run.reports) == run.settings.steps
+    assert not {GAVE_UP, RAN_AWAY} & set(kinds(run))
