@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from demo.jobs import EMOJI
@@ -54,7 +55,8 @@ def stable_diffusion(family_name: str, size: Size, device: torch.device) -> Stab
     with device:
         parts = {"denoiser": _unet(family, size), "vae": _vae(family, size)}
         clips = tuple(_clip(part, size, second=i == 1) for i, part in enumerate(family.text))
-    for network in (*parts.values(), *(clip.encoder for clip in clips)):
+    networks: list[nn.Module] = [*parts.values(), *(clip.encoder for clip in clips)]
+    for network in networks:
         network.requires_grad_(False).eval()
         if mixed:
             vectors_to_fp32(network.to(torch.bfloat16))

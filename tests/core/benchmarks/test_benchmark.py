@@ -176,7 +176,8 @@ def test_a_run_that_fails_is_told_and_does_not_stop_the_others(
 def test_a_run_leaves_the_figures_of_the_model_before_and_after(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one step that leaves nothing of the model: before, it draws what it is asked for."""
+    """With one step that leaves nothing of the model: before, it draws what it is asked for. With a
+    retain weight of 0, such a step is not undone."""
     prompts = {"train_count": 2, "test_count": 2, "seed": 0}
     whole = quality.job_settings
 
@@ -198,7 +199,13 @@ def test_a_run_leaves_the_figures_of_the_model_before_and_after(
     monkeypatch.setattr(quality, "PROBES", {"paraphrases": None})
     monkeypatch.setattr(quality, "ProbeSettings", lambda: ProbeSettings(pictures=2))
     wrecked = UnlearnSettings(
-        scope="xattn", steps=1, learning_rate=1.0, batch_size=2, picture_pairs=2, picture_steps=12
+        scope="xattn",
+        steps=1,
+        learning_rate=1.0,
+        retain_weight=0.0,
+        batch_size=2,
+        picture_pairs=2,
+        picture_steps=12,
     )
     for diversified in (True, False):
         name = f"ink-{diversified}"

@@ -100,8 +100,8 @@ def test_a_run_leaves_the_figures_of_the_model_it_made(
 
     monkeypatch.setattr(digits, "make_training_sets", sets)
     found = {}
-    for rate in (1.0, 1e-12):
-        settings = digits.settings_of("ours", rate, 1.0, 0)
+    for rate, weight in ((1.0, 0.0), (1e-12, 1.0)):  # with a weight of 0, nothing is undone
+        settings = digits.settings_of("ours", rate, weight, 0)
         settings = replace(settings, steps=1, batch_size=2)
         task = digits.Task("ours", "seven", digits.TWO, settings)
         digits.perform(task, base, judge)

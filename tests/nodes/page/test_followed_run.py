@@ -520,6 +520,7 @@ def test_undone_steps_leave_the_page_and_the_disk(
     assert [preview["step"] for preview in run["previews"]] == ([2, 4, 6] if last == 6 else [2, 3])
     assert (run["state"], run["result"]) == ("finished", last)
     assert run["saved"] == [preview["step"] for preview in run["previews"]]
+    assert output.result is not None
     unlearned = output.result[0]
     assert len(unlearned.reports) == last
     assert all(p.isfinite().all() for _, p in unlearned.model.named_parameters())
