@@ -59,7 +59,8 @@ def prepare(accident: str) -> None:
     act = at_the_second_call(interrupt if accident == "interrupt" else disk_full)
 
     def forget(self: Batches) -> ForgetBatch:
-        act()
+        if self.settings.paired:  # not the rows of the watch
+            act()
         return draw(self)
 
     def after(self: Job, report: StepReport) -> None:

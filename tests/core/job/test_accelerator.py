@@ -30,7 +30,11 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "sdxl": ("run", {"unlearn": {"scope": "lora"}}),
-    "sdxl-mixed": ("unlearn", {"loading": {"precision": "mixed"}}),
+    # The protection of prompts would enlarge the rounding.
+    "sdxl-mixed": (
+        "unlearn",
+        {"loading": {"precision": "mixed"}, "unlearn": {"prompt_protection": 0.0}},
+    ),
     "dit": (
         "unlearn",
         {
@@ -117,7 +121,7 @@ def test_training_on_the_device_agrees_with_the_cpu(results: Path, name: str) ->
     assert cpu.keys() == device.keys() != set()
     # The device's kernels sum in another order, and mixed precision rounds at other points. Adam
     # turns the rounding of a gradient near zero into a part of its step.
-    atol = 2e-2 if "mixed" in name else 3e-4
+    atol = 1e-2 if "mixed" in name else 3e-4
     for key, tensor in cpu.items():
         torch.testing.assert_close(device[key], tensor, rtol=0, atol=atol)
 

@@ -18,7 +18,7 @@ from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.prompt_products import Products
 from unlearn_core.unlearning.settings import UnlearnSettings
-from unlearn_core.unlearning.text_weights import protection
+from unlearn_core.unlearning.text_weights import MOST_GAIN, protection
 from unlearn_core.unlearning.uce import RIDGE, products_for
 
 SETTINGS = UnlearnSettings(
@@ -47,6 +47,15 @@ def test_it_solves_the_least_squares_problem(weight: float) -> None:
     expected, *_ = np.linalg.lstsq(rows.numpy(), targets.numpy(), rcond=None)
     protected = change @ protection(products, weight)
     np.testing.assert_allclose(protected.T.numpy(), expected, atol=1e-10)
+
+
+def test_it_never_enlarges_a_change_much() -> None:
+    """Not even where the concept and what is retained are nearly the same."""
+    retained = torch.randn(9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    concept = 1e3 * (retained + 1e-3 * torch.randn(9, 7, dtype=torch.float64))
+    moments = concept.T @ concept
+    matrix = protection(Products(moments, moments, 1e6 * retained[:6].T @ retained[:6]), 1.0)
+    assert matrix.square().sum(0).mean().sqrt() <= MOST_GAIN
 
 
 def changes(model: ModelHandle, base: ModelHandle) -> dict[str, Tensor]:
