@@ -38,7 +38,7 @@ from .batches import Batches, RetainBatch
 from .breakdown import WentWrongError
 from .objectives import OBJECTIVES, ForgetBatch, denoise, distill
 
-CHECK_ROWS, ROWS_AT_ONCE = 8, 2  # two without a backward pass need less memory than one with
+CHECK_ROWS, ROWS_AT_ONCE = 4, 2  # two without a backward pass need less memory than one with
 COPIES = 10  # of the state during a run
 
 
