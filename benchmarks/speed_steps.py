@@ -83,6 +83,7 @@ class Bare(Way):
 
     def __init__(self, ours: Ours) -> None:
         self.ours, self.parameters = ours, ours.run.parameters
+        ours.step()  # the first one also measures the frozen model, for the alarms
         self.passes = record(ours)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=LEARNING_RATE, foreach=True)
 
