@@ -27,6 +27,7 @@ from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.job.console import CACHE, say
 from unlearn_core.judging.judge import ConvJudge
+from unlearn_core.models.layers import FULL
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.unlearning.methods import begin
@@ -90,7 +91,8 @@ class Task:
 
 def settings_of(method: str, rate: float, weight: float, seed: int) -> UnlearnSettings:
     own = job_settings(DIGITS[0], THOROUGH).unlearn  # the demo's for a class model
-    return replace(own, **METHODS[method], learning_rate=rate, retain_weight=weight, seed=seed)
+    changes = {"scope": FULL, **METHODS[method]}
+    return replace(own, **changes, learning_rate=rate, retain_weight=weight, seed=seed)
 
 
 def tuning(method: str) -> list[Task]:

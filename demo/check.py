@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 from demo.build import EMOJI, FLOW
+from demo.widths import CHANNELS, folder
 from demo.world import FULL_CAPTIONS, fill_caption, random_subject
 from unlearn_core.dataset.drawing import draw_latents
 from unlearn_core.dataset.settings import GenerationSettings
@@ -17,7 +18,7 @@ from unlearn_core.judging.judge import ConvJudge
 from unlearn_core.models.load import load_model
 from unlearn_core.reporting.grids import picture_strip
 
-MODELS = {"emoji": EMOJI, "flow": FLOW}
+MODELS = {"emoji": EMOJI, "flow": FLOW, **{width: folder(width) for width in CHANNELS}}
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def job_settings(concept: str, unlearn: UnlearnSettings, model: Path = EMOJI) ->
     Args:
         model: one of ``CANVASES``; a digit has its own model.
 
-    For a digit, the scope and the settings that depend on it are overridden.
+    For a digit, the settings that suit a model without text are overridden.
 
     Raises:
         ValueError: the demo models do not know the concept.
@@ -62,11 +62,8 @@ def job_settings(concept: str, unlearn: UnlearnSettings, model: Path = EMOJI) ->
             unlearn=unlearn,
         )
     if concept in DIGITS:
-        # The model sees only the class, whatever the wording. It has no cross-attention, so all of
-        # its weights are trained, with larger steps.
-        unlearn = replace(
-            unlearn, scope="full", learning_rate=5e-4, retain_weight=5.0, negative_guidance=0.5
-        )
+        # The model sees only the class, whatever the wording.
+        unlearn = replace(unlearn, retain_weight=5.0, negative_guidance=0.5)
         return JobSettings(
             model=DIGITS_MODEL,
             concept=ForgetConcept(concept, "class", (), _others(DIGITS, concept)),
