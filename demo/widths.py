@@ -75,7 +75,7 @@ def train(width: str, device: torch.device) -> UNet2DConditionModel:
 
     torch.manual_seed(0)
     student = new_unet(width)
-    student.to(device)  # pyright: ignore[reportCallIssue]
+    student.to(device)  # pyright: ignore[reportArgumentType]
     average = copy.deepcopy(student).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(student.parameters(), PEAK_RATE, (0.9, 0.99), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
