@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
+
+from ..foundation.safetensors_file import non_finite_in
 
 SCORER_CONFIG, SCORER_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 CHUNK = 64  # pictures or texts per batch
@@ -28,7 +31,8 @@ def check_scorer(folder: Path) -> None:
     """Check that the folder contains a complete CLIP, before any work is done.
 
     Raises:
-        ValueError: a file is missing or unreadable, or refers to parts outside the folder.
+        ValueError: a file is missing, unreadable or not finite, or refers to parts outside the
+            folder.
     """
     if not is_scorer(folder):
         raise ValueError(
@@ -48,6 +52,17 @@ def check_scorer(folder: Path) -> None:
         raise ValueError(
             f"scorer: {folder.name!r} needs {text[remote[0]]!r:.80} from the network; choose a "
             "CLIP that has all its files in its folder, such as ViT-B-32"
+        )
+    try:
+        fault = non_finite_in(folder / SCORER_WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"scorer: {SCORER_WEIGHTS} of {folder.name!r} is truncated or damaged ({error}); "
+            "download it again"
+        ) from None
+    if fault:
+        raise ValueError(
+            f"scorer: {SCORER_WEIGHTS} of {folder.name!r} holds {fault}; download it again"
         )
 
 

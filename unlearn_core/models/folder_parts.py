@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..foundation.finite import non_finite
 from ..foundation.safetensors_file import DTYPES, read_header
 from .denoiser import NoiseSchedule
 from .errors import ModelError
@@ -30,13 +31,17 @@ def read_component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
 
 def read_weights(loader: Any, folder: Path, name: str, device: torch.device, **options: Any) -> Any:
     """Read a frozen module of a pipeline and check that the file contains all of its tensors: the
-    libraries initialize missing ones randomly and only warn."""
+    libraries initialize missing ones randomly and only warn. NaN and infinity are refused."""
     module, info = read_component(loader, folder, name, output_loading_info=True, **options)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
             f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} is the "
             "first; copy or download it again"
+        )
+    if fault := non_finite(module.state_dict().items()):
+        raise ModelError(
+            f"model: {folder.name}/{name} holds {fault}; download it again, or choose another model"
         )
     vectors_to_fp32(module)
     return module.to(device).eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..foundation.finite import non_finite
 from ..foundation.progress import LOADING, Progress
 from ..foundation.safetensors_file import (
     DTYPES,
@@ -198,7 +199,7 @@ def _unet(file: Path, header: Header, family: Family, dtype: torch.dtype | None)
 
     config = unet_config(header, family)
     names = ldm_names(header, config)
-    by_key = read_tensors(file, names.values(), dtype)
+    by_key = _read(file, names.values(), dtype)
     tensors = {name: by_key[key] for name, key in names.items()}
     return _with_weights(file.name, "U-Net", lambda: UNet2DConditionModel(**config), tensors)
 
@@ -230,7 +231,7 @@ def _text_part(file: Path, header: Header, part: TextPart, dtype: torch.dtype | 
     config = CLIPTextConfig(**part.config)
     with torch.device("meta"):
         model = (kind or CLIPTextModel)(config)
-    tensors = read_tensors(file, keys, dtype)
+    tensors = _read(file, keys, dtype)
     if part.open_clip:
         tensors = convert_open_clip_checkpoint(model, tensors, prefix=part.prefix)
     else:
@@ -265,12 +266,28 @@ def _vae(file: Path, family: Family, *, is_checkpoint: bool) -> Any:
     keys += [k for k in header.tensors if "quant_conv." in k and k.startswith(prefix)]
     tensors = {
         key.removeprefix(prefix): value
-        for key, value in read_tensors(file, keys, torch.float32).items()
+        for key, value in _read(file, keys, torch.float32, field).items()
     }
     config: dict[str, Any] = dict(family.vae)
     if not any("down_blocks." in key for key in tensors):
         tensors = convert_ldm_vae_checkpoint(tensors, config)
     return _with_weights(file.name, "VAE", lambda: AutoencoderKL(**config), tensors)
+
+
+def _read(
+    file: Path, keys: Iterable[str], dtype: torch.dtype | None, field: str = "model"
+) -> dict[str, Tensor]:
+    """The tensors of a component.
+
+    Raises:
+        ModelError: a tensor holds NaN or infinity.
+    """
+    tensors = read_tensors(file, keys, dtype)
+    if fault := non_finite(tensors.items()):
+        raise ModelError(
+            f"{field}: {file.name!r} holds {fault}; download it again, or choose another file"
+        )
+    return tensors
 
 
 def _with_weights(

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ..foundation.atomic import appearing, refuse_existing
+from ..foundation.finite import kind_of
 from ..foundation.progress import EXTRACTING, Progress
-from ..foundation.safetensors_file import DTYPES, write_tensors
+from ..foundation.safetensors_file import DTYPES, write_converted
 from ..models.families import UNET
 from ..models.protocol import LoraLayer
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
@@ -63,7 +64,8 @@ def save_lora(
         progress: ticks once for each tensor to approximate, then in bytes.
 
     Raises:
-        ValueError: not a Stable Diffusion model, no change, or a rank below 1.
+        ValueError: not a Stable Diffusion model, no change, a change that is not finite, or a rank
+            below 1.
         FileExistsError: ``destination`` exists and ``overwrite`` is false.
         OSError: the disk is full or not writable; nothing is left behind.
     """
@@ -87,13 +89,13 @@ def save_lora(
     if not tensors:
         raise ValueError("unlearned: no weights have changed, so there is no LoRA to save")
     if info.family in JOINT_FAMILIES:
-        renamed = _diffusers_names(tensors)
+        dtype, renamed = None, _diffusers_names(tensors)
     else:
         dtype, names = _layout(unlearned)
-        renamed = {_key(name, names): value.to(dtype) for name, value in tensors.items()}
+        renamed = {_key(name, names): value for name, value in tensors.items()}
     header = lora_metadata(unlearned, report, destination.stem, rank, alpha, metadata or {})
     with appearing(destination) as part:
-        write_tensors(part, renamed, header, progress)
+        write_converted(part, renamed, dtype, header, progress)
     return SavedLora(destination, rank, captured)
 
 
@@ -137,7 +139,16 @@ def _approximation(
 
 def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """``(down, up)`` with ``up @ down`` close to ``delta``, which is [out, in] or
-    [out, in, kh, kw]; of lower rank than ``rank`` if the matrix is smaller."""
+    [out, in, kh, kw]; of lower rank than ``rank`` if the matrix is smaller.
+
+    Raises:
+        ValueError: the change is not finite.
+    """
+    if kind := kind_of(delta):
+        raise ValueError(
+            f"unlearned: the change holds {kind}, so there is no LoRA to save; go back "
+            "to an earlier step, or lower learning_rate"
+        )
     matrix = delta.flatten(1)
     if matrix.device.type != "cuda":
         matrix = matrix.cpu()  # a Mac's GPU does not support the SVD

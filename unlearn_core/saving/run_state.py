@@ -17,6 +17,7 @@ from torch import Tensor
 from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings
 from ..foundation.atomic import appearing
+from ..foundation.finite import non_finite
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
 from ..prompts.pairs import PromptPairs
@@ -88,6 +89,9 @@ def write_unlearned(unlearned: UnlearnedModel, file: Path, description: Mapping[
 
     Args:
         description: further data to store, as JSON.
+
+    Raises:
+        ValueError: a weight is not finite.
     """
     metadata = {
         "said": json.dumps(description),
@@ -95,6 +99,10 @@ def write_unlearned(unlearned: UnlearnedModel, file: Path, description: Mapping[
         "alarms": json.dumps([asdict(alarm) for alarm in unlearned.alarms]),
     }
     tensors = {name: tensor.contiguous() for name, tensor in state(unlearned.model).items()}
+    if fault := non_finite(tensors.items()):
+        raise ValueError(
+            f"unlearned: the result holds {fault}, so it is not stored; lower learning_rate"
+        )
     with appearing(file) as part:
         save_file(tensors, part, metadata)
 

@@ -35,7 +35,7 @@ from .alarms import (
     went_back,
 )
 from .batches import Batches, RetainBatch
-from .breakdown import WentWrongError
+from .breakdown import NotFiniteError, WentWrongError
 from .objectives import OBJECTIVES, ForgetBatch, denoise, distill
 
 CHECK_ROWS, ROWS_AT_ONCE = 4, 2  # two without a backward pass need less memory than one with
@@ -105,18 +105,20 @@ class Watch:
         elif not self._reported(NOT_PROTECTED) and self._damaged(retain_loss):
             self.alarms.append(not_protected(finished + 1))
         every = math.ceil(self.settings.steps / COPIES)
-        if protects(self.settings) and finished % every == 0:
+        if finished % every == 0:
             self._remember(finished, generator)
 
     def after_last_step(self) -> None:
         """Check the final state.
 
         Raises:
-            WentWrongError: it is damaged.
+            WentWrongError: it is damaged, or its predictions are not finite.
         """
         steps, distance = self.settings.steps, self._distance()
         if protects(self.settings) and is_damaged(distance, self.reference, self.start_distance):
             raise WentWrongError(WentWrongError.problem)
+        if not math.isfinite(distance):
+            raise NotFiniteError("a prediction was not finite")
         if is_noise(distance, self.reference):
             self.alarms.append(turned_to_noise(steps))
         forgets = self.settings.method != "retain only"

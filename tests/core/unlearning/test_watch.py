@@ -185,7 +185,20 @@ def test_settings_without_protection_only_warn(
     assert kinds(run)[0] == NOT_PROTECTED
     assert kinds(run).count(NOT_PROTECTED) == 1
     assert NOISE in kinds(run)
-    assert run.watch.good is None, "no copy of the weights that is not used"
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_settings_without_protection_keep_the_state_before_a_step_that_is_not_finite(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Also if it is the last step, whose result no later step uses."""
+    settings = replace(SETTINGS, scope="full", method="forget only", steps=4)
+    run = Unlearning(sd_model, sets, settings)
+    breaking(run, at, 100, monkeypatch)
+    list(run)
+    assert kinds(run)[-2:] == [NOT_FINITE, GAVE_UP]
+    assert len(run.result().reports) == at - 1
+    assert all(parameter.isfinite().all() for parameter in run.parameters)
 
 
 def test_a_forget_loss_that_does_not_move(sd_model: ModelHandle, sets: TrainingSets) -> None:
