@@ -54,15 +54,16 @@ def mention_pattern(words: str) -> str:
     composed = unicodedata.normalize("NFC", words.strip())
     parts = [part for part in re.split(f"{GAP}+", composed) if part.strip()]
     patterns = [_word(part, followed=part is not parts[-1]) for part in parts]
-    if not all(patterns):  # nothing but marks
-        patterns = []
-    if not patterns:
-        literal = r"\s+".join(map(re.escape, words.split()))
-        return rf"(?<!\w){literal}(?!\w)"
+    spaced = r"\s+".join(map(re.escape, words.split()))
+    literal = rf"(?<!\w){spaced}(?!\w)"
+    if not patterns or not all(patterns):  # nothing but marks
+        return literal
     start, end = (re.search(pattern, composed) for pattern in (f"^{GAP}+", f"{GAP}+$"))
     before, after = (rf"(?:{re.escape(gap[0])})?" if gap else "" for gap in (start, end))
     core = f"{GAP}*".join(patterns)
-    return f"{before}{_no_letter_before(parts[0][0])}{core}{_no_letter_after(parts[-1])}{after}"
+    mention = f"{before}{_no_letter_before(parts[0][0])}{core}{_no_letter_after(parts[-1])}{after}"
+    # Normalization also replaces characters, such as duplicates of Chinese ones.
+    return mention if composed == words.strip() else f"(?:{mention}|{literal})"
 
 
 def _word(word: str, *, followed: bool) -> str:
