@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..foundation.lists import split_list
 from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
@@ -67,9 +68,9 @@ class _ClassHandle(DenoiserHandle):
         """The pattern and label of each class name. Compiled once, because ImageNet has more names
         than the cache of ``re`` holds."""
         return [
-            (re.compile(rf"(?<!\w){re.escape(name.strip())}(?!\w)", re.I), label)
+            (re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.I), label)
             for label, names in enumerate(self.class_names)
-            for name in names.split(",")
+            for name in split_list(names)
         ]
 
     def _label(self, prompt: str) -> int:

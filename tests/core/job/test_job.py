@@ -479,6 +479,14 @@ def test_prompts_warns_of_too_few_different_pairs(
             "prompts: file contains complete prompts; leave temp",
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
+        (
+            "concept",
+            "replacements",
+            ["noto，twemoji"],
+            "replacements must contain each word as a text of its own, got 'noto，twemoji'; write "
+            '["noto", "twemoji"]',
+        ),
+        ("prompts", "candidates", ["noto, pixel", "fluent"], "candidates must contain each word"),
         ("concept", "name", 5, "concept must be a word, got 5"),
         (None, "model", 5, "model must be the path of a model, relative"),
         (None, "evaluation", 5, "evaluation must be an object, got int"),
