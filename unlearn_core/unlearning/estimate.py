@@ -32,8 +32,22 @@ ERROR = 0.15  # of an estimate, relative; kept free for kernels' own memory and 
 CURE = "choose a scope with 'lora' or smaller pictures (image_size)"
 PIECES = 6  # that the optimizer needs at once: both gradients, their sum, and updates
 
-Profile = Sequence[int]
-"""Bytes in use until each gradient is there, in the order in which they are computed."""
+
+@dataclass(frozen=True)
+class Section:
+    """The part of a training step between two gradients.
+
+    Attributes:
+        peak: the largest number of bytes in use, without the gradients computed before.
+        gradients: bytes of the gradients computed before.
+    """
+
+    peak: int
+    gradients: int = 0
+
+
+Profile = Sequence[Section]
+"""A training step, in the order in which it computes the gradients."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +59,8 @@ class Sizes:
         trained: the trained copy of the weights, or the low-rank layers.
         optimizer: Adam's moments.
         gradient: one gradient of the trained weights.
-        one, two: the profiles of a training step with one and with two pictures, which include the
-            gradient that the step computes; ``two`` is None if two do not fit.
+        one, two: the profiles of a training step with one and with two pictures; ``two`` is None if
+            two do not fit.
         smoothed: whether the retain gradient is smoothed, which needs a further copy.
         batches: whether the retain pictures of a step are more than one batch.
         good_state: the last good weights, which are in main memory; 0 on another device.
@@ -66,20 +80,29 @@ class Sizes:
     pieces: int = 0
     check: int = 0
 
-    def step(self, pictures: int) -> int:
+    def step(self, pictures: int, *, accumulates: bool = False) -> int:
         """Activations and the gradient in progress, for this number of pictures at once. In each
-        section between two gradients, memory is a linear function of the number."""
-        if pictures == 1 or self.two is None:
-            return max(self.one)
-        sections = zip(self.one, self.two, strict=True)
-        return max(one + (pictures - 1) * (two - one) for one, two in sections)
+        section, the activations are a linear function of the number.
+
+        Args:
+            accumulates: add each gradient to an earlier one, which is not counted here.
+        """
+        more = self.two or self.one
+        return max(
+            one.peak
+            + (pictures - 1) * (two.peak - one.peak)
+            + (0 if accumulates else one.gradients)
+            for one, two in zip(self.one, more, strict=True)
+        )
 
     def parts(self, plan: Plan, batch_size: int) -> dict[str, int]:
         """Bytes of each part at the moment that needs most: in the retain gradient, when the forget
         gradient exists, and with several parts the sum of those before; or in the optimizer."""
         pictures = _pictures(plan, batch_size)
-        before = 1 + (self.batches or pictures < batch_size) + self.smoothed
-        moments = (before, self.step(pictures)), (2 + self.smoothed, self.pieces)
+        accumulates = self.batches or pictures < batch_size
+        before = 1 + accumulates + self.smoothed
+        step = self.step(pictures, accumulates=accumulates)
+        moments = (before, step), (2 + self.smoothed, self.pieces)
         gradients, step = max(moments, key=lambda each: each[0] * self.gradient + each[1])
         return {
             "model": self.model,
@@ -226,23 +249,34 @@ def choose(
 
 def profile(
     model: ModelHandle, parameters: Sequence[Tensor], conditioning: Conditioning
-) -> list[int]:
+) -> list[Section]:
     """Measure the bytes that a training step needs, with a random picture for each row."""
     generator = torch.Generator().manual_seed(0)  # the global one stays as it is
     count = len(conditioning)
     shape = (count, *model.latent_shape)
     latents, noise = (torch.randn(shape, generator=generator).to(model.device) for _ in range(2))
     t = model.times(torch.full((count,), 0.5)).to(model.device)
+    sections: list[Section] = []
+    before = 0  # bytes of gradients
+
+    def end_section() -> None:
+        sections.append(Section(live.restart() - before, before))
+
+    def end_with(gradient: Tensor) -> None:
+        nonlocal before
+        end_section()
+        before += gradient.nbytes
+
     with torch.enable_grad(), LiveBytes() as live:
-        hooks = [parameter.register_hook(lambda _: live.end_section()) for parameter in parameters]
+        hooks = [parameter.register_hook(end_with) for parameter in parameters]
         try:
             loss = model.denoise_error(latents, conditioning, noise, t).sum()
             torch.autograd.grad(loss, list(parameters), materialize_grads=True)
         finally:
             for hook in hooks:
                 hook.remove()
-        live.end_section()
-    return live.sections
+        end_section()
+    return sections
 
 
 class LiveBytes(TorchDispatchMode):
@@ -250,18 +284,19 @@ class LiveBytes(TorchDispatchMode):
     exists. It works on every device.
 
     Attributes:
-        sections: the largest number of bytes in use in each section so far.
+        now: the bytes in use.
+        peak: the largest number of bytes in use since the last ``restart``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.sections: list[int] = []
         self.storages: dict[int, weakref.ref[Any]] = {}
 
-    def end_section(self) -> None:
-        self.sections.append(self.peak)
-        self.peak = self.now
+    def restart(self) -> int:
+        """Begin a new peak; returns the last one."""
+        peak, self.peak = self.peak, self.now
+        return peak
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: Any = (), kwargs: Any = None

@@ -225,20 +225,20 @@ class Unlearning:
     def _gradient(self, parts: Iterable[Tensor]) -> Sums:
         """Add up the losses of all rows, and their gradients; ``parts`` computes the losses of one
         part after another, so that only one needs memory."""
-        total, gradients = torch.zeros((), device=self.parameters[0].device), None
-        count = 0
-        for losses in parts:
-            loss = losses.sum()
-            part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            total += loss.detach()  # read after the step: reading would wait for the device
-            count += len(losses)
-            self.progress.check()
-            if gradients is None:
-                gradients = part_gradients
-            else:
-                torch._foreach_add_(gradients, part_gradients)
-        if gradients is None:  # a process without rows
-            gradients = tuple(torch.zeros_like(parameter) for parameter in self.parameters)
+        total, count = torch.zeros((), device=self.parameters[0].device), 0
+        try:
+            for losses in parts:
+                loss = losses.sum()
+                loss.backward(inputs=self.parameters)  # adds to ``.grad``: one set for all parts
+                total += loss.detach()  # read after the step: reading would wait for the device
+                count += len(losses)
+                self.progress.check()
+            gradients = tuple(
+                torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters
+            )
+        finally:
+            for parameter in self.parameters:
+                parameter.grad = None
         return total, gradients, count
 
     def _mean(self, loss: Tensor, gradients: Gradient, count: int) -> tuple[Tensor, Gradient]:

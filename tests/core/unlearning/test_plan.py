@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.unlearning.estimate import LiveBytes
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.objectives import OBJECTIVES, RETAIN_OBJECTIVES, STOP_ABOVE
 from unlearn_core.unlearning.optimizer import Change
@@ -112,6 +113,24 @@ def test_a_step_can_be_stopped_between_its_parts(sd_model: ModelHandle, sets: Tr
         next(iter(run))
         checks.append(progress.checks - before)
     assert checks == [2, 2 * BATCH]
+
+
+def test_parts_need_no_further_set_of_gradients(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    """Each part's gradient of a weight is added to the sum before that of the next weight."""
+    run = Unlearning(sd_model, sets, replace(SETTINGS, scope="full"))
+    one_set = sum(parameter.nbytes for parameter in run.parameters)
+
+    def losses() -> Tensor:
+        squares = [(p * p).sum() for p in run.parameters]
+        return torch.stack(squares).sum().view(1)
+
+    with LiveBytes() as live:
+        _, gradients, count = run._gradient(losses() for _ in range(3))
+        assert one_set < live.peak < 1.5 * one_set
+    assert count == 3
+    for gradient, parameter in zip(gradients, run.parameters, strict=True):
+        assert torch.allclose(gradient, 6 * parameter)
+        assert parameter.grad is None
 
 
 def with_little_memory(run: Unlearning, pictures: int, errors: list[BaseException]) -> None:
