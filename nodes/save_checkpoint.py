@@ -15,6 +15,7 @@ from comfy.cli_args import args
 from comfy_api.latest import io
 
 from ..unlearn_core.evaluation.results import AlignmentReport
+from ..unlearn_core.foundation.own_files import is_own
 from ..unlearn_core.foundation.progress import EXTRACTING, SAVING
 from ..unlearn_core.reporting.report import report_json
 from ..unlearn_core.saving.diffusers_folder import save_diffusers_folder
@@ -72,8 +73,8 @@ class SaveCheckpoint(io.ComfyNode):
                     label_off="keep",
                     tooltip="Off: if a model with this name exists, nothing is saved, and you see "
                     "a message when you press Run. The other nodes still run, and nothing is lost. "
-                    "On: the existing model is replaced and cannot be restored. The model that you "
-                    "started from is never replaced. Default: off.",
+                    "On: a model that this node saved earlier is replaced and cannot be restored. "
+                    "No other model is ever replaced. Default: off.",
                 ),
                 sockets.Report.Input(
                     "report",
@@ -128,6 +129,12 @@ class SaveCheckpoint(io.ComfyNode):
         except ValueError as error:
             return str(error)
         existing = [path for path in paths.values() if path.exists()]
+        others = [path for path in existing if not is_own(path)]
+        if others and len(paths) == 1:
+            return (
+                f"name: {name!r} in models/{others[0].parent.name} was not saved by Unlearn, so "
+                "it is never overwritten; choose another name"
+            )
         if existing and overwrite is False:
             return (
                 f"name: {name!r} exists already in models/{existing[0].parent.name}; "

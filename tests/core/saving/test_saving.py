@@ -19,6 +19,7 @@ from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.foundation.atomic import appearing, refuse_existing
+from unlearn_core.foundation.own_files import MANIFEST
 from unlearn_core.models import weights
 from unlearn_core.models.layers import LORA
 from unlearn_core.models.load import load_model
@@ -90,7 +91,11 @@ def test_a_folder_is_saved_with_one_merged_weight_in_memory(
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    return {
+        str(f.relative_to(folder)): f.read_bytes()
+        for f in folder.rglob("*")
+        if f.is_file() and f.name != MANIFEST
+    }
 
 
 def test_saved_model_loads_as_the_same_model(unlearned: UnlearnedModel, tmp_path: Path) -> None:
@@ -130,19 +135,33 @@ def test_an_existing_model_is_replaced_on_request_only(
     with pytest.raises(FileExistsError, match="choose another name or allow overwriting"):
         save_diffusers_folder(unlearned, saved)
     assert files(saved) == before
-    (saved / "mine.txt").write_text("old")
+    (saved / "mine.txt").write_text("mine")
     save_diffusers_folder(unlearned, saved, overwrite=True)
-    assert files(saved) == before
+    assert files(saved) == {**before, "mine.txt": b"mine"}
 
 
-def test_a_folder_without_a_model_is_never_overwritten(
-    unlearned: UnlearnedModel, tmp_path: Path
+@pytest.mark.parametrize("name", ["notes.txt", "model_index.json"])
+def test_a_folder_that_this_pack_did_not_write_is_never_overwritten(
+    unlearned: UnlearnedModel, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="is not a model"):
+    (tmp_path / "precious" / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="'precious' exists and was not saved by Unlearn"):
         save_diffusers_folder(unlearned, tmp_path / "precious", overwrite=True)
-    assert files(tmp_path / "precious") == {"notes.txt": b"mine"}
+    assert files(tmp_path / "precious") == {name: b"mine"}
+
+
+def test_a_folder_of_an_earlier_version_is_replaced(
+    unlearned: UnlearnedModel, tmp_path: Path
+) -> None:
+    """It has a report, but no list of its files."""
+    saved = save_diffusers_folder(unlearned, tmp_path / "new")
+    before = files(saved)
+    (saved / MANIFEST).unlink()
+    (saved / "unet" / "config.json").write_text("older")
+    (saved / "mine.txt").write_text("mine")
+    save_diffusers_folder(unlearned, saved, overwrite=True)
+    assert files(saved) == {**before, "mine.txt": b"mine"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -183,19 +202,19 @@ def test_the_old_folder_is_restored_if_the_new_one_cannot_be_moved_in(
     old = tmp_path / "mine"
     old.mkdir()
     (old / "weights").write_bytes(b"old")
-    replace = Path.replace
+    replace = os.replace
 
-    def fails(self: Path, target: Path) -> Path:
-        if self.name.endswith(".part"):
-            raise OSError(errno.EACCES, "no")
-        return replace(self, target)
+    def fails(source: Path, target: Path) -> None:
+        if source.name.endswith(".part"):
+            raise OSError(errno.EIO, "no")
+        replace(source, target)
 
     def save() -> None:
         with appearing(old) as part:
             part.mkdir()
             (part / "weights").write_bytes(b"new")
 
-    monkeypatch.setattr(Path, "replace", fails)
+    monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="'mine' could not be saved"):
         save()
     assert files(tmp_path) == {"mine/weights": b"old"}
@@ -206,18 +225,18 @@ def test_the_only_copy_is_never_deleted(tmp_path: Path, monkeypatch: pytest.Monk
     old = tmp_path / "mine"
     old.mkdir()
     (old / "weights").write_bytes(b"old")
-    replace = Path.replace
+    replace = os.replace
 
-    def fails(self: Path, target: Path) -> Path:
+    def fails(source: Path, target: Path) -> None:
         if target == old:
-            raise OSError(errno.EACCES, "no")
-        return replace(self, target)
+            raise OSError(errno.EIO, "no")
+        replace(source, target)
 
     def save() -> None:
         with appearing(old) as part:
             part.mkdir()
 
-    monkeypatch.setattr(Path, "replace", fails)
+    monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="the previous version is in '.*old'"):
         save()
     (copy,) = tmp_path.glob(".mine-*/old/weights")
@@ -230,20 +249,19 @@ def test_an_interrupt_between_two_moves_loses_nothing(
     old = tmp_path / "mine"
     old.mkdir()
     (old / "weights").write_bytes(b"old")
-    replace, interrupted = Path.replace, []
+    replace, interrupted = os.replace, []
 
-    def moves(self: Path, target: Path) -> Path:
-        moved = replace(self, target)
+    def moves(source: Path, target: Path) -> None:
+        replace(source, target)
         if not interrupted:
-            interrupted.append(moved)
+            interrupted.append(target)
             raise KeyboardInterrupt
-        return moved
 
     def save() -> None:
         with appearing(old) as part:
             part.mkdir()
 
-    monkeypatch.setattr(Path, "replace", moves)
+    monkeypatch.setattr(os, "replace", moves)
     with pytest.raises(KeyboardInterrupt):
         save()
     assert interrupted
