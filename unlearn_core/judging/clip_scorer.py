@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..foundation.json_file import JsonError, read_object
 from ..foundation.safetensors_file import non_finite_in
 
 SCORER_CONFIG, SCORER_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 CHUNK = 64  # pictures or texts per batch
+LARGEST_CONFIG = 1_000_000  # bytes
 
 REMOTE_KEYS = ("hf_model_name", "hf_tokenizer_name")
 """Names of settings with which open_clip would download a part of the model."""
@@ -40,17 +41,19 @@ def check_scorer(folder: Path) -> None:
             "choose the folder of an open_clip model"
         )
     try:
-        config = json.loads((folder / SCORER_CONFIG).read_text(encoding="utf-8"))
-        text = config["model_cfg"]["text_cfg"]
-        remote = [name for name in REMOTE_KEYS if name in text]
-    except (ValueError, KeyError, TypeError) as error:
+        config = read_object(folder / SCORER_CONFIG, LARGEST_CONFIG)["model_cfg"]
+        text, vision = config["text_cfg"], config["vision_cfg"]
+        remote = [text[name] for name in REMOTE_KEYS if name in text]
+        # A name with a scheme, such as "hf-hub:owner/name", is one of timm's models on a hub.
+        remote += [name for name in (vision.get("timm_model_name"),) if ":" in str(name)]
+    except (JsonError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"scorer: {SCORER_CONFIG} of {folder.name!r} is not in open_clip's format "
             f"({error!r:.80}); download it again"
         ) from None
     if remote:
         raise ValueError(
-            f"scorer: {folder.name!r} needs {text[remote[0]]!r:.80} from the network; choose a "
+            f"scorer: {folder.name!r} needs {remote[0]!r:.80} from the network; choose a "
             "CLIP that has all its files in its folder, such as ViT-B-32"
         )
     try:

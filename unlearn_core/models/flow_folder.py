@@ -11,6 +11,7 @@ from . import autoencoder
 from .errors import ModelError
 from .flow import PATCH, FlowHandle, schedule_of
 from .flow_text import T5, FluxText, StableDiffusion3Text
+from .folder_check import edge_of
 from .folder_parts import read_clip, read_component, read_denoiser, read_text_encoder, read_vae
 from .folder_source import FolderSource
 from .protocol import ModelHandle
@@ -35,7 +36,7 @@ def stable_diffusion_3(source: FolderSource) -> ModelHandle:
     if source.index.get("text_encoder_3", [None])[0] is not None:
         t5 = _t5(folder, "_3", device, mixed, T5_LENGTH["sd3"])
     text = StableDiffusion3Text(clips, t5, int(transformer.config["joint_attention_dim"]))
-    edge = int(transformer.config["sample_size"])
+    edge = transformer.config["sample_size"]
     return _handle(StableDiffusion3Handle, "sd3", source, transformer, text, edge, mixed=mixed)
 
 
@@ -67,19 +68,17 @@ def _handle(
     source: FolderSource,
     transformer: Any,
     text: Any,
-    edge: int | None,
+    edge: object,
     *,
     mixed: bool,
 ) -> ModelHandle:
     """Create a handle with the remaining parts of the folder.
 
     Args:
-        edge: of a latent, from the transformer's settings; if they do not contain it, the size of
-            the pictures is the autoencoder's.
+        edge: ``sample_size`` of the transformer; None if the pictures have the autoencoder's.
     """
     vae = read_vae(source.folder, transformer.device)
-    own = int(vae.config["sample_size"]) if edge is None else edge * autoencoder.scale(vae)
-    size = source.options.image_size or own
+    size = source.options.image_size or _own_size(source.folder, vae, edge)
     config = _scheduler(source.folder)
     tokens = (size // autoencoder.scale(vae) // PATCH) ** 2
     # A model without guidance is distilled to few steps, which lie at all noise levels.
@@ -94,6 +93,13 @@ def _handle(
         vae=vae,
         text=text,
     )
+
+
+def _own_size(folder: Path, vae: Any, edge: object) -> int:
+    if edge is None:
+        return edge_of(vae.config["sample_size"], f"sample_size of {folder.name}/vae/config.json")
+    name = f"sample_size of {folder.name}/transformer/config.json"
+    return edge_of(edge, name) * autoencoder.scale(vae)
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from ..foundation.finite import non_finite
 from ..foundation.safetensors_file import DTYPES, read_header
 from .denoiser import NoiseSchedule
 from .errors import ModelError
+from .folder_check import check_size
 from .text import Clip
 from .versions import dtype_argument
 from .weights import vectors_to_fp32
@@ -21,17 +24,28 @@ def read_component(loader: Any, folder: Path, name: str, **options: Any) -> Any:
     files = [file.name for file in (folder / name).glob("*.safetensors*")]
     if files and all(".fp16." in file for file in files):
         options["variant"] = "fp16"
-    try:
+    with _reported(folder, name):
         return loader.from_pretrained(
             folder / name, local_files_only=True, use_safetensors=True, **options
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+
+
+@contextmanager
+def _reported(folder: Path, name: str) -> Iterator[None]:
+    """Convert the libraries' errors to ``ModelError``."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # tokenizers has no class of its own for errors
         raise ModelError(f"model: {folder.name}/{name} cannot be loaded: {error}") from error
 
 
 def read_weights(loader: Any, folder: Path, name: str, device: torch.device, **options: Any) -> Any:
     """Read a frozen module of a pipeline and check that the file contains all of its tensors: the
     libraries initialize missing ones randomly and only warn. NaN and infinity are refused."""
+    with _reported(folder, name):
+        check_size(loader, folder, name)
     module, info = read_component(loader, folder, name, output_loading_info=True, **options)
     missing = sorted(info["missing_keys"])
     if missing:
