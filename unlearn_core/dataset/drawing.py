@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..foundation.interruption import Interruptible
 from ..foundation.pixels import as_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
@@ -106,15 +107,18 @@ def draw_latents(
     if len(missing) < total:
         progress.tick(total - len(missing))
 
+    interruptible = Interruptible(progress)
+
     def draw(rows: range) -> Tensor:
-        return model.sample(
-            [prompts[i] for i in missing[rows.start : rows.stop]],
-            [seeds[i] for i in missing[rows.start : rows.stop]],
-            steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
-            latent_shape=latent_shape,
-            progress=progress,
-        ).float().cpu()  # fmt: skip
+        with interruptible.within(settings.steps):
+            return model.sample(
+                [prompts[i] for i in missing[rows.start : rows.stop]],
+                [seeds[i] for i in missing[rows.start : rows.stop]],
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                latent_shape=latent_shape,
+                progress=progress,
+            ).float().cpu()  # fmt: skip
 
     for rows, latents in processes.divided(len(missing), settings.batch_size, draw, progress):
         for row, latent in zip(rows, latents, strict=True):
@@ -152,9 +156,12 @@ def draw_pictures(
         model, prompts, settings, cache=cache, progress=progress, processes=processes
     )
 
+    interruptible = Interruptible(progress)
+
     def decode(rows: range) -> Tensor:
         part = latents[rows.start : rows.stop]
-        return as_bytes(model.decode_latents(part.to(model.device)))
+        with interruptible.within():
+            return as_bytes(model.decode_latents(part.to(model.device)))
 
     pictures = []
     for _, part in processes.divided(len(latents), DECODING_BATCH, decode, progress):

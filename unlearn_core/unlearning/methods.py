@@ -36,6 +36,9 @@ class Run(Protocol):
         ...
 
     plan: Plan
+    whole: bool
+    """Whether ``result`` is the model after the last finished step. False if a step failed while it
+    changed the weights."""
 
     def __len__(self) -> int: ...
 

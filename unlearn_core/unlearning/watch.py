@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,6 +15,7 @@ from ..foundation.checks import LARGEST_SEED
 from ..foundation.cost import JUDGING
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
+from ..foundation.signals import deferred
 from ..models.counted import Counted
 from ..models.protocol import Denoiser
 from .alarms import (
@@ -37,9 +38,29 @@ from .alarms import (
 from .batches import Batches, RetainBatch
 from .breakdown import NotFiniteError, WentWrongError
 from .objectives import OBJECTIVES, ForgetBatch, denoise, distill
+from .snapshot import Snapshot, listed
 
 CHECK_ROWS, ROWS_AT_ONCE = 4, 2  # two without a backward pass need less memory than one with
 COPIES = 10  # of the state during a run
+
+
+@dataclass(frozen=True)
+class Returns:
+    """What a watch remembers beside the good state and the alarms.
+
+    Attributes:
+        count: how often the run went back.
+        rate_factor: of the learning rate since then.
+        gave_up: whether the run has ended because of it.
+        start_distance: the distance before the first step, see ``is_damaged``.
+        good_step: of the good state; None if there is none.
+    """
+
+    count: int = 0
+    rate_factor: float = 1.0
+    gave_up: bool = False
+    start_distance: float = 0.0
+    good_step: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +106,37 @@ class Watch:
         self.good: GoodState | None = None
         self.rate_factor, self.returns, self.gave_up = 1.0, 0, False
         self.start_distance = 0.0
+
+    def snapshot(self) -> Snapshot:
+        """What the watch needs to continue."""
+        good = self.good
+        returns = Returns(
+            self.returns,
+            self.rate_factor,
+            self.gave_up,
+            self.start_distance,
+            None if good is None else good.step,
+        )
+        tensors: dict[str, Tensor] = {}
+        if good is not None:
+            tensors = {**listed("good", good.weights), "good_generator": good.generator}
+        alarms = [asdict(alarm) for alarm in self.alarms]
+        return Snapshot(tensors, {"alarms": alarms, "returns": asdict(returns)})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot.
+
+        Raises:
+            ValueError: it is malformed; nothing has changed.
+        """
+        alarms, returns = snapshot.parts("alarms", Alarm), snapshot.part("returns", Returns)
+        weights, good = snapshot.list_of("good", self.parameters), None
+        if weights and returns.good_step is not None:
+            copies = tuple(weight.to("cpu", copy=True) for weight in weights)
+            good = GoodState(returns.good_step, copies, snapshot.generator("good_generator"))
+        self.returns, self.rate_factor = returns.count, returns.rate_factor
+        self.gave_up, self.start_distance = returns.gave_up, returns.start_distance
+        self.alarms[:], self.good = alarms, good
 
     def before_update(self, finished: int, retain_loss: float, generator: Tensor) -> None:
         """Check the state after ``finished`` steps, whose retain loss is now known, and remember it
@@ -216,8 +268,9 @@ class Watch:
             return
         if self.good is None:
             weights = tuple(p.detach().to("cpu", copy=True) for p in self.parameters)
-        else:
-            weights = self.good.weights
-            for copied, parameter in zip(weights, self.parameters, strict=True):
+            self.good = GoodState(step, weights, generator)
+            return
+        with deferred():  # the copies must not be a mixture of two steps
+            for copied, parameter in zip(self.good.weights, self.parameters, strict=True):
                 copied.copy_(parameter.detach())
-        self.good = GoodState(step, weights, generator)
+            self.good = GoodState(step, self.good.weights, generator)
