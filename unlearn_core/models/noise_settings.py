@@ -53,8 +53,8 @@ def read_scheduler(folder: Path, index: dict[str, Any]) -> tuple[NoiseSchedule, 
     """
     from diffusers import DDPMScheduler
 
-    given = _settings(folder, index, tuple(DIFFUSION))
-    config = {**DIFFUSION[str(index["scheduler"][-1])], **given}
+    own = _settings(folder, index, tuple(DIFFUSION))
+    config = {**DIFFUSION[index["scheduler"][-1]], **own}
     name = f"model: {folder.name}/scheduler/scheduler_config.json"
     if any(config.get(setting) for setting in FLOW_SETTINGS):
         raise ModelError(f"{name} is for flow matching, which its denoiser does not use")
@@ -82,7 +82,7 @@ def read_scheduler(folder: Path, index: dict[str, Any]) -> tuple[NoiseSchedule, 
         raise ModelError(
             f"{name}: the betas must be between 0 and 1, got those of beta_start "
             f"{full['beta_start']!r}, beta_end {full['beta_end']!r} and trained_betas "
-            f"{'given' if full['trained_betas'] is not None else None}"
+            f"{full['trained_betas'] and full['trained_betas'][:3]}"
         )
     if full["rescale_betas_zero_snr"] and schedule.prediction_type == "epsilon":
         raise ModelError(
@@ -132,12 +132,12 @@ def check_class(
     Raises:
         ModelError: one of them names another class.
     """
-    for found in (index[name][-1], config.get("_class_name", choices[0])):
-        if found not in choices:
+    for class_name in (index[name][-1], config.get("_class_name", choices[0])):
+        if class_name not in choices:
             more = ", …" if len(choices) > 3 else ""
             raise ModelError(
                 f"model: the {name} of {folder.name!r} must be {', '.join(choices[:3])}{more}, "
-                f"got {found!r}; this model works in another way, so choose another one"
+                f"got {class_name!r}; this model works in another way, so choose another one"
             )
 
 
