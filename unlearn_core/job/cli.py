@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from ..dataset.drawing import LatentCache
+from ..foundation.devices import best_device
 from ..foundation.processes import ALONE, PeerError, Processes, launched
+from ..models.rounding import measure_rounding
 from ..prompts.files import write_prompts
 from ..prompts.language_model import Proposer, extended
 from ..prompts.pairs import repetition
@@ -69,9 +71,11 @@ def create_parser() -> argparse.ArgumentParser:
             )
             sub.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
         if stage != "prompts":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             sub.add_argument(
-                "--device", default=device, help="default on this machine: %(default)s"
+                "--device",
+                default=best_device(),
+                help="cuda (NVIDIA, AMD), mps (Apple), xpu (Intel) or cpu; default on this "
+                "machine: %(default)s",
             )
         if stage in ("save", "run"):
             sub.add_argument(
@@ -185,6 +189,9 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
     if saved is not None:
         share = f" (captures {100 * job.captured:.1f} % of the change)" if job.captured < 1 else ""
         say(f"Saved: {saved}{share}")
+        rounding = measure_rounding(unlearned.model, unlearned.base)
+        if options.save_as != "lora" and rounding is not None:
+            say(f"Precision: {rounding}")
     durations = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"Results in {options.out} ({durations})")
 

@@ -653,3 +653,17 @@ def test_the_demo_model_supports_the_example_in_the_docs(tmp_path: Path) -> None
         assert set(values) <= set(judge["dimensions"][name])
     prompts = {pair.forget for pair in settings.pairs().test}
     assert len(prompts) >= 5, "enough different prompts for an evaluation"
+
+
+def test_the_loss_in_16_bits_is_reported(
+    content: Content, sd_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(sd_folder, safety_checker=None)
+    pipeline.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    content["model"] = str(tmp_path / "half")
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert run("save", write(content, tmp_path)) == 0
+    message = r"Precision: in 16 bits, \d+ % of the trained weights get their old value back; .* %"
+    assert re.search(message, capsys.readouterr().out)
+    assert run("save", write(content, tmp_path), "--as", "lora") == 0
+    assert "Precision" not in capsys.readouterr().out
