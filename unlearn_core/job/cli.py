@@ -7,12 +7,14 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from ..dataset.drawing import LatentCache
 from ..foundation.devices import best_device
+from ..foundation.locks import only_run_in
 from ..foundation.processes import ALONE, PeerError, Processes, launched
 from ..models.rounding import measure_rounding
 from ..prompts.files import write_prompts
@@ -166,9 +168,12 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
         progress=bars,
         processes=processes,
     )
+    lock = ExitStack()
     try:
         if options.stage in ("save", "run"):
             job.check_save(options.save_as, options.rank)
+        if processes.is_main:
+            lock.enter_context(only_run_in(options.out))
         unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
         done, total = len(unlearned.reports), unlearned.settings.steps
         if 0 < done < total and processes.is_main:
@@ -181,6 +186,7 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
             saved = job.save(unlearned, options.save_as, options.rank)
     finally:
         bars.close()
+        lock.close()
     if options.json:
         say(json.dumps(job.figures() or report_json(unlearned, None, job.cost)))
         return
