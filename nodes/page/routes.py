@@ -10,7 +10,7 @@ from aiohttp import web
 from .history import last_run, workflow_of
 from .post_route import Content, add_post
 from .prompt_table import preview
-from .runs import RUNS, end_now
+from .runs import RUNS, begin_anew, end_now
 from .scorer_download import add_scorer_routes
 
 LARGEST_TABLE = 16 * 1024 * 1024  # bytes; thousands of edited prompts stay far below
@@ -20,6 +20,7 @@ def add_routes(routes: web.RouteTableDef) -> None:
     """Add the pack's routes; ComfyUI serves each of them under ``/api`` as well."""
     add_scorer_routes(routes)
     add_post(routes, "/unlearn/end", end)
+    add_post(routes, "/unlearn/restart", restart)
     add_post(routes, "/unlearn/prompts", prompts, largest=LARGEST_TABLE)
 
     @routes.get("/unlearn/runs")
@@ -57,6 +58,17 @@ async def end(content: Content) -> dict[str, Any]:
     if not isinstance(step, (int, type(None))) or isinstance(step, bool):
         raise ValueError(f"step must be a whole number or null, got {step!r:.80}")
     return end_now(key, step).as_json()
+
+
+async def restart(content: Content) -> dict[str, Any]:
+    """Let the next execution of the run ``key`` begin anew.
+
+    Raises:
+        ValueError: the field is missing, or see ``begin_anew``.
+    """
+    if "key" not in content:
+        raise ValueError("key is missing; send the key of a run")
+    return begin_anew(content["key"]).as_json()
 
 
 async def prompts(content: Content) -> dict[str, Any]:

@@ -32,6 +32,7 @@ CODES = {
     torch.bool: "BOOL",
 }
 CONTENT, CHECKSUM = "unlearn_run", "sha256"  # keys of the metadata
+BEGINNING = f'{{"__metadata__":{{"{CONTENT}"'.encode()  # of the header
 
 
 class OtherRunError(ValueError):
@@ -93,6 +94,13 @@ def read_state(file: Path, identity: Mapping[str, Any]) -> Snapshot:
     if metadata.get(CHECKSUM) != _checksum(tensors, _digest(tensors), text):
         raise ValueError(f"{file.name!r} is damaged (its checksum is wrong)")
     return Snapshot(tensors, values)
+
+
+def is_state(file: Path) -> bool:
+    """Whether a file is from ``write_state``, even if it is damaged; also true for an empty one."""
+    with file.open("rb") as stream:
+        start = stream.read(8 + len(BEGINNING))
+    return not start or start[8:] == BEGINNING
 
 
 def stored_steps(file: Path) -> list[Any] | None:

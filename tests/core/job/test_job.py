@@ -13,7 +13,6 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unlearn_core.dataset.settings import GenerationSettings
@@ -301,28 +300,6 @@ def test_a_run_without_a_finished_step_leaves_an_earlier_result_untouched(
     assert file.read_bytes() == before
 
 
-def test_an_interrupt_preserves_the_finished_steps(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    step = Unlearning._step
-
-    def second_is_interrupted(self: Unlearning) -> StepReport:
-        if self.reports:
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(Unlearning, "_step", second_is_interrupted)
-    assert run("run", settings) == 130
-    monkeypatch.undo()
-    capsys.readouterr()
-    assert run("save", settings) == 0
-    assert "unlearn: stopped after 1 of 2 steps" in capsys.readouterr().err
-    file = settings.parent / "out" / "unlearned.safetensors"
-    assert load_file(file)
-    with safe_open(file, "pt") as opened:
-        assert len(json.loads(opened.metadata()["steps"])) == 1
-
-
 def test_every_field_of_the_prompts_has_an_effect(content: Content, tmp_path: Path) -> None:
     counts = {"train_count": 5, "test_count": 3, "invented_names": 2, "gibberish_names": 3}
     more = {**counts, "test_share": 0.5, "seed": 9}
@@ -416,25 +393,6 @@ def test_two_runs_do_not_share_a_folder(settings: Path, capsys: pytest.CaptureFi
         assert run("unlearn", settings) == 2
     assert "out: another run is writing into" in capsys.readouterr().err
     assert run("unlearn", settings) == 0
-
-
-def test_a_report_is_deleted_before_new_weights_are_written(
-    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that an interruption leaves no report beside weights that it does not describe."""
-    assert run("unlearn", write(content, tmp_path)) == 0
-    assert run("evaluate", write(content, tmp_path)) == 0
-    report_exists: list[bool] = []
-    store = job.write_unlearned
-
-    def spy(*arguments: Any) -> None:
-        report_exists.append((tmp_path / "out" / "report.json").exists())
-        store(*arguments)
-
-    monkeypatch.setattr(job, "write_unlearned", spy)
-    content["unlearn"]["seed"] = 1
-    assert run("unlearn", write(content, tmp_path)) == 0
-    assert report_exists == [False]
 
 
 def test_out_of_memory_is_reported_with_a_cure(

@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from unlearn_core.saving.resume import OtherRunError, read_state, stored_steps, write_state
+from unlearn_core.saving.resume import (
+    OtherRunError,
+    is_state,
+    read_state,
+    stored_steps,
+    write_state,
+)
 from unlearn_core.unlearning.snapshot import Snapshot
 
 IDENTITY: dict[str, Any] = {"model": "a", "unlearn": {"steps": 4}}
@@ -118,6 +125,17 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, metadata: dict[str,
     assert stored_steps(file) in (None, [])
     with pytest.raises(ValueError, match="damaged"):
         read_state(tmp_path / "missing", IDENTITY)
+
+
+def test_a_state_is_known_by_its_beginning_even_if_it_is_damaged(file: Path) -> None:
+    assert is_state(file)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    assert is_state(file)
+    file.write_bytes(b"")
+    assert is_state(file)
+    save_file({"weights.0": torch.zeros(2)}, file, {"format": "pt"})
+    assert not is_state(file)
 
 
 def test_a_full_disk_leaves_the_earlier_state(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
