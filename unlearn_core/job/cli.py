@@ -19,6 +19,7 @@ from ..prompts.pairs import repetition
 from ..reporting.report import report_json, summary, table
 from .console import CACHE, Bars, say
 from .job import SAVE_AS, Job, require_unlearned
+from .last_catch import describe_unexpected
 from .reference import reference
 from .settings_file import JobSettings, read_settings
 
@@ -104,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError as error:
         sys.stderr.write(f"error{origin}: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}\n")
         return 2
+    except Exception as error:  # noqa: BLE001 - the last catch: no traceback for an artist
+        sys.stderr.write(f"{describe_unexpected(error, options)}\n")
+        return 3
     except KeyboardInterrupt:
         if options.stage in ("unlearn", "run"):
             sys.stderr.write(
