@@ -27,6 +27,7 @@ from .host.memory import DRAWING, load, make_room_for
 from .host.plain_names import check_name
 from .host.progress import NodeProgress
 from .inputs import sockets
+from .inputs.links import require_link
 from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
 from .page.prompt_table import as_table, grid, read_edited
 
@@ -113,6 +114,9 @@ class DiversifyPrompts(io.ComfyNode):
         model: ModelHandle | None = None,
         also: PromptPairs | None = None,
     ) -> io.NodeOutput:
+        require_link("concept", concept, ForgetConcept, "Define Forget Concept")
+        if also is not None:
+            require_link("also", also, PromptPairs, "another Diversify Retain Prompts")
         if edited_prompts:
             pairs = read_edited(edited_prompts, concept)
         elif prompts_file != NO_FILE:
@@ -132,6 +136,8 @@ class DiversifyPrompts(io.ComfyNode):
             if language_model != NO_FILE:
                 words = _with_proposals(language_model, words, proposals, concept, seed)
             if neighbours:
+                if model is not None:
+                    require_link("model", model, ModelHandle, "Load Model or From ComfyUI")
                 concept = _with_neighbours(
                     concept, wordings, words, model, candidates, neighbours, seed
                 )

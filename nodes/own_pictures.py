@@ -18,6 +18,7 @@ from ..unlearn_core.foundation.progress import READING_PICTURES
 from .host.folders import NO_FILE, picture_folders, pictures_path
 from .host.progress import NodeProgress
 from .inputs import sockets
+from .inputs.links import require_link
 
 
 class OwnPictures(io.ComfyNode):
@@ -104,6 +105,7 @@ class OwnPictures(io.ComfyNode):
         if folder == NO_FILE:
             if images is None:
                 raise ValueError("images: there are none; link images or choose a folder")
+            require_link("images", images, Tensor, "a node that loads or draws pictures")
             if kind := kind_of(images):
                 raise ValueError(
                     f"images: a picture holds {kind}; repair the node that draws or decodes it"

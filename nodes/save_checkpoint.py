@@ -28,6 +28,7 @@ from .host.graph import values_before
 from .host.memory import load
 from .host.progress import NodeProgress
 from .inputs import sockets
+from .inputs.links import require_link
 from .native.handle import NativeHandle
 from .native.saving import LORA_NAMES, Saving, check_lora_names, save_native
 
@@ -154,7 +155,10 @@ class SaveCheckpoint(io.ComfyNode):
         lora_names: str = COMFYUI_NAMES,
         report: AlignmentReport | None = None,
     ) -> io.NodeOutput:
+        paths = save_paths(name, save_as)
+        require_link("unlearned", unlearned, UnlearnedModel, "Restricted Gradient Unlearn")
         if report is not None:
+            require_link("report", report, AlignmentReport, "Evaluate Alignment")
             evaluated = [part.concept.name for part in report.each]
             unlearned_concepts = [part.concept.name for part in unlearned.pairs.each]
             if evaluated != unlearned_concepts:
@@ -163,7 +167,6 @@ class SaveCheckpoint(io.ComfyNode):
                     f"this model forgot, got one about {' and '.join(map(repr, evaluated))}; "
                     "link the Evaluate Alignment node of this model"
                 )
-        paths = save_paths(name, save_as)
         native = unlearned.model if isinstance(unlearned.model, NativeHandle) else None
         kind = _as_loaded(unlearned) if save_as == AS_LOADED else save_as
         path, note = paths[kind], ""

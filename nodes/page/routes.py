@@ -45,7 +45,10 @@ def add_routes(routes: web.RouteTableDef) -> None:
     @routes.get("/unlearn/last_run")
     async def last(request: web.Request) -> web.Response:
         """The outputs of a graph's nodes in its last finished run; null if there is none."""
-        run = await asyncio.to_thread(last_run, request.query.get("workflow", ""))
+        try:
+            run = await asyncio.to_thread(last_run, request.query.get("workflow", ""))
+        except RecursionError:  # a graph of thousands of nodes in a row, or deeply nested values
+            run = None
         return web.json_response(run)
 
     @routes.get("/unlearn/workflow")
@@ -64,6 +67,8 @@ async def end(content: Content) -> dict[str, Any]:
         if name not in content:
             raise ValueError(f"{name} is missing; send the key of a run, and a step or null")
     key, step = content["key"], content["step"]
+    if not isinstance(key, str):
+        raise ValueError(f"key must be a text, got {key!r:.80}")
     if not isinstance(step, (int, type(None))) or isinstance(step, bool):
         raise ValueError(f"step must be a whole number or null, got {step!r:.80}")
     return end_now(key, step).as_json()
@@ -100,7 +105,7 @@ async def prompts(content: Content) -> dict[str, Any]:
     try:
         # Thousands of prompts take a while, and the server must stay responsive.
         return await asyncio.to_thread(preview, content)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(
             f"the values of the widgets are incomplete: {error!r:.200}; reload the page"
         ) from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import struct
+import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +26,17 @@ from ..prompts.pairs import PromptPair, PromptPairs
 RATIOS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)  # width to height
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # Pillow may open others with external programs
+CORRUPT = (
+    ArithmeticError, LookupError, TypeError, EOFError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""Pillow's errors for damaged files, beside OSError, ValueError and SyntaxError."""
 LARGEST_EDGE = 1536  # px, of a picture's shorter edge; SDXL's own pictures have 1024
 LARGEST = 10_000  # pictures per folder
 COLON = re.compile(r":(?=\s|$)|：")  # after a picture's name
+MOST_PIXELS = 120_000_000  # of one picture; unpacked, it needs up to 1 GB
+LARGEST_FILE = 500_000_000  # bytes of one picture
+LARGEST_CAPTION = 100_000  # bytes of a text file
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,16 +180,31 @@ def read_folder(
 
 def _read_picture(file: Path) -> Tensor:
     try:
+        _check_file(file, LARGEST_FILE)
         with Image.open(file, formats=FORMATS) as opened:
+            pixels = opened.width * opened.height  # known from the header, before it is unpacked
+            if pixels > MOST_PIXELS:
+                raise ValueError(f"{pixels:,} pixels; the limit is {MOST_PIXELS:,}; reduce it")
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith(("I", "F")):
                 raise ValueError(f"{upright.mode} is not 8 bits per colour; convert the picture")
             upright = _limit(upright).convert("RGBA")
             white = Image.new("RGBA", upright.size, "white")  # the background of most web pages
             upright = Image.alpha_composite(white, upright).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, *CORRUPT) as error:
         raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+
+
+def _check_file(file: Path, largest: int) -> None:
+    """Raises:
+    OSError: not a regular file, whose reading might never end, or larger than ``largest`` bytes.
+    """
+    if not file.is_file():
+        raise OSError("not a regular file; remove it")
+    size = file.stat().st_size
+    if size > largest:
+        raise OSError(f"{size:,} bytes; the limit is {largest:,}")
 
 
 def _limit(picture: Image.Image) -> Image.Image:
@@ -200,7 +225,12 @@ def _limit(picture: Image.Image) -> Image.Image:
 
 def _read_caption(file: Path) -> str:
     try:
+        _check_file(file, LARGEST_CAPTION)
+        if file.is_symlink() and not file.resolve().is_relative_to(file.parent.resolve()):
+            raise OSError("it is a link to a place outside the folder, which is not followed")
         text = " ".join(file.read_text(encoding="utf-8-sig").split())  # a caption is one line
+    except OSError as error:
+        raise ValueError(f"captions: {file.name!r} cannot be read ({error})") from None
     except UnicodeDecodeError as error:
         raise ValueError(
             f"captions: {file.name!r} is not UTF-8 text ({error}); save it as UTF-8"

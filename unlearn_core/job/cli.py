@@ -25,6 +25,7 @@ from ..prompts.pairs import repetition
 from ..reporting.report import report_json, summary, table
 from .console import CACHE, Bars, say
 from .job import RESUME, SAVE_AS, Job, on_disk, require_unlearned
+from .last_catch import describe_unexpected
 from .reference import reference
 from .settings_file import JobSettings, read_settings
 
@@ -131,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message, status = f"error{origin}: {error}", 2
         except torch.OutOfMemoryError as error:
             message, status = f"error{origin}: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}", 2
+        except Exception as error:  # noqa: BLE001 - the last catch: no traceback for an artist
+            message, status = describe_unexpected(error, options), 3
         except KeyboardInterrupt as stop:
             message = f"{STOPPED}{origin}" if options.stage in UNLEARNING_STAGES else ""
             status = 128 + (stop.number if isinstance(stop, StopSignal) else signal.SIGINT)

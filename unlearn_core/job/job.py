@@ -19,6 +19,7 @@ from ..evaluation.evaluate import evaluate
 from ..evaluation.results import AlignmentReport
 from ..foundation.atomic import refuse_existing
 from ..foundation.cost import Cost, peak_bytes
+from ..foundation.json_file import JsonError, read_object
 from ..foundation.own_folder import OwnFolder
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
@@ -362,9 +363,9 @@ class Job(Observer):
         if not file.is_file():
             return None
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"out: {str(file)!r} is broken ({error}); evaluate again") from None
+            return read_object(file)
+        except JsonError as error:
+            raise ValueError(f"out: {str(file)!r} {error}; evaluate again") from None
 
     def _write_report(self, content: dict[str, Any]) -> None:
         self._write(REPORT, json.dumps(content, indent=1) + "\n")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings, PictureSettings
+from ..foundation.json_file import JsonError, read_json
 from ..foundation.lists import split_list
 from ..foundation.progress import Progress
 from ..judging.settings import EvaluationSettings
@@ -23,6 +24,7 @@ from ..prompts.settings import PromptSettings
 from ..unlearning.recipes import OURS, RecipeChoice, from_recipe
 from ..unlearning.settings import UnlearnSettings
 
+LARGEST = 5_000_000  # bytes of a settings file
 OWN_PICTURES = ("forget_pictures", "retain_pictures")
 SECTIONS: dict[str, type] = {
     "concept": ForgetConcept,
@@ -128,11 +130,11 @@ def read_settings(file: str | Path) -> JobSettings:
     """
     file = Path(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = read_json(file, LARGEST)
     except FileNotFoundError:
         raise ValueError(f"settings: {str(file)!r} does not exist") from None
-    except ValueError as error:
-        raise ValueError(f"settings: {file.name!r} is not JSON ({error})") from None
+    except JsonError as error:
+        raise ValueError(f"settings: {file.name!r} {error}") from None
     _check_fields("settings", content, JobSettings)
     for name in ("model", "concept"):
         if name not in content:
@@ -147,7 +149,7 @@ def read_settings(file: str | Path) -> JobSettings:
     if not isinstance(content["model"], str) or not content["model"].strip():
         raise ValueError(
             "model must be the path of a model, relative to the settings file or absolute, got "
-            f"{content['model']!r}"
+            f"{content['model']!r:.200}"
         )
     evaluation = content.get("evaluation", {})
     _check_fields("evaluation", evaluation, EvaluationSettings)

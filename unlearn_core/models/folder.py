@@ -16,6 +16,7 @@ from ..foundation.safetensors_file import blocks
 from . import flow_folder
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
+from .file_kinds import describe_unreadable
 from .folder_check import LARGEST_SETTINGS, check_folder, edge_of
 from .folder_parts import read_clip, read_denoiser, read_vae
 from .folder_source import FolderSource
@@ -155,8 +156,7 @@ def weights_fingerprint(folder: Path, progress: Progress | None = None) -> str:
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(
-                f"model: {folder.name}/{file.parent.name}/{file.name} is truncated or damaged "
-                f"({error}); copy or download it again"
+                f"model: in {folder.name}/{file.parent.name}, {describe_unreadable(file)} ({error})"
             ) from None
         digest.update(f"{file.parent.name}/{file.name}".encode())
         for block in blocks(file):

@@ -74,7 +74,7 @@ def read_weights(loader: Any, folder: Path, name: str, device: torch.device, **o
     if missing:
         raise ModelError(
             f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} is the "
-            "first; copy or download it again"
+            f"first ({_weight_files(folder / name)}); copy or download it again"
         )
     if fault := non_finite(module.state_dict().items()):
         raise ModelError(
@@ -82,6 +82,11 @@ def read_weights(loader: Any, folder: Path, name: str, device: torch.device, **o
         )
     vectors_to_fp32(module)
     return module.to(device).eval().requires_grad_(False)
+
+
+def _weight_files(component: Path) -> str:
+    names = sorted(file.name for file in component.glob("*.safetensors"))
+    return f"in {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
 def read_denoiser(

@@ -21,7 +21,8 @@ from ..foundation.safetensors_file import (
 )
 from .denoiser import NoiseSchedule
 from .errors import ModelError
-from .families import FAMILIES, OTHERS, SUPPORTED, UNET, Family, TextPart
+from .families import FAMILIES, SUPPORTED, UNET, Family, TextPart
+from .file_kinds import describe_unreadable, kind_of_weights
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
 from .weights import vectors_to_fp32
@@ -59,22 +60,6 @@ def read_checkpoint(file: Path) -> tuple[Header, Family]:
     return header, recognise(file.name, header)
 
 
-def describe_unreadable(file: Path) -> str:
-    """A description of a file that cannot be read as safetensors."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(8)
-    except OSError:
-        return f"{file.name!r} cannot be opened"
-    if start.startswith(b"GGUF"):
-        return f"{file.name!r} is a GGUF file, whose weights are quantised"
-    if start.startswith((b"PK", b"\x80")):
-        return f"{file.name!r} is a pickle under another name, which is never loaded"
-    if start.startswith((b"<", b"version ")):
-        return f"{file.name!r} is a web page or a link to a file, not the file; download it again"
-    return f"{file.name!r} is truncated or damaged; copy or download it again"
-
-
 def recognise(name: str, header: Header) -> Family:
     """The family, by the widths of the embeddings that the U-Net attends to.
 
@@ -87,8 +72,7 @@ def recognise(name: str, header: Header) -> Family:
     ]
     first = shapes.get(UNET + "input_blocks.0.0.weight")
     if first is None or not attention_keys:
-        kind = next((kind for part, kind in OTHERS if any(part in key for key in shapes)), None)
-        kind = kind or "not a model that this pack supports"
+        kind = kind_of_weights(shapes) or "not a model that this pack supports"
         raise ModelError(f"model: {name!r} is {kind}; choose {SUPPORTED}")
     if first[1] != 4:
         kind = {8: "an edit (InstructPix2Pix) model", 9: "an inpainting model"}.get(first[1])
@@ -302,8 +286,11 @@ def _vae(file: Path, family: Family, *, is_checkpoint: bool) -> Any:
         raise ModelError(f"{field}: {describe_unreadable(file)} ({error})") from None
     prefix = next((p for p in VAE_PREFIXES if p + "decoder.conv_in.weight" in header.tensors), None)
     if prefix is None:
-        cure = "choose a file as vae" if is_checkpoint else "choose a VAE of this family"
-        raise ModelError(f"{field}: {file.name!r} contains no VAE; {cure}")
+        if is_checkpoint:
+            raise ModelError(f"{field}: {file.name!r} contains no VAE; choose a file as vae")
+        kind = kind_of_weights(header.tensors)
+        reason = f"is {kind}" if kind else "contains no VAE"
+        raise ModelError(f"{field}: {file.name!r} {reason}; choose a VAE of this family")
     keys = [k for k in header.tensors if k.startswith((prefix + "encoder.", prefix + "decoder."))]
     keys += [k for k in header.tensors if "quant_conv." in k and k.startswith(prefix)]
     tensors = {
@@ -313,7 +300,7 @@ def _vae(file: Path, family: Family, *, is_checkpoint: bool) -> Any:
     config: dict[str, Any] = dict(family.vae)
     if not any("down_blocks." in key for key in tensors):
         tensors = convert_ldm_vae_checkpoint(tensors, config)
-    return _with_weights(file.name, "VAE", lambda: AutoencoderKL(**config), tensors)
+    return _with_weights(file.name, "VAE", lambda: AutoencoderKL(**config), tensors, field)
 
 
 def _read(
@@ -333,7 +320,11 @@ def _read(
 
 
 def _with_weights(
-    name: str, part: str, build: Callable[[], nn.Module], tensors: dict[str, Tensor]
+    name: str,
+    part: str,
+    build: Callable[[], nn.Module],
+    tensors: dict[str, Tensor],
+    field: str = "model",
 ) -> nn.Module:
     """A frozen module with all tensors from the file."""
     try:
@@ -341,7 +332,7 @@ def _with_weights(
             module = build()
     except ValueError as error:
         raise ModelError(
-            f"model: the {part} of {name!r} is invalid: {error}; choose {SUPPORTED}"
+            f"{field}: the {part} of {name!r} is invalid: {error}; choose {SUPPORTED}"
         ) from None
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     actual = {key: tuple(tensors[key].shape) for key in tensors}
@@ -349,8 +340,13 @@ def _with_weights(
     wrong = sorted(key for key in keys if expected.get(key) != actual.get(key))
     if wrong:
         key = wrong[0]
+        if all(key not in actual for key in wrong) and 2 * len(wrong) < len(expected):
+            raise ModelError(
+                f"{field}: the {part} of {name!r} lacks {len(wrong)} of {len(expected)} tensors, "
+                f"{key!r} is the first; download it again, or choose a complete file"
+            )
         raise ModelError(
-            f"model: the {part} of {name!r} has another architecture: {key!r} should be "
+            f"{field}: the {part} of {name!r} has another architecture: {key!r} should be "
             f"{list(expected[key]) if key in expected else 'absent'}, is "
             f"{list(actual[key]) if key in actual else 'absent'} ({len(wrong)} such tensors); "
             f"choose {SUPPORTED}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from ..foundation.checks import require_words
+from ..foundation.checks import LONGEST_WORD, require_length, require_words
 from ..foundation.fields import other
 from .english import ARTICLE, FILES, FOLLOWERS, LEADS, LOOSE_ENDS, SUFFIX, WEIGHT, with_articles
 from .mentions import mention_pattern, without_syntax
 
+MOST_SYNONYMS = 200  # every prompt is searched for each of them
 KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
 
 
@@ -45,18 +46,24 @@ class ForgetConcept:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise ValueError(f"concept must be a word, got {self.name!r}")
+            raise ValueError(f"concept must be a word, got {self.name!r:.200}")
+        require_length("concept", self.name)
         if not self.name.strip():
             raise ValueError(
                 f"concept must name what to forget, got {self.name!r}: type a word such as 'ink'"
             )
         if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r:.200}")
         for field_name in ("synonyms", "replacements"):
-            require_words(field_name, getattr(self, field_name))
+            require_words(field_name, getattr(self, field_name), LONGEST_WORD)
             for word in getattr(self, field_name):
                 if not word.strip():
                     raise ValueError(f"{field_name} contains an empty word: remove it")
+        if len(self.synonyms) > MOST_SYNONYMS:
+            raise ValueError(
+                f"synonyms must be {MOST_SYNONYMS} words or fewer, got {len(self.synonyms)}; use "
+                "one word for the concept in all prompts"
+            )
         conflicts = [word for word in self.replacements if self.is_mentioned_in(word)]
         if conflicts:
             raise ValueError(

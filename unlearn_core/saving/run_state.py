@@ -18,6 +18,7 @@ from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings
 from ..foundation.atomic import appearing
 from ..foundation.finite import non_finite
+from ..foundation.json_file import parse_json
 from ..models.prompt_syntax import SYNTAX_VERSION, is_plain
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
@@ -28,6 +29,7 @@ from ..unlearning.results import StepReport, UnlearnedModel
 from ..unlearning.scopes import trainable
 from ..unlearning.settings import MOST_PICTURE_PAIRS, NORMAL, TO_THE_END, UnlearnSettings
 
+LARGEST = 200_000_000  # characters of the stored steps; 100,000 steps have about 30 million
 FACTORS = ("down", "up")  # of a ``LoraLayer``
 LATER_SETTINGS = {
     "uce_tokens": TO_THE_END,
@@ -216,6 +218,6 @@ def _with_state(
 def _metadata(file: Path, key: str, missing: str = "") -> Any:
     try:
         with safe_open(file, "pt") as opened:
-            return json.loads((opened.metadata() or {}).get(key, missing))
+            return parse_json((opened.metadata() or {}).get(key, missing), LARGEST)
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{file.name!r} contains no unlearned model ({error})") from None

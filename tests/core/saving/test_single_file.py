@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from unlearn_core.models.families import FAMILIES
 from unlearn_core.models.load import ModelError, check_model, load_model
 from unlearn_core.models.options import LoadOptions
-from unlearn_core.models.single_file import V_TENSOR, has_zero_snr, predicts, read_checkpoint
+from unlearn_core.models.single_file import (
+    V_TENSOR,
+    _vae,
+    _with_weights,
+    has_zero_snr,
+    predicts,
+    read_checkpoint,
+)
 from unlearn_core.models.text import clip_tokenizer
 
 from ..tiny_models import tokenize
@@ -87,6 +95,9 @@ def test_related_models_that_are_not_supported(
         ("down_blocks.0.resnets.0.conv1.weight", "a U-Net alone"),
         ("text_model.encoder.layers.0.fc1.weight", "a text encoder alone"),
         ("string_to_param", "a textual inversion embedding"),
+        ("lora.x.hada_w1_a", "a LoRA file .LoHa."),
+        ("vision_model.embeddings.x", "a CLIP for pictures"),
+        ("conv_first.weight", "an upscaler"),
         ("something.else", "not a model that this pack supports"),
     ],
 )
@@ -108,13 +119,23 @@ def test_files_that_are_not_safetensors(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     whole = write(file).read_bytes()
     for content, message in (
-        (whole[:-3], "is truncated or damaged"),
-        (whole[:5], "is truncated or damaged"),
-        (b"", "is truncated or damaged"),
+        (whole[:-3], f"is truncated: it has {len(whole) - 3:,} of {len(whole):,} bytes"),
+        (whole[:100], "is truncated: it has 100 bytes and ends within its header"),
+        (whole[:5], "is truncated or damaged: it has only 5 bytes"),
+        (whole + b"more", f"is damaged: it has {len(whole) + 4:,} bytes, but its header describes"),
+        (whole[:8] + b"{" + whole[9:].replace(b":", b";", 1), "is damaged: its header is not"),
+        (b"", "is empty"),
+        (bytes(1000), "begins with zeros, like an unfinished download"),
+        (b"nonsense" * 100, "is not a safetensors file, or its beginning is damaged"),
         (b"GGUF\x03\x00\x00\x00" + whole, "is a GGUF file"),
-        (b"<!DOCTYPE html><html>", "is a web page or a link"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is a web page or a link"),
+        (b"<!DOCTYPE html><html>", "is a web page and not the file"),
+        (b"\n  <html><head>", "is a web page and not the file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a link to a file in Git LFS"),
+        (b'{"error": "Invalid credentials in Authorization header"}', "is a text .JSON. and not"),
         (b"\x80\x04\x95 pickled", "is a pickle under another name"),
+        (b"\x89PNG\r\n\x1a\n" + whole, "is a picture under another name"),
+        (b"\x1f\x8b\x08" + whole, "is an archive; unpack it first"),
+        (b"PK\x03\x04" + whole, "is a truncated archive or pickle"),
     ):
         file.write_bytes(content)
         with pytest.raises(ModelError, match=f"'model.safetensors' {message}"):
@@ -123,6 +144,45 @@ def test_files_that_are_not_safetensors(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", b"\x80\x04.")
     with pytest.raises(ModelError, match="is a pickle under another name"):
         check_model(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("model.safetensors", whole)
+    with pytest.raises(ModelError, match="is an archive; unpack it first"):
+        check_model(file)
+
+
+@pytest.mark.parametrize("first", [0x80, 0x50, 0x47, 0x3C, 0x7B, 0x00])
+def test_a_truncated_file_is_truncated_whatever_its_first_byte(tmp_path: Path, first: int) -> None:
+    """The first byte belongs to the length of the header, and 1 in 256 files begins like a
+    pickle."""
+    file = tmp_path / "model.safetensors"
+    header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    header += b" " * (0x0400 + first - len(header))
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert file.read_bytes()[0] == first
+    with pytest.raises(ModelError, match="is truncated: it has [0-9,]+ of [0-9,]+ bytes"):
+        check_model(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [("lora_unet_x.lora_up.weight", "a LoRA file"), ("input_blocks.0.0.weight", "a U-Net alone"),
+     ("text_model.embeddings.x", "a text encoder alone"), ("a.b", "contains no VAE")],
+)  # fmt: skip
+def test_a_file_that_is_no_vae(tmp_path: Path, key: str, kind: str) -> None:
+    save_file({key: torch.zeros(1)}, tmp_path / "file.safetensors")
+    with pytest.raises(ModelError, match=f"^vae: 'file.safetensors' .*{kind}.*; choose a VAE"):
+        _vae(tmp_path / "file.safetensors", FAMILIES[0], is_checkpoint=False)
+
+
+def test_missing_tensors_are_named_with_their_file() -> None:
+    tensors = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).state_dict()
+    del tensors["1.bias"]
+    message = "^vae: the VAE of 'x.safetensors' lacks 1 of 4 tensors, '1.bias' is the first"
+    with pytest.raises(ModelError, match=message):
+        _with_weights(
+            "x.safetensors", "VAE", lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)),
+            tensors, "vae",
+        )  # fmt: skip
 
 
 def test_a_recognized_file_with_missing_tensors(tmp_path: Path) -> None:
