@@ -13,6 +13,7 @@ from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings, PictureSettings
 from ..foundation.lists import split_list
 from ..foundation.progress import Progress
+from ..foundation.text_files import read_text
 from ..judging.settings import EvaluationSettings
 from ..models.options import LoadOptions
 from ..prompts.concept import ForgetConcept
@@ -128,9 +129,11 @@ def read_settings(file: str | Path) -> JobSettings:
     """
     file = Path(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(file))
     except FileNotFoundError:
         raise ValueError(f"settings: {str(file)!r} does not exist") from None
+    except UnicodeError as error:
+        raise ValueError(f"settings: {error}") from None
     except ValueError as error:
         raise ValueError(f"settings: {file.name!r} is not JSON ({error})") from None
     _check_fields("settings", content, JobSettings)

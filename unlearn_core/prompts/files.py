@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..foundation.text_files import read_text
 from .concept import ForgetConcept
 from .mentions import occurs_in
 from .pairs import PromptPair, PromptPairs
@@ -37,9 +38,12 @@ def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
     try:
         if file.stat().st_size > LARGEST:
             raise ValueError(f"prompts: {file.name!r} is too large for a prompt file")
-        pairs = read_prompts(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except UnicodeError as error:
+        raise ValueError(f"prompts: {error}") from None
+    except OSError as error:
         raise ValueError(f"prompts: cannot read {file.name!r} ({error})") from None
+    pairs = read_prompts(text)
     require_concept(pairs, concept, repr(file.name))
     return pairs
 
