@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..unlearn_core.dataset.own_pictures import OwnPictures as Pictures
-from ..unlearn_core.dataset.own_pictures import read_folder, with_captions
+from ..unlearn_core.dataset.own_pictures import left_out, read_folder, with_captions
 from ..unlearn_core.foundation.finite import kind_of
 from ..unlearn_core.foundation.pixels import as_bytes
 from ..unlearn_core.foundation.progress import READING_PICTURES
@@ -102,6 +102,7 @@ class OwnPictures(io.ComfyNode):
     def execute(
         cls, captions: str, folder: str, alone: bool, images: Tensor | None = None
     ) -> io.NodeOutput:
+        message = ""
         if folder == NO_FILE:
             if images is None:
                 raise ValueError("images: there are none; link images or choose a folder")
@@ -117,6 +118,7 @@ class OwnPictures(io.ComfyNode):
             progress = NodeProgress({READING_PICTURES: 1})
             pictures = read_folder(pictures_path(folder), captions, alone, progress)
             names = [file.name for file in pictures.images if isinstance(file, Path)]
+            message = left_out(pictures_path(folder))
         else:
             raise ValueError(
                 f"folder must be {NO_FILE!r} while images are linked, got {folder!r}; choose "
@@ -124,5 +126,5 @@ class OwnPictures(io.ComfyNode):
             )
         rows = list(zip(names, pictures.captions, strict=True))
         lines = (f"{name}: {caption}" for name, caption in rows)
-        text = "\n".join((f"{len(rows)} pictures", *lines))
+        text = "\n".join(filter(None, (f"{len(rows)} pictures", message, *lines)))
         return io.NodeOutput(pictures, text, ui={"text": [text], "unlearn_captions": rows})

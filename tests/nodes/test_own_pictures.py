@@ -36,6 +36,10 @@ def test_a_folder_is_listed_and_read(folder: Path) -> None:
     assert "an ink dog" in text
     fingerprint = NODES[NODE].fingerprint_inputs
     before = fingerprint(folder="mine")
+    assert "left out" not in text
+    (folder / "._a.png").write_bytes(b"hidden")
+    (folder / "c.gif").touch()
+    assert "left out of mine: c.gif\n" in node_result(NODE, folder="mine", captions="ink")[1]
     (folder / "a.txt").write_text("ink style owl", encoding="utf-8")
     assert fingerprint(folder="mine") != before
     (again, _) = node_result(NODE, folder="mine", captions="an ink thing")

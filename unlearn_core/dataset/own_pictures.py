@@ -20,11 +20,15 @@ from torch.nn.functional import interpolate
 
 from ..foundation.pixels import as_floats
 from ..foundation.progress import READING_PICTURES, Progress
+from ..foundation.text_files import read_text
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPair, PromptPairs
 
 RATIOS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)  # width to height
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp")
+CAPTION = ".txt"  # beside a picture
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
+MOST_NAMES = 5  # in a message
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # Pillow may open others with external programs
 CORRUPT = (
     ArithmeticError, LookupError, TypeError, EOFError, struct.error, zlib.error,
@@ -139,12 +143,13 @@ def _named_caption(line: str, known: Collection[str]) -> tuple[str, str]:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The picture files of a folder, sorted by name.
+    """The picture files of a folder, sorted by name, without hidden ones: macOS stores ``._a.png``,
+    which is no picture, beside ``a.png``.
 
     Raises:
         ValueError: the folder has no pictures, or too many.
     """
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+    files = sorted(file for file in folder.iterdir() if _is_picture(file))
     if len(files) > LARGEST:
         raise ValueError(
             f"folder: {folder.name!r} has {len(files)} pictures, the limit is {LARGEST}; "
@@ -157,6 +162,29 @@ def picture_files(folder: Path) -> list[Path]:
     return files
 
 
+def left_out(folder: Path) -> str:
+    """A message about the entries of a folder that are neither pictures nor their captions; empty
+    if there are none. Files that the system writes by itself are not mentioned."""
+    entries = sorted(folder.iterdir())
+    pictures = {file.stem for file in entries if _is_picture(file)}
+    others = [
+        entry.name
+        for entry in entries
+        if not _is_picture(entry)
+        and not (entry.suffix == CAPTION and entry.stem in pictures)
+        and not entry.name.startswith(".")
+        and entry.name.lower() not in SYSTEM_FILES
+    ]
+    if not others:
+        return ""
+    more = f" and {len(others) - MOST_NAMES} more" if len(others) > MOST_NAMES else ""
+    return f"left out of {folder.name}: {', '.join(others[:MOST_NAMES])}{more}"
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURES and not file.name.startswith(".") and file.is_file()
+
+
 def read_folder(
     folder: Path, text: str, alone: bool, progress: Progress | None = None
 ) -> OwnPictures:
@@ -164,15 +192,17 @@ def read_folder(
 
     Args:
         text: captions, see ``with_captions``.
-        progress: ticks once for each picture.
+        progress: announces what is ``left_out``, and ticks once for each picture.
 
     Raises:
         ValueError: no pictures or too many, an unreadable one, or one without a caption.
     """
-    files = picture_files(folder)
-    beside = [file.with_suffix(".txt") for file in files]
+    files, progress = picture_files(folder), progress or Progress()
+    beside = [file.with_suffix(CAPTION) for file in files]
     captions = with_captions([file.name for file in files], text, beside)
-    with (progress or Progress()).phase(READING_PICTURES, len(files)) as phase:
+    if message := left_out(folder):
+        progress.announce(message)
+    with progress.phase(READING_PICTURES, len(files)) as phase:
         for file in phase.ticking(files):
             _read_picture(file)
     return OwnPictures(tuple(files), captions, alone)
@@ -228,13 +258,11 @@ def _read_caption(file: Path) -> str:
         _check_file(file, LARGEST_CAPTION)
         if file.is_symlink() and not file.resolve().is_relative_to(file.parent.resolve()):
             raise OSError("it is a link to a place outside the folder, which is not followed")
-        text = " ".join(file.read_text(encoding="utf-8-sig").split())  # a caption is one line
+        text = " ".join(read_text(file).split())  # a caption is one line
     except OSError as error:
         raise ValueError(f"captions: {file.name!r} cannot be read ({error})") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"captions: {file.name!r} is not UTF-8 text ({error}); save it as UTF-8"
-        ) from None
+    except UnicodeError as error:
+        raise ValueError(f"captions: {error}") from None
     if not text:
         raise ValueError(f"captions: {file.name!r} is empty; write in it what the picture shows")
     return text

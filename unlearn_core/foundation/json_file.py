@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .text_files import read_text
+
 LARGEST = 20_000_000  # characters, or bytes of a file
 DEEPEST = 64  # objects and lists within each other; Python's own recursion ends near 1000
 
@@ -17,7 +19,7 @@ class JsonError(ValueError):
 
 
 def read_json(file: Path, largest: int = LARGEST) -> Any:
-    """The content of a JSON file in UTF-8.
+    """The content of a JSON file in an encoding of ``read_text``.
 
     Args:
         largest: limit of the file's size in bytes.
@@ -34,9 +36,9 @@ def read_json(file: Path, largest: int = LARGEST) -> Any:
     if size > largest:
         raise JsonError(f"has {size} bytes; the limit is {largest}")
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise JsonError(f"is not JSON ({error})") from None
+        text = read_text(file)
+    except UnicodeError as error:
+        raise JsonError(str(error).removeprefix(f"{file.name!r} ")) from None
     return parse_json(text, largest)
 
 

@@ -23,7 +23,7 @@ from ..prompts.files import write_prompts
 from ..prompts.language_model import Proposer, extended
 from ..prompts.pairs import repetition
 from ..reporting.report import report_json, summary, table
-from .console import CACHE, Bars, say
+from .console import CACHE, Bars, escape_unknown_characters, say
 from .job import RESUME, SAVE_AS, Job, on_disk, require_unlearned
 from .last_catch import describe_unexpected
 from .reference import reference
@@ -118,6 +118,7 @@ def create_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status. A mistake in the settings or files is
     reported in one line on stderr."""
+    escape_unknown_characters()  # also those of --help
     options = create_parser().parse_args(arguments)
     processes = launched()
     origin = "" if processes.is_main else f" in process {processes.rank}"
@@ -181,7 +182,8 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
                     "also: a file of prompts can contain only one concept; remove the others, or "
                     "use the files that `unlearn` stores in its folder"
                 )
-            sys.stdout.write(write_prompts(pairs))
+            # Only ASCII, because PowerShell decodes it with another encoding than ours.
+            say(json.dumps(json.loads(write_prompts(pairs)), indent=1))
         else:
             for part, split in itertools.product(pairs.each, ("train", "test")):
                 for pair in getattr(part, split):
@@ -285,7 +287,7 @@ def propose(settings: JobSettings, options: argparse.Namespace) -> None:
     finally:
         bars.close()
     if options.json:
-        say(json.dumps(extended_dimensions, ensure_ascii=False))
+        say(json.dumps(extended_dimensions))
         return
     for dimension, values in extended_dimensions.items():
         say(f"{dimension}: {', '.join(values)}")

@@ -16,6 +16,7 @@ BRACKET_WEIGHT = 1.1
 DEEPEST = 100  # nested brackets
 ESCAPES = (("\\)", "\0\1"), ("\\(", "\0\2"))
 EMBEDDING = re.compile(r"(?:^|(?<=[\s()]))embedding:([^\s():]+)")
+HALVES = re.compile("[\ud800-\udfff]")  # surrogates, which no encoding can store
 SYNTAX_VERSION = "syntax 1"
 """Part of the keys of pictures whose prompt ``is_plain`` does not describe."""
 PLAIN_LENGTH = 75  # bytes: text of this length has at most as many tokens
@@ -51,6 +52,10 @@ def weighted_parts(prompt: str) -> list[tuple[str, float]]:
         raise UnsupportedError(
             f"prompts: 'embedding:{names[0]}' needs a file of ComfyUI, got {prompt!r:.80}; remove "
             "it, or open the model with From ComfyUI"
+        )
+    if HALVES.search(prompt):
+        raise UnsupportedError(
+            f"prompts: {prompt!a:.80} contains half of a character; write it again"
         )
     text = prompt
     for escape, mark in ESCAPES:

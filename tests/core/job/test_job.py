@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from unlearn_core.job.cli import main
 from unlearn_core.job.settings_file import read_settings
 from unlearn_core.prompts.concept import ForgetConcept
 from unlearn_core.prompts.diversify import diversify
-from unlearn_core.prompts.files import write_prompts
+from unlearn_core.prompts.files import read_prompt_file, write_prompts
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import StepReport
 
@@ -465,6 +467,55 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
     assert len(prompts["train"]) == 4
     assert all("ink" in pair["forget"] for pair in prompts["train"] + prompts["test"])
     assert not (settings.parent / "cache").exists()
+
+
+class Console(io.TextIOWrapper):
+    """A console or redirected file with an encoding that lacks most characters."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
+
+    def content(self) -> bytes:
+        self.seek(0)
+        return self.buffer.read()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437"])
+@pytest.mark.parametrize("redirect", ["utf-16", "utf-8-sig"])
+def test_what_is_printed_is_read_back_on_any_console(
+    content: Content,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    redirect: str,
+) -> None:
+    """PowerShell decodes the output of a command with the console's code page, and redirects it
+    as UTF-16."""
+    content["concept"].update(name="水墨", replacements=["Dalí’s", "浮世絵 🐈"])
+    settings = write(content, tmp_path)
+    settings.write_text(settings.read_text(encoding="utf-8"), encoding=redirect)
+    monkeypatch.setattr(sys, "stdout", Console(encoding))
+    assert run("prompts", settings, "--json") == 0
+    assert isinstance(sys.stdout, Console)
+    printed = sys.stdout.content().decode("cp850")
+    (tmp_path / "p.json").write_text(printed, encoding=redirect)
+    expected = read_settings(settings)
+    assert read_prompt_file(tmp_path / "p.json", expected.concept) == expected.pairs()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_no_character_ends_a_command_in_an_error(
+    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    content["concept"].update(name="水墨", replacements=["Dalí"])
+    settings = write(content, tmp_path)
+    monkeypatch.setattr(sys, "stdout", Console(encoding))
+    assert run("prompts", settings) == 0
+    assert run("run", settings) == 0
+    assert isinstance(sys.stdout, Console)
+    assert "\\u6c34\\u58a8" in sys.stdout.content().decode(encoding)
+    with pytest.raises(SystemExit, match="0"):
+        main(["settings", "--help"])
 
 
 def test_prompts_warns_of_too_few_different_pairs(

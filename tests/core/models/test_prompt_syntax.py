@@ -57,6 +57,7 @@ def test_the_parts_of_a_prompt(prompt: str, parts: list[tuple[str, float]]) -> N
         ("(" * 2000 + "cat" + ")" * 2000, "at most 100 brackets"),
         ("cat, embedding:bad-hands:1", "'embedding:bad-hands' needs a file of ComfyUI"),
         ("(embedding:ink:1.2)", "'embedding:ink' needs a file of ComfyUI"),
+        ("a cat \ud83d", "contains half of a character"),
         ("cat " * 400, "at most 225 tokens, got 400"),
     ],
 )
