@@ -23,6 +23,7 @@ from ..foundation.memory import free_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
+from ..models.text_to_image import TextToImageHandle
 from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
 from ..unlearning.alarms import Alarm
@@ -158,6 +159,7 @@ def unlearn(
             prompt,
             free(task.model.device),
             progress,
+            drawing=task.drawing,
             own_pictures=task.retain_pictures is not None,
         )
     unknown: list[Alarm] = []
@@ -175,6 +177,7 @@ def unlearn(
     try:
         if steps:  # a closed-form edit has none
             with progress.phase(UNLEARNING, steps):
+                _release_encoders(task.model)
                 for report in run:
                     reported = _report_alarms(run, observer, reported)
                     if run.plan is not plan:
@@ -188,6 +191,7 @@ def unlearn(
                     )
                     if observer.should_end(run) or report.step == steps:
                         break
+                    _release_encoders(task.model)  # a preview has returned them
     finally:
         if run.plan is not plan:  # the step that changed it failed all the same
             observer.plan_changed(run.plan)
@@ -199,6 +203,12 @@ def unlearn(
         memory_plan=run.plan.as_json() if steps else None,
     )
     return replace(run.result(), pairs=task.pairs, cost=cost)
+
+
+def _release_encoders(model: ModelHandle) -> None:
+    """Free the memory of networks that no step needs: all prompts and pictures are encoded."""
+    if isinstance(model, TextToImageHandle):
+        model.release_encoders()
 
 
 def _report_alarms(run: Run, observer: Observer, reported: int) -> int:
