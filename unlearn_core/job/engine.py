@@ -23,6 +23,7 @@ from ..foundation.memory import free_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
+from ..models.text_to_image import TextToImageHandle
 from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
 from ..unlearning.alarms import Alarm
@@ -172,6 +173,7 @@ def unlearn(
             prompt,
             free(task.model.device),
             progress,
+            drawing=task.drawing,
             own_pictures=task.retain_pictures is not None,
         )
     unknown: list[Alarm] = []
@@ -198,6 +200,7 @@ def unlearn(
             with progress.phase(UNLEARNING, steps):
                 if resumed_at:
                     progress.tick(resumed_at)
+                _release_encoders(task.model)
                 # The state of the last step may be stored before its check.
                 for report in run if resumed_at < steps or steps == len(run) else ():
                     reported = _report_alarms(run, observer, reported)
@@ -214,6 +217,7 @@ def unlearn(
                     )
                     if observer.should_end(run) or report.step == steps:
                         break
+                    _release_encoders(task.model)  # a preview has returned them
     finally:
         if resumption is not None:  # first: the others may fail, for example on a closed terminal
             resumption.after_run(run)
@@ -227,6 +231,12 @@ def unlearn(
         memory_plan=run.plan.as_json() if steps else None,
     )
     return replace(run.result(), pairs=task.pairs, cost=cost)
+
+
+def _release_encoders(model: ModelHandle) -> None:
+    """Free the memory of networks that no step needs: all prompts and pictures are encoded."""
+    if isinstance(model, TextToImageHandle):
+        model.release_encoders()
 
 
 def _report_alarms(run: Run, observer: Observer, reported: int) -> int:

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..dataset.settings import GenerationSettings
 from ..foundation.memory import free_unused, is_out_of_memory
 from ..foundation.progress import ESTIMATING, Progress
-from ..models.denoiser import FULL_SIZE
+from ..models.denoiser import FULL_SIZE, DenoiserHandle
 from ..models.layers import LOW_RANK
 from ..models.protocol import Conditioning, ModelHandle
+from ..models.text_to_image import TextToImageHandle
 from .pieces import ON_CPU, ON_GPU
 from .plan import Plan, gigabytes
-from .profile import LiveBytes, Profile, fake_mode, profile
+from .profile import LiveBytes, Profile, drawing_bytes, fake_mode, profile
 from .scopes import trainable
 from .settings import UnlearnSettings
 from .watch import CHECK_ROWS
@@ -39,7 +41,7 @@ class Sizes:
     """The memory of a run by its parts, in bytes.
 
     Attributes:
-        model: all weights of the loaded model on the device.
+        model: the weights of the loaded model on the device during a step.
         trained: the trained copy of the weights, or the low-rank layers.
         optimizer: Adam's moments.
         gradient: one gradient of the trained weights.
@@ -50,6 +52,9 @@ class Sizes:
         good_state: the last good weights, which are in main memory; 0 on another device.
         pieces: intermediate results of the optimizer.
         check: the rows by which ``watch`` measures the damage.
+        released: text encoders and autoencoder, which leave the device before the first step, and
+            return for previews.
+        drawing: the activations of drawing a batch of pictures.
     """
 
     model: int
@@ -63,6 +68,8 @@ class Sizes:
     good_state: int = 0
     pieces: int = 0
     check: int = 0
+    released: int = 0
+    drawing: int = 0
 
     def step(self, pictures: int, *, accumulates: bool = False) -> int:
         """Activations and the gradient in progress, for this number of pictures at once. In each
@@ -98,8 +105,15 @@ class Sizes:
             "step": step,
         }
 
+    def preview(self) -> int:
+        """Bytes while the pictures of a preview are drawn between two steps, which need most of
+        all pictures."""
+        stays = self.model + self.trained + self.optimizer + self.good_state + self.check
+        return stays + self.smoothed * self.gradient + self.released + self.drawing
+
     def total(self, plan: Plan, batch_size: int) -> int:
-        return sum(self.parts(plan, batch_size).values())
+        """The maximum over the phases of a run."""
+        return max(sum(self.parts(plan, batch_size).values()), self.preview())
 
 
 def sizes(
@@ -108,6 +122,7 @@ def sizes(
     prompt: str,
     progress: Progress | None = None,
     *,
+    drawing: GenerationSettings | None = None,
     own_pictures: bool = False,
 ) -> Sizes:
     """Measure the parts of a run's memory.
@@ -115,10 +130,11 @@ def sizes(
     Args:
         settings: without automatic values.
         prompt: any prompt that the model can encode.
+        drawing: of the previews; None if no pictures are drawn during the run.
         own_pictures: whether the retain set contains the user's own pictures.
     """
     progress = progress or Progress()
-    with progress.phase(ESTIMATING, 2):
+    with progress.phase(ESTIMATING, 3):
         fake = fake_mode(base)
         # peft moves its new layers, which fake ones refuse; they are small.
         with nullcontext() if fake is None or settings.scope in LOW_RANK else fake:
@@ -134,12 +150,15 @@ def sizes(
         progress.tick()
         two = _profile_of_two(model, parameters, row, progress, fake)
         progress.tick()
+        pictures = _drawing(model, row, drawing, progress, fake) if drawing else 0
+        progress.tick()
     trained = _bytes(parameters)
     on_cpu = base.device.type == "cpu"
     piece = min(sum(p.numel() for p in parameters), ON_CPU if on_cpu else ON_GPU)
     loaded = [*base.own_tensors(), *(parameter for _, parameter in base.named_parameters())]
+    released = 0 if on_cpu else _bytes(_encoders(base))
     return Sizes(
-        model=_bytes(loaded),
+        model=_bytes(loaded) - released,
         trained=trained,
         optimizer=2 * trained,
         gradient=trained,
@@ -150,7 +169,33 @@ def sizes(
         good_state=trained if on_cpu else 0,
         pieces=PIECES * piece * torch.float32.itemsize,
         check=CHECK_ROWS * _check_row(base, row),
+        released=released,
+        drawing=pictures,
     )
+
+
+def _drawing(
+    model: ModelHandle,
+    row: Conditioning,
+    drawing: GenerationSettings,
+    progress: Progress,
+    fake: FakeTensorMode | None,
+) -> int:
+    """Bytes of drawing with one of our own handles; ComfyUI manages the memory of its own VAE. 0 if
+    memory runs out: the first pictures are drawn before the first step, and then report it."""
+    if not isinstance(model, DenoiserHandle):
+        return 0
+    try:
+        return drawing_bytes(model, row[[0]], drawing, progress, fake)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    free_unused(model.device)
+    return 0
+
+
+def _encoders(model: ModelHandle) -> list[Tensor]:
+    return model.encoders() if isinstance(model, TextToImageHandle) else []
 
 
 def _check_row(base: ModelHandle, row: Conditioning) -> int:
@@ -186,6 +231,7 @@ def plan_for(
     free: int | None,
     progress: Progress | None = None,
     *,
+    drawing: GenerationSettings | None = None,
     own_pictures: bool = False,
 ) -> Plan:
     """The plan of a run, see ``choose``. Small models always have enough memory for whole batches.
@@ -194,6 +240,7 @@ def plan_for(
         settings: without automatic values.
         prompt: any prompt that the model can encode.
         free: bytes of the device that nothing uses; None if unknown.
+        drawing: of the previews; None if no pictures are drawn during the run.
         own_pictures: whether the retain set contains the user's own pictures.
 
     Raises:
@@ -202,7 +249,9 @@ def plan_for(
     if sum(parameter.numel() for _, parameter in base.named_parameters()) < FULL_SIZE:
         return Plan()
     try:
-        measured = sizes(base, settings, prompt, progress, own_pictures=own_pictures)
+        measured = sizes(
+            base, settings, prompt, progress, drawing=drawing, own_pictures=own_pictures
+        )
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -226,7 +275,7 @@ def choose(
         ValueError: not even one picture at a time fits.
     """
     batch_size = settings.batch_size
-    available = None if free is None else free + sizes.model
+    available = None if free is None else free + sizes.model + sizes.released
     plans = [Plan(), *(Plan(size) for size in _halves(batch_size))]
     if sizes.two is None:
         plans = [plan for plan in plans if _pictures(plan, batch_size) == 1]

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..dataset.settings import GenerationSettings
 from ..foundation.progress import Progress
 from ..models.denoiser import DenoiserHandle
 from ..models.protocol import Conditioning, ModelHandle
@@ -92,6 +93,32 @@ def profile(
                     hook.remove()
             end_section()
     return sections
+
+
+@torch.no_grad()
+def drawing_bytes(
+    model: ModelHandle,
+    conditioning: Conditioning,
+    drawing: GenerationSettings,
+    progress: Progress | None = None,
+    fake: FakeTensorMode | None = None,
+) -> int:
+    """Measure the bytes that drawing pictures needs beside the weights: in a sampling step of a
+    batch, or in decoding it.
+
+    Args:
+        conditioning: a row.
+    """
+    progress = progress or Progress()
+    rows = drawing.batch_size * model.passes_per_step(drawing.guidance_scale)
+    with fake or nullcontext(), LiveBytes(fake) as live:
+        latents = torch.zeros(rows, *model.latent_shape).to(model.device)
+        t = model.times(torch.full((rows,), 0.5)).to(model.device)
+        model.predict(latents, conditioning[[0] * rows], t)
+        progress.check()
+        if model.can_decode:
+            model.decode_latents(latents[: drawing.batch_size])
+    return live.peak
 
 
 class LiveBytes(TorchDispatchMode):

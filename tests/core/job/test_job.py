@@ -477,7 +477,7 @@ class Console(io.TextIOWrapper):
 
     def content(self) -> bytes:
         self.seek(0)
-        return self.buffer.read()
+        return bytes(self.buffer.read())
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437"])

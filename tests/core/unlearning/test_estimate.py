@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unlearn_core.dataset.previews import PreviewPrompts
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.job.engine import Observer, Task, unlearn
@@ -73,11 +74,31 @@ def test_tensors_without_values_have_the_size_of_those_of_a_real_step(
     assert peak(sections) == pytest.approx(peak(expected), rel=ERROR)
 
 
+def test_previews_are_part_of_the_estimate(sd_model: ModelHandle, pairs: PromptPairs) -> None:
+    previews = PreviewPrompts.of(pairs, GenerationSettings(steps=2))
+    drawing = replace(previews.settings, batch_size=len(previews.prompts))
+    settings = resolved(replace(SETTINGS, scope="xattn", batch_size=1), sd_model)
+    measured = sizes(sd_model, settings, "a cat", drawing=drawing)
+    with LiveBytes() as live:
+        replace(previews, settings=drawing).draw(sd_model)
+    assert measured.drawing == pytest.approx(live.peak, rel=ERROR)
+    assert measured.preview() > replace(measured, drawing=0).preview()
+
+
+def test_encoders_count_while_a_preview_is_drawn() -> None:
+    """They have left the device in a step, and the gradients are gone in a preview."""
+    example = replace(EXAMPLE, released=700, drawing=50)
+    assert example.preview() == 1000 + 100 + 200 + 700 + 50
+    assert example.total(Plan(), 4) == example.preview()
+    plan = choose(example, replace(SETTINGS, batch_size=4), 5000)
+    assert plan.available_bytes == 5000 + 1000 + 700
+
+
 def test_the_estimate_is_shown_as_a_phase_and_can_be_stopped(sd_model: ModelHandle) -> None:
     settings = resolved(replace(SETTINGS, scope="xattn"), sd_model)
     progress = Recorder()
     sizes(sd_model, settings, "a cat", progress)
-    assert progress.counts("estimating memory") == [0, 1, 2]
+    assert progress.counts("estimating memory") == [0, 1, 2, 3]
     weights = len(trainable(sd_model, "xattn", lora_rank=4, lora_alpha=4.0, seed=0)[1])
     assert progress.checks > 2 * weights, "also within a step"
     with pytest.raises(StopError):
