@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
 
-from ...unlearn_core.foundation.atomic import MODEL_INDEX, appearing
+from ...unlearn_core.foundation.atomic import MODEL_INDEX
 from ...unlearn_core.foundation.leftovers import clean_folder
+from ...unlearn_core.foundation.own_folder import OwnFolder
 from ...unlearn_core.judging.clip_scorer import is_scorer
 from ...unlearn_core.judging.evaluators import carries_scorer
 from ...unlearn_core.models.protocol import ModelHandle
@@ -233,14 +234,14 @@ def pictures_path(name: str) -> Path:
 
 
 def save_prompts(name: str, text: str) -> Path:
-    """Write a prompt set into the output folder; an existing file of that name is replaced.
+    """Write a prompt set into the output folder; one that was written there before is replaced.
 
     Raises:
         ValueError: see ``check_name``.
+        FileExistsError: the file of that name was not written by this pack, or has been changed.
     """
     check_name(name, "save_as")
-    folder = Path(folder_paths.get_output_directory(), "unlearn")
-    path = folder / f"{name.removesuffix('.json')}.json"
-    with appearing(path) as part:
-        part.write_text(text, encoding="utf-8")
-    return path
+    folder = OwnFolder(Path(folder_paths.get_output_directory(), "unlearn"))
+    file = f"{name.removesuffix('.json')}.json"
+    folder.write(file, text.encode(), "save_as")
+    return folder.folder / file

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
+from ...unlearn_core.dataset.cache import LatentCache
+from ..host.folders import cache_folder
 from .history import last_run, workflow_of
 from .post_route import Content, add_post
 from .prompt_table import preview
@@ -20,6 +23,7 @@ def add_routes(routes: web.RouteTableDef) -> None:
     """Add the pack's routes; ComfyUI serves each of them under ``/api`` as well."""
     add_scorer_routes(routes)
     add_post(routes, "/unlearn/end", end)
+    add_post(routes, "/unlearn/cache/clear", clear_cache)
     add_post(routes, "/unlearn/prompts", prompts, largest=LARGEST_TABLE)
 
     @routes.get("/unlearn/runs")
@@ -31,6 +35,11 @@ def add_routes(routes: web.RouteTableDef) -> None:
         return web.json_response(
             [{**run.as_json(), "followed": run.client == client} for run in runs_of_graph]
         )
+
+    @routes.get("/unlearn/cache")
+    async def cache(_: web.Request) -> web.Response:
+        """The size of the picture cache and its limit, in bytes."""
+        return web.json_response(await asyncio.to_thread(cache_size))
 
     @routes.get("/unlearn/last_run")
     async def last(request: web.Request) -> web.Response:
@@ -57,6 +66,17 @@ async def end(content: Content) -> dict[str, Any]:
     if not isinstance(step, (int, type(None))) or isinstance(step, bool):
         raise ValueError(f"step must be a whole number or null, got {step!r:.80}")
     return end_now(key, step).as_json()
+
+
+def cache_size() -> dict[str, Any]:
+    cache = LatentCache(cache_folder())
+    return {**asdict(cache.size()), "limit": cache.limit}
+
+
+async def clear_cache(_: Content) -> dict[str, Any]:
+    """Delete all pictures in the cache, and return ``cache_size``."""
+    await asyncio.to_thread(LatentCache(cache_folder()).clear)
+    return await asyncio.to_thread(cache_size)
 
 
 async def prompts(content: Content) -> dict[str, Any]:

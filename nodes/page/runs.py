@@ -15,6 +15,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ...unlearn_core.foundation.disk_errors import delete
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.prompts.pairs import PromptPairs
 from ...unlearn_core.saving.run_state import (
@@ -143,18 +144,28 @@ class LiveRun:
             undone = [step for step in self.saved if step > last and step != self.end_step]
             self.saved = [step for step in self.saved if step not in undone]
         for step in undone:
-            self._state_file(step).unlink(missing_ok=True)
+            delete(self._state_file(step))
 
     def preview_before(self, picture: Image.Image) -> None:
         """Show the preview from before unlearning."""
-        self.before = to_temp(picture, self.key, "before")
-        self._send("unlearn.before", {"picture": self.before})
+        self.before = self._write_picture(picture, "before")
+        if self.before is not None:
+            self._send("unlearn.before", {"picture": self.before})
 
     def preview(self, step: int, picture: Image.Image) -> None:
         """Show the preview of this step."""
-        place = to_temp(picture, self.key, f"step_{step:06d}")
-        self.previews[step] = place
-        self._send("unlearn.preview", {"step": step, "picture": place})
+        place = self._write_picture(picture, f"step_{step:06d}")
+        if place is not None:
+            self.previews[step] = place
+            self._send("unlearn.preview", {"step": step, "picture": place})
+
+    def _write_picture(self, picture: Image.Image, name: str) -> FilePlace | None:
+        """None if the disk is full: the run matters more than its pictures."""
+        try:
+            return to_temp(picture, self.key, name)
+        except OSError as error:
+            logging.warning("Unlearn: no preview: %s", error)
+            return None
 
     def keep(self, unlearned: UnlearnedModel) -> None:
         """Save the current step, and delete earlier ones that would use too much disk space."""
@@ -175,7 +186,7 @@ class LiveRun:
             previous = self.saved
             self.saved = spread_evenly([*previous, step], room, self.end_step)
         for surplus in set(previous).difference(self.saved):
-            self._state_file(surplus).unlink(missing_ok=True)
+            delete(self._state_file(surplus))
         self._send("unlearn.saved", {"saved": self.saved})
 
     def has_state(self, step: int) -> bool:

@@ -78,6 +78,21 @@ def test_prompts_are_saved_and_read_again(folders: Path) -> None:
         run_node(NODE, concept=concept(concept="cat"), prompts_file="shared.json")
 
 
+def test_only_prompts_that_were_saved_here_are_replaced(folders: Path) -> None:
+    """A downloaded workflow may name any file."""
+    file = folders / "output" / "unlearn" / "mine.json"
+    for train_count in (4, 3):
+        run_node(NODE, concept=concept(), save_as="mine", **{**FEW, "train_count": train_count})
+    edited = file.read_text("utf-8").replace("cat", "tomcat")
+    for content in (edited, "mine"):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(FileExistsError, match="save_as: 'mine.json' in .* was not written by"):
+            run_node(NODE, concept=concept(), save_as="mine", **FEW)
+        assert file.read_text("utf-8") == content
+    with pytest.raises(FileExistsError, match="save_as: 'unlearn_files.json'"):
+        run_node(NODE, concept=concept(), save_as="unlearn_files", **FEW)
+
+
 def test_an_edited_file_counts_as_a_changed_input(folders: Path) -> None:
     run_node(NODE, concept=concept(), save_as="mine", **FEW)
     file = folders / "input" / "mine.json"

@@ -1,17 +1,12 @@
-"""Picture generation, as latents and as pixels, and a cache of latents on disk."""
+"""Picture generation, as latents and as pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from ..foundation.pixels import as_bytes
@@ -19,38 +14,11 @@ from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.denoiser import SAMPLER_VERSION
 from ..models.protocol import Conditioning, ModelHandle
+from .cache import LatentCache
 from .settings import GenerationSettings
 
 DECODING_BATCH = 16  # pictures
 ENCODING_BATCH = 32  # prompts
-
-
-class LatentCache:
-    """A folder with one file per latent, named by a hash of everything that determines it."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def get(self, key: str) -> Tensor | None:
-        """The latent [C, h, w] stored under ``key``; None if there is no readable file."""
-        try:
-            return load(self._file(key).read_bytes())["latent"]
-        except (OSError, SafetensorError, KeyError):
-            return None
-
-    def put(self, key: str, latent: Tensor) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as part:
-            try:
-                part.write(save({"latent": latent.contiguous()}))
-                part.close()
-                os.replace(part.name, self._file(key))
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
-
-    def _file(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
 
 
 def picture_key(
@@ -97,8 +65,9 @@ def draw_latents(
         picture_key(model, p, s, settings, latent_shape)
         for p, s in zip(prompts, seeds, strict=True)
     ]
-    from_cache = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
-    by_index = {i: latent for i, latent in from_cache.items() if latent is not None}
+    from_cache = {i: cache.get(key, progress) if cache else None for i, key in enumerate(keys)}
+    shape = latent_shape or model.latent_shape
+    by_index = {i: x for i, x in from_cache.items() if x is not None and x.shape == shape}
     # Each host may have its own cache; what one of them lacks, all processes draw together.
     absent = torch.tensor([i not in by_index for i in range(total)], dtype=torch.int32)
     processes.sum_([absent])
@@ -121,8 +90,10 @@ def draw_latents(
             by_index[missing[row]] = latent
             # Never cache a failed picture.
             if cache is not None and processes.is_first_of_host and latent.isfinite().all():
-                cache.put(keys[missing[row]], latent)
+                cache.put(keys[missing[row]], latent, progress)
         progress.tick(len(rows))
+    if cache is not None and missing and processes.is_first_of_host:
+        cache.trim()
     return torch.stack([by_index[i] for i in range(total)])
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +10,13 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from .disk_errors import cure
 from .durable import create_folder, sync_folder, sync_tree
 from .leftovers import Workspace, clean_leftovers
 from .own_files import MANIFEST, changed_file, entries, is_own, read_manifest, write_manifest
 
 MODEL_INDEX = "model_index.json"
 ATTEMPTS, PAUSE = 5, 0.1  # a virus scanner on Windows opens a new file for a moment; s
-WINDOWS_ERRORS = {5: errno.EACCES, 32: errno.EACCES, 39: errno.ENOSPC, 112: errno.ENOSPC}
 
 
 def refuse_existing(destination: Path, source: Path | None, *, overwrite: bool) -> None:
@@ -90,7 +88,7 @@ def appearing(destination: Path) -> Iterator[Path]:
             state = f"the previous version is in {str(workspace.old)!r}"
         raise OSError(
             f"name: {destination.name!r} could not be saved ({error}); {state}; "
-            f"{_cure(error, destination)}"
+            f"{cure(error, destination.parent)}"
         ) from error
     finally:
         if workspace is not None:
@@ -140,32 +138,6 @@ def _move(source: Path, destination: Path) -> None:
             if attempt == ATTEMPTS - 1:
                 raise
             time.sleep(PAUSE)
-
-
-def _cure(error: Exception, destination: Path) -> str:
-    folder = str(destination.parent)
-    number = error.errno if isinstance(error, OSError) else _system_error(str(error))
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return f"free some disk space in {folder!r}, or save elsewhere"
-    if number == errno.EFBIG:
-        return f"the disk of {folder!r} allows no file of this size; save elsewhere"
-    if number == errno.EROFS:
-        return f"the disk of {folder!r} is read-only; save elsewhere"
-    if number in (errno.EACCES, errno.EPERM):
-        return (
-            "close the programs that have it open (ComfyUI keeps a loaded model open: restart it), "
-            f"check the permissions of {folder!r}, or choose another name"
-        )
-    return f"free some disk space or check the permissions of {folder!r}"
-
-
-def _system_error(message: str) -> int | None:
-    """The error number in a message of a library that is written in Rust."""
-    match = re.search(r"\(os error (\d+)\)", message)
-    if match is None:
-        return None
-    number = int(match.group(1))
-    return WINDOWS_ERRORS.get(number) if os.name == "nt" else number
 
 
 def _make_readable(temporary: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .atomic import appearing
+from .disk_errors import cure
 from .own_files import MANIFEST, Hashes, is_unchanged, manifest_text, read_manifest
 from .safetensors_file import file_hash
 
@@ -54,12 +55,21 @@ class OwnFolder:
             part.write_bytes(content)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete the files of these names that are the pack's own."""
+        """Delete the files of these names that are the pack's own.
+
+        Raises:
+            OSError: a file is open on Windows, or the folder is not writable.
+        """
         files = self._files()
         for name in names:
             file = self.folder / name
             if name in files and is_unchanged(file, files[name]):
-                file.unlink()
+                try:
+                    file.unlink()
+                except OSError as error:
+                    raise OSError(
+                        f"{str(file)!r} could not be deleted ({error}); {cure(error, self.folder)}"
+                    ) from error
 
     def names(self) -> list[str]:
         """The names of all files that the pack has written."""
@@ -67,6 +77,8 @@ class OwnFolder:
 
     def _may_replace(self, name: str, files: Hashes) -> bool:
         file = self.folder / name
+        if name == MANIFEST:
+            return False
         if not file.exists() and not file.is_symlink():
             return True
         return name in files and is_unchanged(file, files[name])

@@ -118,6 +118,9 @@ class _Silent(Progress):
         super().__init__()
         self.outer, self.work = outer, work
 
+    def announce(self, sentence: str) -> None:
+        self.outer.announce(sentence)
+
     def check(self) -> None:
         self.outer.check()
 

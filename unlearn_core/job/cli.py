@@ -25,7 +25,14 @@ from .reference import reference
 from .settings_file import JobSettings, read_settings
 
 SETTINGS = "settings"  # this stage only checks
-NOT_SHARED = (SETTINGS, "prompts", "propose", "save")  # stages of the main process alone
+PICTURE_CACHE = "cache"
+NOT_SHARED = (
+    SETTINGS,
+    PICTURE_CACHE,
+    "prompts",
+    "propose",
+    "save",
+)  # stages of the main process alone
 OUT_OF_MEMORY = (
     "lower batch_size in the sections `unlearn`, `generation` and `evaluation.generation`, or "
     "choose the scope xattn or lora"
@@ -46,6 +53,10 @@ def create_parser() -> argparse.ArgumentParser:
         epilog=reference(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).add_argument("settings", help="settings file, JSON")
+    text = "show the size of the cache of drawn pictures, or clear it"
+    cache = stages.add_parser(PICTURE_CACHE, help=text, description=text)
+    cache.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
+    cache.add_argument("--clear", action="store_true", help="delete all pictures in it")
     for stage, text in (
         ("prompts", "show the diversified prompt pairs, without drawing anything"),
         ("propose", "propose more values for each dimension, with your own language model"),
@@ -121,6 +132,9 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
         if not processes.is_main:
             return
         processes = ALONE
+    if options.stage == PICTURE_CACHE:
+        picture_cache(LatentCache(options.cache), clear=options.clear)
+        return
     settings = read_settings(options.settings)
     if options.stage == SETTINGS:
         say(f"{options.settings}: no mistakes found")
@@ -193,6 +207,19 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
         say(f"Saved: {saved}{share}")
     durations = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"Results in {options.out} ({durations})")
+
+
+def picture_cache(cache: LatentCache, *, clear: bool) -> None:
+    """Print the size of the cache, and what clearing it has freed."""
+    before = cache.size()
+    remaining = cache.clear() if clear else before
+    if clear:
+        pictures, freed = before.pictures - remaining.pictures, before.size - remaining.size
+        say(f"Deleted: {pictures} pictures, {freed / 1e9:.2f} GB")
+    say(
+        f"{cache.folder}: {remaining.pictures} pictures, {remaining.size / 1e9:.2f} GB of at most "
+        f"{cache.limit / 1e9:.2f} GB"
+    )
 
 
 def _check_device(device: str) -> None:

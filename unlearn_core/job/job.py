@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ class Job(Observer):
         # Checked before the model is loaded, so that mistakes are reported at once.
         _check_folder("out", folder)
         if cache is not None:
-            _check_folder("cache", cache.folder)
+            _check_folder(
+                "cache", cache.folder, tolerated=(errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+            )
         self.files = OwnFolder(folder, _earlier_files(folder / TENSORS))
         self._refuse_others()
         pairs = settings.pairs()
@@ -368,8 +371,11 @@ def _earlier_files(tensors: Path) -> list[str]:
     return [*EVALUATION_FILES, LOSSES, *_prompt_files(concepts)]
 
 
-def _check_folder(field: str, folder: Path) -> None:
+def _check_folder(field: str, folder: Path, tolerated: Sequence[int] = ()) -> None:
     """Check in advance that the folder can be written to. Creates nothing.
+
+    Args:
+        tolerated: numbers of errors that do not prevent a run.
 
     Raises:
         ValueError: names the field.
@@ -381,4 +387,5 @@ def _check_folder(field: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise ValueError(f"{field}: cannot write into {str(folder)!r} ({error})") from None
+        if error.errno not in tolerated:
+            raise ValueError(f"{field}: cannot write into {str(folder)!r} ({error})") from None

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from unlearn_core.dataset.cache import LatentCache
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.foundation.locks import only_run_in
 from unlearn_core.foundation.own_files import MANIFEST
@@ -416,6 +417,17 @@ def test_two_runs_do_not_share_a_folder(settings: Path, capsys: pytest.CaptureFi
         assert run("unlearn", settings) == 2
     assert "out: another run is writing into" in capsys.readouterr().err
     assert run("unlearn", settings) == 0
+
+
+def test_the_cache_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "cache"
+    cache = LatentCache(folder)
+    cache.put("0" * 64, torch.zeros(4, 8, 8))
+    assert main(["cache", "--cache", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder}: 1 pictures, 0.00 GB of at most 5.00 GB\n"
+    assert main(["cache", "--cache", str(folder), "--clear"]) == 0
+    assert "Deleted: 1 pictures, 0.00 GB" in capsys.readouterr().out
+    assert cache.size().pictures == 0
 
 
 def test_a_report_is_deleted_before_new_weights_are_written(
