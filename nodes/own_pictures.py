@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..unlearn_core.dataset.own_pictures import OwnPictures as Pictures
 from ..unlearn_core.dataset.own_pictures import read_folder, with_captions
+from ..unlearn_core.foundation.finite import kind_of
 from ..unlearn_core.foundation.pixels import as_bytes
 from ..unlearn_core.foundation.progress import READING_PICTURES
 from .host.folders import NO_FILE, picture_folders, pictures_path
@@ -103,6 +104,10 @@ class OwnPictures(io.ComfyNode):
         if folder == NO_FILE:
             if images is None:
                 raise ValueError("images: there are none; link images or choose a folder")
+            if kind := kind_of(images):
+                raise ValueError(
+                    f"images: a picture holds {kind}; repair the node that draws or decodes it"
+                )
             linked = tuple(as_bytes(images.movedim(-1, 1)[:, :3].float()))
             names = [f"{i + 1}" for i in range(len(linked))]
             pictures = Pictures(linked, with_captions(names, captions), alone)

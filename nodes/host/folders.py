@@ -30,6 +30,11 @@ def cache_folder() -> Path:
     return Path(folder_paths.get_user_directory()) / "unlearn_cache"
 
 
+def states_folder() -> Path:
+    """The states of stopped runs. It survives restarts, so that a later run can continue them."""
+    return Path(folder_paths.get_user_directory()) / "unlearn_runs"
+
+
 def model_names() -> list[str]:
     """The bundled models, the safetensors files of ``models/checkpoints``, and all diffusers
     folders below ``models/diffusers``."""

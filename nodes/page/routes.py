@@ -13,7 +13,7 @@ from ..host.folders import cache_folder
 from .history import last_run, workflow_of
 from .post_route import Content, add_post
 from .prompt_table import preview
-from .runs import RUNS, end_now
+from .runs import RUNS, begin_anew, end_now
 from .scorer_download import add_scorer_routes
 
 LARGEST_TABLE = 16 * 1024 * 1024  # bytes; thousands of edited prompts stay far below
@@ -24,6 +24,7 @@ def add_routes(routes: web.RouteTableDef) -> None:
     add_scorer_routes(routes)
     add_post(routes, "/unlearn/end", end)
     add_post(routes, "/unlearn/cache/clear", clear_cache)
+    add_post(routes, "/unlearn/restart", restart)
     add_post(routes, "/unlearn/prompts", prompts, largest=LARGEST_TABLE)
 
     @routes.get("/unlearn/runs")
@@ -77,6 +78,17 @@ async def clear_cache(_: Content) -> dict[str, Any]:
     """Delete all pictures in the cache, and return ``cache_size``."""
     await asyncio.to_thread(LatentCache(cache_folder()).clear)
     return await asyncio.to_thread(cache_size)
+
+
+async def restart(content: Content) -> dict[str, Any]:
+    """Let the next execution of the run ``key`` begin anew.
+
+    Raises:
+        ValueError: the field is missing, or see ``begin_anew``.
+    """
+    if "key" not in content:
+        raise ValueError("key is missing; send the key of a run")
+    return begin_anew(content["key"]).as_json()
 
 
 async def prompts(content: Content) -> dict[str, Any]:

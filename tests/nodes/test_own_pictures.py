@@ -88,3 +88,10 @@ def test_unlearning_with_them(loaded: Any, pairs: Any, folder: Path, page: Any) 
             **QUICK,
         )
     assert pack_module("unlearn_core.dataset.own_pictures").OwnPictures is type(to_forget)
+
+
+def test_linked_images_that_are_not_finite_are_refused() -> None:
+    images = torch.rand(1, 8, 8, 3)
+    images[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="^images: a picture holds NaN; repair the node"):
+        run_node(NODE, images=images, captions="an ink cat")

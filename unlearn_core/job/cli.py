@@ -5,34 +5,35 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 import torch
 
 from ..dataset.drawing import LatentCache
+from ..foundation.devices import best_device
 from ..foundation.locks import only_run_in
 from ..foundation.processes import ALONE, PeerError, Processes, launched
+from ..foundation.signals import StopSignal, like_ctrl_c
+from ..models.rounding import measure_rounding
 from ..prompts.files import write_prompts
 from ..prompts.language_model import Proposer, extended
 from ..prompts.pairs import repetition
 from ..reporting.report import report_json, summary, table
 from .console import CACHE, Bars, say
-from .job import SAVE_AS, Job, require_unlearned
+from .job import RESUME, SAVE_AS, Job, on_disk, require_unlearned
 from .reference import reference
 from .settings_file import JobSettings, read_settings
 
 SETTINGS = "settings"  # this stage only checks
 PICTURE_CACHE = "cache"
-NOT_SHARED = (
-    SETTINGS,
-    PICTURE_CACHE,
-    "prompts",
-    "propose",
-    "save",
-)  # stages of the main process alone
+UNLEARNING_STAGES = ("unlearn", "run")
+# Stages of the main process alone:
+NOT_SHARED = (SETTINGS, PICTURE_CACHE, "prompts", "propose", "save")
+STOPPED = "stopped"
 OUT_OF_MEMORY = (
     "lower batch_size in the sections `unlearn`, `generation` and `evaluation.generation`, or "
     "choose the scope xattn or lora"
@@ -82,9 +83,24 @@ def create_parser() -> argparse.ArgumentParser:
             )
             sub.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
         if stage != "prompts":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             sub.add_argument(
-                "--device", default=device, help="default on this machine: %(default)s"
+                "--device",
+                default=best_device(),
+                help="cuda (NVIDIA, AMD), mps (Apple), xpu (Intel) or cpu; default on this "
+                "machine: %(default)s",
+            )
+        if stage in UNLEARNING_STAGES:
+            choice = sub.add_mutually_exclusive_group()
+            choice.add_argument(
+                "--restart",
+                action="store_true",
+                help="begin anew instead of continuing a stopped run in --out",
+            )
+            choice.add_argument(
+                "--partial",
+                action="store_true",
+                help="use the finished steps of a stopped run in --out as the result; the run can "
+                "still be continued later",
             )
         if stage in ("save", "run"):
             sub.add_argument(
@@ -104,27 +120,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = create_parser().parse_args(arguments)
     processes = launched()
     origin = "" if processes.is_main else f" in process {processes.rank}"
-    try:
-        with processes.joined():
-            run(options, processes)
-    except PeerError as error:
-        if processes.is_main:
-            sys.stderr.write(f"error: {error}\n")
-        return 2
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error{origin}: {error}\n")
-        return 2
-    except torch.OutOfMemoryError as error:
-        sys.stderr.write(f"error{origin}: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}\n")
-        return 2
-    except KeyboardInterrupt:
-        if options.stage in ("unlearn", "run"):
-            sys.stderr.write(
-                "stopped: pictures and finished steps are stored; if there are any steps in "
-                f"{options.out}, `evaluate` and `save` use them\n"
-            )
-        return 130
-    return 0
+    with like_ctrl_c() if processes.count == 1 else nullcontext():
+        try:
+            with processes.joined():
+                run(options, processes)
+            return 0
+        except PeerError as error:
+            message, status = f"error: {error}" if processes.is_main else "", 2
+        except (ValueError, OSError) as error:
+            message, status = f"error{origin}: {error}", 2
+        except torch.OutOfMemoryError as error:
+            message, status = f"error{origin}: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}", 2
+        except KeyboardInterrupt as stop:
+            message = f"{STOPPED}{origin}" if options.stage in UNLEARNING_STAGES else ""
+            status = 128 + (stop.number if isinstance(stop, StopSignal) else signal.SIGINT)
+        _report_end(options, message, processes)
+        return status
+
+
+def _report_end(options: argparse.Namespace, message: str, processes: Processes) -> None:
+    """Report an error or a stop, and what can be continued."""
+    lines, unlearns = [message], options.stage in UNLEARNING_STAGES and processes.is_main
+    if unlearns and (message.startswith(STOPPED) or (options.out / RESUME).exists()):
+        lines.append(on_disk(options.out))
+    with suppress(OSError):  # the terminal may be closed
+        sys.stderr.writelines(f"{line}\n" for line in lines if line)
 
 
 def run(options: argparse.Namespace, processes: Processes) -> None:
@@ -184,7 +204,10 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
             job.check_save(options.save_as, options.rank)
         if processes.is_main:
             lock.enter_context(only_run_in(options.out))
-        unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
+        if options.stage in UNLEARNING_STAGES:
+            unlearned = job.unlearn(restart=options.restart, partial=options.partial)
+        else:
+            unlearned = job.unlearned()
         done, total = len(unlearned.reports), unlearned.settings.steps
         if 0 < done < total and processes.is_main:
             sys.stderr.write(f"unlearn: stopped after {done} of {total} steps\n")
@@ -194,6 +217,8 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
         saved = None
         if options.stage in ("save", "run"):
             saved = job.save(unlearned, options.save_as, options.rank)
+        if options.stage in UNLEARNING_STAGES and not options.partial:
+            job.resumption.remove()
     finally:
         bars.close()
         lock.close()
@@ -205,6 +230,9 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
     if saved is not None:
         share = f" (captures {100 * job.captured:.1f} % of the change)" if job.captured < 1 else ""
         say(f"Saved: {saved}{share}")
+        rounding = measure_rounding(unlearned.model, unlearned.base)
+        if options.save_as != "lora" and rounding is not None:
+            say(f"Precision: {rounding}")
     durations = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"Results in {options.out} ({durations})")
 

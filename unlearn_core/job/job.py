@@ -6,8 +6,9 @@ import errno
 import io
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,45 @@ from ..reporting.loss_picture import loss_picture
 from ..reporting.report import report_json
 from ..saving.diffusers_folder import save_diffusers_folder
 from ..saving.lora import SUITABLE, save_lora
-from ..saving.run_state import LATER_SETTINGS, read_description, read_unlearned, write_unlearned
+from ..saving.resume import stored_steps
+from ..saving.run_state import (
+    difference,
+    read_description,
+    read_steps,
+    read_unlearned,
+    write_unlearned,
+)
 from ..saving.single_file import save_single_file
 from ..unlearning.alarms import Alarm
 from ..unlearning.methods import Run
 from ..unlearning.plan import Plan
 from ..unlearning.results import UnlearnedModel
 from .engine import Observer, Task, unlearn
+from .resumption import Resumption
 from .settings_file import OWN_PICTURES, JobSettings
 
 SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
-TENSORS = "unlearned.safetensors"
+TENSORS, RESUME = "unlearned.safetensors", "resume.safetensors"
 LOSSES = "loss.png"
 REPORT = "report.json"
 PICTURES = "before_after.png"
 EVALUATION_FILES = ("report.html", REPORT, PICTURES)
+
+
+def on_disk(folder: Path) -> str:
+    """What a stopped or failed run has left in its folder."""
+    steps, result = stored_steps(folder / RESUME), read_steps(folder / TENSORS)
+    if steps is not None and steps == result:
+        return f"the unlearned model is stored in {folder}; the same command continues from there"
+    state = "no step is stored, only the pictures drawn so far"
+    if steps is not None:
+        state = (
+            f"step {len(steps)} is stored in {folder / RESUME}; the command that started this run "
+            "continues from there, or uses this step as the result with --partial"
+        )
+    if result is None:
+        return state
+    return f"{state}; {folder} contains the unlearned model of the last complete run"
 
 
 def require_unlearned(folder: Path) -> None:
@@ -81,7 +106,7 @@ class Job(Observer):
     ) -> None:
         self.settings, self.folder, self.cache = settings, folder, cache
         self.progress, self.processes = progress or Progress(), processes
-        self.memory_plan: dict[str, Any] | None = None
+        self.memory_plan: Mapping[str, Any] | None = None
         self.captured = 1.0  # share of the change in the saved file; below 1 for some LoRAs
         # Checked before the model is loaded, so that mistakes are reported at once.
         _check_folder("out", folder)
@@ -135,15 +160,52 @@ class Job(Observer):
             processes=self.processes,
         )
 
-    def unlearn(self) -> UnlearnedModel:
-        """Draw the training sets, unlearn, and store the changed tensors in the folder."""
-        return unlearn(
+    def unlearn(self, *, restart: bool = False, partial: bool = False) -> UnlearnedModel:
+        """Draw the training sets, unlearn, and store the changed tensors in the folder. A stopped
+        run in the folder is continued. Only a complete result replaces an earlier one.
+
+        Args:
+            restart: forget the stopped run and begin anew.
+            partial: take the finished steps of the stopped run as the result.
+
+        Raises:
+            ValueError: the stopped run cannot be continued, or there is none for ``partial``.
+        """
+        steps = stored_steps(self.folder / RESUME)
+        if partial and steps is None:
+            raise ValueError(
+                f"partial: there is no stopped run in {str(self.folder)!r}; leave --partial out"
+            )
+        if restart:
+            self.resumption.restart()
+        unlearned = unlearn(
             self.task,
             self,
+            last_step=len(steps) if partial and steps is not None else None,
+            resumption=self.resumption,
             cache=self.cache,
             progress=self.progress,
             processes=self.processes,
         )
+        self.memory_plan = unlearned.cost.memory_plan
+        if self.processes.is_main:
+            self._store(unlearned)
+        return unlearned
+
+    @cached_property
+    def resumption(self) -> Resumption:
+        return Resumption(
+            self.folder / RESUME,
+            self.task.identity(),
+            self.progress,
+            self.processes,
+            cure="begin anew with --restart, or choose another folder",
+            warn=self.progress.announce,
+        )
+
+    def before_steps(self, run: Run, resumed_at: int) -> None:
+        if resumed_at:
+            self.progress.announce(f"Continuing after step {resumed_at} of {len(run)}.")
 
     def plan_changed(self, plan: Plan) -> None:
         self.progress.announce(str(plan))
@@ -151,33 +213,23 @@ class Job(Observer):
     def after_alarm(self, alarm: Alarm) -> None:
         self.progress.announce(f"Warning: {alarm.message}.")
 
-    def after_run(self, run: Run) -> None:
-        """Store the result, even if the run failed or was stopped. A run that finished none of its
-        steps is not stored."""
-        if not self.processes.is_main:
-            return
-        unlearned = run.result()
-        self.memory_plan = run.plan.as_json() if unlearned.reports else None
-        if unlearned.reports or not len(run):
-            for name in EVALUATION_FILES:  # first: no report may describe other weights
-                (self.folder / name).unlink(missing_ok=True)
-            self._store(unlearned)
-            if unlearned.reports:
-                self._write_picture(LOSSES, loss_picture(unlearned.reports))
-
     def _store(self, unlearned: UnlearnedModel) -> None:
         description = {
             "of": self.task.identity(),
             "seconds": self.seconds,
             "passes": self.progress.passes,
             "memory_plan": self.memory_plan,
+            "resumed_at": unlearned.resumed_at,
         }
-        write_unlearned(unlearned, self.folder / TENSORS, description)
-        numbered = [name for name in self.files.names() if name.startswith("prompts-")]
-        self.files.remove([*numbered, LOSSES])  # from an earlier run
+        outdated = [self.folder / name for name in (*EVALUATION_FILES, LOSSES)]
+        write_unlearned(unlearned, self.folder / TENSORS, description, outdated)
+        # From an earlier run.
+        self.files.remove([name for name in self.files.names() if name.startswith("prompts-")])
         names = _prompt_files(len(self.task.pairs.each))
         for name, part in zip(names, self.task.pairs.each, strict=True):  # including neighbours
             self._write(name, write_prompts(part))
+        if unlearned.reports:
+            self._write_picture(LOSSES, loss_picture(unlearned.reports))
 
     def unlearned(self) -> UnlearnedModel:
         """Load the result of ``unlearn`` from the folder.
@@ -192,20 +244,21 @@ class Job(Observer):
             identity, seconds = description["of"], description["seconds"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
-        for section, expected in self.task.identity().items():
-            stored = identity.get(section)
-            if stored != expected:
-                raise ValueError(
-                    f"{section}: the settings differ from those of the unlearned model in "
-                    f"{str(self.folder)!r}{_difference(stored, expected)}; unlearn again or choose "
-                    "another folder"
-                )
+        different = difference(identity, self.task.identity())
+        if different is not None:
+            section, field = different
+            raise ValueError(
+                f"{section}: the settings differ from those of the unlearned model in "
+                f"{str(self.folder)!r}{field}; unlearn again or choose another folder"
+            )
         for phase, duration in seconds.items():
             self.seconds.setdefault(phase, duration)
         for work, count in description.get("passes", {}).items():
             self.progress.passes[work] = self.progress.passes[work] or count
         self.memory_plan = description.get("memory_plan")
-        return read_unlearned(file, self.base, self.task.pairs, self.task.settings)
+        resumed_at = description.get("resumed_at")
+        unlearned = read_unlearned(file, self.base, self.task.pairs, self.task.settings)
+        return replace(unlearned, resumed_at=resumed_at if isinstance(resumed_at, int) else None)
 
     def evaluate(self, unlearned: UnlearnedModel) -> AlignmentReport:
         """Evaluate the model; writes ``report.html``, ``report.json`` and ``before_after.png``."""
@@ -338,17 +391,6 @@ class Job(Observer):
             )
         prompts = _prompt_files(1 + len(self.settings.also))
         self.files.refuse_others([*EVALUATION_FILES, LOSSES, *prompts], "out")
-
-
-def _difference(stored: object, expected: object) -> str:
-    """The first different field of a section; empty if the section has no fields."""
-    if not isinstance(stored, dict) or not isinstance(expected, dict):
-        return ""
-    before, now = {**LATER_SETTINGS, **stored}, {**LATER_SETTINGS, **expected}
-    for name in now:
-        if before.get(name) != now[name]:
-            return f" ({name} was {before.get(name)!r}, now {now[name]!r})"
-    return ""
 
 
 def _prompt_files(concepts: int) -> list[str]:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..foundation.finite import non_finite
 from .clip_scorer import ClipScorer
 
 JUDGE_FILE, JUDGE_WEIGHTS = "judge.json", "judge.safetensors"
@@ -97,6 +98,11 @@ class ConvJudge(nn.Module):
         settings = json.loads((folder / JUDGE_FILE).read_text(encoding="utf-8"))
         judge = cls(settings["dimensions"], settings["size"])
         state = load_file(folder / JUDGE_WEIGHTS)
+        if fault := non_finite(state.items()):
+            raise ValueError(
+                f"judge: {JUDGE_WEIGHTS} of the model holds {fault}; copy or download it again, or "
+                f"remove {JUDGE_FILE} to evaluate without it"
+            )
         target = judge.state_dict()
         judge.load_state_dict({k: v.to(target[k].dtype) for k, v in state.items()})
         return judge.eval()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .concept import ForgetConcept
-from .english import occurs_in
+from .mentions import occurs_in
 from .pairs import PromptPair, PromptPairs
 
 FORMAT = "unlearn prompts 1"

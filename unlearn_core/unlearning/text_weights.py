@@ -14,7 +14,7 @@ from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .prompt_products import Products
 from .settings import UnlearnSettings
-from .uce import RIDGE, change, edited_weights, products_for
+from .uce import RIDGE, change, edited_weights, products_for, solved
 
 MOST_GAIN = 8.0
 """Slightly more than the largest gain on EmojiCanvas, where the learning rates were measured."""
@@ -76,11 +76,14 @@ def protection(products: Products, weight: float) -> Tensor:
     Where an embedding of the concept is close to a retained one, ``M`` enlarges a change, because
     only the small part that both do not share may change. ``RIDGE`` is raised until the root mean
     square gain is at most ``MOST_GAIN``.
+
+    Raises:
+        ValueError: see ``uce.solved``.
     """
     ridge = RIDGE
     while True:
         total = products.edited + weight * products.preserved + ridge * products.identity
-        matrix = torch.linalg.solve(total, products.edited).T  # both are symmetric
+        matrix = solved(total, products.edited).T  # both are symmetric
         if matrix.norm() <= MOST_GAIN * math.sqrt(len(matrix)):
             return matrix
         ridge *= 4

@@ -13,7 +13,6 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unlearn_core.dataset.cache import LatentCache
@@ -302,28 +301,6 @@ def test_a_run_without_a_finished_step_leaves_an_earlier_result_untouched(
     assert file.read_bytes() == before
 
 
-def test_an_interrupt_preserves_the_finished_steps(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    step = Unlearning._step
-
-    def second_is_interrupted(self: Unlearning) -> StepReport:
-        if self.reports:
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(Unlearning, "_step", second_is_interrupted)
-    assert run("run", settings) == 130
-    monkeypatch.undo()
-    capsys.readouterr()
-    assert run("save", settings) == 0
-    assert "unlearn: stopped after 1 of 2 steps" in capsys.readouterr().err
-    file = settings.parent / "out" / "unlearned.safetensors"
-    assert load_file(file)
-    with safe_open(file, "pt") as opened:
-        assert len(json.loads(opened.metadata()["steps"])) == 1
-
-
 def test_every_field_of_the_prompts_has_an_effect(content: Content, tmp_path: Path) -> None:
     counts = {"train_count": 5, "test_count": 3, "invented_names": 2, "gibberish_names": 3}
     more = {**counts, "test_share": 0.5, "seed": 9}
@@ -430,25 +407,6 @@ def test_the_cache_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert cache.size().pictures == 0
 
 
-def test_a_report_is_deleted_before_new_weights_are_written(
-    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that an interruption leaves no report beside weights that it does not describe."""
-    assert run("unlearn", write(content, tmp_path)) == 0
-    assert run("evaluate", write(content, tmp_path)) == 0
-    report_exists: list[bool] = []
-    store = job.write_unlearned
-
-    def spy(*arguments: Any) -> None:
-        report_exists.append((tmp_path / "out" / "report.json").exists())
-        store(*arguments)
-
-    monkeypatch.setattr(job, "write_unlearned", spy)
-    content["unlearn"]["seed"] = 1
-    assert run("unlearn", write(content, tmp_path)) == 0
-    assert report_exists == [False]
-
-
 def test_out_of_memory_is_reported_with_a_cure(
     settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,6 +505,14 @@ def test_prompts_warns_of_too_few_different_pairs(
             "prompts: file contains complete prompts; leave temp",
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
+        (
+            "concept",
+            "replacements",
+            ["noto，twemoji"],
+            "replacements must contain each word as a text of its own, got 'noto，twemoji'; write "
+            '["noto", "twemoji"]',
+        ),
+        ("prompts", "candidates", ["noto, pixel", "fluent"], "candidates must contain each word"),
         ("concept", "name", 5, "concept must be a word, got 5"),
         (None, "model", 5, "model must be the path of a model, relative"),
         (None, "evaluation", 5, "evaluation must be an object, got int"),
@@ -713,3 +679,17 @@ def test_the_demo_model_supports_the_example_in_the_docs(tmp_path: Path) -> None
         assert set(values) <= set(judge["dimensions"][name])
     prompts = {pair.forget for pair in settings.pairs().test}
     assert len(prompts) >= 5, "enough different prompts for an evaluation"
+
+
+def test_the_loss_in_16_bits_is_reported(
+    content: Content, sd_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(sd_folder, safety_checker=None)
+    pipeline.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    content["model"] = str(tmp_path / "half")
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert run("save", write(content, tmp_path)) == 0
+    message = r"Precision: in 16 bits, \d+ % of the trained weights get their old value back; .* %"
+    assert re.search(message, capsys.readouterr().out)
+    assert run("save", write(content, tmp_path), "--as", "lora") == 0
+    assert "Precision" not in capsys.readouterr().out
