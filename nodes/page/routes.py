@@ -97,17 +97,6 @@ async def restart(content: Content) -> dict[str, Any]:
     return begin_anew(content["key"]).as_json()
 
 
-def cache_size() -> dict[str, Any]:
-    cache = LatentCache(cache_folder())
-    return {**asdict(cache.size()), "limit": cache.limit}
-
-
-async def clear_cache(_: Content) -> dict[str, Any]:
-    """Delete all pictures in the cache, and return ``cache_size``."""
-    await asyncio.to_thread(LatentCache(cache_folder()).clear)
-    return await asyncio.to_thread(cache_size)
-
-
 async def prompts(content: Content) -> dict[str, Any]:
     """The pairs of prompts for the values of the widgets, before any picture is drawn.
 
