@@ -17,6 +17,7 @@ from comfy_api.latest import io
 from ..unlearn_core.evaluation.results import AlignmentReport
 from ..unlearn_core.foundation.own_files import is_own
 from ..unlearn_core.foundation.progress import EXTRACTING, SAVING
+from ..unlearn_core.models.rounding import measure_rounding
 from ..unlearn_core.reporting.report import report_json
 from ..unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from ..unlearn_core.saving.lora import save_lora
@@ -194,10 +195,12 @@ class SaveCheckpoint(io.ComfyNode):
         options: dict[str, Any] = {"overwrite": overwrite, "report": report}
         options["progress"] = _progress(kind)
         if kind == FOLDER:
-            return save_diffusers_folder(unlearned, path, **options), ""
+            path = save_diffusers_folder(unlearned, path, **options)
+            return path, _rounding(unlearned)
         options["metadata"] = cls._workflow()
         if kind == CHECKPOINT:
-            return save_single_file(unlearned, path, **options), ""
+            path = save_single_file(unlearned, path, **options)
+            return path, _rounding(unlearned)
         lora = save_lora(unlearned, path, rank=lora_rank, **options)
         note = f"\nrank {lora.rank}, captures {100 * lora.captured:.1f} % of the change"
         return lora.path, note
@@ -229,6 +232,11 @@ def _as_loaded(unlearned: UnlearnedModel) -> str:
         return LORA
     source = unlearned.base.info.source
     return CHECKPOINT if source is not None and source.is_file() else FOLDER
+
+
+def _rounding(unlearned: UnlearnedModel) -> str:
+    rounding = measure_rounding(unlearned.model, unlearned.base)
+    return "" if rounding is None else f"\n{rounding}"
 
 
 def _progress(kind: str) -> NodeProgress:

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from .durable import create_folder
+
+LOCK = ".unlearn.lock"
+
+
+@contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Context in which no other process works in this folder.
+
+    Raises:
+        BlockingIOError: another one does.
+    """
+    create_folder(folder)
+    try:
+        lock = acquire(folder / LOCK)
+    except BlockingIOError:
+        raise BlockingIOError(
+            f"out: another run is writing into {str(folder)!r} at this moment; wait until it has "
+            "finished, or choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def acquire(file: Path) -> FileLock | None:

@@ -2,28 +2,29 @@
 
 The sizes of weights, gradients and Adam's moments follow from the model. The size of the
 activations depends on the architecture, the resolution and the kernels, so it is measured: with one
-and with two pictures, from which it follows for any number.
+and with two pictures, from which it follows for any number. On the CPU, where a step of a full-size
+model takes minutes, it is measured without computing anything.
 """
 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..foundation.memory import free_unused, is_out_of_memory
+from ..foundation.progress import ESTIMATING, Progress
 from ..models.denoiser import FULL_SIZE
+from ..models.layers import LOW_RANK
 from ..models.protocol import Conditioning, ModelHandle
 from .pieces import ON_CPU, ON_GPU
 from .plan import Plan, gigabytes
+from .profile import LiveBytes, Profile, fake_mode, profile
 from .scopes import trainable
 from .settings import UnlearnSettings
 from .watch import CHECK_ROWS
@@ -31,23 +32,6 @@ from .watch import CHECK_ROWS
 ERROR = 0.15  # of an estimate, relative; kept free for kernels' own memory and fragmentation
 CURE = "choose a scope with 'lora' or smaller pictures (image_size)"
 PIECES = 6  # that the optimizer needs at once: both gradients, their sum, and updates
-
-
-@dataclass(frozen=True)
-class Section:
-    """The part of a training step between two gradients.
-
-    Attributes:
-        peak: the largest number of bytes in use, without the gradients computed before.
-        gradients: bytes of the gradients computed before.
-    """
-
-    peak: int
-    gradients: int = 0
-
-
-Profile = Sequence[Section]
-"""A training step, in the order in which it computes the gradients."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +103,12 @@ class Sizes:
 
 
 def sizes(
-    base: ModelHandle, settings: UnlearnSettings, prompt: str, *, own_pictures: bool = False
+    base: ModelHandle,
+    settings: UnlearnSettings,
+    prompt: str,
+    progress: Progress | None = None,
+    *,
+    own_pictures: bool = False,
 ) -> Sizes:
     """Measure the parts of a run's memory.
 
@@ -128,16 +117,23 @@ def sizes(
         prompt: any prompt that the model can encode.
         own_pictures: whether the retain set contains the user's own pictures.
     """
-    model, parameters = trainable(
-        base,
-        settings.scope,
-        lora_rank=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        seed=settings.seed,
-    )
-    row = base.encode_prompts([prompt]).to(base.device)
-    one = profile(model, parameters, row)
-    two = _profile_of_two(model, parameters, row)
+    progress = progress or Progress()
+    with progress.phase(ESTIMATING, 2):
+        fake = fake_mode(base)
+        # peft moves its new layers, which fake ones refuse; they are small.
+        with nullcontext() if fake is None or settings.scope in LOW_RANK else fake:
+            model, parameters = trainable(
+                base,
+                settings.scope,
+                lora_rank=settings.lora_rank,
+                lora_alpha=settings.lora_alpha,
+                seed=settings.seed,
+            )
+        row = base.encode_prompts([prompt]).to(base.device)
+        one = profile(model, parameters, row, progress, fake)
+        progress.tick()
+        two = _profile_of_two(model, parameters, row, progress, fake)
+        progress.tick()
     trained = _bytes(parameters)
     on_cpu = base.device.type == "cpu"
     piece = min(sum(p.numel() for p in parameters), ON_CPU if on_cpu else ON_GPU)
@@ -168,10 +164,14 @@ def _check_row(base: ModelHandle, row: Conditioning) -> int:
 
 
 def _profile_of_two(
-    model: ModelHandle, parameters: Sequence[Tensor], row: Conditioning
+    model: ModelHandle,
+    parameters: Sequence[Tensor],
+    row: Conditioning,
+    progress: Progress,
+    fake: FakeTensorMode | None,
 ) -> Profile | None:
     try:
-        return profile(model, parameters, row[[0, 0]])
+        return profile(model, parameters, row[[0, 0]], progress, fake)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -184,6 +184,7 @@ def plan_for(
     settings: UnlearnSettings,
     prompt: str,
     free: int | None,
+    progress: Progress | None = None,
     *,
     own_pictures: bool = False,
 ) -> Plan:
@@ -201,7 +202,7 @@ def plan_for(
     if sum(parameter.numel() for _, parameter in base.named_parameters()) < FULL_SIZE:
         return Plan()
     try:
-        measured = sizes(base, settings, prompt, own_pictures=own_pictures)
+        measured = sizes(base, settings, prompt, progress, own_pictures=own_pictures)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -245,87 +246,6 @@ def choose(
             f"picture at a time, and {gigabytes(available)} GB can be used; {CURE}"
         )
     return plans[-1]
-
-
-def profile(
-    model: ModelHandle, parameters: Sequence[Tensor], conditioning: Conditioning
-) -> list[Section]:
-    """Measure the bytes that a training step needs, with a random picture for each row."""
-    generator = torch.Generator().manual_seed(0)  # the global one stays as it is
-    count = len(conditioning)
-    shape = (count, *model.latent_shape)
-    latents, noise = (torch.randn(shape, generator=generator).to(model.device) for _ in range(2))
-    t = model.times(torch.full((count,), 0.5)).to(model.device)
-    sections: list[Section] = []
-    before = 0  # bytes of gradients
-
-    def end_section() -> None:
-        sections.append(Section(live.restart() - before, before))
-
-    def end_with(gradient: Tensor) -> None:
-        nonlocal before
-        end_section()
-        before += gradient.nbytes
-
-    with torch.enable_grad(), LiveBytes() as live:
-        hooks = [parameter.register_hook(end_with) for parameter in parameters]
-        try:
-            loss = model.denoise_error(latents, conditioning, noise, t).sum()
-            torch.autograd.grad(loss, list(parameters), materialize_grads=True)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        end_section()
-    return sections
-
-
-class LiveBytes(TorchDispatchMode):
-    """Measures the bytes of all tensors that are created within this context, as long as each
-    exists. It works on every device.
-
-    Attributes:
-        now: the bytes in use.
-        peak: the largest number of bytes in use since the last ``restart``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.storages: dict[int, weakref.ref[Any]] = {}
-
-    def restart(self) -> int:
-        """Begin a new peak; returns the last one."""
-        peak, self.peak = self.peak, self.now
-        return peak
-
-    def __torch_dispatch__(
-        self, func: Any, types: object, args: Any = (), kwargs: Any = None
-    ) -> object:
-        before = {_key(tensor) for tensor in _tensors((args, kwargs))}
-        result = func(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
-            key = _key(tensor)
-            if key not in before and key not in self.storages:
-                self._add(key, tensor.untyped_storage())
-        return result
-
-    def _add(self, key: int, storage: torch.UntypedStorage) -> None:
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        self.storages[key] = weakref.ref(storage, partial(self._removed, key, size))
-
-    def _removed(self, key: int, size: int, _: object) -> None:
-        del self.storages[key]
-        self.now -= size
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _pictures(plan: Plan, batch_size: int) -> int:

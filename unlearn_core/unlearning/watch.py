@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -99,7 +99,7 @@ class Watch:
         processes: Processes = ALONE,
     ) -> None:
         self.processes = processes
-        silent = progress.silent(JUDGING)
+        self.progress = silent = progress.silent(JUDGING)
         self.trained, self.frozen = Counted(trained, silent), Counted(frozen, silent)
         self.parameters, self.batches, self.settings = parameters, batches, batches.settings
         self.alarms: list[Alarm] = []
@@ -208,21 +208,28 @@ class Watch:
     def reference(self) -> Reference:
         """The frozen model on the rows of the check."""
         with torch.no_grad():
-            errors = torch.cat([denoise(self.frozen, self.frozen, *part) for _, part in self._rows])
+            errors = torch.cat(
+                [denoise(self.frozen, self.frozen, *part) for _, part in self._rows()]
+            )
             power = [
                 self.frozen.predict(self.frozen.add_noise(latents, noise, t), prompts, t)
                 .square()
                 .mean()
-                for _, (latents, prompts, noise, t) in self._rows
+                for _, (latents, prompts, noise, t) in self._rows()
             ]
         forget_loss = self._forget_loss(self.frozen)
         figures = errors.mean(), errors.max(), torch.stack(power).mean()
         error, worst, mean_power = map(self._agreed, figures)
         return Reference(error, worst, mean_power, forget_loss)
 
+    def _rows(self) -> Iterator[tuple[ForgetBatch, RetainBatch]]:
+        """Rows of both sets with noise, in small batches, which may take a while each."""
+        for part in self._same_rows:
+            self.progress.check()
+            yield part
+
     @cached_property
-    def _rows(self) -> list[tuple[ForgetBatch, RetainBatch]]:
-        """Rows of both sets with noise, in small batches."""
+    def _same_rows(self) -> list[tuple[ForgetBatch, RetainBatch]]:
         batches = copy.copy(self.batches)
         batches.settings = replace(
             self.settings,
@@ -248,13 +255,13 @@ class Watch:
     @torch.no_grad()
     def _distance(self) -> float:
         """Squared distance to the frozen model's predictions on retain pictures."""
-        parts = [distill(self.trained, self.frozen, *part) for _, part in self._rows]
+        parts = [distill(self.trained, self.frozen, *part) for _, part in self._rows()]
         return self._agreed(torch.cat(parts).mean())
 
     @torch.no_grad()
     def _forget_loss(self, model: Denoiser) -> float:
         objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
-        losses = [objective(model, self.frozen, batch, strengths) for batch, _ in self._rows]
+        losses = [objective(model, self.frozen, batch, strengths) for batch, _ in self._rows()]
         return self._agreed(torch.cat(losses).mean())
 
     def _agreed(self, value: Tensor) -> float:

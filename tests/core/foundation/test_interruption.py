@@ -37,6 +37,7 @@ def test_every_module_is_a_place_to_stop() -> None:
 def test_short_calls_are_not_slowed_down() -> None:
     layers, progress = network(), Recorder()
     interruptible = Interruptible(progress)
+    before = progress.checks
     for _ in range(2):
         before = progress.checks
         with interruptible.within():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import weakref
@@ -12,8 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.dataset.settings import GenerationSettings
@@ -24,6 +28,7 @@ from unlearn_core.models import weights
 from unlearn_core.models.layers import LORA
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.models.tensors import with_tensors
 from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from unlearn_core.unlearning.loop import Unlearning
@@ -276,18 +281,100 @@ def test_saved_files_are_readable_by_other_users(unlearned: UnlearnedModel, tmp_
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
 
 
-def test_pickles_and_code_are_not_copied(
-    sets: TrainingSets, sd_folder: Path, tmp_path: Path
+def resaved(source: Path, pairs: PromptPairs, destination: Path) -> Path:
+    """The model in a folder, saved with one tensor changed."""
+    model = load_model(source)
+    name = next(name for name, _ in model.named_parameters())
+    changed = with_tensors(model, {name: dict(model.named_parameters())[name] + 1})
+    result = UnlearnedModel(changed, model, pairs, UnlearnSettings(), ())
+    return save_diffusers_folder(result, destination)
+
+
+def test_what_the_index_does_not_name_is_not_copied(
+    pairs: PromptPairs, sd_folder: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
     shutil.copytree(sd_folder, source)
-    for name in ("unet/diffusion_pytorch_model.bin", "unet/code.py", "whole.safetensors"):
+    for name in (
+        "whole.safetensors",
+        "whole.ckpt",
+        "notes.txt",
+        "unet old/diffusion_pytorch_model.safetensors",
+        ".cache/file.json",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/code.py",
+        "unet/.checkpoints/config.json",
+        "text_encoder/pytorch_model.bin",
+        "text_encoder/flax_model.msgpack",
+    ):
+        (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(b"whatever")
-    model = load_model(source)
-    names = [name for name, _ in model.named_parameters()][:1]
-    same = UnlearnedModel(model.trainable_copy(names), model, sets.pairs, UnlearnSettings(), ())
-    saved = save_diffusers_folder(same, tmp_path / "new")
-    assert files(saved).keys() - {"unlearn_report.json"} == files(sd_folder).keys()
+    for name in ("README.md", "LICENSE", "evaluation/classes.json"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"ours")
+    saved = resaved(source, pairs, tmp_path / "new")
+    added = files(saved).keys() - files(sd_folder).keys()
+    assert added == {"unlearn_report.json", "README.md", "LICENSE", "evaluation/classes.json"}
+
+
+def test_an_index_cannot_name_other_folders(
+    pairs: PromptPairs, sd_folder: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "models" / "source"
+    shutil.copytree(sd_folder, source)
+    (tmp_path / "models" / "private.json").write_text("{}")
+    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    for name in ("..", "", ".", "../..", "unet/..", "/etc"):
+        index[name] = ["diffusers", "UNet2DConditionModel"]
+    (source / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    saved = resaved(source, pairs, tmp_path / "new")
+    assert files(saved).keys() - files(sd_folder).keys() == {"unlearn_report.json"}
+
+
+def with_safety_checker(source: Path) -> Path:
+    """Add a safety checker that exists only as a pickle, as in many folders of the hub."""
+    part = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    config = CLIPConfig(
+        text_config={**part, "num_attention_heads": 2},
+        vision_config={**part, "num_attention_heads": 2, "image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    config.save_pretrained(source / "safety_checker")
+    torch.save(checker.state_dict(), source / "safety_checker" / "pytorch_model.bin")
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessor(size=size, crop_size=size).save_pretrained(source / "feature_extractor")
+    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (source / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return source
+
+
+def test_a_component_that_is_only_a_pickle_is_copied_unread(
+    pairs: PromptPairs, sd_folder: Path, tmp_path: Path
+) -> None:
+    """diffusers opens the saved folder, as it opens the original."""
+    source = with_safety_checker(Path(shutil.copytree(sd_folder, tmp_path / "source")))
+    saved = resaved(source, pairs, tmp_path / "new")
+    pickle = "safety_checker/pytorch_model.bin"
+    assert (saved / pickle).read_bytes() == (source / pickle).read_bytes()
+    pipelines: list[Any] = [StableDiffusionPipeline.from_pretrained(f) for f in (source, saved)]
+    old, new = pipelines
+    assert type(new.safety_checker) is StableDiffusionSafetyChecker
+    for name, value in new.safety_checker.state_dict().items():
+        assert torch.equal(value, old.safety_checker.state_dict()[name])
+    assert not torch.equal(new.unet.conv_in.weight, old.unet.conv_in.weight)
+
+
+def test_a_pickle_whose_content_is_hostile_is_never_opened(
+    pairs: PromptPairs, sd_folder: Path, tmp_path: Path
+) -> None:
+    source = with_safety_checker(Path(shutil.copytree(sd_folder, tmp_path / "source")))
+    content = b"cos\nsystem\n(S'touch hacked'\ntR."
+    (source / "safety_checker" / "pytorch_model.bin").write_bytes(content)
+    saved = resaved(source, pairs, tmp_path / "new")
+    assert (saved / "safety_checker" / "pytorch_model.bin").read_bytes() == content
 
 
 def test_a_model_that_predicts_its_variance_is_trained_and_saved(

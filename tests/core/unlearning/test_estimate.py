@@ -15,18 +15,14 @@ from unlearn_core.models.protocol import Conditioning, ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.unlearning import estimate
 from unlearn_core.unlearning.auto import resolved
-from unlearn_core.unlearning.estimate import (
-    ERROR,
-    LiveBytes,
-    Section,
-    Sizes,
-    choose,
-    plan_for,
-    sizes,
-)
+from unlearn_core.unlearning.estimate import ERROR, Sizes, choose, plan_for, sizes
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.plan import Plan
+from unlearn_core.unlearning.profile import LiveBytes, Section, fake_mode, profile
+from unlearn_core.unlearning.scopes import trainable
 from unlearn_core.unlearning.settings import UnlearnSettings
+
+from ..watching import Recorder, StopError, Stopping
 
 SETTINGS = UnlearnSettings(
     steps=2, batch_size=6, learning_rate=1e-3, warm_start=False, prompt_protection=0.0
@@ -56,6 +52,36 @@ def test_the_estimate_is_the_memory_of_two_steps(
         list(Unlearning(sd_model, sets, settings, plan=plan))
     needed = measured.total(plan, settings.batch_size) - measured.model
     assert needed == pytest.approx(live.peak, rel=ERROR)
+
+
+def peak(sections: list[Section]) -> int:
+    return max(section.peak + section.gradients for section in sections)
+
+
+@pytest.mark.parametrize("scope", ["auto", "lora"])
+def test_tensors_without_values_have_the_size_of_those_of_a_real_step(
+    model: ModelHandle, scope: str
+) -> None:
+    settings = resolved(replace(SETTINGS, scope=scope), model)
+    trained, parameters = trainable(model, settings.scope, lora_rank=4, lora_alpha=4.0, seed=0)
+    rows = model.encode_prompts(["a cat", "a dog"])
+    fake = fake_mode(model)
+    expected = profile(trained, parameters, rows)
+    sections = profile(trained, parameters, rows, fake=fake)
+    assert fake is not None
+    assert len(sections) == len(expected)
+    assert peak(sections) == pytest.approx(peak(expected), rel=ERROR)
+
+
+def test_the_estimate_is_shown_as_a_phase_and_can_be_stopped(sd_model: ModelHandle) -> None:
+    settings = resolved(replace(SETTINGS, scope="xattn"), sd_model)
+    progress = Recorder()
+    sizes(sd_model, settings, "a cat", progress)
+    assert progress.counts("estimating memory") == [0, 1, 2]
+    weights = len(trainable(sd_model, "xattn", lora_rank=4, lora_alpha=4.0, seed=0)[1])
+    assert progress.checks > 2 * weights, "also within a step"
+    with pytest.raises(StopError):
+        sizes(sd_model, settings, "a cat", Stopping(at=weights))
 
 
 def test_bytes_are_counted_as_long_as_a_tensor_exists() -> None:
@@ -136,7 +162,9 @@ def test_a_run_uses_and_reports_the_plan(
 def limited(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for the measurement of this number of pictures, and a model that counts as large."""
 
-    def profile(model: ModelHandle, parameters: list[Tensor], rows: Conditioning) -> list[Section]:
+    def profile(
+        model: ModelHandle, parameters: list[Tensor], rows: Conditioning, *_: object
+    ) -> list[Section]:
         if len(rows) > pictures:
             raise torch.OutOfMemoryError("full")
         return [Section(10)]
