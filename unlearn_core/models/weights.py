@@ -120,6 +120,12 @@ def is_lora(name: str) -> bool:
     return f".{ADAPTER}." in name
 
 
+def lora_names(name: str) -> tuple[str, str]:
+    """The parameters ``down`` and ``up`` of the LoRA layer beside the weight ``name``."""
+    module = name.removesuffix(".weight")
+    return f"{module}.lora_A.{ADAPTER}.weight", f"{module}.lora_B.{ADAPTER}.weight"
+
+
 def lora_modules(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """The layers with LoRA, by name."""
     for name, part in module.named_modules():

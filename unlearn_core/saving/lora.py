@@ -26,14 +26,13 @@ from ..foundation.finite import kind_of
 from ..foundation.progress import EXTRACTING, Progress
 from ..foundation.safetensors_file import DTYPES, write_converted
 from ..models.families import UNET
+from ..models.low_rank import truncated_svd
 from ..models.protocol import LoraLayer
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
-from ..models.weights import fork_rng
 from ..unlearning.results import UnlearnedModel
 from .metadata import lora_metadata
 
 PREFIX = "lora_unet_"
-OVERSAMPLING, ITERATIONS = 8, 4  # of the randomised SVD (Halko et al. 2011)
 JOINT_FAMILIES = ("sd3", "flux")
 UNET_BLOCKS = re.compile(r"(.*\.)?(attentions|resnets|downsamplers|upsamplers)\.\d+\..*")
 SUITABLE = ("sd1", "sd2", "sdxl", "stable-diffusion", *JOINT_FAMILIES)
@@ -164,19 +163,11 @@ def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
             f"unlearned: the change holds {kind}, so there is no LoRA to save; go back "
             "to an earlier step, or lower learning_rate"
         )
-    matrix = delta.flatten(1)
-    if matrix.device.type != "cuda":
-        matrix = matrix.cpu()  # a Mac's GPU does not support the SVD
-    rank = min(rank, *matrix.shape)
-    with fork_rng(matrix.device):
-        torch.manual_seed(0)
-        u, s, v = torch.svd_lowrank(
-            matrix, q=min(rank + OVERSAMPLING, *matrix.shape), niter=ITERATIONS
-        )
-    root = s[:rank].sqrt()
-    up, down = u[:, :rank] * root, (v[:, :rank] * root).T
+    u, s, v = truncated_svd(delta.flatten(1), rank)
+    root = s.sqrt()
+    up, down = u * root, (v * root).T
     if delta.ndim == 4:
-        return down.reshape(rank, *delta.shape[1:]), up[:, :, None, None]
+        return down.reshape(len(down), *delta.shape[1:]), up[:, :, None, None]
     return down.contiguous(), up.contiguous()
 
 
