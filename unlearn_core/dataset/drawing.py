@@ -19,6 +19,7 @@ from ..foundation.pixels import as_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.denoiser import SAMPLER_VERSION
+from ..models.prompt_syntax import SYNTAX_VERSION, is_plain
 from ..models.protocol import Conditioning, ModelHandle
 from .settings import GenerationSettings
 
@@ -66,6 +67,8 @@ def picture_key(
     info = model.info
     source = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
     content = [source, prompt, seed, settings.steps, float(settings.guidance_scale)]
+    if not is_plain(prompt):
+        content.append(SYNTAX_VERSION)
     if SAMPLER_VERSION > 1:  # version 1 is not part of the keys
         content.append(SAMPLER_VERSION)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

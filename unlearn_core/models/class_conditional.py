@@ -52,6 +52,9 @@ class _ClassHandle(DenoiserHandle):
         labels = [self._label(prompt) for prompt in prompts]
         return Embeddings(torch.tensor(labels, device=self.device))
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        self.encode_prompts(prompts)
+
     def word_embedding(self, word: str) -> Tensor:
         raise self._no_words()
 

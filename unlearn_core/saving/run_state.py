@@ -18,6 +18,7 @@ from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings
 from ..foundation.atomic import appearing
 from ..foundation.finite import non_finite
+from ..models.prompt_syntax import SYNTAX_VERSION, is_plain
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
 from ..prompts.pairs import PromptPairs
@@ -65,6 +66,10 @@ def run_identity(
         "forget_pictures": _pictures(forget_pictures),
         "retain_pictures": _pictures(retain_pictures),
     }
+    prompts = [text for part in pairs.each for p in part.train for text in (p.forget, p.retain)]
+    captions = [c for own in (forget_pictures, retain_pictures) if own for c in own.captions]
+    if not all(map(is_plain, (*prompts, *captions))):
+        content["encoding"] = SYNTAX_VERSION
     return json.loads(json.dumps(content))
 
 

@@ -14,7 +14,9 @@ from unlearn_core.models.families import FAMILIES
 from unlearn_core.models.load import ModelError, check_model, load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.single_file import V_TENSOR, has_zero_snr, predicts, read_checkpoint
-from unlearn_core.models.text import clip_tokenizer, tokenize
+from unlearn_core.models.text import clip_tokenizer
+
+from ..tiny_models import tokenize
 
 UNET = "model.diffusion_model."
 FIRST = UNET + "input_blocks.0.0.weight"
