@@ -15,7 +15,7 @@ from torch import Tensor
 from ..foundation.json_file import JsonError, read_object
 from .denoiser import NoiseSchedule, dpm_solver
 from .errors import ModelError
-from .folder_check import LARGEST_SETTINGS, LIMITS
+from .folder_check import LARGEST_SETTINGS
 
 LATENT_DIFFUSION: dict[str, object] = {"beta_start": 0.00085, "beta_end": 0.012}
 DIFFUSION: dict[str, dict[str, object]] = {
@@ -43,7 +43,7 @@ Those of distilled models (LCM, TCD) are not among them: such a model has anothe
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 FLOW_SETTINGS = ("use_flow_sigmas", "use_dynamic_shifting")  # of DDPM's schedulers
 FLOW_TIMESTEPS = 1000
-MOST_TIMESTEPS = LIMITS["num_train_timesteps"]
+MOST_TIMESTEPS = 100_000
 
 
 def read_scheduler(folder: Path, index: dict[str, Any]) -> tuple[NoiseSchedule, dict[str, object]]:
