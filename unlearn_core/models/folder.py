@@ -56,8 +56,8 @@ def load_folder(
             f"precision: 'mixed' is for models with text prompts, but {folder.name!r} is "
             "class-conditional; choose 'auto'"
         )
-    with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder))):
-        fingerprint = weights_fingerprint(folder, progress)
+    with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder, index))):
+        fingerprint = weights_fingerprint(folder, index, progress)
         source = FolderSource(folder, index, fingerprint, device, options)
         try:
             return build(source)
@@ -110,35 +110,31 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise ModelError(f"model: {folder.name}/model_index.json {error}") from None
 
 
-def component_names(folder: Path) -> list[str]:
-    """The components that ``model_index.json`` names, each a subfolder of its own.
-
-    Raises:
-        ModelError: see ``read_index``.
-    """
+def component_names(index: Mapping[str, Any]) -> list[str]:
+    """The components that a ``model_index.json`` names, each a subfolder of its own."""
     return [
         name
-        for name, value in read_index(folder).items()
+        for name, value in index.items()
         if isinstance(value, list) and any(value) and PurePath(name).name == name not in ("", "..")
     ]
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, index: Mapping[str, Any]) -> list[Path]:
     """The safetensors files of all components, sorted by name. Not those of folders that do not
     belong to the model, such as a backup or its evaluators."""
     return sorted(
-        file for name in component_names(folder) for file in (folder / name).glob("*.safetensors")
+        file for name in component_names(index) for file in (folder / name).glob("*.safetensors")
     )
 
 
-def weights_fingerprint(folder: Path, progress: Progress | None = None) -> str:
+def weights_fingerprint(folder: Path, index: Mapping[str, Any], progress: Progress) -> str:
     """SHA-256 over every weight file and the scheduler's settings, on which the meaning of the
     weights depends. Also checks that each weight file is complete.
 
     Raises:
         ModelError: a safetensors file is truncated or damaged, or the denoiser has none.
     """
-    files, progress = weight_files(folder), progress or Progress()
+    files = weight_files(folder, index)
     denoisers = ("unet", "transformer")
     if not any(f.parent.name in denoisers for f in files):
         inside = [f for name in denoisers for f in folder.glob(f"{name}/*")]

@@ -15,7 +15,7 @@ from ..foundation.finite import non_finite
 from ..foundation.safetensors_file import DTYPES, read_header
 from .errors import ModelError
 from .folder_check import check_size
-from .noise_settings import check_class, read_json
+from .noise_settings import check_class, read_settings
 from .text import Clip
 from .versions import dtype_argument
 from .weights import vectors_to_fp32
@@ -139,7 +139,7 @@ def read_vae(folder: Path, index: dict[str, Any], channels: int, device: torch.d
     """
     from diffusers import AutoencoderKL
 
-    check_class(folder, index, "vae", read_json(folder, "vae/config.json"), ("AutoencoderKL",))
+    check_class(folder, index, "vae", read_settings(folder, "vae/config.json"), ("AutoencoderKL",))
     options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     vae = read_weights(AutoencoderKL, folder, "vae", device, **options)
     _check_latents(folder, vae.config, channels)

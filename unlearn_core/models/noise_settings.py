@@ -6,15 +6,16 @@ which the model was trained. So its class must be known, and every setting valid
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..foundation.json_file import JsonError, read_object
 from .denoiser import NoiseSchedule, dpm_solver
 from .errors import ModelError
+from .folder_check import LARGEST_SETTINGS
 
 LATENT_DIFFUSION: dict[str, object] = {"beta_start": 0.00085, "beta_end": 0.012}
 DIFFUSION: dict[str, dict[str, object]] = {
@@ -42,7 +43,7 @@ Those of distilled models (LCM, TCD) are not among them: such a model has anothe
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 FLOW_SETTINGS = ("use_flow_sigmas", "use_dynamic_shifting")  # of DDPM's schedulers
 FLOW_TIMESTEPS = 1000
-MAX_TIMESTEPS = 100_000
+MOST_TIMESTEPS = 100_000
 
 
 def read_scheduler(folder: Path, index: dict[str, Any]) -> tuple[NoiseSchedule, dict[str, object]]:
@@ -59,9 +60,9 @@ def read_scheduler(folder: Path, index: dict[str, Any]) -> tuple[NoiseSchedule, 
     if any(config.get(setting) for setting in FLOW_SETTINGS):
         raise ModelError(f"{name} is for flow matching, which its denoiser does not use")
     count = config.get("num_train_timesteps", 1000)
-    if not isinstance(count, int) or not 1 < count <= MAX_TIMESTEPS:
+    if not isinstance(count, int) or not 1 < count <= MOST_TIMESTEPS:
         raise ModelError(
-            f"{name}: num_train_timesteps must be a whole number from 2 to {MAX_TIMESTEPS}, "
+            f"{name}: num_train_timesteps must be a whole number from 2 to {MOST_TIMESTEPS}, "
             f"got {count!r}; 1000 is usual"
         )
     if config.get("predict_epsilon") is False:  # the name of this setting before diffusers 0.11
@@ -141,23 +142,20 @@ def check_class(
             )
 
 
-def read_json(folder: Path, file: str) -> dict[str, Any]:
+def read_settings(folder: Path, file: str) -> dict[str, Any]:
     """The settings of a component.
 
     Raises:
         ModelError: the file is missing, or not a JSON object.
     """
     try:
-        content = json.loads((folder / file).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_object(folder / file, LARGEST_SETTINGS)
+    except (OSError, JsonError) as error:
         raise ModelError(f"model: {folder.name}/{file} cannot be loaded: {error}") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"model: {folder.name}/{file} is not a JSON object")
-    return content
 
 
 def _settings(folder: Path, index: dict[str, Any], choices: tuple[str, ...]) -> dict[str, Any]:
-    config = read_json(folder, "scheduler/scheduler_config.json")
+    config = read_settings(folder, "scheduler/scheduler_config.json")
     check_class(folder, index, "scheduler", config, choices)
     return config
 

@@ -52,6 +52,8 @@ def rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     nearest = value.detach().cpu().to(dtype)
     if dtype not in HALF or value.dtype in HALF:
         return nearest
+    if not nearest.isfinite().all():
+        return value  # outside the dtype's range, which the writer reports
     exact = value.detach().cpu().float()
     down, up = (torch.tensor(sign * torch.inf, dtype=dtype) for sign in (-1, 1))
     low = torch.where(nearest.float() > exact, torch.nextafter(nearest, down), nearest)
@@ -59,8 +61,8 @@ def rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     share = (exact - low.float()) / (high.float() - low.float())
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
     chance = torch.rand(exact.shape, generator=torch.Generator().manual_seed(seed))
-    # Values beyond the dtype's range stay infinite, which is noticed.
-    return torch.where(high.isfinite(), torch.where(chance < share, high, low), nearest)
+    choice = torch.where(chance < share, high, low)
+    return torch.where(choice.isfinite(), choice, nearest)  # the largest number has one neighbour
 
 
 def stored_dtypes(info: ModelInfo) -> dict[str, torch.dtype]:
@@ -86,7 +88,7 @@ def as_saved(model: ModelHandle) -> ModelHandle:
     if model.lora_layers():
         return model
     halves = _halves(model)
-    changed = model.changed_tensors()
+    changed = model.changed_tensors() if halves else {}
     names = [name for name in changed if name in halves]
     if not names:
         return model
@@ -98,7 +100,8 @@ def as_saved(model: ModelHandle) -> ModelHandle:
 def measure_rounding(model: ModelHandle, base: ModelHandle) -> Rounding | None:
     """What saving in the dtypes of the model's file does to the change; None if all trained weights
     have more than 16 bits there."""
-    halves, changed = _halves(model), model.changed_tensors()
+    halves = _halves(model)
+    changed = model.changed_tensors() if halves else {}
     before = dict(base.named_parameters())
     unchanged = count = 0
     along = total = 0.0

@@ -21,7 +21,7 @@ from ..foundation.safetensors_file import (
 )
 from ..judging.evaluators import EVALUATION
 from ..models.errors import PICKLES
-from ..models.folder import component_names
+from ..models.folder import component_names, read_index
 from ..models.rounding import rounded
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.stable_diffusion import StableDiffusionHandle
@@ -115,7 +115,7 @@ def _files(source: Path, denoiser: str) -> list[Path]:
     format, which would bring back the concept. Pickles are copied unread, and only for components
     that cannot be loaded without them."""
     files = [file for pattern in COMPANIONS for file in source.glob(pattern)]
-    for name in (*component_names(source), EVALUATION):
+    for name in (*component_names(read_index(source)), EVALUATION):
         inside = [file for file in (source / name).rglob("*") if not _is_hidden(file, source)]
         loads = name == denoiser or any(f.name in PLAIN_WEIGHTS for f in inside)
         unused = CODE + OTHER_WEIGHTS if loads else CODE
