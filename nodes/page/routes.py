@@ -75,17 +75,6 @@ async def end(content: Content) -> dict[str, Any]:
     return end_now(key, step).as_json()
 
 
-def cache_size() -> dict[str, Any]:
-    cache = LatentCache(cache_folder())
-    return {**asdict(cache.size()), "limit": cache.limit}
-
-
-async def clear_cache(_: Content) -> dict[str, Any]:
-    """Delete all pictures in the cache, and return ``cache_size``."""
-    await asyncio.to_thread(LatentCache(cache_folder()).clear)
-    return await asyncio.to_thread(cache_size)
-
-
 async def restart(content: Content) -> dict[str, Any]:
     """Let the next execution of the run ``key`` begin anew.
 

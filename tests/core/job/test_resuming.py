@@ -120,7 +120,7 @@ def test_the_same_command_continues_and_reaches_the_same_weights(
     with monkeypatch.context() as patched:
         failing(patched, 3, fail)
         assert run("unlearn", settings) == status
-    assert [file.name for file in out.iterdir()] == [STATE]
+    assert {file.name for file in out.glob("[!.]*")} == {STATE}
     assert f"step 3 is stored in {out / STATE}" in capsys.readouterr().err
     assert run("unlearn", settings) == 0
     assert "Continuing after step 3 of 5." in capsys.readouterr().err
