@@ -43,9 +43,10 @@ from unlearn_core.prompts.diversify import diversify
 from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.saving.single_file import save_single_file
 from unlearn_core.unlearning.auto import resolved
-from unlearn_core.unlearning.estimate import LiveBytes, sizes
+from unlearn_core.unlearning.estimate import sizes
 from unlearn_core.unlearning.methods import begin
 from unlearn_core.unlearning.plan import Plan
+from unlearn_core.unlearning.profile import LiveBytes
 from unlearn_core.unlearning.results import UnlearnedModel
 from unlearn_core.unlearning.settings import UnlearnSettings
 

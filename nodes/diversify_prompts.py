@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 from ..unlearn_core.dataset.drawing import LatentCache
 from ..unlearn_core.dataset.settings import GenerationSettings
+from ..unlearn_core.foundation.lists import split_list
 from ..unlearn_core.foundation.progress import COMPARING, PROPOSING
 from ..unlearn_core.judging.evaluators import find_scorer
 from ..unlearn_core.judging.neighbours import with_neighbours
@@ -26,7 +27,6 @@ from .host.memory import DRAWING, load, make_room_for
 from .host.plain_names import check_name
 from .host.progress import NodeProgress
 from .inputs import sockets
-from .inputs.concept import split_words
 from .inputs.links import require_link
 from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
 from .page.prompt_table import as_table, grid, read_edited
@@ -195,7 +195,7 @@ def _with_neighbours(
             concept,
             templates,
             dimensions,
-            split_words(candidates),
+            split_list(candidates),
             count,
             find_scorer(model, scorer_for(model)),
             drawing=GenerationSettings(batch_size=AT_ONCE),

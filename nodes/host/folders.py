@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import folder_paths
 
 from ...unlearn_core.foundation.atomic import MODEL_INDEX, appearing
+from ...unlearn_core.foundation.leftovers import clean_folder
 from ...unlearn_core.judging.clip_scorer import is_scorer
 from ...unlearn_core.judging.evaluators import carries_scorer
 from ...unlearn_core.models.protocol import ModelHandle
@@ -112,6 +113,12 @@ def save_paths(name: str, save_as: str) -> dict[str, Path]:
         FOLDER: Path(folder_paths.get_folder_paths("diffusers")[0], name),
     }
     return paths if save_as == AS_LOADED else {save_as: paths[save_as]}
+
+
+def clean_model_folders() -> None:
+    """Remove what killed saves have left in ComfyUI's model folders, see ``clean_folder``."""
+    for kind in ("checkpoints", "loras", "diffusers"):
+        clean_folder(Path(folder_paths.get_folder_paths(kind)[0]))
 
 
 NO_FILE = "none"

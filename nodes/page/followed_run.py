@@ -18,7 +18,12 @@ from torch import Tensor
 from ...unlearn_core.dataset.drawing import LatentCache
 from ...unlearn_core.dataset.previews import PreviewPrompts
 from ...unlearn_core.foundation.cost import JUDGING
-from ...unlearn_core.foundation.progress import FIRST_EDIT, MAKING_IMAGES, UNLEARNING
+from ...unlearn_core.foundation.progress import (
+    ESTIMATING,
+    FIRST_EDIT,
+    MAKING_IMAGES,
+    UNLEARNING,
+)
 from ...unlearn_core.job.engine import Observer, Task, unlearn
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.reporting.grids import before_after, labelled_row, picture_strip
@@ -218,6 +223,8 @@ class FollowedRun(Observer):
         per_step = task.model.passes_per_step(task.drawing.guidance_scale)
         preview = len(self.previews.prompts) * task.drawing.steps * per_step
         costs: dict[str, float] = {FIRST_LOOK: preview} if task.model.can_decode else {}
+        if self.steps:
+            costs[ESTIMATING] = 3 * (1 + 2)  # a step with one picture and one with two
         if method_of(settings).needs_pictures:
             costs[MAKING_IMAGES] = 2 * drawn * settings.picture_steps * per_step
         costs[FIRST_EDIT] = pairs

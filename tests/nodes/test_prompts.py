@@ -55,6 +55,16 @@ def test_empty_fields_use_the_preset(preset: str) -> None:
     )
 
 
+def test_lists_may_have_the_separators_of_any_keyboard() -> None:
+    typed = concept(synonyms="sumi；墨", replacements="noto，twemoji、fluent; pixel")
+    assert typed.synonyms == ("sumi", "墨")
+    assert typed.replacements == ("noto", "twemoji", "fluent", "pixel")
+    pairs, _ = node_result(
+        NODE, concept=typed, templates="{物} {concept}", dimensions="物： 猫、狗，鱼", **FEW
+    )
+    assert pairs.dimensions == {"物": ("猫", "狗", "鱼")}
+
+
 def test_made_up_names_join_the_replacements() -> None:
     pairs, text = node_result(
         NODE, concept=concept(), invented_names=1, gibberish_names=1, **{**FEW, "train_count": 60}

@@ -14,10 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..foundation.interruption import Interruptible
 from ..foundation.pixels import as_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.denoiser import SAMPLER_VERSION
+from ..models.prompt_syntax import SYNTAX_VERSION, is_plain
 from ..models.protocol import Conditioning, ModelHandle
 from .settings import GenerationSettings
 
@@ -65,6 +67,8 @@ def picture_key(
     info = model.info
     source = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
     content = [source, prompt, seed, settings.steps, float(settings.guidance_scale)]
+    if not is_plain(prompt):
+        content.append(SYNTAX_VERSION)
     if SAMPLER_VERSION > 1:  # version 1 is not part of the keys
         content.append(SAMPLER_VERSION)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -106,15 +110,18 @@ def draw_latents(
     if len(missing) < total:
         progress.tick(total - len(missing))
 
+    interruptible = Interruptible(progress)
+
     def draw(rows: range) -> Tensor:
-        return model.sample(
-            [prompts[i] for i in missing[rows.start : rows.stop]],
-            [seeds[i] for i in missing[rows.start : rows.stop]],
-            steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
-            latent_shape=latent_shape,
-            progress=progress,
-        ).float().cpu()  # fmt: skip
+        with interruptible.within(settings.steps):
+            return model.sample(
+                [prompts[i] for i in missing[rows.start : rows.stop]],
+                [seeds[i] for i in missing[rows.start : rows.stop]],
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                latent_shape=latent_shape,
+                progress=progress,
+            ).float().cpu()  # fmt: skip
 
     for rows, latents in processes.divided(len(missing), settings.batch_size, draw, progress):
         for row, latent in zip(rows, latents, strict=True):
@@ -152,9 +159,12 @@ def draw_pictures(
         model, prompts, settings, cache=cache, progress=progress, processes=processes
     )
 
+    interruptible = Interruptible(progress)
+
     def decode(rows: range) -> Tensor:
         part = latents[rows.start : rows.stop]
-        return as_bytes(model.decode_latents(part.to(model.device)))
+        with interruptible.within():
+            return as_bytes(model.decode_latents(part.to(model.device)))
 
     pictures = []
     for _, part in processes.divided(len(latents), DECODING_BATCH, decode, progress):

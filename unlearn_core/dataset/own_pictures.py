@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ LARGEST = 10_000  # pictures per folder
 MOST_PIXELS = 120_000_000  # of one picture; unpacked, it needs up to 1 GB
 LARGEST_FILE = 500_000_000  # bytes of one picture
 LARGEST_CAPTION = 100_000  # bytes of a text file
+COLON = re.compile(r":(?=\s|$)|：")  # after a picture's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +94,17 @@ def with_captions(
         ValueError: a line for an unknown picture, a wrong number of lines, an unreadable file, or a
             picture without a caption.
     """
-    named, lines = {}, []
+    named, lines, known = {}, [], set(names)
     for line in filter(None, map(str.strip, text.splitlines())):
-        name, colon, caption = map(str.strip, line.partition(": "))
-        if line.endswith(":") and line[:-1].strip() in names:
-            raise ValueError(f"captions: {line!r} has no caption; write it after the colon")
-        if colon and name in names:
-            named[name] = caption
-        elif colon and Path(name).suffix.lower() in PICTURES:
-            raise ValueError(f"captions: there is no picture {name!r}; remove that line")
-        else:
+        name, caption = _named_caption(line, known)
+        if not name:
             lines.append(line)
+        elif name not in known:
+            raise ValueError(f"captions: there is no picture {name!r}; remove that line")
+        elif not caption:
+            raise ValueError(f"captions: {line!r} has no caption; write it after the colon")
+        else:
+            named[name] = caption
     if len(lines) not in (0, 1, len(names)):
         raise ValueError(
             f"captions: {len(lines)} lines for {len(names)} pictures; "
@@ -123,6 +125,17 @@ def with_captions(
             )
         captions.append(caption)
     return tuple(captions)
+
+
+def _named_caption(line: str, known: Collection[str]) -> tuple[str, str]:
+    """The picture's name and the caption in a line ``name: caption``; an empty name if the line
+    does not begin with the name of a picture. A name may itself contain colons."""
+    parts = [
+        (line[: colon.start()].strip(), line[colon.end() :].strip())
+        for colon in COLON.finditer(line)
+    ]
+    of_pictures = (part for part in parts if Path(part[0]).suffix.lower() in PICTURES)
+    return next((part for part in parts if part[0] in known), next(of_pictures, ("", line)))
 
 
 def picture_files(folder: Path) -> list[Path]:

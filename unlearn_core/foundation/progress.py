@@ -16,6 +16,7 @@ LOADING = "loading"  # bytes
 READING_PICTURES = "reading pictures"
 PROPOSING = "proposing"  # attempts of a language model
 COMPARING = "comparing"  # pictures of neighbouring words
+ESTIMATING = "estimating memory"  # steps, with one and with two pictures
 MAKING_IMAGES = "making images"
 FIRST_EDIT = "first edit"  # prompt pairs
 UNLEARNING = "unlearning"  # steps

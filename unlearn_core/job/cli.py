@@ -7,12 +7,16 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from ..dataset.drawing import LatentCache
+from ..foundation.devices import best_device
+from ..foundation.locks import only_run_in
 from ..foundation.processes import ALONE, PeerError, Processes, launched
+from ..models.rounding import measure_rounding
 from ..prompts.files import write_prompts
 from ..prompts.language_model import Proposer, extended
 from ..prompts.pairs import repetition
@@ -70,9 +74,11 @@ def create_parser() -> argparse.ArgumentParser:
             )
             sub.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
         if stage != "prompts":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             sub.add_argument(
-                "--device", default=device, help="default on this machine: %(default)s"
+                "--device",
+                default=best_device(),
+                help="cuda (NVIDIA, AMD), mps (Apple), xpu (Intel) or cpu; default on this "
+                "machine: %(default)s",
             )
         if stage in ("save", "run"):
             sub.add_argument(
@@ -166,9 +172,12 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
         progress=bars,
         processes=processes,
     )
+    lock = ExitStack()
     try:
         if options.stage in ("save", "run"):
             job.check_save(options.save_as, options.rank)
+        if processes.is_main:
+            lock.enter_context(only_run_in(options.out))
         unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
         done, total = len(unlearned.reports), unlearned.settings.steps
         if 0 < done < total and processes.is_main:
@@ -181,6 +190,7 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
             saved = job.save(unlearned, options.save_as, options.rank)
     finally:
         bars.close()
+        lock.close()
     if options.json:
         say(json.dumps(job.figures() or report_json(unlearned, None, job.cost)))
         return
@@ -189,6 +199,9 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
     if saved is not None:
         share = f" (captures {100 * job.captured:.1f} % of the change)" if job.captured < 1 else ""
         say(f"Saved: {saved}{share}")
+        rounding = measure_rounding(unlearned.model, unlearned.base)
+        if options.save_as != "lora" and rounding is not None:
+            say(f"Precision: {rounding}")
     durations = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"Results in {options.out} ({durations})")
 

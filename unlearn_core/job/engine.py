@@ -157,6 +157,7 @@ def unlearn(
             replace(task.settings, batch_size=rows),
             prompt,
             free(task.model.device),
+            progress,
             own_pictures=task.retain_pictures is not None,
         )
     unknown: list[Alarm] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -9,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..dataset.drawing import LatentCache
 from ..evaluation.evaluate import evaluate
 from ..evaluation.results import AlignmentReport
-from ..foundation.atomic import appearing
+from ..foundation.atomic import refuse_existing
 from ..foundation.cost import Cost, peak_bytes
 from ..foundation.json_file import JsonError, read_object
+from ..foundation.own_folder import OwnFolder
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..judging.clip_scorer import check_scorer
@@ -44,7 +48,8 @@ SAVE_AS = ("as-loaded", "checkpoint", "lora", "folder")
 TENSORS = "unlearned.safetensors"
 LOSSES = "loss.png"
 REPORT = "report.json"
-EVALUATION_FILES = ("report.html", REPORT, "before_after.png")
+PICTURES = "before_after.png"
+EVALUATION_FILES = ("report.html", REPORT, PICTURES)
 
 
 def require_unlearned(folder: Path) -> None:
@@ -82,6 +87,8 @@ class Job(Observer):
         _check_folder("out", folder)
         if cache is not None:
             _check_folder("cache", cache.folder)
+        self.files = OwnFolder(folder, _earlier_files(folder / TENSORS))
+        self._refuse_others()
         pairs = settings.pairs()
         self.own = [settings.own_pictures(name, self.progress) for name in OWN_PICTURES]
         if settings.evaluation.scorer is not None:
@@ -154,7 +161,7 @@ class Job(Observer):
                 (self.folder / name).unlink(missing_ok=True)
             self._store(unlearned)
             if unlearned.reports:
-                loss_picture(unlearned.reports).save(self.folder / LOSSES)
+                self._write_picture(LOSSES, loss_picture(unlearned.reports))
 
     def _store(self, unlearned: UnlearnedModel) -> None:
         description = {
@@ -164,10 +171,10 @@ class Job(Observer):
             "memory_plan": self.memory_plan,
         }
         write_unlearned(unlearned, self.folder / TENSORS, description)
-        for file in (*self.folder.glob("prompts-*.json"), self.folder / LOSSES):
-            file.unlink(missing_ok=True)  # from an earlier run
-        for i, part in enumerate(self.task.pairs.each):  # including neighbours
-            name = f"prompts-{i + 1}.json" if i else "prompts.json"
+        numbered = [name for name in self.files.names() if name.startswith("prompts-")]
+        self.files.remove([*numbered, LOSSES])  # from an earlier run
+        names = _prompt_files(len(self.task.pairs.each))
+        for name, part in zip(names, self.task.pairs.each, strict=True):  # including neighbours
             self._write(name, write_prompts(part))
 
     def unlearned(self) -> UnlearnedModel:
@@ -209,7 +216,7 @@ class Job(Observer):
         )
         if not self.processes.is_main:
             return report
-        comparison_grid(report).save(self.folder / "before_after.png")
+        self._write_picture(PICTURES, comparison_grid(report))
         self._write("report.html", html_report(unlearned, report))
         self._write_report(report_json(unlearned, report, self.cost))
         return report
@@ -227,26 +234,33 @@ class Job(Observer):
             save_as: a name in ``SAVE_AS``.
             rank: rank of a LoRA.
         """
-        destination = self.folder / "model"
         figures = self.figures()
         options: dict[str, Any] = {
             "overwrite": True,
             "report": figures,
             "progress": self.progress,
         }
-        file = destination.with_suffix(".safetensors")
         if save_as == "as-loaded":
-            save_as = "checkpoint" if self.settings.model.is_file() else "folder"
+            save_as = self._as_loaded
+        path = self._model_path(save_as)
         savers: dict[str, Callable[[], Path]] = {
-            "checkpoint": lambda: save_single_file(unlearned, file, **options),
-            "lora": lambda: self._save_lora(unlearned, file, rank, options),
-            "folder": lambda: save_diffusers_folder(unlearned, destination, **options),
+            "checkpoint": lambda: save_single_file(unlearned, path, **options),
+            "lora": lambda: self._save_lora(unlearned, path, rank, options),
+            "folder": lambda: save_diffusers_folder(unlearned, path, **options),
         }
         saved = savers[save_as]()
         if figures is not None:
             seconds = {phase: round(duration, 2) for phase, duration in self.seconds.items()}
             self._write_report({**figures, "seconds": {**figures.get("seconds", {}), **seconds}})
         return saved
+
+    @property
+    def _as_loaded(self) -> str:
+        return "checkpoint" if self.settings.model.is_file() else "folder"
+
+    def _model_path(self, save_as: str) -> Path:
+        kind = self._as_loaded if save_as == "as-loaded" else save_as
+        return self.folder / ("model" if kind == "folder" else "model.safetensors")
 
     def _save_lora(
         self, unlearned: UnlearnedModel, file: Path, rank: int, options: dict[str, Any]
@@ -281,6 +295,7 @@ class Job(Observer):
                     f"out: {str(self.folder)!r} contains the original model, which is never "
                     "overwritten; choose another folder"
                 )
+        refuse_existing(self._model_path(save_as), None, overwrite=True)
 
     def figures(self) -> dict[str, Any] | None:
         """The report of the weights in the folder; None if they have not been evaluated.
@@ -300,8 +315,27 @@ class Job(Observer):
         self._write(REPORT, json.dumps(content, indent=1) + "\n")
 
     def _write(self, name: str, text: str) -> None:
-        with appearing(self.folder / name) as part:
-            part.write_text(text, encoding="utf-8")
+        self.files.write(name, text.encode())
+
+    def _write_picture(self, name: str, picture: Image.Image) -> None:
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+        self.files.write(name, content.getvalue())
+
+    def _refuse_others(self) -> None:
+        """Refuse a folder with files of the user under the names of the results.
+
+        Raises:
+            FileExistsError: names the first one.
+        """
+        tensors = self.folder / TENSORS
+        if tensors.exists() and not _is_result(tensors):
+            raise FileExistsError(
+                f"out: {TENSORS!r} in {str(self.folder)!r} is damaged or was not written by "
+                "Unlearn; move it away, or choose another folder"
+            )
+        prompts = _prompt_files(1 + len(self.settings.also))
+        self.files.refuse_others([*EVALUATION_FILES, LOSSES, *prompts], "out")
 
 
 def _difference(stored: object, expected: object) -> str:
@@ -313,6 +347,26 @@ def _difference(stored: object, expected: object) -> str:
         if before.get(name) != now[name]:
             return f" ({name} was {before.get(name)!r}, now {now[name]!r})"
     return ""
+
+
+def _prompt_files(concepts: int) -> list[str]:
+    return ["prompts.json", *(f"prompts-{i + 2}.json" for i in range(concepts - 1))]
+
+
+def _is_result(tensors: Path) -> bool:
+    try:
+        return "of" in read_description(tensors)
+    except ValueError:
+        return False
+
+
+def _earlier_files(tensors: Path) -> list[str]:
+    """The files that earlier versions, which kept no list of them, wrote beside a result."""
+    try:
+        concepts = len(read_description(tensors)["of"]["concept"])
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [*EVALUATION_FILES, LOSSES, *_prompt_files(concepts)]
 
 
 def _check_folder(field: str, folder: Path) -> None:

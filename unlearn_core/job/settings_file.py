@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings, PictureSettings
 from ..foundation.json_file import JsonError, read_json
+from ..foundation.lists import split_list
 from ..foundation.progress import Progress
 from ..judging.settings import EvaluationSettings
 from ..models.options import LoadOptions
@@ -34,6 +36,7 @@ SECTIONS: dict[str, type] = {
     "unlearn": UnlearnSettings,
     "evaluation": EvaluationSettings,
 }
+WORD_LISTS = {"synonyms", "replacements", "candidates"}
 AddNeighbours = Callable[[ForgetConcept, PromptSettings], ForgetConcept]
 
 
@@ -229,7 +232,20 @@ def _build(section: str, kind: type[Settings], content: dict[str, Any]) -> Setti
     _check_fields(section, content, kind)
     _check_required(section, content, kind)
     frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+    for name in WORD_LISTS & content.keys():
+        if content.get("kind") != "class":  # the names of classes contain commas
+            _check_words(f"{section}: {name}", content[name])
     try:
         return kind(**frozen)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{section}: {error}") from None
+
+
+def _check_words(field: str, words: object) -> None:
+    """Check that no text in a list of words is itself a list."""
+    for word in words if isinstance(words, list) else ():
+        if isinstance(word, str) and len(parts := split_list(word)) > 1:
+            raise ValueError(
+                f"{field} must contain each word as a text of its own, got {word!r:.80}; write "
+                f"{json.dumps(parts, ensure_ascii=False):.80}"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from .errors import PICKLES, ModelError
 from .families import FAMILIES
 from .file_kinds import describe_unreadable
 from .folder_check import LARGEST_SETTINGS, check_folder, edge_of
-from .folder_parts import read_clip, read_denoiser, read_scheduler, read_vae
+from .folder_parts import read_clip, read_denoiser, read_vae
 from .folder_source import FolderSource
+from .noise_settings import read_scheduler
 from .options import LoadOptions
 from .protocol import ModelHandle
 
@@ -109,9 +110,25 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise ModelError(f"model: {folder.name}/model_index.json {error}") from None
 
 
+def component_names(folder: Path) -> list[str]:
+    """The components that ``model_index.json`` names, each a subfolder of its own.
+
+    Raises:
+        ModelError: see ``read_index``.
+    """
+    return [
+        name
+        for name, value in read_index(folder).items()
+        if isinstance(value, list) and any(value) and PurePath(name).name == name not in ("", "..")
+    ]
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of all components, sorted by name."""
-    return sorted(f for f in folder.glob("*/*.safetensors") if f.parent.name != "evaluation")
+    """The safetensors files of all components, sorted by name. Not those of folders that do not
+    belong to the model, such as a backup or its evaluators."""
+    return sorted(
+        file for name in component_names(folder) for file in (folder / name).glob("*.safetensors")
+    )
 
 
 def weights_fingerprint(folder: Path, progress: Progress | None = None) -> str:
@@ -159,6 +176,7 @@ def _stable_diffusion(source: FolderSource) -> ModelHandle:
     from .text import ClipPairText, ClipText
 
     folder, device = source.folder, source.device
+    schedule, config = read_scheduler(folder, source.index)
     is_pair = "text_encoder_2" in source.index
     mixed = source.options.is_mixed(is_pair, device)
     unet = read_denoiser(UNet2DConditionModel, folder, "unet", device, mixed=mixed)
@@ -167,13 +185,17 @@ def _stable_diffusion(source: FolderSource) -> ModelHandle:
             f"model: {folder.name!r} is an inpainting or edit model "
             f"({unet.config['in_channels']} input channels), which is not supported"
         )
+    if unet.config["time_cond_proj_dim"] is not None:
+        raise ModelError(
+            f"model: {folder.name!r} has the guidance scale as an input, so it was distilled to "
+            "few steps, which is not supported; choose the model that it was distilled from"
+        )
     first = read_clip(CLIPTextModel, folder, "", device, mixed=mixed)
     text = ClipText((first,))
     if is_pair:
         second = read_clip(CLIPTextModelWithProjection, folder, "_2", device, mixed=mixed)
         text = ClipPairText((first, second))
-    vae = read_vae(folder, device)
-    schedule, config = read_scheduler(folder)
+    vae = read_vae(folder, source.index, unet.config["in_channels"], device)
     size = source.options.image_size or _edge(source, unet, "unet") * autoencoder.scale(vae)
     return StableDiffusionHandle(
         info=source.info(family_of(unet), size, schedule.prediction_type, "unet", mixed=mixed),
@@ -211,6 +233,7 @@ def _class_conditional(source: FolderSource) -> ModelHandle:
     from .class_conditional import ClassConditionalHandle
 
     folder = source.folder
+    schedule, config = read_scheduler(folder, source.index)
     names = _class_names(folder, source.index)
     unet = read_denoiser(UNet2DModel, folder, "unet", source.device)
     if unet.config["in_channels"] not in PIXEL_CHANNELS:
@@ -221,7 +244,6 @@ def _class_conditional(source: FolderSource) -> ModelHandle:
     _check_output(folder, "unet", unet.config)
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
-    schedule, config = read_scheduler(folder)
     size = _own_size(source, _edge(source, unet, "unet"))
     return ClassConditionalHandle(
         info=source.info("class-conditional", size, schedule.prediction_type, "unet", mixed=False),
@@ -240,13 +262,13 @@ def _dit(source: FolderSource) -> ModelHandle:
     from .class_conditional import DiTHandle
 
     folder, device = source.folder, source.device
+    schedule, config = read_scheduler(folder, source.index)
     names = _class_names(folder, source.index)
     transformer = read_denoiser(DiTTransformer2DModel, folder, "transformer", device)
     if transformer.config["num_embeds_ada_norm"] != len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     _check_output(folder, "transformer", transformer.config)
-    vae = read_vae(folder, device)
-    schedule, config = read_scheduler(folder)
+    vae = read_vae(folder, source.index, transformer.config["in_channels"], device)
     edge = _edge(source, transformer, "transformer")
     size = _own_size(source, edge * autoencoder.scale(vae))
     return DiTHandle(

@@ -32,7 +32,7 @@ FOREIGN = {
 KERNELS = ("attn_implementation", "_attn_implementation")
 """Settings that may name code on a hub, as ``owner/name``."""
 MOST_LAYERS = 1000
-LIMITS = {"sample_size": 1024, "pos_embed_max_size": 512, "num_train_timesteps": 10_000}
+LIMITS = {"sample_size": 1024, "pos_embed_max_size": 512}
 """Settings that cost time or memory before any weight is read, and their limits."""
 SLACK = 1.5, 1_000_000
 """How much larger than its weights a module may be: not every file contains tied weights."""

@@ -30,7 +30,18 @@ from .weights import vectors_to_fp32
 # ComfyUI's heuristic for 2.x, whose files do not contain the prediction type: in models that
 # predict velocity, the standard deviation of this tensor is above ``V_SPREAD``.
 V_TENSOR, V_SPREAD = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
-OTHER_NOISE = ("edm_mean", "edm_vpred.sigma_max", "ztsnr")
+# Keys of models with the noise of EDM (Karras et al. 2022), such as Playground 2.5 and CosXL.
+EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+# Keys without values, as in NoobAI-XL: velocity prediction, and zero terminal SNR.
+V_KEY, ZERO_SNR_KEY = "v_pred", "ztsnr"
+NAMES = {
+    "eps": "epsilon",
+    "epsilon": "epsilon",
+    "v": "v_prediction",
+    "v_pred": "v_prediction",
+    "v_prediction": "v_prediction",
+}
+"""The values of ``modelspec.prediction_type`` that files contain, and their meaning."""
 VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 
 
@@ -82,10 +93,10 @@ def recognise(name: str, header: Header) -> Family:
             f"model: {name!r} contains {unusable} numbers, which cannot be trained; "
             "choose its fp16, bf16 or fp32 version"
         )
-    other = next((key for key in OTHER_NOISE if key in shapes), None)
+    other = next((key for key in EDM if key in shapes), None)
     if other is not None:
         raise ModelError(
-            f"model: {name!r} was trained with another noise schedule ({other!r}), "
+            f"model: {name!r} was trained with another noise schedule, EDM ({other!r}), "
             f"which is not supported; choose {SUPPORTED}"
         )
     return family
@@ -124,7 +135,11 @@ def _build(
     if prediction == "auto":
         prediction = predicts(file, header, family)
     size = options.image_size or family.own_size(prediction)
-    config = {**family.scheduler, "prediction_type": prediction}
+    config = {
+        **family.scheduler,
+        "prediction_type": prediction,
+        "rescale_betas_zero_snr": has_zero_snr(file, header, prediction),
+    }
     scheduler: Any = DDPMScheduler.from_config(config)
     other_vae = file_hash(options.vae) if options.vae else ""
     return StableDiffusionHandle(
@@ -141,15 +156,42 @@ def _build(
 
 
 def predicts(file: Path, header: Header, family: Family) -> str:
-    """``"epsilon"`` or ``"v_prediction"``, by the file's metadata, or else by its weights."""
-    metadata = header.metadata.get("modelspec.prediction_type", "").lower()
-    if metadata in ("v", "v_prediction") or "v_pred" in header.tensors:
+    """``"epsilon"`` or ``"v_prediction"``, by the file's keys and metadata, or else by its weights.
+
+    Raises:
+        ModelError: the metadata describe another prediction.
+    """
+    metadata = header.metadata.get("modelspec.prediction_type", "").lower().replace("-", "_")
+    if metadata and metadata not in NAMES:
+        raise ModelError(
+            f"model: {file.name!r} predicts {metadata!r} by its modelspec.prediction_type, which "
+            f"is not supported for {family.label}; if its metadata are wrong, choose the right "
+            "prediction, 'epsilon' or 'v_prediction', otherwise choose another model"
+        )
+    if V_KEY in header.tensors:
         return "v_prediction"
     if not metadata and family.name == "sd2" and V_TENSOR in header.tensors:
         bias = read_tensors(file, [V_TENSOR], torch.float32)[V_TENSOR]
         if bias.std(correction=0) > V_SPREAD:
             return "v_prediction"
-    return "epsilon"
+    return NAMES.get(metadata, "epsilon")
+
+
+def has_zero_snr(file: Path, header: Header, prediction: str) -> bool:
+    """Whether the model was trained with zero terminal SNR (Lin et al. 2024): noise alone at the
+    last timestep.
+
+    Raises:
+        ModelError: the model predicts noise, which there describes no picture.
+    """
+    if ZERO_SNR_KEY not in header.tensors:
+        return False
+    if prediction == "epsilon":
+        raise ModelError(
+            f"model: {file.name!r} was trained with zero terminal SNR ({ZERO_SNR_KEY!r}), which "
+            "does not go with the prediction of noise; choose prediction 'v_prediction'"
+        )
+    return True
 
 
 def unet_config(header: Header, family: Family) -> dict[str, Any]:

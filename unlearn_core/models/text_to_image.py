@@ -28,6 +28,9 @@ class TextToImageHandle(DenoiserHandle):
         with self.autocast():
             return self.text.encode(prompts)
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        self.text.check(prompts)
+
     def word_embedding(self, word: str) -> Tensor:
         return self.text.word_embedding(word)
 

@@ -173,7 +173,7 @@ def changed_tensors(module: nn.Module, base: nn.Module) -> Mapping[str, Tensor]:
         name = name.replace(".base_layer.", ".")
         if is_lora(name) or name in functions or tensor.data_ptr() == before[name].data_ptr():
             continue
-        if not torch.equal(tensor.to(before[name].dtype), before[name]):
+        if not torch.equal(tensor, before[name].to(tensor.dtype)):
             functions[name] = lambda tensor=tensor: tensor
     return LazyTensors(functions)
 

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 
 from ..foundation.checks import LONGEST_WORD, require_length, require_words
 from ..foundation.fields import other
-from .english import (
-    ARTICLE,
-    FOLLOWERS,
-    LEADS,
-    LOOSE_ENDS,
-    SUFFIX,
-    WEIGHT,
-    spaced_pattern,
-    with_articles,
-)
+from .english import ARTICLE, FILES, FOLLOWERS, LEADS, LOOSE_ENDS, SUFFIX, WEIGHT, with_articles
+from .mentions import mention_pattern, without_syntax
 
 MOST_SYNONYMS = 200  # every prompt is searched for each of them
 KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
@@ -90,17 +82,21 @@ class ForgetConcept:
         return f"{self.name} style" if self.kind == "style" else self.name
 
     def is_called(self, word: str) -> bool:
-        """Whether the word is the concept's name or a synonym, in upper or lower case."""
+        """Whether the word is the concept's name or a synonym, in any spelling that
+        ``mention_pattern`` accepts."""
         return self._pattern().fullmatch(word.strip()) is not None
 
     def is_mentioned_in(self, prompt: str) -> bool:
-        """Whether the prompt contains one of the concept's words as a whole word, in upper or
-        lower case."""
-        return self._pattern().search(prompt) is not None
+        """Whether the prompt contains one of the concept's words, in any spelling that
+        ``mention_pattern`` accepts."""
+        return any(map(self._pattern().search, (prompt, without_syntax(prompt))))
 
     def replaced_in(self, prompt: str, replacement: str) -> str:
         """The prompt with every mention replaced. An empty replacement removes the mentions and
-        the English words that introduce them: "a cat in the style of X" becomes "a cat"."""
+        the English words that introduce them: "a cat in the style of X" becomes "a cat". Brackets
+        and weights inside a name, "(van:1.2) gogh", are removed first."""
+        if self.is_mentioned_in(self._pattern().sub(",", prompt)):
+            prompt = without_syntax(prompt)
         if replacement:
             replaced = self._pattern().sub(lambda _: replacement, prompt)
             return with_articles(re.sub(r"\s{2,}", " ", replaced).strip(), (replacement,))
@@ -108,8 +104,11 @@ class ForgetConcept:
 
     def _removed_from(self, prompt: str) -> str:
         prompt = " ".join(prompt.split())
+        tag_start, tag_end, embedding_start, embedding_end = FILES
+        prompt = self._pattern(tag_start, tag_end).sub(" ", prompt)
+        prompt = self._pattern(embedding_start, embedding_end).sub(" ", prompt)
         # Brackets that contain only the concept set its weight.
-        bare = self._pattern(r"[(\[]\s*(", rf"{SUFFIX})\s*{WEIGHT}[)\]]")
+        bare = self._pattern(r"\\?[(\[]\s*(", rf"{SUFFIX})\s*{WEIGHT}\\?[)\]]")
         while (unwrapped := bare.sub(r" \1 ", prompt)) != prompt:
             prompt = unwrapped
         repeated = self._pattern(after=rf"\s+(?={self._pattern().pattern})")
@@ -134,5 +133,5 @@ class ForgetConcept:
         return with_articles(prompt.strip(" ,;:"), nouns)
 
     def _pattern(self, before: str = "", after: str = "") -> re.Pattern[str]:
-        words = "|".join(map(spaced_pattern, self.words))
-        return re.compile(rf"{before}(?<!\w)(?:{words})(?!\w){after}", re.IGNORECASE)
+        words = "|".join(map(mention_pattern, self.words))
+        return re.compile(rf"{before}(?:{words}){after}", re.IGNORECASE)

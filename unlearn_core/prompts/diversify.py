@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 import string
 from collections.abc import Mapping, Sequence
 
 from ..foundation.checks import LONGEST_TEXT, LONGEST_WORD, check_whole, require_words
+from ..foundation.lists import COLONS, split_list
 from .concept import ForgetConcept
 from .english import with_articles
 from .made_up_names import LARGEST, gibberish, made_up_names
@@ -33,15 +35,15 @@ def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
     """
     dimensions: dict[str, tuple[str, ...]] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
-        name, colon, values = line.partition(":")
-        parsed = distinct(filter(None, map(str.strip, values.split(","))))
-        if not colon or not name.strip().isidentifier() or not parsed:
+        name, *values = map(str.strip, re.split(f"[{COLONS}]", line, maxsplit=1))
+        parsed = distinct(split_list("".join(values)))
+        if not name.isidentifier() or not parsed:
             raise ValueError(f"dimensions: cannot read {line!r}; write 'object: cat, dog, house'")
-        if name.strip() in dimensions:
+        if name in dimensions:
             raise ValueError(
-                f"dimensions: {name.strip()!r} is listed twice; put all its values on one line"
+                f"dimensions: {name!r} is listed twice; put all its values on one line"
             )
-        dimensions[name.strip()] = parsed
+        dimensions[name] = parsed
     return dimensions
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..foundation.checks import LONGEST_TEXT, LONGEST_WORD, require_length, require_words
 from ..foundation.json_file import JsonError, parse_json, read_json
 from .concept import ForgetConcept
-from .english import occurs_in
+from .mentions import occurs_in
 from .pairs import PromptPair, PromptPairs
 
 FORMAT = "unlearn prompts 1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..dataset.settings import GenerationSettings
 from ..foundation.atomic import appearing
 from ..foundation.finite import non_finite
 from ..foundation.json_file import parse_json
+from ..models.prompt_syntax import SYNTAX_VERSION, is_plain
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
 from ..prompts.pairs import PromptPairs
@@ -67,7 +68,31 @@ def run_identity(
         "forget_pictures": _pictures(forget_pictures),
         "retain_pictures": _pictures(retain_pictures),
     }
+    prompts = [text for part in pairs.each for p in part.train for text in (p.forget, p.retain)]
+    captions = [c for own in (forget_pictures, retain_pictures) if own for c in own.captions]
+    if not all(map(is_plain, (*prompts, *captions))):
+        content["encoding"] = SYNTAX_VERSION
     return json.loads(json.dumps(content))
+
+
+def difference(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first section in which two identities differ, and the values of its first different field
+    in brackets (empty if it has no fields); None if the identities are equal."""
+    for section, now in expected.items():
+        before = stored.get(section)
+        if before != now:
+            return section, _field(before, now)
+    return None
+
+
+def _field(stored: object, expected: object) -> str:
+    if not isinstance(stored, dict) or not isinstance(expected, dict):
+        return ""
+    before, now = {**LATER_SETTINGS, **stored}, {**LATER_SETTINGS, **expected}
+    for name in now:
+        if before.get(name) != now[name]:
+            return f" ({name} was {before.get(name)!r:.80}, now {now[name]!r:.80})"
+    return ""
 
 
 def _pictures(own: OwnPictures | None) -> list[object] | None:
@@ -85,12 +110,19 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_unlearned(unlearned: UnlearnedModel, file: Path, description: Mapping[str, Any]) -> None:
+def write_unlearned(
+    unlearned: UnlearnedModel,
+    file: Path,
+    description: Mapping[str, Any],
+    outdated: Iterable[Path] = (),
+) -> None:
     """Write the changed tensors and the steps' reports to one file, so that weights and their
     description always come from the same run.
 
     Args:
         description: further data to store, as JSON.
+        outdated: files that describe the previous model. They are deleted just before it is
+            replaced, so that they never lie beside weights that they do not describe.
 
     Raises:
         ValueError: a weight is not finite.
@@ -107,6 +139,8 @@ def write_unlearned(unlearned: UnlearnedModel, file: Path, description: Mapping[
         )
     with appearing(file) as part:
         save_file(tensors, part, metadata)
+        for other in outdated:
+            other.unlink(missing_ok=True)
 
 
 def read_description(file: Path) -> dict[str, Any]:
@@ -137,6 +171,14 @@ def read_unlearned(
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{file.name!r} contains no unlearned model ({error})") from None
     return UnlearnedModel(model, base, pairs, settings, reports, alarms=alarms)
+
+
+def read_steps(file: Path) -> list[Any] | None:
+    """The reports in a file of ``write_unlearned``, as JSON; None if there is no such file."""
+    try:
+        return list(_metadata(file, "steps"))
+    except (ValueError, TypeError):
+        return None
 
 
 def state(model: ModelHandle) -> Mapping[str, Tensor]:

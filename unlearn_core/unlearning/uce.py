@@ -159,7 +159,7 @@ class ClosedForm:
         ValueError: the model has no weights that read the prompt.
     """
 
-    plan = Plan()
+    plan, whole = Plan(), True
 
     @torch.no_grad()
     def __init__(

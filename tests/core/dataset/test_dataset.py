@@ -15,6 +15,7 @@ from torch import Tensor
 from unlearn_core.dataset.drawing import LatentCache, draw_latents, picture_key
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.dataset.training_sets import make_training_sets
+from unlearn_core.foundation.interruption import Interruptible
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
@@ -199,8 +200,9 @@ def test_cancelling_keeps_the_finished_batches(
 
 
 def test_cancelling_between_batches_keeps_the_finished_pictures(
-    counted: Any, cache: LatentCache
+    counted: Any, cache: LatentCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Interruptible, "_before", lambda *_: None)
     at = SETTINGS.steps + 1  # after the first batch
     with pytest.raises(StopError):
         draw_latents(counted, PROMPTS, SETTINGS, cache=cache, progress=Stopping(at))

@@ -224,6 +224,8 @@ def test_a_line_with_a_name_takes_precedence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="captions: 'a.png' has no caption; add 'a.txt'"):
         with_captions(names, "c.png: mine", beside)
     assert with_captions(("1", "2"), "2: mine\nall") == ("all", "mine")
+    assert with_captions(("1", "2"), "2：一只猫\n1:1 format") == ("1:1 format", "一只猫")
+    assert with_captions(("a：1.png", "b: 2.png"), "a：1.png: x\nb: 2.png：y") == ("x", "y")
     for empty in ("a.png:", "a.png: "):
         with pytest.raises(ValueError, match="captions: 'a.png:' has no caption"):
             with_captions(names, f"all\n{empty}")

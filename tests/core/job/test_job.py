@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.foundation.locks import only_run_in
+from unlearn_core.foundation.own_files import MANIFEST
 from unlearn_core.job import engine, job
 from unlearn_core.job.cli import main
 from unlearn_core.job.settings_file import read_settings
@@ -362,6 +364,60 @@ def test_files_of_an_earlier_run_are_deleted(content: Content, tmp_path: Path) -
     assert not (out / "loss.png").exists()
 
 
+@pytest.mark.parametrize("name", ["prompts.json", "report.json", "loss.png", "model"])
+def test_the_users_own_files_in_the_folder_are_never_replaced(
+    settings: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """They are refused before the model is loaded; all others stay as they are."""
+    out = settings.parent / "out"
+    (out / "model").mkdir(parents=True)
+    mine = out / name if name != "model" else out / "model" / "model_index.json"
+    mine.write_bytes(b"mine")
+    assert run("run", settings) == 2
+    assert f"'{name}'" in (error := capsys.readouterr().err)
+    assert "Unlearn" in error
+    assert mine.read_bytes() == b"mine"
+    assert not (out / "unlearned.safetensors").exists()
+
+
+def test_other_files_in_the_folder_stay(settings: Path, content: Content, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("run", settings) == 0
+    mine = [out / "prompts-mine.json", out / "prompts-2.json", out / "model" / "notes.txt"]
+    for file in mine:
+        file.write_bytes(b"mine")
+    content["unlearn"]["seed"] = 1
+    assert run("run", write(content, tmp_path)) == 0
+    assert all(file.read_bytes() == b"mine" for file in mine)
+
+
+def test_a_changed_result_is_not_replaced(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("unlearn", settings) == 0
+    prompts = settings.parent / "out" / "prompts.json"
+    prompts.write_text("changed")
+    assert run("unlearn", settings) == 2
+    assert "'prompts.json'" in capsys.readouterr().err
+    assert prompts.read_text() == "changed"
+
+
+def test_a_folder_of_an_earlier_version_is_used_again(settings: Path) -> None:
+    """It has no list of its files."""
+    assert run("run", settings) == 0
+    out = settings.parent / "out"
+    (out / MANIFEST).unlink()
+    assert run("run", settings) == 0
+    assert (out / MANIFEST).exists()
+
+
+def test_two_runs_do_not_share_a_folder(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_run_in(settings.parent / "out"):
+        assert run("unlearn", settings) == 2
+    assert "out: another run is writing into" in capsys.readouterr().err
+    assert run("unlearn", settings) == 0
+
+
 def test_a_report_is_deleted_before_new_weights_are_written(
     content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,6 +535,14 @@ def test_prompts_warns_of_too_few_different_pairs(
             "prompts: file contains complete prompts; leave temp",
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
+        (
+            "concept",
+            "replacements",
+            ["noto，twemoji"],
+            "replacements must contain each word as a text of its own, got 'noto，twemoji'; write "
+            '["noto", "twemoji"]',
+        ),
+        ("prompts", "candidates", ["noto, pixel", "fluent"], "candidates must contain each word"),
         ("concept", "name", 5, "concept must be a word, got 5"),
         (None, "model", 5, "model must be the path of a model, relative"),
         (None, "evaluation", 5, "evaluation must be an object, got int"),
@@ -645,3 +709,17 @@ def test_the_demo_model_supports_the_example_in_the_docs(tmp_path: Path) -> None
         assert set(values) <= set(judge["dimensions"][name])
     prompts = {pair.forget for pair in settings.pairs().test}
     assert len(prompts) >= 5, "enough different prompts for an evaluation"
+
+
+def test_the_loss_in_16_bits_is_reported(
+    content: Content, sd_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(sd_folder, safety_checker=None)
+    pipeline.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    content["model"] = str(tmp_path / "half")
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert run("save", write(content, tmp_path)) == 0
+    message = r"Precision: in 16 bits, \d+ % of the trained weights get their old value back; .* %"
+    assert re.search(message, capsys.readouterr().out)
+    assert run("save", write(content, tmp_path), "--as", "lora") == 0
+    assert "Precision" not in capsys.readouterr().out

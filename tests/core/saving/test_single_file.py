@@ -18,10 +18,13 @@ from unlearn_core.models.single_file import (
     V_TENSOR,
     _vae,
     _with_weights,
+    has_zero_snr,
     predicts,
     read_checkpoint,
 )
-from unlearn_core.models.text import clip_tokenizer, tokenize
+from unlearn_core.models.text import clip_tokenizer
+
+from ..tiny_models import tokenize
 
 UNET = "model.diffusion_model."
 FIRST = UNET + "input_blocks.0.0.weight"
@@ -104,11 +107,11 @@ def test_files_of_another_kind(tmp_path: Path, key: str, message: str) -> None:
         check_model(tmp_path / "file.safetensors")
 
 
-@pytest.mark.parametrize("key", ["edm_mean", "edm_vpred.sigma_max", "ztsnr"])
+@pytest.mark.parametrize("key", ["edm_mean", "edm_std", "edm_vpred.sigma_max"])
 def test_other_noise_schedules(tmp_path: Path, key: str) -> None:
     tensors = {FIRST: torch.zeros(8, 4, 1, 1), ATTENDED: torch.zeros(1, 768), key: torch.zeros(1)}
     save_file(tensors, tmp_path / "file.safetensors")
-    with pytest.raises(ModelError, match=f"another noise schedule \\('{key}'\\)"):
+    with pytest.raises(ModelError, match=f"another noise schedule, EDM \\('{key}'\\)"):
         check_model(tmp_path / "file.safetensors")
 
 
@@ -242,6 +245,63 @@ def test_the_prediction_type_of_a_file(
     witness = spread * torch.randn(320, generator=torch.Generator().manual_seed(0))
     tensors = {FIRST: torch.zeros(32, 4, 1, 1), ATTENDED: torch.zeros(1, context)}
     save_file({**tensors, V_TENSOR: witness}, file, metadata)
+    assert predicts(file, *read_checkpoint(file)) == expected
+
+
+def with_keys(file: Path, *keys: str, context: int = 2048) -> Path:
+    """A file with keys without values, as in NoobAI-XL."""
+    tensors = {FIRST: torch.zeros(32, 4, 1, 1), ATTENDED: torch.zeros(1, context)}
+    if context == 2048:
+        tensors[LABELS] = torch.zeros(1, 2816)
+    save_file({**tensors, **{key: torch.zeros(0) for key in keys}}, file)
+    return file
+
+
+@pytest.mark.parametrize("context", [768, 1024, 2048])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_keys_of_velocity_prediction_and_zero_terminal_snr(
+    tmp_path: Path, context: int, zero_snr: bool
+) -> None:
+    keys = ("v_pred", "ztsnr") if zero_snr else ("v_pred",)
+    file = with_keys(tmp_path / "model.safetensors", *keys, context=context)
+    header, family = read_checkpoint(file)
+    prediction = predicts(file, header, family)
+    assert prediction == "v_prediction"
+    assert has_zero_snr(file, header, prediction) is zero_snr
+
+
+def test_zero_terminal_snr_with_the_prediction_of_noise(tmp_path: Path) -> None:
+    """By the file, or by the user's choice."""
+    file = with_keys(tmp_path / "model.safetensors", "ztsnr")
+    header, family = read_checkpoint(file)
+    with pytest.raises(ModelError, match=r"zero terminal SNR \('ztsnr'\).*choose prediction 'v_pr"):
+        has_zero_snr(file, header, predicts(file, header, family))
+    assert has_zero_snr(file, header, "v_prediction")
+
+
+@pytest.mark.parametrize("metadata", ["flow", "FLOW", "rectified_flow", "sample", "edm"])
+@pytest.mark.parametrize("context", [768, 2048])
+def test_a_file_that_predicts_something_else(tmp_path: Path, metadata: str, context: int) -> None:
+    tensors = {FIRST: torch.zeros(32, 4, 1, 1), ATTENDED: torch.zeros(1, context)}
+    if context == 2048:
+        tensors[LABELS] = torch.zeros(1, 2816)
+    file = tmp_path / "model.safetensors"
+    save_file(tensors, file, {"modelspec.prediction_type": metadata})
+    message = f"'model.safetensors' predicts '{metadata.lower()}' by its modelspec.prediction_type"
+    with pytest.raises(ModelError, match=message):
+        predicts(file, *read_checkpoint(file))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [("eps", "epsilon"), ("Epsilon", "epsilon"), ("v-prediction", "v_prediction")],
+)
+def test_other_spellings_of_the_prediction_type(
+    tmp_path: Path, metadata: str, expected: str
+) -> None:
+    tensors = {FIRST: torch.zeros(32, 4, 1, 1), ATTENDED: torch.zeros(1, 768)}
+    file = tmp_path / "model.safetensors"
+    save_file(tensors, file, {"modelspec.prediction_type": metadata})
     assert predicts(file, *read_checkpoint(file)) == expected
 
 
