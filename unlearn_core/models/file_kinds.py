@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..foundation.json_file import JsonError, parse_json
+from ..foundation.json_file import parse_json
 from .families import OTHERS
 
 LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
@@ -68,7 +68,7 @@ def _damage(header: bytes, length: int, size: int) -> str:
         return f"is truncated: it has {size:,} bytes and ends within its header"
     try:
         end = 8 + length + max(_ends(parse_json(header, LARGEST_HEADER)), default=0)
-    except (JsonError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
         return "is damaged: its header is not valid"
     if size < end:
         return f"is truncated: it has {size:,} of {end:,} bytes"

@@ -150,7 +150,9 @@ def read_settings(folder: Path, file: str) -> dict[str, Any]:
     """
     try:
         return read_object(folder / file, LARGEST_SETTINGS)
-    except (OSError, JsonError) as error:
+    except JsonError as error:
+        raise ModelError(f"model: {folder.name}/{file} {error}") from None
+    except OSError as error:
         raise ModelError(f"model: {folder.name}/{file} cannot be loaded: {error}") from None
 
 
