@@ -23,7 +23,6 @@ def add_routes(routes: web.RouteTableDef) -> None:
     """Add the pack's routes; ComfyUI serves each of them under ``/api`` as well."""
     add_scorer_routes(routes)
     add_post(routes, "/unlearn/end", end)
-    add_post(routes, "/unlearn/cache/clear", clear_cache)
     add_post(routes, "/unlearn/restart", restart)
     add_post(routes, "/unlearn/cache/clear", clear_cache)
     add_post(routes, "/unlearn/prompts", prompts, largest=LARGEST_TABLE)
@@ -73,6 +72,17 @@ async def end(content: Content) -> dict[str, Any]:
     if not isinstance(step, (int, type(None))) or isinstance(step, bool):
         raise ValueError(f"step must be a whole number or null, got {step!r:.80}")
     return end_now(key, step).as_json()
+
+
+def cache_size() -> dict[str, Any]:
+    cache = LatentCache(cache_folder())
+    return {**asdict(cache.size()), "limit": cache.limit}
+
+
+async def clear_cache(_: Content) -> dict[str, Any]:
+    """Delete all pictures in the cache, and return ``cache_size``."""
+    await asyncio.to_thread(LatentCache(cache_folder()).clear)
+    return await asyncio.to_thread(cache_size)
 
 
 async def restart(content: Content) -> dict[str, Any]:
