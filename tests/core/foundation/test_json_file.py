@@ -46,7 +46,7 @@ def test_files_beyond_the_limits(tmp_path: Path) -> None:
     with pytest.raises(JsonError, match="is not a JSON object"):
         read_object(file)
     file.write_bytes(b"\xff")
-    with pytest.raises(JsonError, match="is not JSON"):
+    with pytest.raises(JsonError, match="is not UTF-8 text"):
         read_json(file)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "absent.json")
