@@ -1,11 +1,11 @@
 """The paper's Table 7 in small, on a flow-matching model: ``python -m benchmarks.flow``.
 
 EmojiCanvas-Flow has the architecture of Stable Diffusion 3. Ours runs at its automatic settings,
-without a search. Each baseline has the same budget of denoiser passes and a small search on two
-concepts that are not scored, over learning rate, retain weight and scope. Each finished run writes
-a JSON record into ``benchmarks/results/flow``, and a run with a record is skipped. So the benchmark
-can be interrupted and resumed, and divided among processes (``--part 0/2``, ``--part 1/2``).
-``--table`` prints the tables of the runs so far.
+without a search. Each baseline has more denoiser passes, the same number for all, and a small
+search on two concepts that are not scored, over learning rate, retain weight and scope. Each
+finished run writes a JSON record into ``benchmarks/results/flow``, and a run with a record is
+skipped. So the benchmark can be interrupted and resumed, and divided among processes (``--part
+0/2``, ``--part 1/2``). ``--table`` prints the tables of the runs so far.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ from unlearn_core.unlearning.settings import UnlearnSettings
 RESULTS = Path(__file__).parent / "results" / "flow"
 TUNED_ON = ("pixel", "rabbit")  # a style and an object
 CONCEPTS = TIERS["small"]
+BUDGET, PAIRS = 2880, 32
+"""A baseline's denoiser passes for training, and its pairs of pictures: twice and 1.4 times as many
+as ours."""
 BEST = 2  # candidates of a search that also run on the second concept
 GAP_OF_SHARES, GAP_OF_ALIGNMENT = 0.02, 0.005  # largest changes that the bar allows
 Runs = dict[tuple[str, int], Record]
@@ -126,12 +129,14 @@ def automatic() -> UnlearnSettings:
 
 
 def candidates(method: str) -> list[UnlearnSettings]:
-    """The grid of a baseline's search. All train on the pictures that ours trains on, with the
-    same batches and within the same budget."""
+    """The grid of a baseline's search. All train on pictures that are drawn as those of ours, in
+    batches of the same size and within the same budget."""
     ours, baseline = automatic(), BASELINES[method]
-    budget = ours.steps * ours.batch_size * passes_per_row(ours)
-    names = ("batch_size", "picture_pairs", "picture_steps")
-    shared = {name: getattr(ours, name) for name in names}
+    shared = {
+        "batch_size": ours.batch_size,
+        "picture_pairs": PAIRS,
+        "picture_steps": ours.picture_steps,
+    }
     grid = [
         from_recipe(
             baseline.recipe, **shared, scope=scope, learning_rate=rate, retain_weight=weight
@@ -140,7 +145,7 @@ def candidates(method: str) -> list[UnlearnSettings]:
         for rate in baseline.rates
         for weight in baseline.weights
     ]
-    return [replace(settings, steps=steps_within(budget, settings)) for settings in grid]
+    return [replace(settings, steps=steps_within(BUDGET, settings)) for settings in grid]
 
 
 def search(method: str) -> tuple[list[Task], UnlearnSettings | None]:

@@ -114,6 +114,9 @@ class RandomText:
     clips: tuple[()] = ()
     t5: bool = True  # as in Flux: no token of the output belongs to one word
 
+    def networks(self) -> tuple[()]:
+        return ()
+
     def encode(self, prompts: Sequence[str]) -> Embeddings:
         count, sizes = len(prompts), self.sizes
         pooled = torch.randn(count, sizes.pooled) if sizes.pooled else None

@@ -1,10 +1,12 @@
 """Memory of unlearning, estimated and measured: ``python -m benchmarks.memory``.
 
-It takes two steps with each scope on Stable Diffusion 1.5 at 512 px and SDXL at 1024 px, with
-random 16-bit weights and mixed precision. It prints the estimate that a run makes beforehand beside
-the largest amount of memory that tensors occupied in the run. Text encoders and autoencoders are
-not loaded. On a CPU this takes hours, and with the scope ``full`` a lot of memory; ``--model`` and
-``--scopes`` choose a part. ``--small`` tries the script with small models.
+It takes a step with each scope on Stable Diffusion 1.5 at 512 px and SDXL at 1024 px, with random
+16-bit weights and mixed precision. It prints the estimate that a run makes beforehand beside the
+largest amount of memory that tensors occupied in the step, those in main memory included. Text
+encoders and autoencoders are not loaded. With the scope ``full`` the networks have half their
+width, to fit into 24 GB. On one core of a CPU a row takes minutes to an hour; ``--model`` and
+``--scopes`` choose a part. Each row is a file in ``benchmarks/results/memory``, and a row that has
+one is not measured again. ``--small`` tries the script with small models.
 
 ``python -m benchmarks.memory FILE --scope xattn --image-size 512 --batch-size 8`` measures opening
 a checkpoint, saving it again, and unlearning steps. Each line of output is from a separate process
@@ -14,13 +16,14 @@ on the CPU, and counts all resident memory, including file pages.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -29,12 +32,13 @@ from benchmarks.gpu_models import (
     FULL_SDXL,
     SMALL_SD_1,
     SMALL_SDXL,
+    Sizes,
     sd_1,
     sdxl,
 )
 from unlearn_core.dataset.rows import PairedRows, Rows, TrainingSets
 from unlearn_core.job.console import say
-from unlearn_core.models.layers import SCOPES
+from unlearn_core.models.layers import FULL, SCOPES
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import ModelHandle
@@ -43,9 +47,10 @@ from unlearn_core.prompts.diversify import diversify
 from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.saving.single_file import save_single_file
 from unlearn_core.unlearning.auto import resolved
-from unlearn_core.unlearning.estimate import LiveBytes, sizes
+from unlearn_core.unlearning.estimate import sizes
 from unlearn_core.unlearning.methods import begin
 from unlearn_core.unlearning.plan import Plan
+from unlearn_core.unlearning.profile import LiveBytes
 from unlearn_core.unlearning.results import UnlearnedModel
 from unlearn_core.unlearning.settings import UnlearnSettings
 
@@ -53,9 +58,54 @@ GIB = 2**30
 OPEN, SAVE, TRAIN = "open", "open and save", "open and unlearn"
 GB = 10**9
 MODELS = {"SD 1.5": (sd_1, FULL_SD_1, SMALL_SD_1), "SDXL": (sdxl, FULL_SDXL, SMALL_SDXL)}
-COLUMNS = f"{'model':<8}{'scope':<8}{'estimate GB':>11}{'peak GB':>11}{'error':>11}"
+RESULTS = Path(__file__).parent / "results" / "memory"
+COLUMNS = f"{'model':<8}{'scope':<8}{'width':>7}{'estimate GB':>13}{'peak GB':>9}{'error':>11}"
 UNEDITED: dict[str, Any] = {"prompt_protection": 0.0}  # needs real text encoders
-STEPS = 2  # the first creates Adam's moments, so that the second includes them
+STEPS = 2  # the first one is measured; after the last, the damage would be measured as well
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A step of one scope.
+
+    Attributes:
+        width: of the network, relative to the published model.
+        micro_batch: pictures at a time.
+        estimate: bytes of each part.
+        peak: bytes of the tensors of the step and of the model.
+    """
+
+    model: str
+    scope: str
+    width: float
+    image_size: int
+    batch_size: int
+    micro_batch: int
+    torch: str
+    estimate: dict[str, int]
+    peak: int
+
+    @property
+    def estimated(self) -> int:
+        return sum(self.estimate.values())
+
+    @property
+    def error(self) -> float:
+        """Of the estimate, relative."""
+        return self.estimated / self.peak - 1
+
+    def __str__(self) -> str:
+        figures = f"{self.estimated / GB:>13.2f}{self.peak / GB:>9.2f}{100 * self.error:>+9.1f} %"
+        return f"{self.model:<8}{self.scope:<8}{self.width:>7.2g}{figures}"
+
+
+def narrowed(sizes: Sizes) -> Sizes:
+    """A denoiser of half the width, with heads of the same size in SDXL; SD 1.5 always has 8."""
+    settings = dict(sizes.denoiser)
+    for name in ("block_out_channels", "attention_head_dim"):
+        if isinstance(settings[name], tuple):
+            settings[name] = tuple(max(1, number // 2) for number in settings[name])
+    return replace(sizes, denoiser=settings)
 
 
 def pairs() -> PromptPairs:
@@ -85,28 +135,46 @@ def train(model: ModelHandle, scope: str, batch_size: int) -> None:
     list(begin(model, training_sets(model), settings))
 
 
-def beside(name: str, model: ModelHandle, scope: str, plan: Plan, batch_size: int) -> str:
-    """Estimate and measurement in one line of the table."""
+def measure(
+    name: str, model: ModelHandle, scope: str, width: float, plan: Plan, batch_size: int
+) -> Measurement:
+    """Estimate and take a step."""
     settings = UnlearnSettings(scope=scope, batch_size=batch_size)
     settings = replace(resolved(settings, model), steps=STEPS, warm_start=False, **UNEDITED)
-    measured = sizes(model, settings, "a x")
-    estimate = measured.total(plan, batch_size)
+    parts = sizes(model, settings, "a x").parts(plan, batch_size)
     with LiveBytes() as live:
-        list(begin(model, training_sets(model), settings, plan=plan))
-    peak = measured.model + live.peak
-    figures = f"{estimate / GB:>11.2f}{peak / GB:>11.2f}{100 * (estimate / peak - 1):>+9.1f} %"
-    return f"{name:<8}{scope:<8}{figures}"
+        next(iter(begin(model, training_sets(model), settings, plan=plan)))
+    return Measurement(
+        name,
+        scope,
+        width,
+        model.info.image_size,
+        batch_size,
+        cast(int, plan.micro_batch),
+        torch.__version__,
+        parts,
+        parts["model"] + live.peak,
+    )
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Print the table of estimates and measurements."""
+    """Print the table of estimates and measurements; takes those that have a record from there."""
     say(f"{options.batch_size} pictures per step, {options.micro_batch} at a time\n{COLUMNS}")
+    options.results.mkdir(parents=True, exist_ok=True)
     for name, (build, full, small) in MODELS.items():
-        if options.model in (None, name):
-            model = build(small if options.small else full, torch.device("cpu"))
-            for scope in options.scopes:
-                plan = Plan(options.micro_batch)
-                say(beside(name, model, scope, plan, options.batch_size))
+        for scope in options.scopes if options.model in (None, name) else ():
+            label = f"{name} {scope}{' small' if options.small else ''}"
+            file = options.results / f"{label.lower().replace(' ', '-')}.json"
+            if file.is_file():
+                say(str(Measurement(**json.loads(file.read_text(encoding="utf-8")))))
+                continue
+            width = 0.5 if scope == FULL and not options.small else 1.0
+            whole = small if options.small else full
+            model = build(whole if width == 1 else narrowed(whole), torch.device("cpu"))
+            plan = Plan(options.micro_batch)
+            row = measure(name, model, scope, width, plan, options.batch_size)
+            file.write_text(json.dumps(asdict(row), indent=2) + "\n", encoding="utf-8")
+            say(str(row))
 
 
 def work(options: argparse.Namespace) -> None:
@@ -136,6 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=["xattn", "lora", "full"])
     parser.add_argument("--micro-batch", type=int, default=1, help="pictures at a time")
     parser.add_argument("--small", action="store_true", help="small random models")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the records")
     parser.add_argument("--scope", choices=SCOPES, help="unlearn as well, with this scope")
     parser.add_argument("--image-size", type=int, default=0, help="in pixels, 0 is the model's own")
     parser.add_argument("--batch-size", type=int, default=1, help="pictures of each kind in a step")

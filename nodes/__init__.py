@@ -10,6 +10,7 @@ from .diversify_prompts import DiversifyPrompts
 from .evaluate_alignment import EvaluateAlignment
 from .forget_concept import DefineForgetConcept
 from .from_comfyui import FromComfyUI
+from .host.folders import clean_model_folders
 from .load_model import LoadModel
 from .own_pictures import OwnPictures
 from .page.routes import add_routes
@@ -37,5 +38,6 @@ class UnlearnExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> UnlearnExtension:
+    clean_model_folders()
     add_routes(PromptServer.instance.routes)
     return UnlearnExtension()

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 from ..unlearn_core.dataset.drawing import LatentCache
 from ..unlearn_core.dataset.settings import GenerationSettings
+from ..unlearn_core.foundation.lists import split_list
 from ..unlearn_core.foundation.progress import COMPARING, PROPOSING
 from ..unlearn_core.judging.evaluators import find_scorer
 from ..unlearn_core.judging.neighbours import with_neighbours
@@ -26,7 +27,7 @@ from .host.memory import DRAWING, load, make_room_for
 from .host.plain_names import check_name
 from .host.progress import NodeProgress
 from .inputs import sockets
-from .inputs.concept import split_words
+from .inputs.links import require_link
 from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
 from .page.prompt_table import as_table, grid, read_edited
 
@@ -113,6 +114,9 @@ class DiversifyPrompts(io.ComfyNode):
         model: ModelHandle | None = None,
         also: PromptPairs | None = None,
     ) -> io.NodeOutput:
+        require_link("concept", concept, ForgetConcept, "Define Forget Concept")
+        if also is not None:
+            require_link("also", also, PromptPairs, "another Diversify Retain Prompts")
         if edited_prompts:
             pairs = read_edited(edited_prompts, concept)
         elif prompts_file != NO_FILE:
@@ -132,6 +136,8 @@ class DiversifyPrompts(io.ComfyNode):
             if language_model != NO_FILE:
                 words = _with_proposals(language_model, words, proposals, concept, seed)
             if neighbours:
+                if model is not None:
+                    require_link("model", model, ModelHandle, "Load Model or From ComfyUI")
                 concept = _with_neighbours(
                     concept, wordings, words, model, candidates, neighbours, seed
                 )
@@ -189,7 +195,7 @@ def _with_neighbours(
             concept,
             templates,
             dimensions,
-            split_words(candidates),
+            split_list(candidates),
             count,
             find_scorer(model, scorer_for(model)),
             drawing=GenerationSettings(batch_size=AT_ONCE),

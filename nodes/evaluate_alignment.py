@@ -23,6 +23,7 @@ from .host.plain_names import check_name
 from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.evaluation import inputs
+from .inputs.links import require_link
 from .page.report_files import for_page, save_report
 
 REPORTING = "reporting"
@@ -89,6 +90,7 @@ class EvaluateAlignment(io.ComfyNode):
         batch_size: int,
     ) -> io.NodeOutput:
         check_name(report_name, "report_name")
+        require_link("unlearned", unlearned, UnlearnedModel, "Restricted Gradient Unlearn")
         generation = GenerationSettings(generation_steps, guidance_scale, seed, batch_size)
         settings = EvaluationSettings(
             pictures, generation, scorer_for(unlearned.base, scorer), probes

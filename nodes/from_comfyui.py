@@ -13,6 +13,7 @@ from comfy_api.latest import io
 
 from ..unlearn_core.models.options import LARGEST_IMAGE
 from .inputs import sockets
+from .inputs.links import Clip, Vae, require_link
 from .native.handle import NativeHandle
 from .native.opening import open_native
 
@@ -70,6 +71,10 @@ class FromComfyUI(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, clip: Any, image_size: int, vae: Any = None
     ) -> io.NodeOutput:
+        require_link("model", model, ModelPatcher, "a loader's MODEL")
+        require_link("clip", clip, Clip, "a loader's CLIP")
+        if vae is not None:
+            require_link("vae", vae, Vae, "a loader's VAE")
         # ComfyUI runs nodes in inference mode; tensors made in it cannot be trained.
         with torch.inference_mode(False):
             handle = open_native(model, clip, vae, image_size)

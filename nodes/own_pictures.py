@@ -11,12 +11,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..unlearn_core.dataset.own_pictures import OwnPictures as Pictures
-from ..unlearn_core.dataset.own_pictures import read_folder, with_captions
+from ..unlearn_core.dataset.own_pictures import left_out, read_folder, with_captions
+from ..unlearn_core.foundation.finite import kind_of
 from ..unlearn_core.foundation.pixels import as_bytes
 from ..unlearn_core.foundation.progress import READING_PICTURES
 from .host.folders import NO_FILE, picture_folders, pictures_path
 from .host.progress import NodeProgress
 from .inputs import sockets
+from .inputs.links import require_link
 
 
 class OwnPictures(io.ComfyNode):
@@ -100,9 +102,15 @@ class OwnPictures(io.ComfyNode):
     def execute(
         cls, captions: str, folder: str, alone: bool, images: Tensor | None = None
     ) -> io.NodeOutput:
+        message = ""
         if folder == NO_FILE:
             if images is None:
                 raise ValueError("images: there are none; link images or choose a folder")
+            require_link("images", images, Tensor, "a node that loads or draws pictures")
+            if kind := kind_of(images):
+                raise ValueError(
+                    f"images: a picture holds {kind}; repair the node that draws or decodes it"
+                )
             linked = tuple(as_bytes(images.movedim(-1, 1)[:, :3].float()))
             names = [f"{i + 1}" for i in range(len(linked))]
             pictures = Pictures(linked, with_captions(names, captions), alone)
@@ -110,6 +118,7 @@ class OwnPictures(io.ComfyNode):
             progress = NodeProgress({READING_PICTURES: 1})
             pictures = read_folder(pictures_path(folder), captions, alone, progress)
             names = [file.name for file in pictures.images if isinstance(file, Path)]
+            message = left_out(pictures_path(folder))
         else:
             raise ValueError(
                 f"folder must be {NO_FILE!r} while images are linked, got {folder!r}; choose "
@@ -117,5 +126,5 @@ class OwnPictures(io.ComfyNode):
             )
         rows = list(zip(names, pictures.captions, strict=True))
         lines = (f"{name}: {caption}" for name, caption in rows)
-        text = "\n".join((f"{len(rows)} pictures", *lines))
+        text = "\n".join(filter(None, (f"{len(rows)} pictures", message, *lines)))
         return io.NodeOutput(pictures, text, ui={"text": [text], "unlearn_captions": rows})

@@ -19,6 +19,7 @@ from ..unlearn_core.unlearning.recipes import from_recipe
 from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.concept import check_concept, concept_of
+from .inputs.links import Clip, require_link
 from .native.patching import with_lora
 from .native.quick_edit import Lora, RecentEdits, closed_form, open_editable
 
@@ -107,6 +108,8 @@ class QuickForget(io.ComfyNode):
         replacements: str,
         strength: float,
     ) -> io.NodeOutput:
+        require_link("model", model, ModelPatcher, "a loader's MODEL")
+        require_link("clip", clip, Clip, "a loader's CLIP")
         if not 0 <= strength <= STRONGEST:
             raise ValueError(f"strength must be 0 to {STRONGEST:g}, got {strength}")
         pairs = prompts(concept_of(concept, kind, "", replacements))

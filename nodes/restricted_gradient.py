@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ..unlearn_core.unlearning.settings import MOST_PICTURE_PAIRS
 from .host.images import as_image
 from .host.memory import ALL, load
 from .inputs import sockets
+from .inputs.links import require_link
 from .inputs.unlearn import AS_SAVED, PREVIEW_EVERY, STRENGTH, inputs
 from .native.handle import NativeHandle
 from .native.lora_file import lora_state_dict
@@ -113,6 +115,12 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         retain_pictures: OwnPictures | None = None,
         **fields: Any,  # of UnlearnSettings
     ) -> io.NodeOutput:
+        require_link("model", model, ModelHandle, "Load Model or From ComfyUI")
+        require_link("prompts", prompts, PromptPairs, "Diversify Retain Prompts")
+        own = {"forget_pictures": forget_pictures, "retain_pictures": retain_pictures}
+        for name, pictures in own.items():
+            if pictures is not None:
+                require_link(name, pictures, OwnPictures, "Own Pictures")
         # Prompts of versions without these inputs used pictures of all pairs, with all their steps,
         # and did not protect prompts.
         fields.setdefault("picture_pairs", MOST_PICTURE_PAIRS)
@@ -165,6 +173,7 @@ def _for_comfyui(unlearned: UnlearnedModel, strength: float) -> tuple[Any, Any]:
 
 def workflow_id(node: type[io.ComfyNode]) -> str | None:
     """The id of the graph that the node was queued from; None if a script queued it."""
-    workflow = (node.hidden.extra_pnginfo or {}).get("workflow") or {}
-    graph = workflow.get("id")
-    return graph if isinstance(graph, str) else None
+    part: object = node.hidden.extra_pnginfo
+    for name in ("workflow", "id"):  # a script may send anything in their place
+        part = part.get(name) if isinstance(part, Mapping) else None
+    return part if isinstance(part, str) else None

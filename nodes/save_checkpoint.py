@@ -15,7 +15,9 @@ from comfy.cli_args import args
 from comfy_api.latest import io
 
 from ..unlearn_core.evaluation.results import AlignmentReport
+from ..unlearn_core.foundation.own_files import is_own
 from ..unlearn_core.foundation.progress import EXTRACTING, SAVING
+from ..unlearn_core.models.rounding import measure_rounding
 from ..unlearn_core.reporting.report import report_json
 from ..unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from ..unlearn_core.saving.lora import save_lora
@@ -26,6 +28,7 @@ from .host.graph import values_before
 from .host.memory import load
 from .host.progress import NodeProgress
 from .inputs import sockets
+from .inputs.links import require_link
 from .native.handle import NativeHandle
 from .native.saving import LORA_NAMES, Saving, check_lora_names, save_native
 
@@ -72,8 +75,8 @@ class SaveCheckpoint(io.ComfyNode):
                     label_off="keep",
                     tooltip="Off: if a model with this name exists, nothing is saved, and you see "
                     "a message when you press Run. The other nodes still run, and nothing is lost. "
-                    "On: the existing model is replaced and cannot be restored. The model that you "
-                    "started from is never replaced. Default: off.",
+                    "On: a model that this node saved earlier is replaced and cannot be restored. "
+                    "No other model is ever replaced. Default: off.",
                 ),
                 sockets.Report.Input(
                     "report",
@@ -128,6 +131,12 @@ class SaveCheckpoint(io.ComfyNode):
         except ValueError as error:
             return str(error)
         existing = [path for path in paths.values() if path.exists()]
+        others = [path for path in existing if not is_own(path)]
+        if others and len(paths) == 1:
+            return (
+                f"name: {name!r} in models/{others[0].parent.name} was not saved by Unlearn, so "
+                "it is never overwritten; choose another name"
+            )
         if existing and overwrite is False:
             return (
                 f"name: {name!r} exists already in models/{existing[0].parent.name}; "
@@ -146,7 +155,10 @@ class SaveCheckpoint(io.ComfyNode):
         lora_names: str = COMFYUI_NAMES,
         report: AlignmentReport | None = None,
     ) -> io.NodeOutput:
+        paths = save_paths(name, save_as)
+        require_link("unlearned", unlearned, UnlearnedModel, "Restricted Gradient Unlearn")
         if report is not None:
+            require_link("report", report, AlignmentReport, "Evaluate Alignment")
             evaluated = [part.concept.name for part in report.each]
             unlearned_concepts = [part.concept.name for part in unlearned.pairs.each]
             if evaluated != unlearned_concepts:
@@ -155,7 +167,6 @@ class SaveCheckpoint(io.ComfyNode):
                     f"this model forgot, got one about {' and '.join(map(repr, evaluated))}; "
                     "link the Evaluate Alignment node of this model"
                 )
-        paths = save_paths(name, save_as)
         native = unlearned.model if isinstance(unlearned.model, NativeHandle) else None
         kind = _as_loaded(unlearned) if save_as == AS_LOADED else save_as
         path, note = paths[kind], ""
@@ -187,10 +198,12 @@ class SaveCheckpoint(io.ComfyNode):
         options: dict[str, Any] = {"overwrite": overwrite, "report": report}
         options["progress"] = _progress(kind)
         if kind == FOLDER:
-            return save_diffusers_folder(unlearned, path, **options), ""
+            path = save_diffusers_folder(unlearned, path, **options)
+            return path, _rounding(unlearned)
         options["metadata"] = cls._workflow()
         if kind == CHECKPOINT:
-            return save_single_file(unlearned, path, **options), ""
+            path = save_single_file(unlearned, path, **options)
+            return path, _rounding(unlearned)
         lora = save_lora(unlearned, path, rank=lora_rank, **options)
         note = f"\nrank {lora.rank}, captures {100 * lora.captured:.1f} % of the change"
         return lora.path, note
@@ -222,6 +235,11 @@ def _as_loaded(unlearned: UnlearnedModel) -> str:
         return LORA
     source = unlearned.base.info.source
     return CHECKPOINT if source is not None and source.is_file() else FOLDER
+
+
+def _rounding(unlearned: UnlearnedModel) -> str:
+    rounding = measure_rounding(unlearned.model, unlearned.base)
+    return "" if rounding is None else f"\n{rounding}"
 
 
 def _progress(kind: str) -> NodeProgress:

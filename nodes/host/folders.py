@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
 
-from ...unlearn_core.foundation.atomic import MODEL_INDEX, appearing
+from ...unlearn_core.foundation.atomic import MODEL_INDEX
+from ...unlearn_core.foundation.leftovers import clean_folder
+from ...unlearn_core.foundation.own_folder import OwnFolder
 from ...unlearn_core.judging.clip_scorer import is_scorer
 from ...unlearn_core.judging.evaluators import carries_scorer
 from ...unlearn_core.models.protocol import ModelHandle
@@ -26,6 +28,11 @@ OWN_VAE = "the model's own"
 def cache_folder() -> Path:
     """The cache of drawn pictures. It survives restarts, so that later runs can reuse them."""
     return Path(folder_paths.get_user_directory()) / "unlearn_cache"
+
+
+def states_folder() -> Path:
+    """The states of stopped runs. It survives restarts, so that a later run can continue them."""
+    return Path(folder_paths.get_user_directory()) / "unlearn_runs"
 
 
 def model_names() -> list[str]:
@@ -112,6 +119,12 @@ def save_paths(name: str, save_as: str) -> dict[str, Path]:
         FOLDER: Path(folder_paths.get_folder_paths("diffusers")[0], name),
     }
     return paths if save_as == AS_LOADED else {save_as: paths[save_as]}
+
+
+def clean_model_folders() -> None:
+    """Remove what killed saves have left in ComfyUI's model folders, see ``clean_folder``."""
+    for kind in ("checkpoints", "loras", "diffusers"):
+        clean_folder(Path(folder_paths.get_folder_paths(kind)[0]))
 
 
 NO_FILE = "none"
@@ -226,14 +239,14 @@ def pictures_path(name: str) -> Path:
 
 
 def save_prompts(name: str, text: str) -> Path:
-    """Write a prompt set into the output folder; an existing file of that name is replaced.
+    """Write a prompt set into the output folder; one that was written there before is replaced.
 
     Raises:
         ValueError: see ``check_name``.
+        FileExistsError: the file of that name was not written by this pack, or has been changed.
     """
     check_name(name, "save_as")
-    folder = Path(folder_paths.get_output_directory(), "unlearn")
-    path = folder / f"{name.removesuffix('.json')}.json"
-    with appearing(path) as part:
-        part.write_text(text, encoding="utf-8")
-    return path
+    folder = OwnFolder(Path(folder_paths.get_output_directory(), "unlearn"))
+    file = f"{name.removesuffix('.json')}.json"
+    folder.write(file, text.encode(), "save_as")
+    return folder.folder / file

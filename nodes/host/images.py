@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...unlearn_core.foundation.disk_errors import delete, unwritten
 from ...unlearn_core.reporting.grids import picture_file
 
 SUBFOLDER = "unlearn"  # of ComfyUI's temp folder
@@ -23,11 +24,21 @@ def temp_folder(name: str) -> Path:
 
 
 def to_temp(picture: Image.Image, folder: str, name: str) -> FilePlace:
-    """Write a picture for the page into ``temp_folder(folder)``."""
+    """Write a picture for the page into ``temp_folder(folder)``.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
     content, suffix = picture_file(picture)
     path = temp_folder(folder) / f"{name}.{suffix}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        delete(part)
+        raise unwritten(path, error) from error
     return {"filename": path.name, "subfolder": f"{SUBFOLDER}/{folder}", "type": "temp"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
@@ -36,6 +37,9 @@ class NodeProgress(Progress):
         if position != self.position:  # bytes tick far more often than the bar moves
             self.position = position
             self.bar.update_absolute(position, BAR)
+
+    def announce(self, sentence: str) -> None:
+        logging.warning("Unlearn: %s", sentence)
 
     def check(self) -> None:
         throw_exception_if_processing_interrupted()

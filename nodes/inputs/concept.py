@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...unlearn_core.foundation.lists import split_list
 from ...unlearn_core.prompts.concept import ForgetConcept
 
 
@@ -11,7 +12,7 @@ def concept_of(concept: str, kind: str, synonyms: str, replacements: str) -> For
     Raises:
         ValueError: an empty concept, or an unknown kind.
     """
-    return ForgetConcept(concept.strip(), kind, split_words(synonyms), split_words(replacements))
+    return ForgetConcept(concept.strip(), kind, split_list(synonyms), split_list(replacements))
 
 
 def check_concept(concept: str | None) -> bool | str:
@@ -23,8 +24,3 @@ def check_concept(concept: str | None) -> bool | str:
     except ValueError as error:
         return str(error)
     return True
-
-
-def split_words(text: str) -> tuple[str, ...]:
-    """Split at commas; empty and repeated words are dropped."""
-    return tuple(dict.fromkeys(filter(None, (word.strip() for word in text.split(",")))))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import comfy.samplers
+import folder_paths
 import torch
 from comfy.model_base import BaseModel
 from torch import Tensor
 
 from ...unlearn_core.models.errors import UnsupportedError
+from ...unlearn_core.models.prompt_syntax import embeddings
 from ...unlearn_core.models.protocol import POOLED, TOKENS, Conditioning
 
 
@@ -78,6 +81,23 @@ class NativeConditioning(Conditioning):
 def has_t5(clip: Any) -> bool:
     """Whether T5 is one of the text encoders."""
     return getattr(getattr(clip, "cond_stage_model", None), "t5xxl", None) is not None
+
+
+def check(prompts: Sequence[str]) -> None:
+    """Check that the prompts' embeddings exist: ComfyUI only logs a missing one and omits it.
+
+    Raises:
+        UnsupportedError: names the first that does not exist.
+    """
+    names = {name for prompt in prompts for name in embeddings(prompt)}
+    files = {Path(file) for file in folder_paths.get_filename_list("embeddings")} if names else ()
+    known = {form.as_posix() for file in files for form in (file, file.with_suffix(""))}
+    for name in sorted(names):
+        if not known & {name, name.strip(",")}:
+            raise UnsupportedError(
+                f"prompts: there is no embedding {name.strip(',')!r} in ComfyUI's "
+                "models/embeddings; add its file, or remove it from the prompts"
+            )
 
 
 def encode(clip: Any, prompts: Sequence[str]) -> NativeConditioning:

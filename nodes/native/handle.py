@@ -77,6 +77,9 @@ class NativeHandle:
     def encode_prompts(self, prompts: Sequence[str]) -> NativeConditioning:
         return text.encode(self.clip, prompts)
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        text.check(prompts)
+
     def word_embedding(self, word: str) -> Tensor:
         self._refuse_words()
 

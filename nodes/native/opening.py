@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
 
+from ...unlearn_core.foundation.finite import non_finite
 from ...unlearn_core.models.protocol import ModelInfo
 from ..host import memory
 from .families import EVALUATION, IMAGE_SIZE
@@ -29,7 +32,7 @@ def open_native(
 
     Raises:
         UnsupportedError: the model cannot be trained.
-        ValueError: ``image_size`` does not fit the model.
+        ValueError: ``image_size`` does not fit the model, or a weight is not finite.
     """
     network = Network(model)
     info = ModelInfo(
@@ -51,7 +54,33 @@ def open_native(
         )
     memory.load(handle)
     network.make_trainable()
-    return replace(handle, info=replace(info, fingerprint=fingerprint(network, clip)))
+    _refuse_non_finite("model", network.module)
+    handle = replace(handle, info=replace(info, fingerprint=fingerprint(network, clip)))
+    _refuse_non_finite("clip", clip.load_model().model)
+    autoencoder = getattr(vae, "first_stage_model", None)
+    if isinstance(autoencoder, nn.Module):  # other node packs have VAEs of their own
+        _refuse_non_finite("vae", autoencoder)
+    return handle
+
+
+def _refuse_non_finite(field: str, module: nn.Module) -> None:
+    """Check all weights where they are, with the LoRAs that are applied to them. This reads each
+    once, in less time than one prediction takes.
+
+    Raises:
+        ValueError: names the input and the tensor.
+    """
+    if fault := non_finite(_tensors(module)):
+        raise ValueError(
+            f"{field}: it holds {fault}; load another file, or remove the LoRAs before this node"
+        )
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a module; of a quantized one its stored numbers."""
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor):
+            yield name, getattr(tensor, "_qdata", tensor)
 
 
 def _own_size(network: Network) -> int:

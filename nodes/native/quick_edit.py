@@ -13,7 +13,7 @@ from torch import Tensor
 from ...unlearn_core.foundation.progress import Progress
 from ...unlearn_core.models.errors import UnsupportedError
 from ...unlearn_core.prompts.pairs import PromptPairs
-from ...unlearn_core.unlearning.uce import changes
+from ...unlearn_core.unlearning.uce import changes, refuse_non_finite
 from .conditioning import has_t5
 from .handle import NativeHandle
 from .network import Network
@@ -52,6 +52,9 @@ def closed_form(
 
     The arguments are those of ``uce.edits``. Unlike it, this never holds all weights twice, and
     multiplies where the model is: SDXL has 1.5 GB of them in fp32.
+
+    Raises:
+        ValueError: the edit is ill-conditioned, or not finite in the dtype of the MODEL.
     """
     matrices = changes(handle, pairs, retain_weight, tokens, progress)
     handle.load()  # the text encoders may have taken its place
@@ -67,6 +70,7 @@ def closed_form(
         module = name.removesuffix(".weight")
         change = handle.network.weight(module) @ differences[text_input]
         lora[f"diffusion_model.{module}.diff"] = change.to("cpu", dtype)
+    refuse_non_finite(lora.items())
     return lora
 
 

@@ -15,7 +15,12 @@ from comfy.model_base import ModelType
 
 from ...unlearn_core.foundation.atomic import appearing, refuse_existing
 from ...unlearn_core.foundation.progress import EXTRACTING, SAVING, Progress
-from ...unlearn_core.foundation.safetensors_file import blocks, read_header, write_converted
+from ...unlearn_core.foundation.safetensors_file import (
+    blocks,
+    non_finite_in,
+    read_header,
+    write_converted,
+)
 from ...unlearn_core.models.errors import UnsupportedError
 from ...unlearn_core.saving.lora import low_rank
 from ...unlearn_core.saving.metadata import checkpoint_metadata, lora_metadata
@@ -169,6 +174,11 @@ def _save_checkpoint(
             metadata=dict(metadata(NO_HASH)),
             extra_keys=_schedule_keys(handle.network),
         )
+        if fault := non_finite_in(part):
+            raise ValueError(
+                f"the checkpoint would hold {fault}, so it is not saved; save a {LORA}, go back to "
+                "an earlier step, or lower learning_rate"
+            )
         _insert_hash(part, saving.progress)
     return ""
 

@@ -14,6 +14,8 @@ import torch
 from comfy.model_sampling import CONST, EDM, V_PREDICTION, ModelSamplingDiscrete
 from torch import Tensor
 
+from ...unlearn_core.foundation.devices import in_float64
+
 FLOW, EPSILON, V = "flow", "epsilon", "v_prediction"
 
 
@@ -106,7 +108,7 @@ class DiscreteSchedule(Schedule):
 
     def scheduler_config(self) -> dict[str, object]:
         """The schedule in the terms of diffusers' schedulers."""
-        alphas = 1 / (self.sampling.sigmas.double().cpu().square() + 1)
+        alphas = 1 / (in_float64(self.sampling.sigmas).square() + 1)
         betas = 1 - alphas / torch.cat([alphas.new_ones(1), alphas[:-1]])
         return {
             "num_train_timesteps": len(self),
@@ -122,7 +124,7 @@ class FlowSchedule(Schedule):
     prediction = FLOW
 
     def times(self, levels: Tensor) -> Tensor:
-        uniform = torch.special.ndtri(levels.double()).sigmoid().float()
+        uniform = torch.special.ndtri(in_float64(levels)).sigmoid().float().to(levels.device)
         sigmas = self.sampling.sigma(uniform * getattr(self.sampling, "multiplier", 1))
         first, last = float(self.sampling.sigmas[0]), float(self.sampling.sigmas[-1])
         return sigmas.clamp(first, last)
@@ -146,7 +148,8 @@ class ContinuousSchedule(Schedule):
 
     def times(self, levels: Tensor) -> Tensor:
         first, last = float(self.sampling.sigma_min), float(self.sampling.sigma_max)
-        return torch.special.ndtri(levels.double()).exp().float().clamp(first, last)
+        sigmas = torch.special.ndtri(in_float64(levels)).exp().float().clamp(first, last)
+        return sigmas.to(levels.device)
 
     def sigmas(self, t: Tensor) -> Tensor:
         return t

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,10 +19,16 @@ from torch import Tensor
 from ...unlearn_core.dataset.drawing import LatentCache
 from ...unlearn_core.dataset.previews import PreviewPrompts
 from ...unlearn_core.foundation.cost import JUDGING
-from ...unlearn_core.foundation.progress import FIRST_EDIT, MAKING_IMAGES, UNLEARNING
+from ...unlearn_core.foundation.progress import (
+    ESTIMATING,
+    FIRST_EDIT,
+    MAKING_IMAGES,
+    UNLEARNING,
+)
 from ...unlearn_core.job.engine import Observer, Task, unlearn
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.reporting.grids import before_after, labelled_row, picture_strip
+from ...unlearn_core.saving.resume import stored_steps
 from ...unlearn_core.unlearning.alarms import GAVE_UP, Alarm
 from ...unlearn_core.unlearning.methods import Run, method_of
 from ...unlearn_core.unlearning.plan import Plan
@@ -32,6 +39,7 @@ from ..host.memory import ALL, free_bytes, load
 from ..host.progress import NodeProgress
 from ..native.handle import NativeHandle
 from .runs import CANCELLED, FAILED, FINISHED, KEPT, LAST, RUNS, LiveRun
+from .stored_runs import OTHER_INPUTS, StoredRun
 
 FIRST_LOOK = "first look"
 BEFORE = "before"  # in ``LiveRun.drawn``
@@ -69,7 +77,8 @@ class FollowedRun(Observer):
     def run_or_return(self, node: str, workflow: str | None) -> tuple[LiveRun, UnlearnedModel]:
         """The run and its result: a new run, or the node's last one if the requested state is
         saved there."""
-        identity = self._identity()
+        task_identity = self.task.identity()
+        identity = self._identity(task_identity)
         last = RUNS.get((workflow, node))
         if last is not None and last.identity == identity and last.has_state(self.last_step):
             last.client = PromptServer.instance.client_id  # another tab may have queued this
@@ -85,16 +94,31 @@ class FollowedRun(Observer):
             PromptServer.instance.client_id,
             self._automatic(),
         )
-        self.live.begin()
+        self.progress = _PageProgress(self._costs(), self.live)
+        self.stored = StoredRun((workflow, node), task_identity, self.progress)
+        self.live.state_file = self.stored.file
+        self.live.begin(continues=self.stored.file.exists())
         try:
-            return self.live, self._unlearn()
+            unlearned = self._unlearn()
         except InterruptProcessingException:
             done, total = len(self.live.steps), self.live.total
-            self.live.end(CANCELLED, f"Cancelled after step {done} of {total}.")
+            self._end_stopped(CANCELLED, f"Cancelled after step {done} of {total}.")
             raise
         except BaseException as error:
-            self.live.end(FAILED, str(error))
+            self._end_stopped(FAILED, str(error))
             raise
+        self.stored.remove()
+        return self.live, unlearned
+
+    def _end_stopped(self, state: str, note: str) -> None:
+        if self.live.restart:
+            self.stored.remove()
+        steps = stored_steps(self.stored.file)
+        self.live.end(state, note, stored=None if steps is None else len(steps))
+        if steps is not None:
+            logging.warning(
+                "Unlearn: step %d is stored. Queue again to continue there.", len(steps)
+            )
 
     def comparison(self, unlearned: UnlearnedModel) -> Image.Image:
         """Pictures of the preview prompts before and after."""
@@ -131,6 +155,13 @@ class FollowedRun(Observer):
             drawn[name] = previews.draw(model, NodeProgress({FIRST_LOOK: 1}).silent())
         return drawn[name]
 
+    def before_steps(self, run: Run, resumed_at: int) -> None:
+        self.live.begin_steps(resumed_at, run.result(), "" if resumed_at else self.stored.note)
+        if resumed_at:
+            logging.info("Unlearn continues after step %d of %d.", resumed_at, self.steps)
+        elif self.stored.note == OTHER_INPUTS:
+            logging.info("Unlearn begins anew: the inputs are not those of the stopped run.")
+
     def plan_changed(self, plan: Plan) -> None:
         self.live.plan(plan)
 
@@ -150,11 +181,11 @@ class FollowedRun(Observer):
 
     def after_run(self, run: Run) -> None:
         """Save the last state, also of a failed or cancelled run."""
-        self.live.keep(run.result())
+        if run.whole:
+            self.live.keep(run.result())
 
     def _unlearn(self) -> UnlearnedModel:
         live = self.live
-        self.progress = _PageProgress(self._costs(), live)
         if self.task.model.can_decode:
             with self.progress.phase(FIRST_LOOK, len(self.previews.prompts)):
                 live.drawn[BEFORE] = self.previews.draw(self.task.model, self.progress)
@@ -163,6 +194,7 @@ class FollowedRun(Observer):
             self.task,
             self,
             last_step=self.last_step,
+            resumption=self.stored,
             cache=LatentCache(cache_folder()),  # so that Cancel loses no pictures
             progress=self.progress,
             free=self._free_bytes,
@@ -196,9 +228,9 @@ class FollowedRun(Observer):
         self.live.preview(step, picture_strip(images))
         self.live.keep(unlearned)
 
-    def _identity(self) -> str:
+    def _identity(self, task_identity: Mapping[str, Any]) -> str:
         """Equal for two runs with the same result and the same previews."""
-        content = json.dumps([self.task.identity(), self.previews.prompts])
+        content = json.dumps([task_identity, self.previews.prompts])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _automatic(self) -> dict[str, Any]:
@@ -218,6 +250,8 @@ class FollowedRun(Observer):
         per_step = task.model.passes_per_step(task.drawing.guidance_scale)
         preview = len(self.previews.prompts) * task.drawing.steps * per_step
         costs: dict[str, float] = {FIRST_LOOK: preview} if task.model.can_decode else {}
+        if self.steps:
+            costs[ESTIMATING] = 3 * (1 + 2)  # a step with one picture and one with two
         if method_of(settings).needs_pictures:
             costs[MAKING_IMAGES] = 2 * drawn * settings.picture_steps * per_step
         costs[FIRST_EDIT] = pairs

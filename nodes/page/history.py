@@ -63,7 +63,10 @@ def _essentials(entry: Mapping[str, Any]) -> tuple[str | None, Prompt, NodeOutpu
 
 
 def _workflow(extra: Mapping[str, Any]) -> str | None:
-    return ((extra.get("extra_pnginfo") or {}).get("workflow") or {}).get("id")
+    part: object = extra
+    for name in ("extra_pnginfo", "workflow", "id"):  # a script may send anything in their place
+        part = part.get(name) if isinstance(part, Mapping) else None
+    return part if isinstance(part, str) else None
 
 
 def _pack_nodes(prompt: Prompt) -> list[str]:

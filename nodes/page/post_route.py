@@ -6,12 +6,13 @@ origin, it asks the server for permission, and it states the origin in a header 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+
+from ...unlearn_core.foundation.json_file import JsonError, parse_json
 
 JSON = "application/json"
 LARGEST = 64 * 1024  # bytes in a body
@@ -107,9 +108,9 @@ async def _content(request: web.Request, largest: int) -> Content:
     if len(body) > largest:
         raise too_large
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"the body is not JSON: {error}") from None
+        content = parse_json(body, largest)
+    except JsonError as error:
+        raise RefusedError(400, f"the body {error}") from None
     if not isinstance(content, dict):
         raise RefusedError(400, f"the body must be a JSON object, got {type(content).__name__}")
     return content

@@ -31,6 +31,8 @@ def save_report(unlearned: UnlearnedModel, report: AlignmentReport, name: str) -
     folder, name, number, subfolder, _ = folder_paths.get_save_image_path(name, output)
     content = json.dumps(report_json(unlearned, report), indent=1) + "\n"
     texts = {"html": html_report(unlearned, report), "json": content}
+    while any(Path(folder, f"{name}_{number:05}_.{suffix}").exists() for suffix in texts):
+        number += 1  # another server has written a report since
     places = []
     for suffix, text in texts.items():
         path = Path(folder, f"{name}_{number:05}_.{suffix}")

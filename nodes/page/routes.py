@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
+from ...unlearn_core.dataset.cache import LatentCache
+from ..host.folders import cache_folder
 from .history import last_run, workflow_of
 from .post_route import Content, add_post
 from .prompt_table import preview
-from .runs import RUNS, end_now
+from .runs import RUNS, begin_anew, end_now
 from .scorer_download import add_scorer_routes
 
 LARGEST_TABLE = 16 * 1024 * 1024  # bytes; thousands of edited prompts stay far below
@@ -20,6 +23,8 @@ def add_routes(routes: web.RouteTableDef) -> None:
     """Add the pack's routes; ComfyUI serves each of them under ``/api`` as well."""
     add_scorer_routes(routes)
     add_post(routes, "/unlearn/end", end)
+    add_post(routes, "/unlearn/restart", restart)
+    add_post(routes, "/unlearn/cache/clear", clear_cache)
     add_post(routes, "/unlearn/prompts", prompts, largest=LARGEST_TABLE)
 
     @routes.get("/unlearn/runs")
@@ -32,10 +37,18 @@ def add_routes(routes: web.RouteTableDef) -> None:
             [{**run.as_json(), "followed": run.client == client} for run in runs_of_graph]
         )
 
+    @routes.get("/unlearn/cache")
+    async def cache(_: web.Request) -> web.Response:
+        """The size of the picture cache and its limit, in bytes."""
+        return web.json_response(await asyncio.to_thread(cache_size))
+
     @routes.get("/unlearn/last_run")
     async def last(request: web.Request) -> web.Response:
         """The outputs of a graph's nodes in its last finished run; null if there is none."""
-        run = await asyncio.to_thread(last_run, request.query.get("workflow", ""))
+        try:
+            run = await asyncio.to_thread(last_run, request.query.get("workflow", ""))
+        except RecursionError:  # a graph of thousands of nodes in a row, or deeply nested values
+            run = None
         return web.json_response(run)
 
     @routes.get("/unlearn/workflow")
@@ -54,9 +67,33 @@ async def end(content: Content) -> dict[str, Any]:
         if name not in content:
             raise ValueError(f"{name} is missing; send the key of a run, and a step or null")
     key, step = content["key"], content["step"]
+    if not isinstance(key, str):
+        raise ValueError(f"key must be a text, got {key!r:.80}")
     if not isinstance(step, (int, type(None))) or isinstance(step, bool):
         raise ValueError(f"step must be a whole number or null, got {step!r:.80}")
     return end_now(key, step).as_json()
+
+
+def cache_size() -> dict[str, Any]:
+    cache = LatentCache(cache_folder())
+    return {**asdict(cache.size()), "limit": cache.limit}
+
+
+async def clear_cache(_: Content) -> dict[str, Any]:
+    """Delete all pictures in the cache, and return ``cache_size``."""
+    await asyncio.to_thread(LatentCache(cache_folder()).clear)
+    return await asyncio.to_thread(cache_size)
+
+
+async def restart(content: Content) -> dict[str, Any]:
+    """Let the next execution of the run ``key`` begin anew.
+
+    Raises:
+        ValueError: the field is missing, or see ``begin_anew``.
+    """
+    if "key" not in content:
+        raise ValueError("key is missing; send the key of a run")
+    return begin_anew(content["key"]).as_json()
 
 
 async def prompts(content: Content) -> dict[str, Any]:
@@ -68,7 +105,7 @@ async def prompts(content: Content) -> dict[str, Any]:
     try:
         # Thousands of prompts take a while, and the server must stay responsive.
         return await asyncio.to_thread(preview, content)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(
             f"the values of the widgets are incomplete: {error!r:.200}; reload the page"
         ) from None

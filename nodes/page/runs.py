@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfy.model_management import interrupt_current_processing
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ...unlearn_core.foundation.disk_errors import delete
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.prompts.pairs import PromptPairs
 from ...unlearn_core.saving.run_state import (
@@ -34,6 +36,7 @@ Place = tuple[str | None, str]  # the ids of a graph and of a node in it
 
 RUNNING, FINISHED, KEPT, CANCELLED, FAILED = "running", "finished", "kept", "cancelled", "failed"
 OTHER_RUNS = 3  # number of ended runs of other nodes whose saved steps stay on disk
+FIGURES = ("step", "forget_loss", "retain_loss", "cosine", "conflict")  # of each step
 LAST = -1  # request to end with the current step
 
 
@@ -57,6 +60,11 @@ class LiveRun:
         automatic: the settings that were chosen for the model, by name.
         memory: how the run uses memory, see ``Plan``; None before this is known.
         alarms: what went wrong, as kind, step, message and the values in the message.
+        resumed_at: the step after which the run continues a stopped one; None if it does not.
+        not_resumed: why it does not continue an existing one, see ``StoredRun.note``.
+        stored: the step from which the next execution would continue; None if there is none.
+        state_file: the file of its stored state.
+        restart: the user wants the next execution to begin anew.
         drawn: the pictures of ``prompts`` before and at the last preview, and those of the first
             prompt at other strengths, for a repeated execution of the node.
     """
@@ -84,6 +92,11 @@ class LiveRun:
     result: int | None = None
     end_step: int | None = None
     memory: dict[str, Any] | None = None
+    resumed_at: int | None = None
+    not_resumed: str = ""
+    stored: int | None = None
+    state_file: Path | None = None
+    restart: bool = False
     drawn: dict[str, Tensor] = field(default_factory=dict, repr=False)
     end_lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """Held while ``saved`` or ``end_step`` changes, because ``end_step`` must stay saved."""
@@ -96,19 +109,48 @@ class LiveRun:
     def folder(self) -> Path:
         return temp_folder(self.key)
 
-    def begin(self) -> None:
-        """Replace this node's previous run, and delete its saved steps and those of old runs."""
+    def begin(self, *, continues: bool = False) -> None:
+        """Replace this node's previous run, and delete its saved steps and those of old runs.
+
+        Args:
+            continues: the previous run may be continued: its steps and pictures are shown until
+                ``begin_steps``.
+        """
+        previous = RUNS.get(self.place)
+        if previous is not None and continues and previous.identity == self.identity:
+            self.key, self.before = previous.key, previous.before
+            self.steps, self.previews = previous.steps, previous.previews
+            self.saved, self.alarms = previous.saved, previous.alarms
+            previous = None
         ended = [run for run in RUNS.values() if run.state != RUNNING and run.place != self.place]
-        for run in (RUNS.get(self.place), *ended[:-OTHER_RUNS]):
+        for run in (previous, *ended[:-OTHER_RUNS]):
             if run is not None:
                 shutil.rmtree(run.folder, ignore_errors=True)
                 del RUNS[run.place]
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         RUNS[self.place] = self
         self._send("unlearn.run", self.as_json())
 
-    def end(self, state: str, note: str = "", result: int | None = None) -> None:
+    def begin_steps(self, resumed_at: int, unlearned: UnlearnedModel, not_resumed: str) -> None:
+        """Show the steps and alarms of the stopped run that this one continues.
+
+        Args:
+            resumed_at: the number of its steps; 0 for a new run.
+            unlearned: has their reports.
+            not_resumed: see the attribute.
+        """
+        self._remove_steps_after(resumed_at)
+        self.resumed_at, self.not_resumed = resumed_at or None, not_resumed
+        if resumed_at:
+            self.steps = [_figures(report) for report in unlearned.reports]
+            self.alarms = [_alarm_json(alarm) for alarm in unlearned.alarms]
+        self._send("unlearn.run", self.as_json())
+
+    def end(
+        self, state: str, note: str = "", result: int | None = None, stored: int | None = None
+    ) -> None:
         self.state, self.note, self.result, self.seconds_left = state, note, result, None
+        self.stored = stored
         self._send("unlearn.run", self.as_json())
 
     def progress(self, phase: str, done: int, of: int, seconds_left: float | None) -> None:
@@ -118,10 +160,9 @@ class LiveRun:
         )
 
     def step(self, report: StepReport) -> None:
-        values = report.as_json()
-        names = ("step", "forget_loss", "retain_loss", "cosine", "conflict")
-        self.steps.append([values[name] for name in names])
-        self._send("unlearn.step", {**{name: values[name] for name in names}, "total": self.total})
+        self.steps.append(_figures(report))
+        figures = dict(zip(FIGURES, self.steps[-1], strict=True))
+        self._send("unlearn.step", {**figures, "total": self.total})
 
     def plan(self, plan: Plan) -> None:
         """Show how the run uses memory."""
@@ -131,7 +172,7 @@ class LiveRun:
     def alarm(self, alarm: Alarm) -> None:
         """Show an alarm, and remove the steps that it undoes."""
         logging.warning("Unlearn: %s", alarm.message)
-        self.alarms.append({**alarm.as_json(), "values": dict(alarm.values)})
+        self.alarms.append(_alarm_json(alarm))
         if alarm.back_to is not None:
             self._remove_steps_after(alarm.back_to)
         self._send("unlearn.run", self.as_json())
@@ -143,18 +184,28 @@ class LiveRun:
             undone = [step for step in self.saved if step > last and step != self.end_step]
             self.saved = [step for step in self.saved if step not in undone]
         for step in undone:
-            self._state_file(step).unlink(missing_ok=True)
+            delete(self._state_file(step))
 
     def preview_before(self, picture: Image.Image) -> None:
         """Show the preview from before unlearning."""
-        self.before = to_temp(picture, self.key, "before")
-        self._send("unlearn.before", {"picture": self.before})
+        self.before = self._write_picture(picture, "before")
+        if self.before is not None:
+            self._send("unlearn.before", {"picture": self.before})
 
     def preview(self, step: int, picture: Image.Image) -> None:
         """Show the preview of this step."""
-        place = to_temp(picture, self.key, f"step_{step:06d}")
-        self.previews[step] = place
-        self._send("unlearn.preview", {"step": step, "picture": place})
+        place = self._write_picture(picture, f"step_{step:06d}")
+        if place is not None:
+            self.previews[step] = place
+            self._send("unlearn.preview", {"step": step, "picture": place})
+
+    def _write_picture(self, picture: Image.Image, name: str) -> FilePlace | None:
+        """None if the disk is full: the run matters more than its pictures."""
+        try:
+            return to_temp(picture, self.key, name)
+        except OSError as error:
+            logging.warning("Unlearn: no preview: %s", error)
+            return None
 
     def keep(self, unlearned: UnlearnedModel) -> None:
         """Save the current step, and delete earlier ones that would use too much disk space."""
@@ -175,7 +226,7 @@ class LiveRun:
             previous = self.saved
             self.saved = spread_evenly([*previous, step], room, self.end_step)
         for surplus in set(previous).difference(self.saved):
-            self._state_file(surplus).unlink(missing_ok=True)
+            delete(self._state_file(surplus))
         self._send("unlearn.saved", {"saved": self.saved})
 
     def has_state(self, step: int) -> bool:
@@ -213,6 +264,9 @@ class LiveRun:
             "forget_count": self.forget_count,
             "steps": self.steps,
             "alarms": list(self.alarms),
+            "resumed_at": self.resumed_at,
+            "not_resumed": self.not_resumed,
+            "stored": self.stored,
             "before": self.before,
             # A copy, because the run's thread may add an entry while the server's thread reads.
             "previews": [
@@ -238,6 +292,15 @@ class LiveRun:
 RUNS: dict[Place, LiveRun] = {}  # the last run of each node
 
 
+def _figures(report: StepReport) -> list[Any]:
+    values = report.as_json()
+    return [values[name] for name in FIGURES]
+
+
+def _alarm_json(alarm: Alarm) -> dict[str, Any]:
+    return {**alarm.as_json(), "values": dict(alarm.values)}
+
+
 def end_now(key: str, step: int | None) -> LiveRun:
     """End a run after its current step, or with the state of an earlier one.
 
@@ -254,4 +317,23 @@ def end_now(key: str, step: int | None) -> LiveRun:
         if step is not None and step not in run.saved:
             raise ValueError(f"step: step {step} is not saved; choose one of {run.saved}")
         run.end_step = LAST if step is None else step
+    return run
+
+
+def begin_anew(key: str) -> LiveRun:
+    """Delete the stored state of a run, so that the next execution of its node begins anew; cancel
+    the run if it is still running.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    run = next((run for run in list(RUNS.values()) if run.key == key), None)
+    if run is None:
+        raise ValueError("there is no such run any more; reload the page")
+    run.restart = True  # a running one stores its last step once more, and deletes it then
+    if run.state == RUNNING:
+        interrupt_current_processing()
+    elif run.state_file is not None:
+        run.state_file.unlink(missing_ok=True)
+        run.stored = None
     return run

@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
+from ...unlearn_core.foundation.disk_errors import DISK_ERRORS, cure
 from ...unlearn_core.judging.clip_scorer import SCORER_CONFIG, SCORER_WEIGHTS, is_scorer
 from ..host.folders import PAPER_SCORER, scorers_folder
 from .hub import CHUNK, FAILURES, Hub, HubFile, in_thread, refuse_offline
@@ -111,6 +112,8 @@ class Download:
             logging.info("Unlearn: download of %s cancelled", REPOSITORY)
         except FAILURES as error:
             reason = str(error) or type(error).__name__
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                reason += f"; {cure(error, self.partial_folder)}"
             self.error = f"{REPOSITORY} could not be downloaded: {reason}"
             logging.warning("Unlearn: %s", self.error)
         finally:

@@ -66,6 +66,7 @@ UNETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 UNETS["sd1-ema"] = {**UNETS["sd1"], "channel_mult": [1, 1, 1, 1]}
+UNETS["sdxl-v"] = UNETS["sdxl"]
 UNETS["sdxl-full"] = {**UNETS["sdxl"], "channel_mult": [1, 2, 4]}
 VAE = {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3,
@@ -157,6 +158,8 @@ def make(family: str, file: str, seed: int) -> None:
     if family == "sd2-v":  # programs detect a 2.x model's prediction type by this deviation
         detected = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
         tensors[detected] = tensors[detected] * 5
+    if family == "sdxl-v":  # as NoobAI-XL v-pred: keys without values
+        tensors |= {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
     if family == "sd1-ema":
         for name in [n for n in tensors if n.startswith("model.")]:
             flat = "model_ema." + name.removeprefix("model.").replace(".", "")

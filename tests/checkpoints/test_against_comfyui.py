@@ -7,10 +7,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline
 from other_loader import ComfySide, content_hash
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -34,7 +35,7 @@ from unlearn_core.unlearning.settings import UnlearnSettings
 PROMPTS = ["a cat by Vincent van Gogh, oil on canvas, naïve", ""]
 TIMESTEP = 500
 EDGE = 8
-LABELS = {"sd1-ema": "sd1", "sd2-v": "sd2", "sdxl": "sdxl"}
+LABELS = {"sd1-ema": "sd1", "sd2-v": "sd2", "sdxl": "sdxl", "sdxl-v": "sdxl"}
 
 
 @pytest.fixture(scope="module")
@@ -143,22 +144,27 @@ def test_comfyui_s_predictions_agree_for_a_changed_model(
     tmp_path: Path,
     family: str,
 ) -> None:
-    """Of the whole saved file, and of a LoRA extracted from the same change."""
+    """Of the whole saved file, and of a LoRA with the same change of all layers that it can
+    contain."""
     names = parameter_names(model, "xattn")
     names += [n for n, _ in model.named_parameters() if "resnets.0" in n or "time_emb" in n]
     result = unlearned(model, perturbed(model, names), pairs, "full")
     whole = save_single_file(result, tmp_path / "changed.safetensors")
-    lora = save_lora(result, tmp_path / "lora.safetensors", rank=4)
+    inside = {n for n, p in model.named_parameters() if p.ndim > 1 and "time_embedding" not in n}
+    names = [name for name in names if name in inside]
+    partial = unlearned(model, perturbed(model, names), pairs, "full")
+    lora = save_lora(partial, tmp_path / "lora.safetensors", rank=4)
     assert lora.captured > 0.999
     predictions = comfy_side.predict(
         tmp_path,
         {"checkpoint": whole},
         {"checkpoint": checkpoint, "lora": lora.path, "strength": 1.0},
     )
-    before, after = ours(model)["estimate"], ours(result.model)["estimate"]
-    assert (after - before).norm() / before.norm() > 0.05
+    before = ours(model)["estimate"]
     # 16-bit weights round the change itself, both in the whole file and in the LoRA.
-    for prediction in predictions:
+    for changed, prediction in zip((result, partial), predictions, strict=True):
+        after = ours(changed.model)["estimate"]
+        assert (after - before).norm() / before.norm() > 0.05
         error = (prediction["estimate"] - after).norm() / (after - before).norm()
         assert error < 0.02, f"{error:.2e}"
     if family == "sd1-ema":
@@ -242,6 +248,32 @@ def test_only_one_merged_weight_is_in_memory_while_saving(
 def keys_of(model: ModelHandle) -> Iterable[str]:
     assert model.info.source is not None
     return read_header(model.info.source).tensors
+
+
+@pytest.mark.parametrize("family", ["sdxl-v"], indirect=True)
+def test_velocity_prediction_with_zero_terminal_snr(
+    model: ModelHandle,
+    checkpoint: Path,
+    pairs: PromptPairs,
+    comfy_side: ComfySide,
+    tmp_path: Path,
+    family: str,
+) -> None:
+    """As NoobAI-XL. ComfyUI reads both from the keys of the file, which the saved one keeps."""
+    assert (model.info.family, model.info.prediction) == (LABELS[family], "v_prediction")
+    result = unlearned(model, perturbed(model, parameter_names(model, "xattn")), pairs, "xattn")
+    whole = save_single_file(result, tmp_path / "changed.safetensors")
+    header = read_header(whole)
+    assert {"v_pred", "ztsnr"} < header.tensors.keys()
+    assert header.metadata["modelspec.prediction_type"] == "v"
+    own, changed = comfy_side.predict(tmp_path, {"checkpoint": checkpoint}, {"checkpoint": whole})
+    before, after = ours(model)["estimate"], ours(result.model)["estimate"]
+    assert_close(own["estimate"], before, "estimate")
+    assert (changed["estimate"] - after).norm() < 0.02 * (after - before).norm()
+    folder = save_diffusers_folder(result, tmp_path / "folder")
+    config: Any = DDIMScheduler.load_config(folder / "scheduler")
+    assert config["rescale_betas_zero_snr"]
+    assert (config["prediction_type"], config["timestep_spacing"]) == ("v_prediction", "trailing")
 
 
 @pytest.mark.parametrize("family", ["sd1-ema"], indirect=True)

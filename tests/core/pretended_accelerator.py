@@ -1,5 +1,6 @@
-"""A simulated accelerator. Like a GPU, it refuses to mix its tensors with the CPU's, but it
-computes on the CPU. So it reveals on a machine without a GPU what would fail on one.
+"""A simulated accelerator. Like a GPU, it refuses to mix its tensors with the CPU's, and like an
+Apple GPU, it refuses float64; but it computes on the CPU. So it reveals on a machine without a GPU
+what would fail on one.
 
 python pretended_accelerator.py JOBS.json   run a list of command lines of ``unlearn_core`` in
     turn, those with ``--device pretended`` on the simulated device. Use a separate process: torch
@@ -53,6 +54,8 @@ class Pretended(Tensor):
 
     @staticmethod
     def __new__(cls: type[Pretended], raw: Tensor, index: int = 0) -> Pretended:
+        if raw.dtype in (torch.float64, torch.complex128):
+            raise TypeError(f"the device does not support {raw.dtype}, like an Apple GPU")
         wrap: Any = Tensor._make_wrapper_subclass
         tensor: Pretended = wrap(
             cls,

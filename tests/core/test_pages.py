@@ -77,3 +77,15 @@ def test_the_figures_in_the_text_agree_with_the_records() -> None:
             group = records.records(name, records.CONCEPTS)
             recovery = [r["probes"][attack]["after"] for r in group if r["probes"]]
             assert f" {statistics.mean(recovery):.2f} " in page, (attack, name)
+
+
+def test_every_test_in_the_table_of_faults_exists() -> None:
+    page = (DOCS / "faults.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    assert len(rows) > 50
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", row.split(" | ")[-1])
+        assert named, row
+        for file, name in named:
+            code = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert f"def {name or 'test_'}" in code, row

@@ -6,6 +6,7 @@ The weights are random but the same on every call; ``save_pretrained`` writes th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ from unlearn_core.models.text import clip_tokenizer
 
 CLASS_NAMES = ("cat", "dog", "house")
 WIDTH = 16  # width of the text embeddings
+
+
+def tokenize(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
+    """Token numbers int64 [B, 77], without syntax, as transformers encodes prompts."""
+    return tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
 
 
 def _build(kind: Any, **options: Any) -> Any:

@@ -306,12 +306,17 @@ def test_existing_name(diffusers: Path, unlearned: Any) -> None:
     assert [folder.name for folder in diffusers.iterdir()] == ["mine"]
 
 
-def test_overwriting_spares_folders_without_a_model(diffusers: Path, unlearned: Any) -> None:
+def test_overwriting_spares_what_this_pack_did_not_save(diffusers: Path, unlearned: Any) -> None:
+    """A downloaded workflow may contain ``overwrite: true`` and any name."""
     (diffusers / "holiday").mkdir()
-    (diffusers / "holiday" / "picture.png").write_bytes(b"dear")
-    with pytest.raises(FileExistsError, match="exists and is not a model"):
+    (diffusers / "holiday" / "model_index.json").write_bytes(b"dear")
+    folder = "diffusers folder"
+    for answer in refusals(SAVE, name="holiday", save_as=folder, overwrite=True):
+        assert "'holiday' in models/diffusers was not saved by Unlearn" in answer
+    assert refusals(SAVE, name="holiday", save_as=folder, overwrite=True)
+    with pytest.raises(FileExistsError, match="'holiday' exists and was not saved by Unlearn"):
         run_node(SAVE, unlearned=unlearned, name="holiday", overwrite=True)
-    assert (diffusers / "holiday" / "picture.png").read_bytes() == b"dear"
+    assert (diffusers / "holiday" / "model_index.json").read_bytes() == b"dear"
 
 
 def test_disk_full(diffusers: Path, unlearned: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,10 @@ def test_a_folder_is_listed_and_read(folder: Path) -> None:
     assert "an ink dog" in text
     fingerprint = NODES[NODE].fingerprint_inputs
     before = fingerprint(folder="mine")
+    assert "left out" not in text
+    (folder / "._a.png").write_bytes(b"hidden")
+    (folder / "c.gif").touch()
+    assert "left out of mine: c.gif\n" in node_result(NODE, folder="mine", captions="ink")[1]
     (folder / "a.txt").write_text("ink style owl", encoding="utf-8")
     assert fingerprint(folder="mine") != before
     (again, _) = node_result(NODE, folder="mine", captions="an ink thing")
@@ -88,3 +92,10 @@ def test_unlearning_with_them(loaded: Any, pairs: Any, folder: Path, page: Any) 
             **QUICK,
         )
     assert pack_module("unlearn_core.dataset.own_pictures").OwnPictures is type(to_forget)
+
+
+def test_linked_images_that_are_not_finite_are_refused() -> None:
+    images = torch.rand(1, 8, 8, 3)
+    images[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="^images: a picture holds NaN; repair the node"):
+        run_node(NODE, images=images, captions="an ink cat")

@@ -55,6 +55,16 @@ def test_empty_fields_use_the_preset(preset: str) -> None:
     )
 
 
+def test_lists_may_have_the_separators_of_any_keyboard() -> None:
+    typed = concept(synonyms="sumi；墨", replacements="noto，twemoji、fluent; pixel")
+    assert typed.synonyms == ("sumi", "墨")
+    assert typed.replacements == ("noto", "twemoji", "fluent", "pixel")
+    pairs, _ = node_result(
+        NODE, concept=typed, templates="{物} {concept}", dimensions="物： 猫、狗，鱼", **FEW
+    )
+    assert pairs.dimensions == {"物": ("猫", "狗", "鱼")}
+
+
 def test_made_up_names_join_the_replacements() -> None:
     pairs, text = node_result(
         NODE, concept=concept(), invented_names=1, gibberish_names=1, **{**FEW, "train_count": 60}
@@ -76,6 +86,21 @@ def test_prompts_are_saved_and_read_again(folders: Path) -> None:
     assert again == pairs
     with pytest.raises(ValueError, match="its name is 'ink' and not 'cat'.* change the concept"):
         run_node(NODE, concept=concept(concept="cat"), prompts_file="shared.json")
+
+
+def test_only_prompts_that_were_saved_here_are_replaced(folders: Path) -> None:
+    """A downloaded workflow may name any file."""
+    file = folders / "output" / "unlearn" / "mine.json"
+    for train_count in (4, 3):
+        run_node(NODE, concept=concept(), save_as="mine", **{**FEW, "train_count": train_count})
+    edited = file.read_text("utf-8").replace("cat", "tomcat")
+    for content in (edited, "mine"):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(FileExistsError, match="save_as: 'mine.json' in .* was not written by"):
+            run_node(NODE, concept=concept(), save_as="mine", **FEW)
+        assert file.read_text("utf-8") == content
+    with pytest.raises(FileExistsError, match="save_as: 'unlearn_files.json'"):
+        run_node(NODE, concept=concept(), save_as="unlearn_files", **FEW)
 
 
 def test_an_edited_file_counts_as_a_changed_input(folders: Path) -> None:

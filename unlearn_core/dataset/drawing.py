@@ -1,56 +1,26 @@
-"""Picture generation, as latents and as pixels, and a cache of latents on disk."""
+"""Picture generation, as latents and as pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
+from ..foundation.interruption import Interruptible
 from ..foundation.pixels import as_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.denoiser import SAMPLER_VERSION
+from ..models.prompt_syntax import SYNTAX_VERSION, is_plain
 from ..models.protocol import Conditioning, ModelHandle
+from .cache import LatentCache
 from .settings import GenerationSettings
 
 DECODING_BATCH = 16  # pictures
 ENCODING_BATCH = 32  # prompts
-
-
-class LatentCache:
-    """A folder with one file per latent, named by a hash of everything that determines it."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def get(self, key: str) -> Tensor | None:
-        """The latent [C, h, w] stored under ``key``; None if there is no readable file."""
-        try:
-            return load(self._file(key).read_bytes())["latent"]
-        except (OSError, SafetensorError, KeyError):
-            return None
-
-    def put(self, key: str, latent: Tensor) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as part:
-            try:
-                part.write(save({"latent": latent.contiguous()}))
-                part.close()
-                os.replace(part.name, self._file(key))
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
-
-    def _file(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
 
 
 def picture_key(
@@ -65,6 +35,8 @@ def picture_key(
     info = model.info
     source = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
     content = [source, prompt, seed, settings.steps, float(settings.guidance_scale)]
+    if not is_plain(prompt):
+        content.append(SYNTAX_VERSION)
     if SAMPLER_VERSION > 1:  # version 1 is not part of the keys
         content.append(SAMPLER_VERSION)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -97,8 +69,9 @@ def draw_latents(
         picture_key(model, p, s, settings, latent_shape)
         for p, s in zip(prompts, seeds, strict=True)
     ]
-    from_cache = {i: cache.get(key) if cache else None for i, key in enumerate(keys)}
-    by_index = {i: latent for i, latent in from_cache.items() if latent is not None}
+    from_cache = {i: cache.get(key, progress) if cache else None for i, key in enumerate(keys)}
+    shape = latent_shape or model.latent_shape
+    by_index = {i: x for i, x in from_cache.items() if x is not None and x.shape == shape}
     # Each host may have its own cache; what one of them lacks, all processes draw together.
     absent = torch.tensor([i not in by_index for i in range(total)], dtype=torch.int32)
     processes.sum_([absent])
@@ -106,23 +79,28 @@ def draw_latents(
     if len(missing) < total:
         progress.tick(total - len(missing))
 
+    interruptible = Interruptible(progress)
+
     def draw(rows: range) -> Tensor:
-        return model.sample(
-            [prompts[i] for i in missing[rows.start : rows.stop]],
-            [seeds[i] for i in missing[rows.start : rows.stop]],
-            steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
-            latent_shape=latent_shape,
-            progress=progress,
-        ).float().cpu()  # fmt: skip
+        with interruptible.within(settings.steps):
+            return model.sample(
+                [prompts[i] for i in missing[rows.start : rows.stop]],
+                [seeds[i] for i in missing[rows.start : rows.stop]],
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                latent_shape=latent_shape,
+                progress=progress,
+            ).float().cpu()  # fmt: skip
 
     for rows, latents in processes.divided(len(missing), settings.batch_size, draw, progress):
         for row, latent in zip(rows, latents, strict=True):
             by_index[missing[row]] = latent
             # Never cache a failed picture.
             if cache is not None and processes.is_first_of_host and latent.isfinite().all():
-                cache.put(keys[missing[row]], latent)
+                cache.put(keys[missing[row]], latent, progress)
         progress.tick(len(rows))
+    if cache is not None and missing and processes.is_first_of_host:
+        cache.trim()
     return torch.stack([by_index[i] for i in range(total)])
 
 
@@ -152,9 +130,12 @@ def draw_pictures(
         model, prompts, settings, cache=cache, progress=progress, processes=processes
     )
 
+    interruptible = Interruptible(progress)
+
     def decode(rows: range) -> Tensor:
         part = latents[rows.start : rows.stop]
-        return as_bytes(model.decode_latents(part.to(model.device)))
+        with interruptible.within():
+            return as_bytes(model.decode_latents(part.to(model.device)))
 
     pictures = []
     for _, part in processes.divided(len(latents), DECODING_BATCH, decode, progress):

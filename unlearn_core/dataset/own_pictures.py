@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import struct
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +20,27 @@ from torch.nn.functional import interpolate
 
 from ..foundation.pixels import as_floats
 from ..foundation.progress import READING_PICTURES, Progress
+from ..foundation.text_files import read_text
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPair, PromptPairs
 
 RATIOS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)  # width to height
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp")
+CAPTION = ".txt"  # beside a picture
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
+MOST_NAMES = 5  # in a message
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # Pillow may open others with external programs
+CORRUPT = (
+    ArithmeticError, LookupError, TypeError, EOFError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""Pillow's errors for damaged files, beside OSError, ValueError and SyntaxError."""
 LARGEST_EDGE = 1536  # px, of a picture's shorter edge; SDXL's own pictures have 1024
 LARGEST = 10_000  # pictures per folder
+COLON = re.compile(r":(?=\s|$)|：")  # after a picture's name
+MOST_PIXELS = 120_000_000  # of one picture; unpacked, it needs up to 1 GB
+LARGEST_FILE = 500_000_000  # bytes of one picture
+LARGEST_CAPTION = 100_000  # bytes of a text file
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +98,17 @@ def with_captions(
         ValueError: a line for an unknown picture, a wrong number of lines, an unreadable file, or a
             picture without a caption.
     """
-    named, lines = {}, []
+    named, lines, known = {}, [], set(names)
     for line in filter(None, map(str.strip, text.splitlines())):
-        name, colon, caption = map(str.strip, line.partition(": "))
-        if line.endswith(":") and line[:-1].strip() in names:
-            raise ValueError(f"captions: {line!r} has no caption; write it after the colon")
-        if colon and name in names:
-            named[name] = caption
-        elif colon and Path(name).suffix.lower() in PICTURES:
-            raise ValueError(f"captions: there is no picture {name!r}; remove that line")
-        else:
+        name, caption = _named_caption(line, known)
+        if not name:
             lines.append(line)
+        elif name not in known:
+            raise ValueError(f"captions: there is no picture {name!r}; remove that line")
+        elif not caption:
+            raise ValueError(f"captions: {line!r} has no caption; write it after the colon")
+        else:
+            named[name] = caption
     if len(lines) not in (0, 1, len(names)):
         raise ValueError(
             f"captions: {len(lines)} lines for {len(names)} pictures; "
@@ -115,13 +131,25 @@ def with_captions(
     return tuple(captions)
 
 
+def _named_caption(line: str, known: Collection[str]) -> tuple[str, str]:
+    """The picture's name and the caption in a line ``name: caption``; an empty name if the line
+    does not begin with the name of a picture. A name may itself contain colons."""
+    parts = [
+        (line[: colon.start()].strip(), line[colon.end() :].strip())
+        for colon in COLON.finditer(line)
+    ]
+    of_pictures = (part for part in parts if Path(part[0]).suffix.lower() in PICTURES)
+    return next((part for part in parts if part[0] in known), next(of_pictures, ("", line)))
+
+
 def picture_files(folder: Path) -> list[Path]:
-    """The picture files of a folder, sorted by name.
+    """The picture files of a folder, sorted by name, without hidden ones: macOS stores ``._a.png``,
+    which is no picture, beside ``a.png``.
 
     Raises:
         ValueError: the folder has no pictures, or too many.
     """
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+    files = sorted(file for file in folder.iterdir() if _is_picture(file))
     if len(files) > LARGEST:
         raise ValueError(
             f"folder: {folder.name!r} has {len(files)} pictures, the limit is {LARGEST}; "
@@ -134,6 +162,29 @@ def picture_files(folder: Path) -> list[Path]:
     return files
 
 
+def left_out(folder: Path) -> str:
+    """A message about the entries of a folder that are neither pictures nor their captions; empty
+    if there are none. Files that the system writes by itself are not mentioned."""
+    entries = sorted(folder.iterdir())
+    pictures = {file.stem for file in entries if _is_picture(file)}
+    others = [
+        entry.name
+        for entry in entries
+        if not _is_picture(entry)
+        and not (entry.suffix == CAPTION and entry.stem in pictures)
+        and not entry.name.startswith(".")
+        and entry.name.lower() not in SYSTEM_FILES
+    ]
+    if not others:
+        return ""
+    more = f" and {len(others) - MOST_NAMES} more" if len(others) > MOST_NAMES else ""
+    return f"left out of {folder.name}: {', '.join(others[:MOST_NAMES])}{more}"
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURES and not file.name.startswith(".") and file.is_file()
+
+
 def read_folder(
     folder: Path, text: str, alone: bool, progress: Progress | None = None
 ) -> OwnPictures:
@@ -141,15 +192,17 @@ def read_folder(
 
     Args:
         text: captions, see ``with_captions``.
-        progress: ticks once for each picture.
+        progress: announces what is ``left_out``, and ticks once for each picture.
 
     Raises:
         ValueError: no pictures or too many, an unreadable one, or one without a caption.
     """
-    files = picture_files(folder)
-    beside = [file.with_suffix(".txt") for file in files]
+    files, progress = picture_files(folder), progress or Progress()
+    beside = [file.with_suffix(CAPTION) for file in files]
     captions = with_captions([file.name for file in files], text, beside)
-    with (progress or Progress()).phase(READING_PICTURES, len(files)) as phase:
+    if message := left_out(folder):
+        progress.announce(message)
+    with progress.phase(READING_PICTURES, len(files)) as phase:
         for file in phase.ticking(files):
             _read_picture(file)
     return OwnPictures(tuple(files), captions, alone)
@@ -157,16 +210,31 @@ def read_folder(
 
 def _read_picture(file: Path) -> Tensor:
     try:
+        _check_file(file, LARGEST_FILE)
         with Image.open(file, formats=FORMATS) as opened:
+            pixels = opened.width * opened.height  # known from the header, before it is unpacked
+            if pixels > MOST_PIXELS:
+                raise ValueError(f"{pixels:,} pixels; the limit is {MOST_PIXELS:,}; reduce it")
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith(("I", "F")):
                 raise ValueError(f"{upright.mode} is not 8 bits per colour; convert the picture")
             upright = _limit(upright).convert("RGBA")
             white = Image.new("RGBA", upright.size, "white")  # the background of most web pages
             upright = Image.alpha_composite(white, upright).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, *CORRUPT) as error:
         raise ValueError(f"folder: {file.name!r} cannot be read ({error})") from None
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+
+
+def _check_file(file: Path, largest: int) -> None:
+    """Raises:
+    OSError: not a regular file, whose reading might never end, or larger than ``largest`` bytes.
+    """
+    if not file.is_file():
+        raise OSError("not a regular file; remove it")
+    size = file.stat().st_size
+    if size > largest:
+        raise OSError(f"{size:,} bytes; the limit is {largest:,}")
 
 
 def _limit(picture: Image.Image) -> Image.Image:
@@ -187,11 +255,14 @@ def _limit(picture: Image.Image) -> Image.Image:
 
 def _read_caption(file: Path) -> str:
     try:
-        text = " ".join(file.read_text(encoding="utf-8-sig").split())  # a caption is one line
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"captions: {file.name!r} is not UTF-8 text ({error}); save it as UTF-8"
-        ) from None
+        _check_file(file, LARGEST_CAPTION)
+        if file.is_symlink() and not file.resolve().is_relative_to(file.parent.resolve()):
+            raise OSError("it is a link to a place outside the folder, which is not followed")
+        text = " ".join(read_text(file).split())  # a caption is one line
+    except OSError as error:
+        raise ValueError(f"captions: {file.name!r} cannot be read ({error})") from None
+    except UnicodeError as error:
+        raise ValueError(f"captions: {error}") from None
     if not text:
         raise ValueError(f"captions: {file.name!r} is empty; write in it what the picture shows")
     return text

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..foundation.devices import in_float64
+
 CONFIDENCE = 0.95
 Z = 1.959963984540054  # the normal distribution's quantile for CONFIDENCE, two-sided
 RESAMPLES = 2000
@@ -48,8 +50,8 @@ def bootstrap(values: Tensor, weights: Tensor | None = None) -> Interval:
         values: one per picture, [N], N >= 1.
         weights: of each picture in the mean, [N]; default: all equal.
     """
-    values = values.double()
-    weights = torch.ones_like(values) if weights is None else weights.double()
+    values = in_float64(values)
+    weights = torch.ones_like(values) if weights is None else in_float64(weights)
     generator = torch.Generator().manual_seed(SEED)
     rows = torch.randint(len(values), (RESAMPLES, len(values)), generator=generator)
     means = (values * weights)[rows].sum(1) / weights[rows].sum(1)  # [RESAMPLES]
@@ -67,7 +69,7 @@ def share_interval(correct: Tensor, total: Tensor) -> Interval:
     Args:
         correct, total: counts of answers per picture, [N]; ``total`` is 1 or more.
     """
-    share = correct.double() / total
+    share = in_float64(correct) / total.cpu()
     if (total == 1).all() or (share == share[0]).all():
         return wilson(round(share.sum().item()), len(share))
     return bootstrap(share, total)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..foundation.devices import in_float64
 from ..judging.evaluators import Evaluators, Observations
 from ..prompts.concept import ForgetConcept
 from ..prompts.pairs import PromptPair
@@ -113,7 +114,7 @@ def _changes(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _estimate(values: Tensor) -> Estimate:
-    return Estimate(values.double().mean().item(), bootstrap(values))
+    return Estimate(in_float64(values).mean().item(), bootstrap(values))
 
 
 def _detections(before: Observations, after: Observations) -> dict[str, tuple[int, int]] | None:

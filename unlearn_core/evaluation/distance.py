@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..foundation.devices import in_float64
+
 BANDWIDTH, SCALE = 10.0, 1000.0  # as in the paper
 
 
@@ -21,6 +23,6 @@ def cmmd(left: Tensor, right: Tensor) -> float:
     def similarity(x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-torch.cdist(x, y).square() / (2 * BANDWIDTH**2)).mean()
 
-    x, y = left.double(), right.double()
+    x, y = in_float64(left), in_float64(right)
     discrepancy = similarity(x, x) + similarity(y, y) - 2 * similarity(x, y)
     return SCALE * max(0.0, discrepancy.item())

@@ -17,6 +17,7 @@ from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
 from ..judging.probes import PROBES, REWORDINGS, ProbeResult, run_probe
 from ..judging.settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings
 from ..models.errors import UnsupportedError
+from ..models.rounding import as_saved
 from ..prompts.pairs import PromptPair
 from ..unlearning.results import UnlearnedModel
 from .comparing import Side, build_report
@@ -36,7 +37,7 @@ def evaluate(
     processes: Processes = ALONE,
 ) -> AlignmentReport:
     """Compare the unlearned model with its base on forget and retain prompts, and run the probes,
-    separately for each concept.
+    separately for each concept. The unlearned model has the precision in which it is saved.
 
     Args:
         evaluators: by default those of ``find_evaluators`` for each concept.
@@ -53,6 +54,7 @@ def evaluate(
             f"unlearned: {unlearned.base.info.name!r} has no VAE, so there are no pictures to "
             "evaluate; link the checkpoint's VAE or Load VAE to From ComfyUI"
         )
+    unlearned = replace(unlearned, model=as_saved(unlearned.model))
     each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
     judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     progress, names = progress or Progress(), PROBED[settings.probes]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ..foundation.devices import in_float64
 from ..judging.evaluators import Observations
 from ..prompts.concept import ForgetConcept
 from ..prompts.pairs import PromptPair
@@ -45,7 +46,7 @@ class Sample:
 
 def scores(values: Tensor) -> Sample:
     """A sample of one score per picture, [N]."""
-    return Sample(values.double(), torch.ones(len(values)).double(), is_share=False)
+    return Sample(in_float64(values), torch.ones(len(values)).double(), is_share=False)
 
 
 def samples(

@@ -95,7 +95,7 @@ class Number:
 
     @property
     def rule(self) -> str:
-        return self._lower if self.most == math.inf else f"{self._lower}, {self._upper}"
+        return self._lower if self.most >= LARGEST_WHOLE else f"{self._lower}, {self._upper}"
 
     @property
     def _lower(self) -> str:
@@ -196,9 +196,9 @@ def number(
     advanced: bool = False,
 ) -> Any:
     """A number field; ``least`` and ``most`` are inclusive bounds, ``above`` and ``below``
-    exclusive ones."""
+    exclusive ones. Without an upper bound, ``LARGEST_WHOLE`` is one."""
     lower = -math.inf if least is None else least
-    upper = math.inf if most is None else most
+    upper = LARGEST_WHOLE if most is None else most
     kind = Number(
         lower if above is None else above,
         upper if below is None else below,

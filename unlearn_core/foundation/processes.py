@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 
 import torch
 from torch import Tensor, distributed
 
 from .cost import KINDS_OF_WORK
 from .progress import Progress
+from .signals import HANG_UP, deferred
 
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others: some work is for the main process alone. The launcher
@@ -97,7 +97,7 @@ class Processes:
         """
         if self.count == 1:
             return
-        with _uninterrupted():
+        with deferred():
             self._agree()
             _sum(tensors)
 
@@ -130,7 +130,7 @@ class Processes:
             failed = False
         finally:
             own = {work: count - before[work] for work, count in progress.passes.items()}
-            with _uninterrupted():
+            with deferred():
                 if failed:
                     with suppress(PeerError):  # the reason is more important
                         _exchange(1, 1, *own.values())
@@ -181,11 +181,11 @@ class Processes:
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if has_nccl else "gloo", timeout=PATIENCE
         )
-        # Ctrl+C reaches every process, but only the main process has steps to store; the others end
-        # with it. The launcher sends SIGTERM if another process is gone, which the main process
-        # notices by itself, and then stores the finished steps.
-        ignored = signal.SIGTERM if self.is_main else signal.SIGINT
-        handler = signal.signal(ignored, signal.SIG_IGN)
+        # Ctrl+C and a closed terminal reach every process, but only the main process has steps to
+        # store; the others end with it. The launcher sends SIGTERM if another process is gone,
+        # which the main process notices by itself, and then stores the finished steps.
+        ignored = (signal.SIGTERM, *HANG_UP) if self.is_main else (signal.SIGINT, *HANG_UP)
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
         failed = own_error = True
         try:
             yield
@@ -195,7 +195,8 @@ class Processes:
             raise
         finally:
             all_failed = self._leave(failed, own_error)
-            signal.signal(ignored, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             if all_failed and not self.is_main:
                 raise PeerError("all processes of this run failed")
         distributed.destroy_process_group()
@@ -211,7 +212,7 @@ class Processes:
         """
         own_errors = failures = 0
         succeeded = not failed
-        with suppress(PeerError), _uninterrupted():
+        with suppress(PeerError), deferred():
             while True:
                 failures, errors, *_ = _exchange(int(failed), int(own_error))
                 own_errors = max(own_errors, errors)
@@ -279,16 +280,3 @@ def _sum(tensors: Sequence[Tensor]) -> None:
     for tensor, total in zip(tensors, reduced, strict=True):
         if total is not tensor:
             tensor.copy_(total)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Context in which Ctrl+C waits: the others would wait for the rest of a sum."""
-    waiting: list[tuple[int, FrameType | None]] = []
-    handler = signal.signal(signal.SIGINT, lambda *signal_: waiting.append(signal_))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if waiting and callable(handler):
-            handler(*waiting[0])

@@ -16,6 +16,7 @@ LOADING = "loading"  # bytes
 READING_PICTURES = "reading pictures"
 PROPOSING = "proposing"  # attempts of a language model
 COMPARING = "comparing"  # pictures of neighbouring words
+ESTIMATING = "estimating memory"  # steps with one and with two pictures, and drawing
 MAKING_IMAGES = "making images"
 FIRST_EDIT = "first edit"  # prompt pairs
 UNLEARNING = "unlearning"  # steps
@@ -117,6 +118,9 @@ class _Silent(Progress):
     def __init__(self, outer: Progress, work: str | None) -> None:
         super().__init__()
         self.outer, self.work = outer, work
+
+    def announce(self, sentence: str) -> None:
+        self.outer.announce(sentence)
 
     def check(self) -> None:
         self.outer.check()

@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from .finite import non_finite
 from .progress import SAVING, Progress
 
 DTYPES: dict[str, torch.dtype] = {
@@ -29,6 +30,7 @@ DTYPES: dict[str, torch.dtype] = {
     "BF16": torch.bfloat16,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 BLOCK = 1 << 22
 ALIGNMENT = 8  # readers map the file into memory, so tensors must be aligned for their dtype
 
@@ -79,6 +81,16 @@ def read_tensors(file: Path, names: Iterable[str], dtype: torch.dtype | None) ->
         return {name: _copy(opened.get_tensor(name), dtype) for name in names}
 
 
+def non_finite_in(file: Path) -> str:
+    """The first tensor with NaN or infinity, see ``finite.non_finite``; one is in memory at a time.
+
+    Raises:
+        SafetensorError: truncated, damaged, or not a safetensors file.
+    """
+    with safe_open(file, framework="pt") as opened:
+        return non_finite((name, opened.get_tensor(name)) for name in opened.keys())  # noqa: SIM118
+
+
 def _copy(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(_stored_dtype(tensor, dtype), copy=True)
 
@@ -117,6 +129,9 @@ def copy_replacing(
             file), or None to copy the old one.
         metadata: returns the new metadata; called with the SHA-256 of the new tensors' bytes.
         progress: ticks in bytes.
+
+    Raises:
+        ValueError: a new value has another shape, or is not finite in the dtype of the file.
     """
     header = read_header(source)
 
@@ -168,7 +183,7 @@ def write_converted(
             ``tensors``.
 
     Raises:
-        ValueError: a replacement has another shape.
+        ValueError: a replacement has another shape, or a value is not finite in its dtype.
     """
     entries, offset = {}, 0
     dtypes = {name: _stored_dtype(tensor, dtype) for name, tensor in tensors.items()}
@@ -237,7 +252,18 @@ def _to_bytes(name: str, value: Tensor, entry: Entry) -> bytes:
         raise ValueError(
             f"tensor {name!r} has shape {list(entry.shape)} in the file, got {list(value.shape)}"
         )
-    return raw_bytes(value.to(DTYPES[entry.dtype]))
+    stored = value.to(DTYPES[entry.dtype])
+    if fault := non_finite([(name, stored)]):
+        if non_finite([(name, value)]):
+            raise ValueError(
+                f"the result holds {fault}, so it is not saved; go back to an earlier step, or "
+                "lower learning_rate"
+            )
+        raise ValueError(
+            f"tensor {name!r} is outside the range of {NAMES[entry.dtype]}, so it is not saved; "
+            "load and save the model's fp32 or bf16 version, or lower learning_rate"
+        )
+    return raw_bytes(stored)
 
 
 def raw_bytes(tensor: Tensor) -> bytes:

@@ -5,25 +5,36 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 import torch
 
 from ..dataset.drawing import LatentCache
+from ..foundation.devices import best_device
+from ..foundation.locks import only_run_in
 from ..foundation.processes import ALONE, PeerError, Processes, launched
+from ..foundation.signals import StopSignal, like_ctrl_c
+from ..models.rounding import measure_rounding
 from ..prompts.files import write_prompts
 from ..prompts.language_model import Proposer, extended
 from ..prompts.pairs import repetition
 from ..reporting.report import report_json, summary, table
-from .console import CACHE, Bars, say
-from .job import SAVE_AS, Job, require_unlearned
+from .console import CACHE, Bars, escape_unknown_characters, say
+from .job import RESUME, SAVE_AS, Job, on_disk, require_unlearned
+from .last_catch import describe_unexpected
 from .reference import reference
 from .settings_file import JobSettings, read_settings
 
 SETTINGS = "settings"  # this stage only checks
-NOT_SHARED = (SETTINGS, "prompts", "propose", "save")  # stages of the main process alone
+PICTURE_CACHE = "cache"
+UNLEARNING_STAGES = ("unlearn", "run")
+# Stages of the main process alone.
+NOT_SHARED = (SETTINGS, PICTURE_CACHE, "prompts", "propose", "save")
+STOPPED = "stopped"
 OUT_OF_MEMORY = (
     "lower batch_size in the sections `unlearn`, `generation` and `evaluation.generation`, or "
     "choose the scope xattn or lora"
@@ -44,6 +55,10 @@ def create_parser() -> argparse.ArgumentParser:
         epilog=reference(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).add_argument("settings", help="settings file, JSON")
+    text = "show the size of the cache of drawn pictures, or clear it"
+    cache = stages.add_parser(PICTURE_CACHE, help=text, description=text)
+    cache.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
+    cache.add_argument("--clear", action="store_true", help="delete all pictures in it")
     for stage, text in (
         ("prompts", "show the diversified prompt pairs, without drawing anything"),
         ("propose", "propose more values for each dimension, with your own language model"),
@@ -69,9 +84,24 @@ def create_parser() -> argparse.ArgumentParser:
             )
             sub.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
         if stage != "prompts":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             sub.add_argument(
-                "--device", default=device, help="default on this machine: %(default)s"
+                "--device",
+                default=best_device(),
+                help="cuda (NVIDIA, AMD), mps (Apple), xpu (Intel) or cpu; default on this "
+                "machine: %(default)s",
+            )
+        if stage in UNLEARNING_STAGES:
+            choice = sub.add_mutually_exclusive_group()
+            choice.add_argument(
+                "--restart",
+                action="store_true",
+                help="begin anew instead of continuing a stopped run in --out",
+            )
+            choice.add_argument(
+                "--partial",
+                action="store_true",
+                help="use the finished steps of a stopped run in --out as the result; the run can "
+                "still be continued later",
             )
         if stage in ("save", "run"):
             sub.add_argument(
@@ -88,30 +118,37 @@ def create_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status. A mistake in the settings or files is
     reported in one line on stderr."""
+    escape_unknown_characters()  # also those of --help
     options = create_parser().parse_args(arguments)
     processes = launched()
     origin = "" if processes.is_main else f" in process {processes.rank}"
-    try:
-        with processes.joined():
-            run(options, processes)
-    except PeerError as error:
-        if processes.is_main:
-            sys.stderr.write(f"error: {error}\n")
-        return 2
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error{origin}: {error}\n")
-        return 2
-    except torch.OutOfMemoryError as error:
-        sys.stderr.write(f"error{origin}: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}\n")
-        return 2
-    except KeyboardInterrupt:
-        if options.stage in ("unlearn", "run"):
-            sys.stderr.write(
-                "stopped: pictures and finished steps are stored; if there are any steps in "
-                f"{options.out}, `evaluate` and `save` use them\n"
-            )
-        return 130
-    return 0
+    with like_ctrl_c() if processes.count == 1 else nullcontext():
+        try:
+            with processes.joined():
+                run(options, processes)
+            return 0
+        except PeerError as error:
+            message, status = f"error: {error}" if processes.is_main else "", 2
+        except (ValueError, OSError) as error:
+            message, status = f"error{origin}: {error}", 2
+        except torch.OutOfMemoryError as error:
+            message, status = f"error{origin}: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}", 2
+        except Exception as error:  # noqa: BLE001 - the last catch: no traceback for an artist
+            message, status = describe_unexpected(error, options), 3
+        except KeyboardInterrupt as stop:
+            message = f"{STOPPED}{origin}" if options.stage in UNLEARNING_STAGES else ""
+            status = 128 + (stop.number if isinstance(stop, StopSignal) else signal.SIGINT)
+        _report_end(options, message, processes)
+        return status
+
+
+def _report_end(options: argparse.Namespace, message: str, processes: Processes) -> None:
+    """Report an error or a stop, and what can be continued."""
+    lines, unlearns = [message], options.stage in UNLEARNING_STAGES and processes.is_main
+    if unlearns and (message.startswith(STOPPED) or (options.out / RESUME).exists()):
+        lines.append(on_disk(options.out))
+    with suppress(OSError):  # the terminal may be closed
+        sys.stderr.writelines(f"{line}\n" for line in lines if line)
 
 
 def run(options: argparse.Namespace, processes: Processes) -> None:
@@ -119,6 +156,9 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
         if not processes.is_main:
             return
         processes = ALONE
+    if options.stage == PICTURE_CACHE:
+        picture_cache(LatentCache(options.cache), clear=options.clear)
+        return
     settings = read_settings(options.settings)
     if options.stage == SETTINGS:
         say(f"{options.settings}: no mistakes found")
@@ -142,7 +182,8 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
                     "also: a file of prompts can contain only one concept; remove the others, or "
                     "use the files that `unlearn` stores in its folder"
                 )
-            sys.stdout.write(write_prompts(pairs))
+            # Only ASCII, because PowerShell decodes it with another encoding than ours.
+            say(json.dumps(json.loads(write_prompts(pairs)), indent=1))
         else:
             for part, split in itertools.product(pairs.each, ("train", "test")):
                 for pair in getattr(part, split):
@@ -162,10 +203,16 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
         progress=bars,
         processes=processes,
     )
+    lock = ExitStack()
     try:
         if options.stage in ("save", "run"):
             job.check_save(options.save_as, options.rank)
-        unlearned = job.unlearn() if options.stage in ("unlearn", "run") else job.unlearned()
+        if processes.is_main:
+            lock.enter_context(only_run_in(options.out))
+        if options.stage in UNLEARNING_STAGES:
+            unlearned = job.unlearn(restart=options.restart, partial=options.partial)
+        else:
+            unlearned = job.unlearned()
         done, total = len(unlearned.reports), unlearned.settings.steps
         if 0 < done < total and processes.is_main:
             sys.stderr.write(f"unlearn: stopped after {done} of {total} steps\n")
@@ -175,8 +222,11 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
         saved = None
         if options.stage in ("save", "run"):
             saved = job.save(unlearned, options.save_as, options.rank)
+        if options.stage in UNLEARNING_STAGES and not options.partial:
+            job.resumption.remove()
     finally:
         bars.close()
+        lock.close()
     if options.json:
         say(json.dumps(job.figures() or report_json(unlearned, None, job.cost)))
         return
@@ -185,8 +235,24 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
     if saved is not None:
         share = f" (captures {100 * job.captured:.1f} % of the change)" if job.captured < 1 else ""
         say(f"Saved: {saved}{share}")
+        rounding = measure_rounding(unlearned.model, unlearned.base)
+        if options.save_as != "lora" and rounding is not None:
+            say(f"Precision: {rounding}")
     durations = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in job.seconds.items())
     say(f"Results in {options.out} ({durations})")
+
+
+def picture_cache(cache: LatentCache, *, clear: bool) -> None:
+    """Print the size of the cache, and what clearing it has freed."""
+    before = cache.size()
+    remaining = cache.clear() if clear else before
+    if clear:
+        pictures, freed = before.pictures - remaining.pictures, before.size - remaining.size
+        say(f"Deleted: {pictures} pictures, {freed / 1e9:.2f} GB")
+    say(
+        f"{cache.folder}: {remaining.pictures} pictures, {remaining.size / 1e9:.2f} GB of at most "
+        f"{cache.limit / 1e9:.2f} GB"
+    )
 
 
 def _check_device(device: str) -> None:
@@ -221,7 +287,7 @@ def propose(settings: JobSettings, options: argparse.Namespace) -> None:
     finally:
         bars.close()
     if options.json:
-        say(json.dumps(extended_dimensions, ensure_ascii=False))
+        say(json.dumps(extended_dimensions))
         return
     for dimension, values in extended_dimensions.items():
         say(f"{dimension}: {', '.join(values)}")

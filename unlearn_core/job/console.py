@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -49,4 +50,13 @@ class Bars(Progress):
 
 
 def say(text: str) -> None:
+    """Write a line to stdout."""
+    escape_unknown_characters()
     sys.stdout.write(f"{text}\n")
+
+
+def escape_unknown_characters() -> None:
+    """Have stdout escape the characters that its encoding does not have, as stderr does anyway: a
+    name must not end a run in an error after the work is done."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

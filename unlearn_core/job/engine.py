@@ -23,6 +23,7 @@ from ..foundation.memory import free_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import UNLEARNING, Progress
 from ..models.protocol import ModelHandle
+from ..models.text_to_image import TextToImageHandle
 from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
 from ..unlearning.alarms import Alarm
@@ -33,6 +34,7 @@ from ..unlearning.methods import Run, begin, check, method_of
 from ..unlearning.plan import Plan
 from ..unlearning.results import StepReport, UnlearnedModel
 from ..unlearning.settings import UnlearnSettings
+from .resumption import Resumption
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,14 @@ class Observer:
         """Called before the first step if the memory was estimated, and after a step that ran out
         of memory and was repeated with another plan."""
 
+    def before_steps(self, run: Run, resumed_at: int) -> None:
+        """Called before the first step.
+
+        Args:
+            resumed_at: number of steps that a stopped run has finished; the run continues after
+                them, and ``run.result()`` has their reports and alarms. 0 for a new run.
+        """
+
     def after_step(self, report: StepReport) -> None:
         """Called after each step, before the progress shows it."""
 
@@ -97,7 +107,7 @@ class Observer:
 
     def after_run(self, run: Run) -> None:
         """Called once after the last step, also if an error or Cancel ended the run:
-        ``run.result()`` is the model after the last finished step."""
+        ``run.result()`` is the model after the last finished step, if ``run.whole``."""
 
 
 def training_sets(
@@ -128,6 +138,7 @@ def unlearn(
     observer: Observer,
     *,
     last_step: int | None = None,
+    resumption: Resumption | None = None,
     cache: LatentCache | None = None,
     progress: Progress | None = None,
     processes: Processes = ALONE,
@@ -137,16 +148,20 @@ def unlearn(
 
     Args:
         last_step: end the run when it first reaches this step; None for all steps.
+        resumption: where the state of the run is stored; the run continues from one that is there.
         cache: stores drawn pictures, also those of a stopped run.
         progress: reports each phase; its ``check`` may raise to stop the run.
         processes: share the run; each of them calls this function and receives the result.
         free: the bytes of a device that nothing uses; None if unknown.
 
     Raises:
-        ValueError: the task cannot succeed, the memory is too small, or a gradient of the first
-            step is not finite.
+        ValueError: the task cannot succeed, the memory is too small, a gradient of the first
+            step is not finite, or the stored state cannot be continued.
     """
     progress = progress or Progress()
+    snapshot = None if resumption is None else resumption.read()  # before anything is drawn
+    if snapshot is not None and last_step is not None and snapshot.step > last_step:
+        snapshot = None  # a run cannot return to an earlier step
     start = progress.cost()
     plan = Plan()
     if method_of(task.settings).steps(task.settings):
@@ -157,29 +172,44 @@ def unlearn(
             replace(task.settings, batch_size=rows),
             prompt,
             free(task.model.device),
+            progress,
+            drawing=task.drawing,
             own_pictures=task.retain_pictures is not None,
         )
     unknown: list[Alarm] = []
-    if method_of(task.settings).needs_pictures:  # before they are drawn, which may take an hour
+    # Before the pictures are drawn, which may take an hour. A stored state has its alarms.
+    if method_of(task.settings).needs_pictures and snapshot is None:
         unknown = unknown_words(task.model, task.training_pairs, progress)
         for alarm in unknown:
             observer.after_alarm(alarm)
     sets = training_sets(task, cache, progress, processes)
     run = begin(task.model, sets, task.settings, progress, plan, processes)
-    if str(plan):
-        observer.plan_changed(plan)
     run.alarms.extend(unknown)
     reported = len(unknown)
     steps = len(run) if last_step is None else min(last_step, len(run))
+    resumed_at = 0
+    if resumption is not None and snapshot is not None:
+        resumption.continue_from(run, snapshot)
+        resumed_at, reported = snapshot.step, len(run.alarms)
+        plan, snapshot = run.plan, None  # its tensors are mapped from the file
+    observer.before_steps(run, resumed_at)
+    if str(plan):
+        observer.plan_changed(plan)
     try:
         if steps:  # a closed-form edit has none
             with progress.phase(UNLEARNING, steps):
-                for report in run:
+                if resumed_at:
+                    progress.tick(resumed_at)
+                _release_encoders(task.model)
+                # The state of the last step may be stored before its check.
+                for report in run if resumed_at < steps or steps == len(run) else ():
                     reported = _report_alarms(run, observer, reported)
                     if run.plan is not plan:
                         plan = run.plan
                         observer.plan_changed(plan)
                     observer.after_step(report)
+                    if resumption is not None:
+                        resumption.after_step(run)
                     progress.tick(
                         report.step - progress.done,  # negative after steps were undone
                         note=f"forget {report.forget_loss:.2g}, retain {report.retain_loss:.2g}, "
@@ -187,7 +217,10 @@ def unlearn(
                     )
                     if observer.should_end(run) or report.step == steps:
                         break
+                    _release_encoders(task.model)  # a preview has returned them
     finally:
+        if resumption is not None:  # first: the others may fail, for example on a closed terminal
+            resumption.after_run(run)
         if run.plan is not plan:  # the step that changed it failed all the same
             observer.plan_changed(run.plan)
         _report_alarms(run, observer, reported)
@@ -198,6 +231,12 @@ def unlearn(
         memory_plan=run.plan.as_json() if steps else None,
     )
     return replace(run.result(), pairs=task.pairs, cost=cost)
+
+
+def _release_encoders(model: ModelHandle) -> None:
+    """Free the memory of networks that no step needs: all prompts and pictures are encoded."""
+    if isinstance(model, TextToImageHandle):
+        model.release_encoders()
 
 
 def _report_alarms(run: Run, observer: Observer, reported: int) -> int:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings, PictureSettings
+from ..foundation.json_file import JsonError, read_json
+from ..foundation.lists import split_list
 from ..foundation.progress import Progress
 from ..judging.settings import EvaluationSettings
 from ..models.options import LoadOptions
@@ -22,6 +24,7 @@ from ..prompts.settings import PromptSettings
 from ..unlearning.recipes import OURS, RecipeChoice, from_recipe
 from ..unlearning.settings import UnlearnSettings
 
+LARGEST = 5_000_000  # bytes of a settings file
 OWN_PICTURES = ("forget_pictures", "retain_pictures")
 SECTIONS: dict[str, type] = {
     "concept": ForgetConcept,
@@ -33,6 +36,7 @@ SECTIONS: dict[str, type] = {
     "unlearn": UnlearnSettings,
     "evaluation": EvaluationSettings,
 }
+WORD_LISTS = {"synonyms", "replacements", "candidates"}
 AddNeighbours = Callable[[ForgetConcept, PromptSettings], ForgetConcept]
 
 
@@ -126,11 +130,11 @@ def read_settings(file: str | Path) -> JobSettings:
     """
     file = Path(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = read_json(file, LARGEST)
     except FileNotFoundError:
         raise ValueError(f"settings: {str(file)!r} does not exist") from None
-    except ValueError as error:
-        raise ValueError(f"settings: {file.name!r} is not JSON ({error})") from None
+    except JsonError as error:
+        raise ValueError(f"settings: {file.name!r} {error}") from None
     _check_fields("settings", content, JobSettings)
     for name in ("model", "concept"):
         if name not in content:
@@ -145,7 +149,7 @@ def read_settings(file: str | Path) -> JobSettings:
     if not isinstance(content["model"], str) or not content["model"].strip():
         raise ValueError(
             "model must be the path of a model, relative to the settings file or absolute, got "
-            f"{content['model']!r}"
+            f"{content['model']!r:.200}"
         )
     evaluation = content.get("evaluation", {})
     _check_fields("evaluation", evaluation, EvaluationSettings)
@@ -228,7 +232,20 @@ def _build(section: str, kind: type[Settings], content: dict[str, Any]) -> Setti
     _check_fields(section, content, kind)
     _check_required(section, content, kind)
     frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+    for name in WORD_LISTS & content.keys():
+        if content.get("kind") != "class":  # the names of classes contain commas
+            _check_words(f"{section}: {name}", content[name])
     try:
         return kind(**frozen)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{section}: {error}") from None
+
+
+def _check_words(field: str, words: object) -> None:
+    """Check that no text in a list of words is itself a list."""
+    for word in words if isinstance(words, list) else ():
+        if isinstance(word, str) and len(parts := split_list(word)) > 1:
+            raise ValueError(
+                f"{field} must contain each word as a text of its own, got {word!r:.80}; write "
+                f"{json.dumps(parts, ensure_ascii=False):.80}"
+            )

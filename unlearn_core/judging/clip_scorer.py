@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
+
+from ..foundation.json_file import JsonError, read_object
+from ..foundation.safetensors_file import non_finite_in
 
 SCORER_CONFIG, SCORER_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 CHUNK = 64  # pictures or texts per batch
+LARGEST_CONFIG = 1_000_000  # bytes
 
 REMOTE_KEYS = ("hf_model_name", "hf_tokenizer_name")
 """Names of settings with which open_clip would download a part of the model."""
@@ -28,7 +32,8 @@ def check_scorer(folder: Path) -> None:
     """Check that the folder contains a complete CLIP, before any work is done.
 
     Raises:
-        ValueError: a file is missing or unreadable, or refers to parts outside the folder.
+        ValueError: a file is missing, unreadable or not finite, or refers to parts outside the
+            folder.
     """
     if not is_scorer(folder):
         raise ValueError(
@@ -36,18 +41,31 @@ def check_scorer(folder: Path) -> None:
             "choose the folder of an open_clip model"
         )
     try:
-        config = json.loads((folder / SCORER_CONFIG).read_text(encoding="utf-8"))
-        text = config["model_cfg"]["text_cfg"]
-        remote = [name for name in REMOTE_KEYS if name in text]
-    except (ValueError, KeyError, TypeError) as error:
+        config = read_object(folder / SCORER_CONFIG, LARGEST_CONFIG)["model_cfg"]
+        text, vision = config["text_cfg"], config["vision_cfg"]
+        remote = [text[name] for name in REMOTE_KEYS if name in text]
+        # A name with a scheme, such as "hf-hub:owner/name", is one of timm's models on a hub.
+        remote += [name for name in (vision.get("timm_model_name"),) if ":" in str(name)]
+    except (JsonError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"scorer: {SCORER_CONFIG} of {folder.name!r} is not in open_clip's format "
             f"({error!r:.80}); download it again"
         ) from None
     if remote:
         raise ValueError(
-            f"scorer: {folder.name!r} needs {text[remote[0]]!r:.80} from the network; choose a "
+            f"scorer: {folder.name!r} needs {remote[0]!r:.80} from the network; choose a "
             "CLIP that has all its files in its folder, such as ViT-B-32"
+        )
+    try:
+        fault = non_finite_in(folder / SCORER_WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"scorer: {SCORER_WEIGHTS} of {folder.name!r} is truncated or damaged ({error}); "
+            "download it again"
+        ) from None
+    if fault:
+        raise ValueError(
+            f"scorer: {SCORER_WEIGHTS} of {folder.name!r} holds {fault}; download it again"
         )
 
 

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..foundation.checks import check_whole, require_words
+from ..foundation.finite import non_finite
+from ..foundation.json_file import JsonError, read_object
 from .clip_scorer import ClipScorer
 
 JUDGE_FILE, JUDGE_WEIGHTS = "judge.json", "judge.safetensors"
+LARGEST_SIZE = 4096  # pixels
 NOISE = "random noise"  # the paper's extra class for pictures without content
 
 
@@ -94,9 +99,35 @@ class ConvJudge(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> ConvJudge:
-        settings = json.loads((folder / JUDGE_FILE).read_text(encoding="utf-8"))
-        judge = cls(settings["dimensions"], settings["size"])
+        """Load ``judge.json`` and ``judge.safetensors``.
+
+        Raises:
+            ValueError: one of them is damaged.
+        """
+        try:
+            return cls._load(folder)
+        except (OSError, RuntimeError, KeyError, TypeError, SafetensorError, JsonError) as error:
+            raise ValueError(
+                f"judge: {JUDGE_FILE} or {JUDGE_WEIGHTS} of the model is damaged ({error}); copy "
+                f"or download it again, or remove {JUDGE_FILE} to evaluate without it"
+            ) from None
+
+    @classmethod
+    def _load(cls, folder: Path) -> ConvJudge:
+        settings = read_object(folder / JUDGE_FILE)
+        dimensions = settings["dimensions"]
+        check_whole("judge.size", settings["size"], 1, LARGEST_SIZE)
+        if not isinstance(dimensions, dict):
+            raise TypeError(f"dimensions must be an object, got {dimensions!r:.80}")
+        for name, values in dimensions.items():
+            require_words(f"judge.dimensions.{name}", values)
+        judge = cls(dimensions, settings["size"])
         state = load_file(folder / JUDGE_WEIGHTS)
+        if fault := non_finite(state.items()):
+            raise ValueError(
+                f"judge: {JUDGE_WEIGHTS} of the model holds {fault}; copy or download it again, or "
+                f"remove {JUDGE_FILE} to evaluate without it"
+            )
         target = judge.state_dict()
         judge.load_state_dict({k: v.to(target[k].dtype) for k, v in state.items()})
         return judge.eval()

@@ -17,9 +17,17 @@ def scale(vae: Any) -> int:
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
-def _shift(vae: Any) -> float:
-    """The mean of the latents; older autoencoders have none."""
-    return vae.config.get("shift_factor") or 0.0
+def _statistics(vae: Any, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """Mean and inverse standard deviation of the latents, numbers or per channel [1, C, 1, 1]."""
+    mean: Tensor | float = vae.config.get("shift_factor") or 0.0
+    factor: Tensor | float = vae.config["scaling_factor"]
+    if vae.config.get("latents_mean") is not None:
+        mean, spread = (
+            torch.tensor(vae.config[name], device=like.device, dtype=like.dtype).view(1, -1, 1, 1)
+            for name in ("latents_mean", "latents_std")
+        )
+        factor = factor / spread
+    return mean, factor
 
 
 @torch.no_grad()
@@ -29,13 +37,16 @@ def encode(vae: Any, images: Tensor) -> Tensor:
         vae.encode(part.to(vae.device, vae.dtype) * 2 - 1).latent_dist.mean
         for part in images.split(_batch_size(images.shape[2] * images.shape[3]))
     ]
-    return (torch.cat(chunks) - _shift(vae)) * vae.config["scaling_factor"]
+    latents = torch.cat(chunks)
+    mean, factor = _statistics(vae, latents)
+    return (latents - mean) * factor
 
 
 @torch.no_grad()
 def decode(vae: Any, latents: Tensor) -> Tensor:
     """Latents [B, C, h, w] to images [B, 3, H, W] in 0..1, on the CPU."""
-    scaled = latents / vae.config["scaling_factor"] + _shift(vae)
+    mean, factor = _statistics(vae, latents)
+    scaled = latents / factor + mean
     chunks = [
         vae.decode(part.to(vae.device, vae.dtype)).sample.float().cpu()
         for part in scaled.split(_batch_size(latents.shape[2] * latents.shape[3] * scale(vae) ** 2))

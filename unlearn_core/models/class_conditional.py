@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..foundation.lists import split_list
 from ..foundation.progress import Progress
 from . import autoencoder
 from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
@@ -51,6 +52,9 @@ class _ClassHandle(DenoiserHandle):
         labels = [self._label(prompt) for prompt in prompts]
         return Embeddings(torch.tensor(labels, device=self.device))
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        self.encode_prompts(prompts)
+
     def word_embedding(self, word: str) -> Tensor:
         raise self._no_words()
 
@@ -67,9 +71,9 @@ class _ClassHandle(DenoiserHandle):
         """The pattern and label of each class name. Compiled once, because ImageNet has more names
         than the cache of ``re`` holds."""
         return [
-            (re.compile(rf"(?<!\w){re.escape(name.strip())}(?!\w)", re.I), label)
+            (re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.I), label)
             for label, names in enumerate(self.class_names)
-            for name in names.split(",")
+            for name in split_list(names)
         ]
 
     def _label(self, prompt: str) -> int:

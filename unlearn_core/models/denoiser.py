@@ -80,6 +80,33 @@ def seeded_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     return torch.stack(draws)
 
 
+def dpm_solver(scheduler_config: dict[str, object], *, in_pixel_space: bool = False) -> Any:
+    """diffusers' DPM-Solver++ for the noise of these settings.
+
+    Raises:
+        ValueError, NotImplementedError: settings without a solver.
+    """
+    from diffusers import DPMSolverMultistepScheduler
+
+    # A cosine schedule ends in almost pure noise, where a noise prediction contains no information
+    # about the picture; diffusers recommends starting a little before that end.
+    cosine = scheduler_config.get("beta_schedule") == "squaredcos_cap_v2"
+    return DPMSolverMultistepScheduler.from_config(
+        scheduler_config,
+        algorithm_type="dpmsolver++",
+        final_sigmas_type="zero",
+        use_karras_sigmas=False,
+        timestep_spacing="linspace",
+        lower_order_final=True,
+        thresholding=in_pixel_space,
+        sample_max_value=1.0,
+        lambda_min_clipped=-5.1 if cosine else -math.inf,
+        # ``predict`` omits a learned variance. If the solver expected one, it would cut the output
+        # to three channels, whatever the model's number.
+        variance_type=None,
+    )
+
+
 @torch.no_grad()
 def sample_dpm_solver(
     scheduler_config: dict[str, object],
@@ -94,25 +121,7 @@ def sample_dpm_solver(
 
     With ``in_pixel_space``, predictions of x_0 are limited to -1..1, the range of pictures.
     """
-    from diffusers import DPMSolverMultistepScheduler
-
-    # A cosine schedule ends in almost pure noise, where a noise prediction contains no information
-    # about the picture; diffusers recommends starting a little before that end.
-    cosine = scheduler_config.get("beta_schedule") == "squaredcos_cap_v2"
-    scheduler: Any = DPMSolverMultistepScheduler.from_config(
-        scheduler_config,
-        algorithm_type="dpmsolver++",
-        final_sigmas_type="zero",
-        use_karras_sigmas=False,
-        timestep_spacing="linspace",
-        lower_order_final=True,
-        thresholding=in_pixel_space,
-        sample_max_value=1.0,
-        lambda_min_clipped=-5.1 if cosine else -math.inf,
-        # ``predict`` omits a learned variance. If the solver expected one, it would cut the output
-        # to three channels, whatever the model's number.
-        variance_type=None,
-    )
+    scheduler = dpm_solver(scheduler_config, in_pixel_space=in_pixel_space)
     timesteps = scheduler.config["num_train_timesteps"]
     too_many = ValueError(
         f"generation: {steps} steps are too many for a schedule of {timesteps} timesteps; "

@@ -158,6 +158,10 @@ SUPPORTED = "Stable Diffusion 1.x, 2.x or SDXL base as one .safetensors file"
 # Other kinds of files, by a part of a key that only these contain.
 OTHERS = (
     ("lora_", "a LoRA file, which is only an addition to a model"),
+    (".hada_w1_", "a LoRA file (LoHa), which is only an addition to a model"),
+    (".lokr_w", "a LoRA file (LoKr), which is only an addition to a model"),
+    (".oft_", "a LoRA file (OFT), which is only an addition to a model"),
+    ("ip_adapter.", "an IP-Adapter"),
     (".lora_A.", "a LoRA file, which is only an addition to a model"),
     (".lora_down.", "a LoRA file, which is only an addition to a model"),
     ("double_blocks.", "a Flux or similar model"),
@@ -170,11 +174,17 @@ OTHERS = (
     ("model.diffusion_model.layers.", "a transformer model"),
     ("string_to_param", "a textual inversion embedding"),
     ("emb_params", "a textual inversion embedding"),
+    ("clip_g", "a textual inversion embedding"),
     ("first_stage_model.", "a model without a U-Net"),
     ("decoder.up.", "a VAE alone"),
     ("decoder.up_blocks.", "a VAE alone"),
+    ("single_transformer_blocks.", "a Flux model in diffusers' layout; choose its complete folder"),
     ("down_blocks.", "a U-Net alone, in diffusers' layout; choose its complete diffusers folder"),
     ("input_blocks.", "a U-Net alone"),
     ("text_model.", "a text encoder alone"),
     ("transformer.resblocks.", "a text encoder alone"),
+    ("vision_model.", "a CLIP for pictures"),
+    ("encoder.block.", "a text encoder (T5) alone"),
+    ("conv_first.", "an upscaler"),
+    ("RDB1.", "an upscaler"),
 )

@@ -68,7 +68,9 @@ def resolution_shift(config: dict[str, Any], tokens: int) -> float:
 def schedule_of(config: dict[str, Any], tokens: int, *, logit_normal: bool = True) -> FlowSchedule:
     """The schedule of a model with these scheduler settings and pictures of this many tokens."""
     if config.get("use_dynamic_shifting"):
-        return FlowSchedule(math.exp(resolution_shift(config, tokens)), logit_normal)
+        shift = resolution_shift(config, tokens)
+        is_linear = config.get("time_shift_type") == "linear"
+        return FlowSchedule(shift if is_linear else math.exp(shift), logit_normal)
     return FlowSchedule(float(config.get("shift", 1.0)), logit_normal)
 
 

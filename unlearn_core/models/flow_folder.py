@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from . import autoencoder
-from .errors import ModelError
 from .flow import PATCH, FlowHandle, schedule_of
 from .flow_text import T5, FluxText, StableDiffusion3Text
+from .folder_check import edge_of
 from .folder_parts import read_clip, read_component, read_denoiser, read_text_encoder, read_vae
 from .folder_source import FolderSource
+from .noise_settings import read_flow_scheduler
 from .protocol import ModelHandle
 
 T5_LENGTH = {"sd3": 256, "flux": 512, "schnell": 256}  # tokens, as in the published pipelines
@@ -25,6 +26,7 @@ def stable_diffusion_3(source: FolderSource) -> ModelHandle:
     from .stable_diffusion_3 import StableDiffusion3Handle
 
     folder, device = source.folder, source.device
+    config = read_flow_scheduler(folder, source.index)
     mixed = source.options.is_mixed(True, device)
     transformer = read_denoiser(SD3Transformer2DModel, folder, "transformer", device, mixed=mixed)
     clips = tuple(
@@ -35,8 +37,10 @@ def stable_diffusion_3(source: FolderSource) -> ModelHandle:
     if source.index.get("text_encoder_3", [None])[0] is not None:
         t5 = _t5(folder, "_3", device, mixed, T5_LENGTH["sd3"])
     text = StableDiffusion3Text(clips, t5, int(transformer.config["joint_attention_dim"]))
-    edge = int(transformer.config["sample_size"])
-    return _handle(StableDiffusion3Handle, "sd3", source, transformer, text, edge, mixed=mixed)
+    edge = transformer.config["sample_size"]
+    return _handle(
+        StableDiffusion3Handle, "sd3", source, config, transformer, text, edge, mixed=mixed
+    )
 
 
 def flux(source: FolderSource) -> ModelHandle:
@@ -46,12 +50,13 @@ def flux(source: FolderSource) -> ModelHandle:
     from .flux import FluxHandle
 
     folder, device = source.folder, source.device
+    config = read_flow_scheduler(folder, source.index)
     mixed = source.options.is_mixed(True, device)
     transformer = read_denoiser(FluxTransformer2DModel, folder, "transformer", device, mixed=mixed)
     kind = "flux" if transformer.config["guidance_embeds"] else "schnell"
     clips = (read_clip(CLIPTextModel, folder, "", device, mixed=mixed),)
     text = FluxText(clips, _t5(folder, "_2", device, mixed, T5_LENGTH[kind]))
-    return _handle(FluxHandle, "flux", source, transformer, text, None, mixed=mixed)
+    return _handle(FluxHandle, "flux", source, config, transformer, text, None, mixed=mixed)
 
 
 def _t5(folder: Path, suffix: str, device: torch.device, mixed: bool, length: int) -> T5:
@@ -65,22 +70,22 @@ def _handle(
     kind: type[FlowHandle],
     family: str,
     source: FolderSource,
+    config: dict[str, Any],
     transformer: Any,
     text: Any,
-    edge: int | None,
+    edge: object,
     *,
     mixed: bool,
 ) -> ModelHandle:
     """Create a handle with the remaining parts of the folder.
 
     Args:
-        edge: of a latent, from the transformer's settings; if they do not contain it, the size of
-            the pictures is the autoencoder's.
+        config: the settings of the scheduler.
+        edge: ``sample_size`` of the transformer; None if the pictures have the autoencoder's.
     """
-    vae = read_vae(source.folder, transformer.device)
-    own = int(vae.config["sample_size"]) if edge is None else edge * autoencoder.scale(vae)
-    size = source.options.image_size or own
-    config = _scheduler(source.folder)
+    latents = transformer.config["in_channels"] // (PATCH**2 if family == "flux" else 1)
+    vae = read_vae(source.folder, source.index, latents, transformer.device)
+    size = source.options.image_size or _own_size(source.folder, vae, edge)
     tokens = (size // autoencoder.scale(vae) // PATCH) ** 2
     # A model without guidance is distilled to few steps, which lie at all noise levels.
     few_steps = family == "flux" and not transformer.config["guidance_embeds"]
@@ -96,13 +101,8 @@ def _handle(
     )
 
 
-def _scheduler(folder: Path) -> dict[str, Any]:
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    try:
-        scheduler: Any = FlowMatchEulerDiscreteScheduler.from_pretrained(
-            folder / "scheduler", local_files_only=True
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"model: {folder.name}/scheduler cannot be loaded: {error}") from error
-    return dict(scheduler.config)
+def _own_size(folder: Path, vae: Any, edge: object) -> int:
+    if edge is None:
+        return edge_of(vae.config["sample_size"], f"sample_size of {folder.name}/vae/config.json")
+    name = f"sample_size of {folder.name}/transformer/config.json"
+    return edge_of(edge, name) * autoencoder.scale(vae)

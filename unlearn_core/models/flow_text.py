@@ -13,8 +13,9 @@ from torch.nn.functional import pad
 from typing_extensions import Self
 
 from .errors import UnsupportedError
+from .prompt_tokens import WeightedTokens, check_length, part_tokens
 from .protocol import Embeddings
-from .text import BATCH, TextEncoder
+from .text import BATCH, TextEncoder, weighted
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +28,25 @@ class T5:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """[B, length, D]; longer prompts are truncated."""
-        ids = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids.to(self.encoder.device)
-        return torch.cat([self.encoder(part)[0].float() for part in ids.split(BATCH)])
+        """[B, length, D], with the weights of the prompts' syntax; longer prompts are truncated.
+
+        Raises:
+            UnsupportedError: syntax that cannot be followed.
+        """
+        rows = [self._row(parts) for parts in part_tokens(self.tokenizer, [*prompts, ""])]
+        ids = torch.tensor([[t for t, _ in row] for row in rows], device=self.encoder.device)
+        states = torch.cat([self.encoder(part)[0].float() for part in ids.split(BATCH)])
+        weights = [[weight for _, weight in row] for row in rows[:-1]]
+        return weighted(states[:-1], states[-1], weights)
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Raise UnsupportedError for a prompt that would be truncated."""
+        check_length(self.tokenizer, prompts, self.length - 1)  # the last token is the end
+
+    def _row(self, parts: Sequence[WeightedTokens]) -> WeightedTokens:
+        tokens = [token for part in parts for token in part][: self.length - 1]
+        padding = [(self.tokenizer.pad_token_id, 1.0)] * (self.length - len(tokens) - 1)
+        return [*tokens, (self.tokenizer.eos_token_id, 1.0), *padding]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +57,11 @@ class FlowText(TextEncoder):
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Embeddings: ...
+
+    def check(self, prompts: Sequence[str]) -> None:
+        super().check(prompts)
+        if self.t5 is not None:
+            self.t5.check(prompts)
 
     def networks(self) -> tuple[nn.Module, ...]:
         clips = tuple(clip.encoder for clip in self.clips)
@@ -64,31 +80,35 @@ class StableDiffusion3Text(FlowText):
     as in ComfyUI (diffusers adds rows of zeros). Pooled: both projections, [B, P1 + P2]."""
 
     width: int
+    most_chunks = 1
 
     def encode(self, prompts: Sequence[str]) -> Embeddings:
-        pooled: list[Tensor] = []
+        def read(output: Any) -> tuple[Tensor, Tensor | None]:
+            return output.hidden_states[-2], output[0]
 
-        def read(output: Any) -> Tensor:
-            pooled.append(output[0].float())
-            return output.hidden_states[-2]
-
-        hidden, projections = [], []
-        for clip in self.clips:
-            hidden.append(clip.run(prompts, read, hidden=True))
-            projections.append(torch.cat(pooled))
-            pooled.clear()
-        values = torch.cat(hidden, dim=-1)
+        encoded = [clip.run(prompts, read, hidden=True) for clip in self.clips]
+        length = self.clips[0].tokenizer.model_max_length
+        rows = [torch.stack([row[:length] for row in part.states]) for part in encoded]
+        values = torch.cat(rows, dim=-1)
         values = pad(values, (0, self.width - values.shape[-1]))
         if self.t5 is not None:
             values = torch.cat([values, self.t5.encode(prompts)], dim=1)
-        return Embeddings(values, torch.cat(projections, dim=-1))
+        pooled = [part.pooled for part in encoded if part.pooled is not None]
+        return Embeddings(values, torch.cat(pooled, dim=-1))
 
 
 @dataclass(frozen=True, eq=False)
 class FluxText(FlowText):
-    """T5's embeddings, [B, length, D], and CLIP's pooled embedding, [B, P]."""
+    """T5's embeddings, [B, length, D], and CLIP's pooled embedding, [B, P]. It is that of the first
+    chunk of tokens, as in ComfyUI."""
+
+    def check(self, prompts: Sequence[str]) -> None:
+        assert self.t5 is not None, "Flux always has T5"
+        self.t5.check(prompts)
 
     def encode(self, prompts: Sequence[str]) -> Embeddings:
         assert self.t5 is not None, "Flux always has T5"
-        pooled = self.clips[0].run(prompts, lambda output: output.pooler_output, hidden=False)
-        return Embeddings(self.t5.encode(prompts), pooled)
+        encoded = self.clips[0].run(
+            prompts, lambda output: (output[0], output.pooler_output), hidden=False
+        )
+        return Embeddings(self.t5.encode(prompts), encoded.pooled)

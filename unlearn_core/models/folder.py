@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..foundation.json_file import JsonError, read_object
 from ..foundation.progress import LOADING, Progress
 from ..foundation.safetensors_file import blocks
 from . import flow_folder
 from .errors import PICKLES, ModelError
 from .families import FAMILIES
-from .folder_parts import read_clip, read_denoiser, read_scheduler, read_vae
+from .file_kinds import describe_unreadable
+from .folder_check import LARGEST_SETTINGS, check_folder, edge_of
+from .folder_parts import read_clip, read_denoiser, read_vae
 from .folder_source import FolderSource
+from .noise_settings import read_scheduler
 from .options import LoadOptions
 from .protocol import ModelHandle
 
@@ -53,9 +56,15 @@ def load_folder(
             f"precision: 'mixed' is for models with text prompts, but {folder.name!r} is "
             "class-conditional; choose 'auto'"
         )
-    with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder))):
-        fingerprint = weights_fingerprint(folder, progress)
-        return build(FolderSource(folder, index, fingerprint, device, options))
+    with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder, index))):
+        fingerprint = weights_fingerprint(folder, index, progress)
+        source = FolderSource(folder, index, fingerprint, device, options)
+        try:
+            return build(source)
+        except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise ModelError(
+                f"model: the settings of {folder.name!r} are not valid ({error}); download it again"
+            ) from error
 
 
 def recognise(folder: Path, index: dict[str, Any]) -> str:
@@ -73,7 +82,7 @@ def recognise(folder: Path, index: dict[str, Any]) -> str:
     elif {"transformer", "vae", "scheduler"} <= parts and "id2label" in index:
         return "dit"
     elif {"transformer", "vae", "text_encoder", "text_encoder_2", "scheduler"} <= parts:
-        name = TRANSFORMERS.get(index["transformer"][-1])
+        name = TRANSFORMERS.get(str(index["transformer"][-1]))
         # A pipeline with another class name is for other inputs: inpainting, or a control picture.
         if name is not None and index.get("_class_name") in PIPELINES:
             return name
@@ -94,28 +103,38 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"model: {folder.name!r} has no model_index.json, so it is not a diffusion model; "
             f"choose {SUPPORTED}"
         )
+    check_folder(folder)
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"model: {folder.name}/model_index.json is not JSON ({error})") from None
-    if not isinstance(index, dict):
-        raise ModelError(f"model: {folder.name}/model_index.json is not a JSON object")
-    return index
+        return read_object(file, LARGEST_SETTINGS)
+    except JsonError as error:
+        raise ModelError(f"model: {folder.name}/model_index.json {error}") from None
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of all components, sorted by name."""
-    return sorted(f for f in folder.glob("*/*.safetensors") if f.parent.name != "evaluation")
+def component_names(index: Mapping[str, Any]) -> list[str]:
+    """The components that a ``model_index.json`` names, each a subfolder of its own."""
+    return [
+        name
+        for name, value in index.items()
+        if isinstance(value, list) and any(value) and PurePath(name).name == name not in ("", "..")
+    ]
 
 
-def weights_fingerprint(folder: Path, progress: Progress | None = None) -> str:
+def weight_files(folder: Path, index: Mapping[str, Any]) -> list[Path]:
+    """The safetensors files of all components, sorted by name. Not those of folders that do not
+    belong to the model, such as a backup or its evaluators."""
+    return sorted(
+        file for name in component_names(index) for file in (folder / name).glob("*.safetensors")
+    )
+
+
+def weights_fingerprint(folder: Path, index: Mapping[str, Any], progress: Progress) -> str:
     """SHA-256 over every weight file and the scheduler's settings, on which the meaning of the
     weights depends. Also checks that each weight file is complete.
 
     Raises:
         ModelError: a safetensors file is truncated or damaged, or the denoiser has none.
     """
-    files, progress = weight_files(folder), progress or Progress()
+    files = weight_files(folder, index)
     denoisers = ("unet", "transformer")
     if not any(f.parent.name in denoisers for f in files):
         inside = [f for name in denoisers for f in folder.glob(f"{name}/*")]
@@ -133,8 +152,7 @@ def weights_fingerprint(folder: Path, progress: Progress | None = None) -> str:
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(
-                f"model: {folder.name}/{file.parent.name}/{file.name} is truncated or damaged "
-                f"({error}); copy or download it again"
+                f"model: in {folder.name}/{file.parent.name}, {describe_unreadable(file)} ({error})"
             ) from None
         digest.update(f"{file.parent.name}/{file.name}".encode())
         for block in blocks(file):
@@ -154,6 +172,7 @@ def _stable_diffusion(source: FolderSource) -> ModelHandle:
     from .text import ClipPairText, ClipText
 
     folder, device = source.folder, source.device
+    schedule, config = read_scheduler(folder, source.index)
     is_pair = "text_encoder_2" in source.index
     mixed = source.options.is_mixed(is_pair, device)
     unet = read_denoiser(UNet2DConditionModel, folder, "unet", device, mixed=mixed)
@@ -162,14 +181,18 @@ def _stable_diffusion(source: FolderSource) -> ModelHandle:
             f"model: {folder.name!r} is an inpainting or edit model "
             f"({unet.config['in_channels']} input channels), which is not supported"
         )
+    if unet.config["time_cond_proj_dim"] is not None:
+        raise ModelError(
+            f"model: {folder.name!r} has the guidance scale as an input, so it was distilled to "
+            "few steps, which is not supported; choose the model that it was distilled from"
+        )
     first = read_clip(CLIPTextModel, folder, "", device, mixed=mixed)
     text = ClipText((first,))
     if is_pair:
         second = read_clip(CLIPTextModelWithProjection, folder, "_2", device, mixed=mixed)
         text = ClipPairText((first, second))
-    vae = read_vae(folder, device)
-    schedule, config = read_scheduler(folder)
-    size = source.options.image_size or int(unet.config["sample_size"]) * autoencoder.scale(vae)
+    vae = read_vae(folder, source.index, unet.config["in_channels"], device)
+    size = source.options.image_size or _edge(source, unet, "unet") * autoencoder.scale(vae)
     return StableDiffusionHandle(
         info=source.info(family_of(unet), size, schedule.prediction_type, "unet", mixed=mixed),
         denoiser=unet,
@@ -206,6 +229,7 @@ def _class_conditional(source: FolderSource) -> ModelHandle:
     from .class_conditional import ClassConditionalHandle
 
     folder = source.folder
+    schedule, config = read_scheduler(folder, source.index)
     names = _class_names(folder, source.index)
     unet = read_denoiser(UNet2DModel, folder, "unet", source.device)
     if unet.config["in_channels"] not in PIXEL_CHANNELS:
@@ -214,12 +238,9 @@ def _class_conditional(source: FolderSource) -> ModelHandle:
             "in pixel space, with 1 channel (grey) or 3 (colour)"
         )
     _check_output(folder, "unet", unet.config)
-    if not isinstance(unet.config["sample_size"], int):
-        raise ModelError(f"model: {folder.name}/unet/config.json must contain sample_size")
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
-    schedule, config = read_scheduler(folder)
-    size = _own_size(source, int(unet.config["sample_size"]))
+    size = _own_size(source, _edge(source, unet, "unet"))
     return ClassConditionalHandle(
         info=source.info("class-conditional", size, schedule.prediction_type, "unet", mixed=False),
         denoiser=unet,
@@ -237,14 +258,15 @@ def _dit(source: FolderSource) -> ModelHandle:
     from .class_conditional import DiTHandle
 
     folder, device = source.folder, source.device
+    schedule, config = read_scheduler(folder, source.index)
     names = _class_names(folder, source.index)
     transformer = read_denoiser(DiTTransformer2DModel, folder, "transformer", device)
     if transformer.config["num_embeds_ada_norm"] != len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     _check_output(folder, "transformer", transformer.config)
-    vae = read_vae(folder, device)
-    schedule, config = read_scheduler(folder)
-    size = _own_size(source, int(transformer.config["sample_size"]) * autoencoder.scale(vae))
+    vae = read_vae(folder, source.index, transformer.config["in_channels"], device)
+    edge = _edge(source, transformer, "transformer")
+    size = _own_size(source, edge * autoencoder.scale(vae))
     return DiTHandle(
         info=source.info("dit", size, schedule.prediction_type, "transformer", mixed=False),
         denoiser=transformer,
@@ -265,6 +287,11 @@ def _check_output(folder: Path, name: str, config: Mapping[str, Any]) -> None:
             f"model: {folder.name}/{name} predicts {outputs} channels from {inputs}; it must "
             f"predict {inputs}, or {2 * inputs} with a learned variance"
         )
+
+
+def _edge(source: FolderSource, denoiser: Any, name: str) -> int:
+    file = f"{source.folder.name}/{name}/config.json"
+    return edge_of(denoiser.config["sample_size"], f"sample_size of {file}")
 
 
 def _own_size(source: FolderSource, size: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,24 +86,47 @@ TOKENS, POOLED = "tokens", "pooled"
 @dataclass(frozen=True)
 class Embeddings(Conditioning):
     """Text embeddings [B, L, D], or class labels int64 [B]. Some families add pooled embeddings
-    [B, P]."""
+    [B, P].
+
+    Attributes:
+        lengths: the number of rows of each prompt that are its own, if not all are: shorter prompts
+            are repeated to the length of the longest. Attention to repeated keys and values gives
+            the same result (ComfyUI fills its batches in the same way).
+    """
 
     values: Tensor
     pooled: Tensor | None = None
+    lengths: tuple[int, ...] | None = None
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Tensor], pooled: Tensor | None = None) -> Embeddings:
+        """Embeddings of prompts of different lengths, [L, D] each."""
+        lengths = tuple(map(len, rows))
+        filled = _repeated(rows, math.lcm(*lengths))
+        return cls(torch.stack(filled), pooled, lengths if len(set(lengths)) > 1 else None)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, index: Tensor | slice | list[int]) -> Embeddings:
         pooled = None if self.pooled is None else self.pooled[index]
-        return Embeddings(self.values[index], pooled)
+        if self.lengths is None:
+            return Embeddings(self.values[index], pooled)
+        lengths = tuple(torch.tensor(self.lengths)[index].tolist())
+        needed = math.lcm(*lengths)
+        return Embeddings(
+            self.values[index][:, :needed], pooled, lengths if set(lengths) != {needed} else None
+        )
 
     def to(self, device: torch.device | str) -> Embeddings:
         pooled = None if self.pooled is None else self.pooled.to(device)
-        return Embeddings(self.values.to(device), pooled)
+        return Embeddings(self.values.to(device), pooled, self.lengths)
 
     def text_inputs(self) -> dict[str, Sequence[Tensor]]:
-        inputs: dict[str, Sequence[Tensor]] = {TOKENS: list(self.values)}
+        rows = list(self.values)
+        if self.lengths is not None:
+            rows = [row[:length] for row, length in zip(rows, self.lengths, strict=True)]
+        inputs: dict[str, Sequence[Tensor]] = {TOKENS: rows}
         if self.pooled is not None:
             inputs[POOLED] = list(self.pooled.unsqueeze(1))
         return inputs
@@ -110,9 +134,17 @@ class Embeddings(Conditioning):
     @classmethod
     def joined(cls, parts: Sequence[Any]) -> Embeddings:
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Embeddings(
-            torch.cat([part.values for part in parts]), torch.cat(pooled) if pooled else None
-        )
+        all_pooled = torch.cat(pooled) if pooled else None
+        if len({part.values.shape[1:] for part in parts}) == 1 and not any(
+            part.lengths for part in parts
+        ):
+            return Embeddings(torch.cat([part.values for part in parts]), all_pooled)
+        rows = [row for part in parts for row in part.text_inputs()[TOKENS]]
+        return Embeddings.of_rows(rows, all_pooled)
+
+
+def _repeated(rows: Sequence[Tensor], length: int) -> list[Tensor]:
+    return [row.repeat(length // len(row), 1) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +210,14 @@ class ModelHandle(Denoiser, Protocol):
 
         Raises:
             UnsupportedError: the family cannot encode a prompt.
+        """
+        ...
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Check that ``encode_prompts`` can encode the prompts, without running an encoder.
+
+        Raises:
+            UnsupportedError: it cannot.
         """
         ...
 

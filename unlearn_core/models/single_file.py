@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..foundation.finite import non_finite
 from ..foundation.progress import LOADING, Progress
 from ..foundation.safetensors_file import (
     DTYPES,
@@ -20,7 +21,8 @@ from ..foundation.safetensors_file import (
 )
 from .denoiser import NoiseSchedule
 from .errors import ModelError
-from .families import FAMILIES, OTHERS, SUPPORTED, UNET, Family, TextPart
+from .families import FAMILIES, SUPPORTED, UNET, Family, TextPart
+from .file_kinds import describe_unreadable, kind_of_weights
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
 from .weights import vectors_to_fp32
@@ -28,7 +30,18 @@ from .weights import vectors_to_fp32
 # ComfyUI's heuristic for 2.x, whose files do not contain the prediction type: in models that
 # predict velocity, the standard deviation of this tensor is above ``V_SPREAD``.
 V_TENSOR, V_SPREAD = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
-OTHER_NOISE = ("edm_mean", "edm_vpred.sigma_max", "ztsnr")
+# Keys of models with the noise of EDM (Karras et al. 2022), such as Playground 2.5 and CosXL.
+EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+# Keys without values, as in NoobAI-XL: velocity prediction, and zero terminal SNR.
+V_KEY, ZERO_SNR_KEY = "v_pred", "ztsnr"
+NAMES = {
+    "eps": "epsilon",
+    "epsilon": "epsilon",
+    "v": "v_prediction",
+    "v_pred": "v_prediction",
+    "v_prediction": "v_prediction",
+}
+"""The values of ``modelspec.prediction_type`` that files contain, and their meaning."""
 VAE_PREFIXES = ("first_stage_model.", "vae.", "")
 
 
@@ -47,22 +60,6 @@ def read_checkpoint(file: Path) -> tuple[Header, Family]:
     return header, recognise(file.name, header)
 
 
-def describe_unreadable(file: Path) -> str:
-    """A description of a file that cannot be read as safetensors."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(8)
-    except OSError:
-        return f"{file.name!r} cannot be opened"
-    if start.startswith(b"GGUF"):
-        return f"{file.name!r} is a GGUF file, whose weights are quantised"
-    if start.startswith((b"PK", b"\x80")):
-        return f"{file.name!r} is a pickle under another name, which is never loaded"
-    if start.startswith((b"<", b"version ")):
-        return f"{file.name!r} is a web page or a link to a file, not the file; download it again"
-    return f"{file.name!r} is truncated or damaged; copy or download it again"
-
-
 def recognise(name: str, header: Header) -> Family:
     """The family, by the widths of the embeddings that the U-Net attends to.
 
@@ -75,8 +72,7 @@ def recognise(name: str, header: Header) -> Family:
     ]
     first = shapes.get(UNET + "input_blocks.0.0.weight")
     if first is None or not attention_keys:
-        kind = next((kind for part, kind in OTHERS if any(part in key for key in shapes)), None)
-        kind = kind or "not a model that this pack supports"
+        kind = kind_of_weights(shapes) or "not a model that this pack supports"
         raise ModelError(f"model: {name!r} is {kind}; choose {SUPPORTED}")
     if first[1] != 4:
         kind = {8: "an edit (InstructPix2Pix) model", 9: "an inpainting model"}.get(first[1])
@@ -97,10 +93,10 @@ def recognise(name: str, header: Header) -> Family:
             f"model: {name!r} contains {unusable} numbers, which cannot be trained; "
             "choose its fp16, bf16 or fp32 version"
         )
-    other = next((key for key in OTHER_NOISE if key in shapes), None)
+    other = next((key for key in EDM if key in shapes), None)
     if other is not None:
         raise ModelError(
-            f"model: {name!r} was trained with another noise schedule ({other!r}), "
+            f"model: {name!r} was trained with another noise schedule, EDM ({other!r}), "
             f"which is not supported; choose {SUPPORTED}"
         )
     return family
@@ -139,7 +135,11 @@ def _build(
     if prediction == "auto":
         prediction = predicts(file, header, family)
     size = options.image_size or family.own_size(prediction)
-    config = {**family.scheduler, "prediction_type": prediction}
+    config = {
+        **family.scheduler,
+        "prediction_type": prediction,
+        "rescale_betas_zero_snr": has_zero_snr(file, header, prediction),
+    }
     scheduler: Any = DDPMScheduler.from_config(config)
     other_vae = file_hash(options.vae) if options.vae else ""
     return StableDiffusionHandle(
@@ -156,15 +156,42 @@ def _build(
 
 
 def predicts(file: Path, header: Header, family: Family) -> str:
-    """``"epsilon"`` or ``"v_prediction"``, by the file's metadata, or else by its weights."""
-    metadata = header.metadata.get("modelspec.prediction_type", "").lower()
-    if metadata in ("v", "v_prediction") or "v_pred" in header.tensors:
+    """``"epsilon"`` or ``"v_prediction"``, by the file's keys and metadata, or else by its weights.
+
+    Raises:
+        ModelError: the metadata describe another prediction.
+    """
+    metadata = header.metadata.get("modelspec.prediction_type", "").lower().replace("-", "_")
+    if metadata and metadata not in NAMES:
+        raise ModelError(
+            f"model: {file.name!r} predicts {metadata!r} by its modelspec.prediction_type, which "
+            f"is not supported for {family.label}; if its metadata are wrong, choose the right "
+            "prediction, 'epsilon' or 'v_prediction', otherwise choose another model"
+        )
+    if V_KEY in header.tensors:
         return "v_prediction"
     if not metadata and family.name == "sd2" and V_TENSOR in header.tensors:
         bias = read_tensors(file, [V_TENSOR], torch.float32)[V_TENSOR]
         if bias.std(correction=0) > V_SPREAD:
             return "v_prediction"
-    return "epsilon"
+    return NAMES.get(metadata, "epsilon")
+
+
+def has_zero_snr(file: Path, header: Header, prediction: str) -> bool:
+    """Whether the model was trained with zero terminal SNR (Lin et al. 2024): noise alone at the
+    last timestep.
+
+    Raises:
+        ModelError: the model predicts noise, which there describes no picture.
+    """
+    if ZERO_SNR_KEY not in header.tensors:
+        return False
+    if prediction == "epsilon":
+        raise ModelError(
+            f"model: {file.name!r} was trained with zero terminal SNR ({ZERO_SNR_KEY!r}), which "
+            "does not go with the prediction of noise; choose prediction 'v_prediction'"
+        )
+    return True
 
 
 def unet_config(header: Header, family: Family) -> dict[str, Any]:
@@ -198,7 +225,7 @@ def _unet(file: Path, header: Header, family: Family, dtype: torch.dtype | None)
 
     config = unet_config(header, family)
     names = ldm_names(header, config)
-    by_key = read_tensors(file, names.values(), dtype)
+    by_key = _read(file, names.values(), dtype)
     tensors = {name: by_key[key] for name, key in names.items()}
     return _with_weights(file.name, "U-Net", lambda: UNet2DConditionModel(**config), tensors)
 
@@ -230,7 +257,7 @@ def _text_part(file: Path, header: Header, part: TextPart, dtype: torch.dtype | 
     config = CLIPTextConfig(**part.config)
     with torch.device("meta"):
         model = (kind or CLIPTextModel)(config)
-    tensors = read_tensors(file, keys, dtype)
+    tensors = _read(file, keys, dtype)
     if part.open_clip:
         tensors = convert_open_clip_checkpoint(model, tensors, prefix=part.prefix)
     else:
@@ -259,22 +286,45 @@ def _vae(file: Path, family: Family, *, is_checkpoint: bool) -> Any:
         raise ModelError(f"{field}: {describe_unreadable(file)} ({error})") from None
     prefix = next((p for p in VAE_PREFIXES if p + "decoder.conv_in.weight" in header.tensors), None)
     if prefix is None:
-        cure = "choose a file as vae" if is_checkpoint else "choose a VAE of this family"
-        raise ModelError(f"{field}: {file.name!r} contains no VAE; {cure}")
+        if is_checkpoint:
+            raise ModelError(f"{field}: {file.name!r} contains no VAE; choose a file as vae")
+        kind = kind_of_weights(header.tensors)
+        reason = f"is {kind}" if kind else "contains no VAE"
+        raise ModelError(f"{field}: {file.name!r} {reason}; choose a VAE of this family")
     keys = [k for k in header.tensors if k.startswith((prefix + "encoder.", prefix + "decoder."))]
     keys += [k for k in header.tensors if "quant_conv." in k and k.startswith(prefix)]
     tensors = {
         key.removeprefix(prefix): value
-        for key, value in read_tensors(file, keys, torch.float32).items()
+        for key, value in _read(file, keys, torch.float32, field).items()
     }
     config: dict[str, Any] = dict(family.vae)
     if not any("down_blocks." in key for key in tensors):
         tensors = convert_ldm_vae_checkpoint(tensors, config)
-    return _with_weights(file.name, "VAE", lambda: AutoencoderKL(**config), tensors)
+    return _with_weights(file.name, "VAE", lambda: AutoencoderKL(**config), tensors, field)
+
+
+def _read(
+    file: Path, keys: Iterable[str], dtype: torch.dtype | None, field: str = "model"
+) -> dict[str, Tensor]:
+    """The tensors of a component.
+
+    Raises:
+        ModelError: a tensor holds NaN or infinity.
+    """
+    tensors = read_tensors(file, keys, dtype)
+    if fault := non_finite(tensors.items()):
+        raise ModelError(
+            f"{field}: {file.name!r} holds {fault}; download it again, or choose another file"
+        )
+    return tensors
 
 
 def _with_weights(
-    name: str, part: str, build: Callable[[], nn.Module], tensors: dict[str, Tensor]
+    name: str,
+    part: str,
+    build: Callable[[], nn.Module],
+    tensors: dict[str, Tensor],
+    field: str = "model",
 ) -> nn.Module:
     """A frozen module with all tensors from the file."""
     try:
@@ -282,7 +332,7 @@ def _with_weights(
             module = build()
     except ValueError as error:
         raise ModelError(
-            f"model: the {part} of {name!r} is invalid: {error}; choose {SUPPORTED}"
+            f"{field}: the {part} of {name!r} is invalid: {error}; choose {SUPPORTED}"
         ) from None
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     actual = {key: tuple(tensors[key].shape) for key in tensors}
@@ -290,8 +340,13 @@ def _with_weights(
     wrong = sorted(key for key in keys if expected.get(key) != actual.get(key))
     if wrong:
         key = wrong[0]
+        if all(key not in actual for key in wrong) and 2 * len(wrong) < len(expected):
+            raise ModelError(
+                f"{field}: the {part} of {name!r} lacks {len(wrong)} of {len(expected)} tensors, "
+                f"{key!r} is the first; download it again, or choose a complete file"
+            )
         raise ModelError(
-            f"model: the {part} of {name!r} has another architecture: {key!r} should be "
+            f"{field}: the {part} of {name!r} has another architecture: {key!r} should be "
             f"{list(expected[key]) if key in expected else 'absent'}, is "
             f"{list(actual[key]) if key in actual else 'absent'} ({len(wrong)} such tensors); "
             f"choose {SUPPORTED}"

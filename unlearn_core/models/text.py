@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,15 +17,41 @@ from typing_extensions import Self
 
 from ..foundation.safetensors_file import write_converted
 from .errors import UnsupportedError
+from .prompt_tokens import check_length, chunks, empty_chunk
 from .protocol import Embeddings
 
 if TYPE_CHECKING:  # the import takes a second, so it is left to the functions that load models
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-BATCH = 32  # prompts
+BATCH = 32  # chunks of prompts
+MOST_CHUNKS = 3  # per prompt: 225 tokens, as in LoRA trainers
 MERGES = 49152 - 256 - 2  # number of merges that CLIP uses of those in the vocabulary file
 PREFIXES = ("text_model.", "text_projection.")  # of the weights' names in a file
 START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+Read = Callable[[Any], "tuple[Tensor, Tensor | None]"]
+"""Selects [N, 77, D], and [N, P] or None, from an encoder's output for N chunks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Encoded prompts.
+
+    Attributes:
+        states: [77 k, D] for a prompt of k chunks.
+        pooled: [B, P], or None.
+    """
+
+    states: tuple[Tensor, ...]
+    pooled: Tensor | None
+
+
+def weighted(states: Tensor, empty: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
+    """The embeddings [N, L, D], each moved away from that of the empty prompt [L, D] by its
+    weight."""
+    factors = torch.tensor(weights, device=states.device).unsqueeze(-1)
+    return torch.where(factors == 1, states, (states - empty) * factors + empty)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,23 +62,54 @@ class Clip:
     tokenizer: CLIPTokenizer
     learned: Mapping[int, Tensor] = field(default_factory=dict)
 
-    def run(self, prompts: Sequence[str], read: Callable[[Any], Tensor], *, hidden: bool) -> Tensor:
-        """The part of the encoder's output that ``read`` selects. It is selected after every
-        ``BATCH`` prompts, because all outputs of a large encoder together need gigabytes. Only
-        ``learned`` gets gradients."""
-        chunks = tokenize(self.tokenizer, prompts).to(self.encoder.device).split(BATCH)
+    def run(self, prompts: Sequence[str], read: Read, *, hidden: bool) -> Encoded:
+        """The parts of the encoder's output that ``read`` selects. They are selected after every
+        ``BATCH`` chunks, because all outputs of a large encoder together need gigabytes. Only
+        ``learned`` gets gradients.
+
+        As in ComfyUI, each chunk of tokens is encoded alone, and a weight moves a token's embedding
+        away from that of the empty prompt at the same position. The pooled embedding is that of the
+        first chunk.
+
+        Raises:
+            UnsupportedError: see ``chunks``.
+        """
+        rows = chunks(self.tokenizer, prompts)
+        flat = [chunk for row in rows for chunk in row]
+        is_weighted = any(weight != 1 for chunk in flat for weight in chunk.weights)
+        encoded = [*flat, empty_chunk(self.tokenizer)] if is_weighted else flat
+        tokens = torch.tensor([chunk.tokens for chunk in encoded], device=self.encoder.device)
         hook = self.encoder.get_input_embeddings().register_forward_hook(self._replace_learned)
         try:
             with torch.set_grad_enabled(any(e.requires_grad for e in self.learned.values())):
-                outputs = (self.encoder(part, output_hidden_states=hidden) for part in chunks)
-                return torch.cat([read(output).float() for output in outputs])
+                states, pooled = self._outputs(tokens, read, hidden)
         finally:
             hook.remove()
+        if is_weighted:
+            states = weighted(states[:-1], states[-1], [chunk.weights for chunk in flat])
+        counts = [len(row) for row in rows]
+        first = [sum(counts[:i]) for i in range(len(counts))]
+        return Encoded(
+            tuple(part.flatten(0, 1) for part in states.split(counts)),
+            None if pooled is None else pooled[first],
+        )
+
+    def _outputs(self, tokens: Tensor, read: Read, hidden: bool) -> tuple[Tensor, Tensor | None]:
+        parts = [
+            read(self.encoder(part, output_hidden_states=hidden)) for part in tokens.split(BATCH)
+        ]
+        pooled = [part[1].float() for part in parts if part[1] is not None]
+        return torch.cat([part[0].float() for part in parts]), torch.cat(pooled) if pooled else None
 
     def _replace_learned(self, _: Any, tokens: tuple[Tensor], output: Tensor) -> Tensor:
         for token, embedding in self.learned.items():
             output = torch.where(tokens[0].eq(token).unsqueeze(-1), embedding, output)
         return output
+
+    @property
+    def room(self) -> int:
+        """Tokens in a chunk, without start and end."""
+        return self.tokenizer.model_max_length - 2
 
     def embedding(self, word: str) -> Tensor:
         """The mean embedding of the word's tokens, [E]."""
@@ -76,9 +133,24 @@ class TextEncoder(ABC):
     """The frozen text encoding of a Stable Diffusion handle."""
 
     clips: tuple[Clip, ...]
+    most_chunks: ClassVar[int] = MOST_CHUNKS
 
     @abstractmethod
-    def encode(self, prompts: Sequence[str]) -> Embeddings: ...
+    def encode(self, prompts: Sequence[str]) -> Embeddings:
+        """Encode prompts. Prompts that ``check`` refuses as too long may be truncated.
+
+        Raises:
+            UnsupportedError: syntax that cannot be followed.
+        """
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Check that ``encode`` can read the whole prompts, without running an encoder.
+
+        Raises:
+            UnsupportedError: a prompt is too long, or has syntax that cannot be followed.
+        """
+        for clip in self.clips:
+            check_length(clip.tokenizer, prompts, self.most_chunks * clip.room)
 
     def word_embedding(self, word: str) -> Tensor:
         """The encoders' embeddings of a word, concatenated."""
@@ -92,26 +164,28 @@ class TextEncoder(ABC):
 
 
 class ClipText(TextEncoder):
-    """Stable Diffusion 1.x and 2.x: one encoder's last layer, [B, 77, D]."""
+    """Stable Diffusion 1.x and 2.x: one encoder's last layer, [B, 77 k, D]."""
 
     def encode(self, prompts: Sequence[str]) -> Embeddings:
-        return Embeddings(self.clips[0].run(prompts, lambda output: output[0], hidden=False))
+        encoded = self.clips[0].run(prompts, lambda output: (output[0], None), hidden=False)
+        return Embeddings.of_rows(encoded.states)
 
 
 class ClipPairText(TextEncoder):
-    """Stable Diffusion XL: the penultimate layers of two encoders, concatenated, [B, 77, D1 + D2],
-    and the second's pooled embedding, [B, D2]."""
+    """Stable Diffusion XL: the penultimate layers of two encoders, concatenated,
+    [B, 77 k, D1 + D2], and the second's pooled embedding, [B, D2]."""
 
     def encode(self, prompts: Sequence[str]) -> Embeddings:
-        pooled: list[Tensor] = []
+        def read(output: Any) -> tuple[Tensor, Tensor | None]:
+            # Only the second encoder has a projection.
+            return output.hidden_states[-2], output[0] if output[0].ndim == 2 else None
 
-        def read(output: Any) -> Tensor:
-            if output[0].ndim == 2:  # the second encoder, which has a projection
-                pooled.append(output[0].float())
-            return output.hidden_states[-2]
-
-        hidden = [clip.run(prompts, read, hidden=True) for clip in self.clips]
-        return Embeddings(torch.cat(hidden, dim=-1), torch.cat(pooled))
+        first, second = (clip.run(prompts, read, hidden=True) for clip in self.clips)
+        rows = [
+            torch.cat([a[: len(b)], b[: len(a)]], dim=-1)
+            for a, b in zip(first.states, second.states, strict=True)
+        ]
+        return Embeddings.of_rows(rows, second.pooled)
 
 
 def save_clip(clip: Clip, encoder: Path, tokenizer: Path, dtype: torch.dtype) -> None:
@@ -130,17 +204,6 @@ def save_clip(clip: Clip, encoder: Path, tokenizer: Path, dtype: torch.dtype) ->
     if not (tokenizer / "vocab.json").is_file():
         backend: Any = clip.tokenizer.backend_tokenizer
         backend.model.save(str(tokenizer))
-
-
-def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
-    """Token numbers int64 [B, 77]; longer prompts are truncated."""
-    return tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
 
 
 def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:

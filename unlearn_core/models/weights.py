@@ -120,6 +120,12 @@ def is_lora(name: str) -> bool:
     return f".{ADAPTER}." in name
 
 
+def lora_names(name: str) -> tuple[str, str]:
+    """The parameters ``down`` and ``up`` of the LoRA layer beside the weight ``name``."""
+    module = name.removesuffix(".weight")
+    return f"{module}.lora_A.{ADAPTER}.weight", f"{module}.lora_B.{ADAPTER}.weight"
+
+
 def lora_modules(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """The layers with LoRA, by name."""
     for name, part in module.named_modules():
@@ -173,7 +179,7 @@ def changed_tensors(module: nn.Module, base: nn.Module) -> Mapping[str, Tensor]:
         name = name.replace(".base_layer.", ".")
         if is_lora(name) or name in functions or tensor.data_ptr() == before[name].data_ptr():
             continue
-        if not torch.equal(tensor.to(before[name].dtype), before[name]):
+        if not torch.equal(tensor, before[name].to(tensor.dtype)):
             functions[name] = lambda tensor=tensor: tensor
     return LazyTensors(functions)
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from ..foundation.checks import require_words
+from ..foundation.checks import LONGEST_WORD, require_length, require_words
 from ..foundation.fields import other
-from .english import (
-    ARTICLE,
-    FOLLOWERS,
-    LEADS,
-    LOOSE_ENDS,
-    SUFFIX,
-    WEIGHT,
-    spaced_pattern,
-    with_articles,
-)
+from .english import ARTICLE, FILES, FOLLOWERS, LEADS, LOOSE_ENDS, SUFFIX, WEIGHT, with_articles
+from .mentions import mention_pattern, without_syntax
 
+MOST_SYNONYMS = 200  # every prompt is searched for each of them
 KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
 
 
@@ -53,18 +46,24 @@ class ForgetConcept:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise ValueError(f"concept must be a word, got {self.name!r}")
+            raise ValueError(f"concept must be a word, got {self.name!r:.200}")
+        require_length("concept", self.name)
         if not self.name.strip():
             raise ValueError(
                 f"concept must name what to forget, got {self.name!r}: type a word such as 'ink'"
             )
         if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r:.200}")
         for field_name in ("synonyms", "replacements"):
-            require_words(field_name, getattr(self, field_name))
+            require_words(field_name, getattr(self, field_name), LONGEST_WORD)
             for word in getattr(self, field_name):
                 if not word.strip():
                     raise ValueError(f"{field_name} contains an empty word: remove it")
+        if len(self.synonyms) > MOST_SYNONYMS:
+            raise ValueError(
+                f"synonyms must be {MOST_SYNONYMS} words or fewer, got {len(self.synonyms)}; use "
+                "one word for the concept in all prompts"
+            )
         conflicts = [word for word in self.replacements if self.is_mentioned_in(word)]
         if conflicts:
             raise ValueError(
@@ -83,17 +82,21 @@ class ForgetConcept:
         return f"{self.name} style" if self.kind == "style" else self.name
 
     def is_called(self, word: str) -> bool:
-        """Whether the word is the concept's name or a synonym, in upper or lower case."""
+        """Whether the word is the concept's name or a synonym, in any spelling that
+        ``mention_pattern`` accepts."""
         return self._pattern().fullmatch(word.strip()) is not None
 
     def is_mentioned_in(self, prompt: str) -> bool:
-        """Whether the prompt contains one of the concept's words as a whole word, in upper or
-        lower case."""
-        return self._pattern().search(prompt) is not None
+        """Whether the prompt contains one of the concept's words, in any spelling that
+        ``mention_pattern`` accepts."""
+        return any(map(self._pattern().search, (prompt, without_syntax(prompt))))
 
     def replaced_in(self, prompt: str, replacement: str) -> str:
         """The prompt with every mention replaced. An empty replacement removes the mentions and
-        the English words that introduce them: "a cat in the style of X" becomes "a cat"."""
+        the English words that introduce them: "a cat in the style of X" becomes "a cat". Brackets
+        and weights inside a name, "(van:1.2) gogh", are removed first."""
+        if self.is_mentioned_in(self._pattern().sub(",", prompt)):
+            prompt = without_syntax(prompt)
         if replacement:
             replaced = self._pattern().sub(lambda _: replacement, prompt)
             return with_articles(re.sub(r"\s{2,}", " ", replaced).strip(), (replacement,))
@@ -101,8 +104,11 @@ class ForgetConcept:
 
     def _removed_from(self, prompt: str) -> str:
         prompt = " ".join(prompt.split())
+        tag_start, tag_end, embedding_start, embedding_end = FILES
+        prompt = self._pattern(tag_start, tag_end).sub(" ", prompt)
+        prompt = self._pattern(embedding_start, embedding_end).sub(" ", prompt)
         # Brackets that contain only the concept set its weight.
-        bare = self._pattern(r"[(\[]\s*(", rf"{SUFFIX})\s*{WEIGHT}[)\]]")
+        bare = self._pattern(r"\\?[(\[]\s*(", rf"{SUFFIX})\s*{WEIGHT}\\?[)\]]")
         while (unwrapped := bare.sub(r" \1 ", prompt)) != prompt:
             prompt = unwrapped
         repeated = self._pattern(after=rf"\s+(?={self._pattern().pattern})")
@@ -127,5 +133,5 @@ class ForgetConcept:
         return with_articles(prompt.strip(" ,;:"), nouns)
 
     def _pattern(self, before: str = "", after: str = "") -> re.Pattern[str]:
-        words = "|".join(map(spaced_pattern, self.words))
-        return re.compile(rf"{before}(?<!\w)(?:{words})(?!\w){after}", re.IGNORECASE)
+        words = "|".join(map(mention_pattern, self.words))
+        return re.compile(rf"{before}(?:{words}){after}", re.IGNORECASE)

@@ -10,9 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 import string
 from collections.abc import Mapping, Sequence
 
+from ..foundation.checks import LONGEST_TEXT, LONGEST_WORD, check_whole, require_words
+from ..foundation.lists import COLONS, split_list
 from .concept import ForgetConcept
 from .english import with_articles
 from .made_up_names import LARGEST, gibberish, made_up_names
@@ -21,7 +24,7 @@ from .pairs import PromptPair, PromptPairs, distinct, folded
 CONCEPT_FIELD = "concept"
 # Templates and dimensions may come from a stranger's workflow and must not exhaust the memory.
 LARGEST_GRID = 1_000_000  # combinations of values
-LONGEST_PROMPT = 10_000  # characters
+LARGEST_COUNT = 100_000  # pairs of prompts
 
 
 def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
@@ -32,15 +35,15 @@ def parse_dimensions(text: str) -> dict[str, tuple[str, ...]]:
     """
     dimensions: dict[str, tuple[str, ...]] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
-        name, colon, values = line.partition(":")
-        parsed = distinct(filter(None, map(str.strip, values.split(","))))
-        if not colon or not name.strip().isidentifier() or not parsed:
+        name, *values = map(str.strip, re.split(f"[{COLONS}]", line, maxsplit=1))
+        parsed = distinct(split_list("".join(values)))
+        if not name.isidentifier() or not parsed:
             raise ValueError(f"dimensions: cannot read {line!r}; write 'object: cat, dog, house'")
-        if name.strip() in dimensions:
+        if name in dimensions:
             raise ValueError(
-                f"dimensions: {name.strip()!r} is listed twice; put all its values on one line"
+                f"dimensions: {name!r} is listed twice; put all its values on one line"
             )
-        dimensions[name.strip()] = parsed
+        dimensions[name] = parsed
     return dimensions
 
 
@@ -72,14 +75,15 @@ def split_values(
         shuffled.sort(key=lambda value: {True: 0, None: 1, False: 2}[is_test.get(folded(value))])
         held_out = max(held_out, sum(is_test.get(folded(value), False) for value in values))
         test[name] = tuple(v for v in shuffled[:held_out] if is_test.get(folded(v), True))
-        train[name] = tuple(v for v in shuffled if v not in test[name])
+        tested = set(test[name])
+        train[name] = tuple(v for v in shuffled if v not in tested)
         if not test[name] or not train[name]:
             raise ValueError(
                 f"dimensions: all values of {name!r} also occur in other dimensions, and all of "
                 "them are used for training, or all for testing; add other values, or change the "
                 "seed"
             )
-        is_test |= {folded(value): value in test[name] for value in values}
+        is_test |= {folded(value): value in tested for value in values}
     return train, test
 
 
@@ -111,6 +115,9 @@ def diversify(
     Raises:
         ValueError: a template without ``{concept}`` or with an unknown field, or an empty grid.
     """
+    require_words("templates", list(templates))
+    for name, values in dimensions.items():
+        require_words(f"dimensions.{name}", list(values), LONGEST_WORD)
     templates = [t.strip() for t in templates if t.strip()]
     dimensions = {name: distinct(values) for name, values in dimensions.items()}
     name_counts = {"invented_names": invented_names, "gibberish_names": gibberish_names}
@@ -169,8 +176,7 @@ def _check(
         if not 0 <= count <= LARGEST:
             raise ValueError(f"{name} must be 0 to {LARGEST}, got {count}")
     for name, count in (("train_count", train_count), ("test_count", test_count)):
-        if count < 1:
-            raise ValueError(f"{name} must be 1 or more, got {count}")
+        check_whole(name, count, 1, LARGEST_COUNT)
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
 
@@ -180,10 +186,10 @@ def _check_length(template: str, fillings: Mapping[str, Sequence[str]]) -> None:
     longest = {name: max(map(len, values)) for name, values in fillings.items()}
     fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     length = len(template) + sum(longest[name] for name in fields)
-    if length > LONGEST_PROMPT:
+    if length > LONGEST_TEXT:
         raise ValueError(
             f"templates: {template[:80]!r}… expands to {length} characters; "
-            f"a prompt has at most {LONGEST_PROMPT}"
+            f"a prompt has at most {LONGEST_TEXT}"
         )
 
 

@@ -13,18 +13,22 @@ ARTICLE = r"(?:an?|the|one)\s+"
 
 FOLLOWERS = rf"in|on|at|by|near|under|with|of|from|and|as|like|inspired by|{CREATED}|wearing|\w+ing"
 """Words that follow a noun: before one of them, the concept is a noun and not an adjective."""
-SUFFIX = r"(?:['’]s(?!\w)|(?<=s)['’](?!\w))?(?:\s+style(?!\w)|-\w+)?"
-"""Endings of a name: "Van Gogh's style", "Degas' dancers", "ink-wash", "cat-like"."""
+SUFFIX = r"(?:['’]s(?!\w)|(?<=s)['’](?!\w))?(?:[\s_]+style(?!\w)|[-_]\w+)?"
+"""Endings of a name: "Van Gogh's style", "Degas' dancers", "ink-wash", "ink_wash"."""
 WEIGHT = r"(?::\s*[\d.]+\s*)?"
 """The weight in ComfyUI's brackets: "(ink:1.2)"."""
+FILES = (r"<\w+:[^<>]*?", r"[^<>]*>", r"\bembedding:", r"\S*")
+"""What surrounds a name in the names of files: "<lora:ink:1>", "embedding:ink-v2"."""
 LOOSE_ENDS = (
     (r"^\s*and\s+", ""),
-    (rf"[(\[][\s,;]*{WEIGHT}[)\]]", ""),
+    (r"(?<![^\s,;(\[])_+|_+(?=[\s,;)\]]|$)", ""),
+    (rf"\\?[(\[][\s,;]*{WEIGHT}\\?[)\]]", ""),
     (r"(?<=[(\[])[\s,;]+", ""),
     (r"[,;]\s*(?=[,;])", ""),
     (r"\s+(?=[\s,.;:)\]]|$)", ""),
 )
-"""Patterns and their replacements: a leading *and*, empty brackets, doubled commas and spaces."""
+"""Patterns and their replacements: a leading *and*, the rest of a tag with underscores, empty
+brackets, doubled commas and spaces."""
 VOWEL = re.compile(
     r"(?!uni[^nm]|us[eu]|uk|ut[eio]|ufo|eu|one\b|un[aeo]?\b)[aeiou]|hour|hones|hono|heir", re.I
 )
@@ -44,14 +48,3 @@ def with_articles(text: str, words: Iterable[str]) -> str:
         return f"{'an' if VOWEL.match(match[3]) else 'a'}{match[2]}{match[3]}"
 
     return re.sub(rf"(?<![\w'])(an?)(\s+)((?:{pattern})(?!\w))", corrected, text)
-
-
-def occurs_in(words: str, prompt: str) -> bool:
-    """Whether a prompt contains these words as whole words, in upper or lower case."""
-    return re.search(rf"(?<!\w){spaced_pattern(words)}(?!\w)", prompt, re.IGNORECASE) is not None
-
-
-def spaced_pattern(words: str) -> str:
-    """A pattern for the words with any white space between them and with either apostrophe."""
-    spaced = r"\s+".join(map(re.escape, words.split()))
-    return re.sub("['’]", "['’]", spaced)

@@ -7,12 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..foundation.checks import LONGEST_TEXT, LONGEST_WORD, require_length, require_words
+from ..foundation.json_file import JsonError, parse_json, read_json
 from .concept import ForgetConcept
-from .english import occurs_in
+from .mentions import occurs_in
 from .pairs import PromptPair, PromptPairs
 
 FORMAT = "unlearn prompts 1"
 LARGEST = 20_000_000  # bytes of a file or characters of a text, which may come from a stranger
+MOST_PAIRS = 20_000  # of each of the two lists
+MOST_VALUES = 100  # of one pair: each is searched for in its prompts
 
 
 def write_prompts(pairs: PromptPairs) -> str:
@@ -35,10 +39,10 @@ def read_prompt_file(file: Path, concept: ForgetConcept) -> PromptPairs:
             concept.
     """
     try:
-        if file.stat().st_size > LARGEST:
-            raise ValueError(f"prompts: {file.name!r} is too large for a prompt file")
-        pairs = read_prompts(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        pairs = _prompts_of(read_json(file, LARGEST))
+    except JsonError as error:
+        raise ValueError(f"prompts: cannot read {file.name!r}: it {error}") from None
+    except OSError as error:
         raise ValueError(f"prompts: cannot read {file.name!r} ({error})") from None
     require_concept(pairs, concept, repr(file.name))
     return pairs
@@ -80,15 +84,14 @@ def read_prompts(text: str) -> PromptPairs:
         ValueError: not JSON, not a prompt set, a forget prompt without the concept or a retain
             prompt with it; names the field.
     """
-    if len(text) > LARGEST:
-        raise ValueError(
-            f"prompts: {len(text)} characters are too many for a prompt file; "
-            f"the limit is {LARGEST}"
-        )
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"prompts: not JSON ({error})") from None
+        content = parse_json(text, LARGEST)
+    except JsonError as error:
+        raise ValueError(f"prompts: the text {error}") from None
+    return _prompts_of(content)
+
+
+def _prompts_of(content: object) -> PromptPairs:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"prompts: the file must contain 'format': {FORMAT!r}")
     fields = _object(content, "concept")
@@ -110,16 +113,26 @@ def _pairs(content: dict[str, Any], name: str, concept: ForgetConcept) -> tuple[
     rows = content.get(name)
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"prompts: {name!r} must be a list of one pair or more")
+    if len(rows) > MOST_PAIRS:
+        raise ValueError(
+            f"prompts: {name!r} must have {MOST_PAIRS} pairs or fewer, got {len(rows)}"
+        )
     pairs = []
     for i, row in enumerate(rows):
         where = f"{name}[{i}]"
         if not isinstance(row, dict):
             raise ValueError(f"prompts: {where} must be an object, got {row!r:.80}")
         stored = _object(row, "values", where)
-        values = {key: _text(stored, f"{where}.values.{key}", key) for key in stored}
-        forget, retain, replacement = (
-            _text(row, f"{where}.{key}", key) for key in ("forget", "retain", "replacement")
+        if len(stored) > MOST_VALUES:
+            raise ValueError(
+                f"prompts: {where}.values must have {MOST_VALUES} values or fewer, got "
+                f"{len(stored)}"
+            )
+        values = {key: _text(stored, f"{where}.values.{key:.40}", key) for key in stored}
+        forget, retain = (
+            _text(row, f"{where}.{key}", key, LONGEST_TEXT) for key in ("forget", "retain")
         )
+        replacement = _text(row, f"{where}.replacement", "replacement")
         # After an edit, pictures must be judged by the words that the prompts contain now.
         pair = PromptPair(
             forget=forget,
@@ -153,10 +166,11 @@ def _object(content: dict[str, Any], name: str, where: str = "") -> dict[str, An
     return value
 
 
-def _text(content: dict[str, Any], place: str, name: str) -> str:
+def _text(content: dict[str, Any], place: str, name: str, longest: int = LONGEST_WORD) -> str:
     value = content.get(name)
     if not isinstance(value, str):
         raise ValueError(f"prompts: {place} must be text, got {value!r:.80}")
+    require_length(f"prompts: {place}", value, longest)
     return value
 
 
@@ -164,4 +178,5 @@ def _texts(content: dict[str, Any], place: str, name: str) -> tuple[str, ...]:
     value = content.get(name)
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise ValueError(f"prompts: {place} must be a list of texts, got {value!r:.80}")
+    require_words(f"prompts: {place}", value, LONGEST_WORD)
     return tuple(value)

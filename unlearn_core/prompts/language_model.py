@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..foundation.lists import COLONS, SEPARATORS
 from ..foundation.progress import PROPOSING, Progress
 from ..models.versions import dtype_argument
 from ..models.weights import fork_rng
@@ -104,7 +105,7 @@ def usable(value: str, concept: ForgetConcept) -> bool:
     return (
         0 < len(words) <= MOST_WORDS
         and value.isprintable()
-        and not any(mark in value for mark in ",:{}")
+        and not any(mark in value for mark in f"{SEPARATORS}{COLONS}{{}}")
         and not concept.is_mentioned_in(value)
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..foundation.checks import require_words
+from ..foundation.checks import LARGEST_SEED, LONGEST_WORD, require_words
 from ..foundation.fields import Range, check_fields, number, other, whole
 from .concept import ForgetConcept
 from .presets import PRESETS
@@ -18,7 +18,7 @@ def _check_dimensions(name: str, value: object) -> None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name} must be an object, got {value!r:.80}")
     for dimension, values in value.items():
-        require_words(f"{name}.{dimension}", values)
+        require_words(f"{name}.{dimension}", values, LONGEST_WORD)
 
 
 def _check_file(name: str, value: object) -> None:
@@ -73,6 +73,7 @@ class PromptSettings:
     seed: int = whole(
         0,
         least=0,
+        most=LARGEST_SEED,
         offered=2**32 - 1,
         help="Sets the order of the prompts and chooses the words for the test. The same seed "
         "gives the same prompts.",

@@ -148,6 +148,7 @@ def report_json(
         "scorer": report.scorer if report else None,
         "missing": missing(report) if report else [],
         "also": others,
+        "resumed_at": unlearned.resumed_at,
         "steps": [step.as_json() for step in unlearned.reports],
         "alarms": [alarm.as_json() for alarm in unlearned.alarms],
     }

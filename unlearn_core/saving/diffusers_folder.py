@@ -19,15 +19,29 @@ from ..foundation.safetensors_file import (
     read_header,
     write_converted,
 )
+from ..judging.evaluators import EVALUATION
+from ..models.errors import PICKLES
+from ..models.folder import component_names, read_index
+from ..models.rounding import rounded
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..models.stable_diffusion import StableDiffusionHandle
 from ..models.text import save_clip
 from ..reporting.report import report_json
 from ..unlearning.results import UnlearnedModel
 
-COPIED_SUFFIXES = (".json", ".txt", ".safetensors", ".md", ".model")  # no pickles, no code
+# Of files beside the components: model cards and licences. A licence must stay with the weights.
+COMPANIONS = (MODEL_INDEX, "README*", "LICENSE*", "LICENCE*")
+CODE = (".py", ".pyc", ".so", ".dll", ".pyd", ".sh", ".bat", ".exe")
+OTHER_WEIGHTS = (*PICKLES, ".msgpack", ".h5", ".onnx", ".onnx_data", ".pb")
 REPORT_FILE = "unlearn_report.json"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+SAFETENSORS = ".safetensors"
+WEIGHTS = f"diffusion_pytorch_model{SAFETENSORS}"
+# What libraries load if nobody asks for a variant.
+PLAIN_WEIGHTS = tuple(
+    f"{name}{SAFETENSORS}{index}"
+    for name in ("diffusion_pytorch_model", "model")
+    for index in ("", ".index.json")
+)
 
 
 def save_diffusers_folder(
@@ -40,8 +54,10 @@ def save_diffusers_folder(
 ) -> Path:
     """Write the model to ``destination``; the complete folder appears there, or nothing.
 
-    A model from a folder is copied with the changed tensors replaced; everything else, including
-    dtype and metadata, stays the same. A model from a single file is split into its components.
+    A model from a folder is copied with the changed tensors replaced: the components that its
+    ``model_index.json`` names, model card, licence, and its own evaluators. Everything else,
+    including dtype and metadata, stays the same. A model from a single file is split into its
+    components. Changed weights are rounded as in ``models/rounding.py``.
 
     Args:
         report: of its evaluation, from ``report_json``.
@@ -70,22 +86,45 @@ def save_diffusers_folder(
 
 
 def _copy(unlearned: UnlearnedModel, source: Path, folder: Path, progress: Progress | None) -> None:
-    info, changed = unlearned.base.info, unlearned.model.changed_tensors()
-    for file in sorted(source.rglob("*")):
-        relative = file.relative_to(source)
-        single_file = len(relative.parts) == 1 and file.suffix == ".safetensors"
-        if not file.is_file() or file.suffix not in COPIED_SUFFIXES or relative.name == REPORT_FILE:
-            continue
-        if single_file:  # a download may also contain the whole original model as one file
-            continue
-        copy = folder / relative
+    denoiser, changed = unlearned.base.info.denoiser_folder, unlearned.model.changed_tensors()
+    for file in _files(source, denoiser):
+        copy = folder / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        is_denoiser = relative.parent == Path(info.denoiser_folder)
-        if is_denoiser and file.suffix == ".safetensors":
-            metadata = read_header(file).metadata
-            copy_replacing(file, copy, changed.get, lambda _, same=metadata: same, progress)
+        if file.parent == source / denoiser and file.suffix == SAFETENSORS:
+            header = read_header(file)
+            copy_replacing(
+                file,
+                copy,
+                lambda name, header=header: _rounded(
+                    changed, name, DTYPES.get(header.tensors[name].dtype)
+                ),
+                lambda _, same=header.metadata: same,
+                progress,
+            )
         else:
             shutil.copyfile(file, copy)
+
+
+def _rounded(changed: Mapping[str, Tensor], name: str, dtype: torch.dtype | None) -> Tensor | None:
+    """The new value of a weight in the dtype of its file; None if it stays the same."""
+    return rounded(name, changed[name], dtype) if name in changed and dtype is not None else None
+
+
+def _files(source: Path, denoiser: str) -> list[Path]:
+    """The files of a model in a folder. Never code, and never the denoiser's weights in another
+    format, which would bring back the concept. Pickles are copied unread, and only for components
+    that cannot be loaded without them."""
+    files = [file for pattern in COMPANIONS for file in source.glob(pattern)]
+    for name in (*component_names(read_index(source)), EVALUATION):
+        inside = [file for file in (source / name).rglob("*") if not _is_hidden(file, source)]
+        loads = name == denoiser or any(f.name in PLAIN_WEIGHTS for f in inside)
+        unused = CODE + OTHER_WEIGHTS if loads else CODE
+        files += [file for file in inside if file.suffix.lower() not in unused]
+    return sorted(file for file in files if file.is_file())
+
+
+def _is_hidden(file: Path, source: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(source).parts)
 
 
 def _split(
@@ -102,9 +141,13 @@ def _split(
     dtype = DTYPES[header.tensors[key].dtype]
 
     changed = unlearned.model.changed_tensors()
-    _write_diffusers(model.base, folder / "unet", dtype, changed.get, progress)
+    _write_diffusers(
+        model.base, folder / "unet", dtype, lambda name: _rounded(changed, name, dtype), progress
+    )
     _write_diffusers(model.vae, folder / "vae", dtype)
-    scheduler: Any = DDIMScheduler.from_config(model.scheduler_config)
+    # With zero terminal SNR, pipelines must start at the last timestep (Lin et al. 2024).
+    spacing = "trailing" if model.scheduler_config["rescale_betas_zero_snr"] else "leading"
+    scheduler: Any = DDIMScheduler.from_config(model.scheduler_config, timestep_spacing=spacing)
     scheduler.save_pretrained(folder / "scheduler")
     clips = model.text.clips
     for suffix, clip in zip(("", "_2"), clips, strict=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from torch import Tensor
 from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings
 from ..foundation.atomic import appearing
+from ..foundation.finite import non_finite
+from ..foundation.json_file import parse_json
+from ..models.prompt_syntax import SYNTAX_VERSION, is_plain
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
 from ..prompts.pairs import PromptPairs
@@ -26,6 +29,7 @@ from ..unlearning.results import StepReport, UnlearnedModel
 from ..unlearning.scopes import trainable
 from ..unlearning.settings import MOST_PICTURE_PAIRS, NORMAL, TO_THE_END, UnlearnSettings
 
+LARGEST = 200_000_000  # characters of the stored steps; 100,000 steps have about 30 million
 FACTORS = ("down", "up")  # of a ``LoraLayer``
 LATER_SETTINGS = {
     "uce_tokens": TO_THE_END,
@@ -64,7 +68,31 @@ def run_identity(
         "forget_pictures": _pictures(forget_pictures),
         "retain_pictures": _pictures(retain_pictures),
     }
+    prompts = [text for part in pairs.each for p in part.train for text in (p.forget, p.retain)]
+    captions = [c for own in (forget_pictures, retain_pictures) if own for c in own.captions]
+    if not all(map(is_plain, (*prompts, *captions))):
+        content["encoding"] = SYNTAX_VERSION
     return json.loads(json.dumps(content))
+
+
+def difference(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first section in which two identities differ, and the values of its first different field
+    in brackets (empty if it has no fields); None if the identities are equal."""
+    for section, now in expected.items():
+        before = stored.get(section)
+        if before != now:
+            return section, _field(before, now)
+    return None
+
+
+def _field(stored: object, expected: object) -> str:
+    if not isinstance(stored, dict) or not isinstance(expected, dict):
+        return ""
+    before, now = {**LATER_SETTINGS, **stored}, {**LATER_SETTINGS, **expected}
+    for name in now:
+        if before.get(name) != now[name]:
+            return f" ({name} was {before.get(name)!r:.80}, now {now[name]!r:.80})"
+    return ""
 
 
 def _pictures(own: OwnPictures | None) -> list[object] | None:
@@ -82,12 +110,22 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_unlearned(unlearned: UnlearnedModel, file: Path, description: Mapping[str, Any]) -> None:
+def write_unlearned(
+    unlearned: UnlearnedModel,
+    file: Path,
+    description: Mapping[str, Any],
+    outdated: Iterable[Path] = (),
+) -> None:
     """Write the changed tensors and the steps' reports to one file, so that weights and their
     description always come from the same run.
 
     Args:
         description: further data to store, as JSON.
+        outdated: files that describe the previous model. They are deleted just before it is
+            replaced, so that they never lie beside weights that they do not describe.
+
+    Raises:
+        ValueError: a weight is not finite.
     """
     metadata = {
         "said": json.dumps(description),
@@ -95,8 +133,14 @@ def write_unlearned(unlearned: UnlearnedModel, file: Path, description: Mapping[
         "alarms": json.dumps([asdict(alarm) for alarm in unlearned.alarms]),
     }
     tensors = {name: tensor.contiguous() for name, tensor in state(unlearned.model).items()}
+    if fault := non_finite(tensors.items()):
+        raise ValueError(
+            f"unlearned: the result holds {fault}, so it is not stored; lower learning_rate"
+        )
     with appearing(file) as part:
         save_file(tensors, part, metadata)
+        for other in outdated:
+            other.unlink(missing_ok=True)
 
 
 def read_description(file: Path) -> dict[str, Any]:
@@ -127,6 +171,14 @@ def read_unlearned(
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{file.name!r} contains no unlearned model ({error})") from None
     return UnlearnedModel(model, base, pairs, settings, reports, alarms=alarms)
+
+
+def read_steps(file: Path) -> list[Any] | None:
+    """The reports in a file of ``write_unlearned``, as JSON; None if there is no such file."""
+    try:
+        return list(_metadata(file, "steps"))
+    except (ValueError, TypeError):
+        return None
 
 
 def state(model: ModelHandle) -> Mapping[str, Tensor]:
@@ -166,6 +218,6 @@ def _with_state(
 def _metadata(file: Path, key: str, missing: str = "") -> Any:
     try:
         with safe_open(file, "pt") as opened:
-            return json.loads((opened.metadata() or {}).get(key, missing))
+            return parse_json((opened.metadata() or {}).get(key, missing), LARGEST)
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{file.name!r} contains no unlearned model ({error})") from None

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..foundation.atomic import appearing, refuse_existing
 from ..foundation.progress import Progress
-from ..foundation.safetensors_file import copy_replacing
+from ..foundation.safetensors_file import DTYPES, copy_replacing
+from ..models.rounding import rounded
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..unlearning.results import UnlearnedModel
 from .metadata import checkpoint_metadata
@@ -29,7 +30,8 @@ def save_single_file(
     progress: Progress | None = None,
 ) -> Path:
     """Write a copy of the original checkpoint with the same keys, dtypes and metadata, in which the
-    tensors changed by unlearning are replaced. Peak memory beyond the models: one tensor.
+    tensors changed by unlearning are replaced, rounded as in ``models/rounding.py``. Peak
+    memory beyond the models: one tensor.
 
     A moving average (EMA) of a changed tensor gets the new value too; otherwise a program that
     prefers the average would bring back the concept.
@@ -58,7 +60,9 @@ def save_single_file(
 
     def replacement(key: str) -> Tensor | None:
         name = names.get(averages.get(key, key))
-        return changed[name] if name is not None and name in changed else None
+        if name is None or name not in changed:
+            return None
+        return rounded(name, changed[name], DTYPES[header.tensors[key].dtype])
 
     new = checkpoint_metadata(unlearned, report, destination.stem, header.metadata, metadata or {})
     with appearing(destination) as part:

@@ -45,12 +45,18 @@ WARM = {
 }
 """``redirect`` after a warm start, by effort: the closed-form edit has done most of the work, and
 its prompts need no pictures."""
+WARM_LOW_RANK = {
+    QUICK: Numbers(steps=10, batch_size=4, picture_pairs=8, learning_rate=1.5e-3),
+    NORMAL: Numbers(steps=20, batch_size=8, picture_pairs=23, learning_rate=1.5e-3),
+    THOROUGH: Numbers(steps=100, batch_size=16, picture_pairs=120, learning_rate=1e-3),
+}
+"""``redirect`` with low-rank layers after a warm start."""
 LOW_RANK_LAYERS = {
     QUICK: Numbers(steps=20, batch_size=8, picture_pairs=16, learning_rate=3e-3),
     NORMAL: Numbers(steps=40, batch_size=8, picture_pairs=32, learning_rate=3e-3),
     THOROUGH: Numbers(steps=100, batch_size=16, picture_pairs=120, learning_rate=3e-3),
 }
-"""``redirect`` with low-rank layers, which begin without effect."""
+"""``redirect`` with low-rank layers that begin without effect."""
 OTHERS = {
     QUICK: Numbers(steps=50, batch_size=8, picture_pairs=60, learning_rate=1e-3),
     NORMAL: Numbers(steps=100, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=1e-3),
@@ -106,10 +112,11 @@ def _numbers(settings: UnlearnSettings, model: ModelHandle, scope: str) -> Numbe
 def _of_kind(settings: UnlearnSettings, model: ModelHandle, scope: str) -> dict[str, Numbers]:
     if settings.objective != "redirect":
         return OTHERS
-    if scope in LOW_RANK:
-        return LOW_RANK_LAYERS
     edited = set(model.text_projections()) & set(parameter_names(model, scope))
-    return WARM if settings.warm_start and settings.saliency == 1 and edited else OTHERS
+    warm = settings.warm_start and settings.saliency == 1 and edited
+    if scope in LOW_RANK:
+        return WARM_LOW_RANK if warm else LOW_RANK_LAYERS
+    return WARM if warm else OTHERS
 
 
 def _rate(settings: UnlearnSettings, model: ModelHandle, scope: str, numbers: Numbers) -> float:

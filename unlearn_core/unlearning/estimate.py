@@ -2,28 +2,31 @@
 
 The sizes of weights, gradients and Adam's moments follow from the model. The size of the
 activations depends on the architecture, the resolution and the kernels, so it is measured: with one
-and with two pictures, from which it follows for any number.
+and with two pictures, from which it follows for any number. On the CPU, where a step of a full-size
+model takes minutes, it is measured without computing anything.
 """
 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..dataset.settings import GenerationSettings
 from ..foundation.memory import free_unused, is_out_of_memory
-from ..models.denoiser import FULL_SIZE
+from ..foundation.progress import ESTIMATING, Progress
+from ..models.denoiser import FULL_SIZE, DenoiserHandle
+from ..models.layers import LOW_RANK
 from ..models.protocol import Conditioning, ModelHandle
+from ..models.text_to_image import TextToImageHandle
 from .pieces import ON_CPU, ON_GPU
 from .plan import Plan, gigabytes
+from .profile import LiveBytes, Profile, drawing_bytes, fake_mode, profile
 from .scopes import trainable
 from .settings import UnlearnSettings
 from .watch import CHECK_ROWS
@@ -32,26 +35,26 @@ ERROR = 0.15  # of an estimate, relative; kept free for kernels' own memory and 
 CURE = "choose a scope with 'lora' or smaller pictures (image_size)"
 PIECES = 6  # that the optimizer needs at once: both gradients, their sum, and updates
 
-Profile = Sequence[int]
-"""Bytes in use until each gradient is there, in the order in which they are computed."""
-
 
 @dataclass(frozen=True)
 class Sizes:
     """The memory of a run by its parts, in bytes.
 
     Attributes:
-        model: all weights of the loaded model on the device.
+        model: the weights of the loaded model on the device during a step.
         trained: the trained copy of the weights, or the low-rank layers.
         optimizer: Adam's moments.
         gradient: one gradient of the trained weights.
-        one, two: the profiles of a training step with one and with two pictures, which include the
-            gradient that the step computes; ``two`` is None if two do not fit.
+        one, two: the profiles of a training step with one and with two pictures; ``two`` is None if
+            two do not fit.
         smoothed: whether the retain gradient is smoothed, which needs a further copy.
         batches: whether the retain pictures of a step are more than one batch.
         good_state: the last good weights, which are in main memory; 0 on another device.
         pieces: intermediate results of the optimizer.
         check: the rows by which ``watch`` measures the damage.
+        released: text encoders and autoencoder, which leave the device before the first step, and
+            return for previews.
+        drawing: the activations of drawing a batch of pictures.
     """
 
     model: int
@@ -65,21 +68,32 @@ class Sizes:
     good_state: int = 0
     pieces: int = 0
     check: int = 0
+    released: int = 0
+    drawing: int = 0
 
-    def step(self, pictures: int) -> int:
+    def step(self, pictures: int, *, accumulates: bool = False) -> int:
         """Activations and the gradient in progress, for this number of pictures at once. In each
-        section between two gradients, memory is a linear function of the number."""
-        if pictures == 1 or self.two is None:
-            return max(self.one)
-        sections = zip(self.one, self.two, strict=True)
-        return max(one + (pictures - 1) * (two - one) for one, two in sections)
+        section, the activations are a linear function of the number.
+
+        Args:
+            accumulates: add each gradient to an earlier one, which is not counted here.
+        """
+        more = self.two or self.one
+        return max(
+            one.peak
+            + (pictures - 1) * (two.peak - one.peak)
+            + (0 if accumulates else one.gradients)
+            for one, two in zip(self.one, more, strict=True)
+        )
 
     def parts(self, plan: Plan, batch_size: int) -> dict[str, int]:
         """Bytes of each part at the moment that needs most: in the retain gradient, when the forget
         gradient exists, and with several parts the sum of those before; or in the optimizer."""
         pictures = _pictures(plan, batch_size)
-        before = 1 + (self.batches or pictures < batch_size) + self.smoothed
-        moments = (before, self.step(pictures)), (2 + self.smoothed, self.pieces)
+        accumulates = self.batches or pictures < batch_size
+        before = 1 + accumulates + self.smoothed
+        step = self.step(pictures, accumulates=accumulates)
+        moments = (before, step), (2 + self.smoothed, self.pieces)
         gradients, step = max(moments, key=lambda each: each[0] * self.gradient + each[1])
         return {
             "model": self.model,
@@ -91,36 +105,60 @@ class Sizes:
             "step": step,
         }
 
+    def preview(self) -> int:
+        """Bytes while the pictures of a preview are drawn between two steps, which need most of
+        all pictures."""
+        stays = self.model + self.trained + self.optimizer + self.good_state + self.check
+        return stays + self.smoothed * self.gradient + self.released + self.drawing
+
     def total(self, plan: Plan, batch_size: int) -> int:
-        return sum(self.parts(plan, batch_size).values())
+        """The maximum over the phases of a run."""
+        return max(sum(self.parts(plan, batch_size).values()), self.preview())
 
 
 def sizes(
-    base: ModelHandle, settings: UnlearnSettings, prompt: str, *, own_pictures: bool = False
+    base: ModelHandle,
+    settings: UnlearnSettings,
+    prompt: str,
+    progress: Progress | None = None,
+    *,
+    drawing: GenerationSettings | None = None,
+    own_pictures: bool = False,
 ) -> Sizes:
     """Measure the parts of a run's memory.
 
     Args:
         settings: without automatic values.
         prompt: any prompt that the model can encode.
+        drawing: of the previews; None if no pictures are drawn during the run.
         own_pictures: whether the retain set contains the user's own pictures.
     """
-    model, parameters = trainable(
-        base,
-        settings.scope,
-        lora_rank=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        seed=settings.seed,
-    )
-    row = base.encode_prompts([prompt]).to(base.device)
-    one = profile(model, parameters, row)
-    two = _profile_of_two(model, parameters, row)
+    progress = progress or Progress()
+    with progress.phase(ESTIMATING, 3):
+        fake = fake_mode(base)
+        # peft moves its new layers, which fake ones refuse; they are small.
+        with nullcontext() if fake is None or settings.scope in LOW_RANK else fake:
+            model, parameters = trainable(
+                base,
+                settings.scope,
+                lora_rank=settings.lora_rank,
+                lora_alpha=settings.lora_alpha,
+                seed=settings.seed,
+            )
+        row = base.encode_prompts([prompt]).to(base.device)
+        one = profile(model, parameters, row, progress, fake)
+        progress.tick()
+        two = _profile_of_two(model, parameters, row, progress, fake)
+        progress.tick()
+        pictures = _drawing(model, row, drawing, progress, fake) if drawing else 0
+        progress.tick()
     trained = _bytes(parameters)
     on_cpu = base.device.type == "cpu"
     piece = min(sum(p.numel() for p in parameters), ON_CPU if on_cpu else ON_GPU)
     loaded = [*base.own_tensors(), *(parameter for _, parameter in base.named_parameters())]
+    released = 0 if on_cpu else _bytes(_encoders(base))
     return Sizes(
-        model=_bytes(loaded),
+        model=_bytes(loaded) - released,
         trained=trained,
         optimizer=2 * trained,
         gradient=trained,
@@ -131,7 +169,33 @@ def sizes(
         good_state=trained if on_cpu else 0,
         pieces=PIECES * piece * torch.float32.itemsize,
         check=CHECK_ROWS * _check_row(base, row),
+        released=released,
+        drawing=pictures,
     )
+
+
+def _drawing(
+    model: ModelHandle,
+    row: Conditioning,
+    drawing: GenerationSettings,
+    progress: Progress,
+    fake: FakeTensorMode | None,
+) -> int:
+    """Bytes of drawing with one of our own handles; ComfyUI manages the memory of its own VAE. 0 if
+    memory runs out: the first pictures are drawn before the first step, and then report it."""
+    if not isinstance(model, DenoiserHandle):
+        return 0
+    try:
+        return drawing_bytes(model, row[[0]], drawing, progress, fake)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    free_unused(model.device)
+    return 0
+
+
+def _encoders(model: ModelHandle) -> list[Tensor]:
+    return model.encoders() if isinstance(model, TextToImageHandle) else []
 
 
 def _check_row(base: ModelHandle, row: Conditioning) -> int:
@@ -145,10 +209,14 @@ def _check_row(base: ModelHandle, row: Conditioning) -> int:
 
 
 def _profile_of_two(
-    model: ModelHandle, parameters: Sequence[Tensor], row: Conditioning
+    model: ModelHandle,
+    parameters: Sequence[Tensor],
+    row: Conditioning,
+    progress: Progress,
+    fake: FakeTensorMode | None,
 ) -> Profile | None:
     try:
-        return profile(model, parameters, row[[0, 0]])
+        return profile(model, parameters, row[[0, 0]], progress, fake)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -161,7 +229,9 @@ def plan_for(
     settings: UnlearnSettings,
     prompt: str,
     free: int | None,
+    progress: Progress | None = None,
     *,
+    drawing: GenerationSettings | None = None,
     own_pictures: bool = False,
 ) -> Plan:
     """The plan of a run, see ``choose``. Small models always have enough memory for whole batches.
@@ -170,6 +240,7 @@ def plan_for(
         settings: without automatic values.
         prompt: any prompt that the model can encode.
         free: bytes of the device that nothing uses; None if unknown.
+        drawing: of the previews; None if no pictures are drawn during the run.
         own_pictures: whether the retain set contains the user's own pictures.
 
     Raises:
@@ -178,7 +249,9 @@ def plan_for(
     if sum(parameter.numel() for _, parameter in base.named_parameters()) < FULL_SIZE:
         return Plan()
     try:
-        measured = sizes(base, settings, prompt, own_pictures=own_pictures)
+        measured = sizes(
+            base, settings, prompt, progress, drawing=drawing, own_pictures=own_pictures
+        )
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -202,7 +275,7 @@ def choose(
         ValueError: not even one picture at a time fits.
     """
     batch_size = settings.batch_size
-    available = None if free is None else free + sizes.model
+    available = None if free is None else free + sizes.model + sizes.released
     plans = [Plan(), *(Plan(size) for size in _halves(batch_size))]
     if sizes.two is None:
         plans = [plan for plan in plans if _pictures(plan, batch_size) == 1]
@@ -222,75 +295,6 @@ def choose(
             f"picture at a time, and {gigabytes(available)} GB can be used; {CURE}"
         )
     return plans[-1]
-
-
-def profile(
-    model: ModelHandle, parameters: Sequence[Tensor], conditioning: Conditioning
-) -> list[int]:
-    """Measure the bytes that a training step needs, with a random picture for each row."""
-    generator = torch.Generator().manual_seed(0)  # the global one stays as it is
-    count = len(conditioning)
-    shape = (count, *model.latent_shape)
-    latents, noise = (torch.randn(shape, generator=generator).to(model.device) for _ in range(2))
-    t = model.times(torch.full((count,), 0.5)).to(model.device)
-    with torch.enable_grad(), LiveBytes() as live:
-        hooks = [parameter.register_hook(lambda _: live.end_section()) for parameter in parameters]
-        try:
-            loss = model.denoise_error(latents, conditioning, noise, t).sum()
-            torch.autograd.grad(loss, list(parameters), materialize_grads=True)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        live.end_section()
-    return live.sections
-
-
-class LiveBytes(TorchDispatchMode):
-    """Measures the bytes of all tensors that are created within this context, as long as each
-    exists. It works on every device.
-
-    Attributes:
-        sections: the largest number of bytes in use in each section so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.sections: list[int] = []
-        self.storages: dict[int, weakref.ref[Any]] = {}
-
-    def end_section(self) -> None:
-        self.sections.append(self.peak)
-        self.peak = self.now
-
-    def __torch_dispatch__(
-        self, func: Any, types: object, args: Any = (), kwargs: Any = None
-    ) -> object:
-        before = {_key(tensor) for tensor in _tensors((args, kwargs))}
-        result = func(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
-            key = _key(tensor)
-            if key not in before and key not in self.storages:
-                self._add(key, tensor.untyped_storage())
-        return result
-
-    def _add(self, key: int, storage: torch.UntypedStorage) -> None:
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        self.storages[key] = weakref.ref(storage, partial(self._removed, key, size))
-
-    def _removed(self, key: int, size: int, _: object) -> None:
-        del self.storages[key]
-        self.now -= size
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _pictures(plan: Plan, batch_size: int) -> int:

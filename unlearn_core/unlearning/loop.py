@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
+from ..foundation.interruption import Interruptible
 from ..foundation.memory import free_unused, is_out_of_memory
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
+from ..foundation.signals import deferred
 from ..models.counted import Counted
 from ..models.protocol import ModelHandle
 from .alarms import Alarm
@@ -27,6 +30,7 @@ from .rules import RULES, gram
 from .saliency import forget_totals, saliency_mask
 from .scopes import trainable
 from .settings import UnlearnSettings
+from .snapshot import Snapshot, listed
 from .text_weights import prepare
 from .watch import Watch
 
@@ -46,8 +50,17 @@ class Unlearning:
     learning rate (``watch``). The reports of the undone steps are removed, and the same step
     numbers follow again.
 
+    ``snapshot`` and ``restore`` let another process continue the run.
+
     Several processes may share a run. All of them draw the same batches; each computes the losses
     and gradients of its own rows. After the sum over the processes, all take the same step.
+
+    Attributes:
+        whole: whether the weights are those after the last finished step; false if a step failed
+            while it changed them.
+        is_checked: whether all steps are finished and the final state has passed its check.
+        next_batch: state of the generator of the batches after the last finished step.
+        resumed_at: number of steps that were restored; None if none were.
     """
 
     def __init__(
@@ -74,6 +87,7 @@ class Unlearning:
         weights = [parameter.detach() for parameter in self.parameters]
         processes.copy_main_([*weights, *matrices.values()])  # devices may round differently
         self.progress = progress or Progress()
+        self.interruptible = Interruptible(self.progress)
         self.trained, self.frozen = (Counted(m, self.progress) for m in (self.model, base))
         self.optimizer = RestrictedAdam(
             self.parameters, weight_decay=settings.weight_decay, protections=protections
@@ -82,6 +96,9 @@ class Unlearning:
         self.mask: list[Tensor] = []
         self.smooth_retain: list[Tensor] = []
         self.reports: list[StepReport] = []
+        self.resumed_at: int | None = None
+        self.whole, self.is_checked = True, False
+        self.next_batch = self.batches.generator.get_state()
         self.watch = Watch(
             self.model, base, self.parameters, self.batches, self.progress, processes
         )
@@ -90,32 +107,96 @@ class Unlearning:
         return self.settings.steps
 
     def __iter__(self) -> Iterator[StepReport]:
-        while len(self.reports) < self.settings.steps and not self.watch.gave_up:
+        while not self.is_finished:
+            takes_step = len(self.reports) < self.settings.steps
             try:
-                with torch.enable_grad():
-                    report = self._step()
-                self.reports.append(report)
-                if report.step == self.settings.steps:
+                if takes_step:
+                    with torch.enable_grad():
+                        report = self._step()
+                    self.reports.append(report)
+                    self.next_batch, self.whole = self.batches.generator.get_state(), True
+                if len(self.reports) == self.settings.steps:
                     self.watch.after_last_step()
+                    self.is_checked = True
             except WentWrongError as error:
                 self._go_back(error)
             else:
-                yield report
+                if takes_step:
+                    yield self.reports[-1]
 
     @property
     def alarms(self) -> list[Alarm]:
         return self.watch.alarms
 
+    @property
+    def is_finished(self) -> bool:
+        return self.is_checked or self.watch.gave_up
+
+    def snapshot(self) -> Snapshot:
+        """The state after the last finished step; valid if ``whole``. A finished run needs only its
+        weights."""
+        tensors, watch = listed("weights", self.parameters), self.watch.snapshot()
+        if not self.is_finished:
+            tensors |= listed("moments", self.optimizer.moments)
+            tensors |= listed("mask", self.mask) | listed("smooth_retain", self.smooth_retain)
+            tensors |= {"next_batch": self.next_batch, **watch.tensors}
+        values = {
+            **watch.values,
+            "reports": [asdict(report) for report in self.reports],
+            "plan": asdict(self.plan),
+            "optimizer_steps": self.optimizer.steps,
+            "is_finished": self.is_finished,
+        }
+        return Snapshot(tensors, values)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot of a run with the same inputs, bit for bit on the CPU.
+
+        Raises:
+            ValueError: it is malformed; nothing has changed.
+        """
+        reports = snapshot.reports(self.settings.steps)
+        plan, optimizer_steps = snapshot.part("plan", Plan), snapshot.count("optimizer_steps")
+        weights = snapshot.list_of("weights", self.parameters)
+        moments = snapshot.list_of("moments", self.optimizer.moments)
+        mask = snapshot.list_of("mask", self.parameters, torch.bool)
+        smooth = snapshot.list_of("smooth_retain", self.parameters)
+        is_finished = snapshot.values.get("is_finished") is True
+        if not weights or not reports or not (moments or is_finished):
+            raise ValueError("it is incomplete")
+        next_batch = snapshot.generator("next_batch") if moments else self.next_batch
+        self.watch.restore(snapshot)
+        with torch.no_grad():
+            for parameter, weight in zip(self.parameters, weights, strict=True):
+                parameter.copy_(weight)
+        if moments:
+            self.optimizer.restore(moments, optimizer_steps)
+        self.mask = [part.to(self.base.device, copy=True) for part in mask]
+        self.smooth_retain = [part.to(self.base.device, copy=True) for part in smooth]
+        self.batches.generator.set_state(next_batch)
+        self.plan, self.reports, self.next_batch = plan, reports, next_batch
+        self.resumed_at, self.is_checked = len(reports), is_finished
+
     def result(self) -> UnlearnedModel:
-        """The model after the steps so far; it is not a copy, so later steps change it."""
+        """The model after the steps so far, if ``whole``; it is not a copy, so later steps change
+        it."""
         for parameter in self.parameters:
             parameter.requires_grad_(False)
         pairs, reports, alarms = self.sets.pairs, tuple(self.reports), tuple(self.alarms)
-        return UnlearnedModel(self.model, self.base, pairs, self.settings, reports, alarms=alarms)
+        return UnlearnedModel(
+            self.model,
+            self.base,
+            pairs,
+            self.settings,
+            reports,
+            alarms=alarms,
+            resumed_at=self.resumed_at,
+        )
 
     def _go_back(self, error: WentWrongError) -> None:
         good = self.watch.go_back(min(len(self.reports) + 1, self.settings.steps), error)
         self.batches.generator.set_state(good.generator)
+        self.next_batch, self.whole = good.generator, True
         self.optimizer.reset()
         self.smooth_retain.clear()
         del self.reports[good.step :]
@@ -142,6 +223,7 @@ class Unlearning:
             pause = PAUSES[settings.objective](forget_loss, settings.strengths)
             for gradient in grad_forget:
                 gradient.masked_fill_(pause, 0)
+        self.whole = settings.retain_ema == 0
         grad_retain = self._smoothed(grad_retain)
         for gradients in (grad_forget, grad_retain):
             for gradient, mask in zip(gradients, self.mask, strict=False):
@@ -150,16 +232,18 @@ class Unlearning:
         # Adam's step along their combined direction.
         products = gram(grad_forget, grad_retain)
         self.watch.before_update(step - 1, retain_loss.item(), generator)
-        change = self.optimizer.step(
-            grad_forget,
-            grad_retain,
-            products,
-            RULES[settings.method](products, settings.retain_weight),
-            settings.learning_rate
-            * self.watch.rate_factor
-            * SCHEDULES[settings.schedule](step, settings.steps),
-            restrict=settings.restrict_step,
-        )
+        with deferred():
+            self.whole = False
+            change = self.optimizer.step(
+                grad_forget,
+                grad_retain,
+                products,
+                RULES[settings.method](products, settings.retain_weight),
+                settings.learning_rate
+                * self.watch.rate_factor
+                * SCHEDULES[settings.schedule](step, settings.steps),
+                restrict=settings.restrict_step,
+            )
 
         return StepReport(
             step=step,
@@ -182,7 +266,8 @@ class Unlearning:
         with self.processes.together(self.progress):
             while True:
                 try:
-                    return work()
+                    with self.interruptible.within():
+                        return work()
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
@@ -225,20 +310,20 @@ class Unlearning:
     def _gradient(self, parts: Iterable[Tensor]) -> Sums:
         """Add up the losses of all rows, and their gradients; ``parts`` computes the losses of one
         part after another, so that only one needs memory."""
-        total, gradients = torch.zeros((), device=self.parameters[0].device), None
-        count = 0
-        for losses in parts:
-            loss = losses.sum()
-            part_gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            total += loss.detach()  # read after the step: reading would wait for the device
-            count += len(losses)
-            self.progress.check()
-            if gradients is None:
-                gradients = part_gradients
-            else:
-                torch._foreach_add_(gradients, part_gradients)
-        if gradients is None:  # a process without rows
-            gradients = tuple(torch.zeros_like(parameter) for parameter in self.parameters)
+        total, count = torch.zeros((), device=self.parameters[0].device), 0
+        try:
+            for losses in parts:
+                loss = losses.sum()
+                loss.backward(inputs=self.parameters)  # adds to ``.grad``: one set for all parts
+                total += loss.detach()  # read after the step: reading would wait for the device
+                count += len(losses)
+                self.progress.check()
+            gradients = tuple(
+                torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters
+            )
+        finally:
+            for parameter in self.parameters:
+                parameter.grad = None
         return total, gradients, count
 
     def _mean(self, loss: Tensor, gradients: Gradient, count: int) -> tuple[Tensor, Gradient]:

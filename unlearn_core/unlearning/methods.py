@@ -36,6 +36,9 @@ class Run(Protocol):
         ...
 
     plan: Plan
+    whole: bool
+    """Whether ``result`` is the model after the last finished step. False if a step failed while it
+    changed the weights."""
 
     def __len__(self) -> int: ...
 
@@ -105,10 +108,6 @@ class Steps:
     ) -> None:
         parameter_names(base, settings.scope)
         empty_prompt(base, settings)
-        if base.info.family in CLASS_FAMILIES:  # other families accept any prompt
-            for part in pairs.each:
-                for pair in (*part.train, *part.test):
-                    base.encode_prompts([pair.forget, pair.retain])
         if retain_pictures is not None:
             check_retained(retain_pictures, pairs)
         if forget_pictures is not None and forget_pictures.alone:
@@ -190,6 +189,12 @@ def check(
         ValueError: the model does not support the scope, objective, method or a prompt, or the
             user's own pictures leave a concept without any picture to learn from.
     """
+    for part in pairs.each:
+        for pair in (*part.train, *part.test):
+            base.check_prompts([pair.forget, pair.retain])
+    for own in (forget_pictures, retain_pictures):
+        if own is not None:
+            base.check_prompts(own.captions)
     method_of(settings).check(base, pairs, settings, forget_pictures, retain_pictures)
 
 

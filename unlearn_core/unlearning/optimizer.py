@@ -59,6 +59,17 @@ class RestrictedAdam:
         self.square.zero_()
         self.steps = 0
 
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """The moving averages of the direction and of its square."""
+        return self.mean, self.square
+
+    def restore(self, moments: Sequence[Tensor], steps: int) -> None:
+        """Continue after ``steps`` steps with these ``moments``."""
+        for moment, stored in zip(self.moments, moments, strict=True):
+            moment.copy_(stored)
+        self.steps = steps
+
     @torch.no_grad()
     def step(
         self,

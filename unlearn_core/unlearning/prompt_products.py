@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..foundation.progress import FIRST_EDIT, Progress
+from ..models.prompt_syntax import closed
 from ..models.protocol import TOKENS, ModelHandle
 from ..prompts.pairs import PromptPair, PromptPairs
 from .settings import LAST_TOKEN
@@ -80,19 +81,19 @@ def _products_of(
 ) -> Products:
     prefixes = [_before_shared_end(pair.forget, pair.retain) for pair in pairs]
     forget, retain = (
-        torch.stack(list(base.encode_prompts(prompts).text_inputs()[text_input])).cpu().double()
+        [row.cpu().double() for row in base.encode_prompts(prompts).text_inputs()[text_input]]
         for prompts in ([pair.forget for pair in pairs], [pair.retain for pair in pairs])
-    )  # [N, L, D]
+    )  # [L, D] each; long prompts have more rows
     if text_input != TOKENS:
-        m, w = forget.flatten(0, 1), retain.flatten(0, 1)
+        m, w = torch.cat(forget), torch.cat(retain)
         return Products(m.T @ m, m.T @ w, w.T @ w)
     last_forget, last_retain = (_last_token(base, side) for side in zip(*prefixes, strict=True))
     sources, targets = [], []
     for f, r, i, j in zip(forget, retain, last_forget, last_retain, strict=True):
-        length = 1 if tokens == LAST_TOKEN else len(f) - max(i, j)
+        length = 1 if tokens == LAST_TOKEN else min(len(f) - i, len(r) - j)
         sources.append(f[i : i + length])
         targets.append(r[j : j + length])
-    m, w, k = torch.cat(sources), torch.cat(targets), retain.flatten(0, 1)
+    m, w, k = torch.cat(sources), torch.cat(targets), torch.cat(retain)
     if tokens == LAST_TOKEN:
         ends = _last_token(base, [pair.retain for pair in pairs])
         k = torch.stack([r[end] for r, end in zip(retain, ends, strict=True)])
@@ -106,7 +107,9 @@ def _before_shared_end(forget: str, retain: str) -> tuple[str, str]:
     while left and right and left[-1] == right[-1]:
         left.pop()
         right.pop()
-    return " ".join(left).rstrip(PUNCTUATION), " ".join(right).rstrip(PUNCTUATION)
+    ends = (" ".join(words).rstrip(PUNCTUATION) for words in (left, right))
+    first, second = map(closed, ends)
+    return first, second
 
 
 def _last_token(base: ModelHandle, prefixes: Sequence[str]) -> list[int]:
@@ -114,10 +117,19 @@ def _last_token(base: ModelHandle, prefixes: Sequence[str]) -> list[int]:
     causal: another word at the end changes only the embeddings from its own position on."""
     unique = list(dict.fromkeys(prefixes))
     shorter, longer = (
-        torch.stack(list(base.encode_prompts(prompts).text_inputs()[TOKENS]))
+        base.encode_prompts(prompts).text_inputs()[TOKENS]
         for prompts in (unique, [f"{prefix} a" for prefix in unique])
     )
-    differs = (shorter - longer).abs().amax(-1) > 1e-4  # [N, L]; all False if longer is truncated
-    ends = torch.where(differs.any(1), differs.int().argmax(1), differs.shape[1])
-    positions = dict(zip(unique, (ends - 1).tolist(), strict=True))
+    positions = {
+        prefix: _first_difference(a, b) - 1
+        for prefix, a, b in zip(unique, shorter, longer, strict=True)
+    }
     return [positions[prefix] for prefix in prefixes]
+
+
+def _first_difference(a: Tensor, b: Tensor) -> int:
+    """The first row in which [L, D] and [M, D] differ; the shorter length if there is none, because
+    the further word begins a new chunk or is truncated."""
+    length = min(len(a), len(b))
+    differs = (a[:length] - b[:length]).abs().amax(-1) > 1e-4
+    return int(differs.int().argmax()) if differs.any() else length

@@ -47,8 +47,11 @@ class StepReport:
 
 @dataclass(frozen=True, eq=False)
 class UnlearnedModel:
-    """The result of a complete or interrupted run, with everything needed to evaluate and save
-    it."""
+    """The result of a complete or interrupted run, with everything needed to evaluate and save it.
+
+    Attributes:
+        resumed_at: the step after which the run was resumed last; None if it was not interrupted.
+    """
 
     model: ModelHandle
     base: ModelHandle
@@ -57,6 +60,7 @@ class UnlearnedModel:
     reports: tuple[StepReport, ...]
     cost: Cost = NO_COST
     alarms: tuple[Alarm, ...] = ()
+    resumed_at: int | None = None
 
     def get_ram_usage(self) -> int:
         """Bytes in addition to the base model. ComfyUI's output cache calls this method by name."""

@@ -152,8 +152,8 @@ class UnlearnSettings:
         help="Begin with one quick edit (UCE) of the weights that read the prompt, then train. On: "
         "the model forgets faster and more reliably. Off: as in the paper. If somebody then trains "
         "a new word for the concept, less of it comes back; but the demo model needs a "
-        "learning_rate of 0.001. No effect with the scopes 'noxattn', "
-        "'noxattn-2025' and those with 'lora', or with 'saliency' below 1.",
+        "learning_rate of 0.001. A scope with 'lora' begins with the largest part of the edit. No "
+        "effect with the scopes 'noxattn' and 'noxattn-2025', or with 'saliency' below 1.",
         advanced=True,
     )
     warm_start_weight: float = number(

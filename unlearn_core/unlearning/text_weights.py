@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ..foundation.progress import Progress
-from ..models.protocol import ModelHandle
+from ..models.low_rank import truncated_svd
+from ..models.protocol import LoraLayer, ModelHandle
+from ..models.weights import lora_names
 from ..prompts.pairs import PromptPairs
 from .prompt_products import Products
 from .settings import UnlearnSettings
-from .uce import RIDGE, change, edited_weights, products_for
+from .uce import RIDGE, change, edited_weights, products_for, refuse_non_finite, solved
 
 MOST_GAIN = 8.0
 """Slightly more than the largest gain on EmojiCanvas, where the learning rates were measured."""
@@ -29,7 +31,7 @@ def prepare(
     progress: Progress | None = None,
 ) -> list[Tensor | None]:
     """Edit the trained weights that read the prompt (``warm_start``), and compute the matrices of
-    ``prompt_protection``.
+    ``prompt_protection``. For a low-rank layer, see ``low_rank_start``.
 
     Args:
         model: a trainable copy of ``base``; of its weights only those in ``trained`` change.
@@ -39,26 +41,42 @@ def prepare(
         steps are not protected.
     """
     unprotected: list[Tensor | None] = [None] * len(trained)
-    weights = dict(model.named_parameters())
+    inputs, parameters = base.text_projections(), dict(model.named_parameters())
     trained_ids = {id(parameter) for parameter in trained}
-    inputs = {n: i for n, i in model.text_projections().items() if id(weights[n]) in trained_ids}
+    readers = {  # the trained tensor that reads each input: a weight, or the factor ``down``
+        name: parameters[reader]
+        for name in inputs
+        for reader in (name, lora_names(name)[0])
+        if reader in parameters and id(parameters[reader]) in trained_ids
+    }
     # Below 1, ``saliency`` keeps single weights as they are; both edits would change all of them.
-    if not inputs or settings.saliency < 1:
+    if not readers or settings.saliency < 1:
         return unprotected
     if not settings.warm_start and not settings.prompt_protection:
         return unprotected
 
     products = products_for(base, pairs, settings.uce_tokens, progress)
+    matrices: dict[str, Tensor] = {}
+    if settings.prompt_protection:
+        matrices = {  # one copy on the device for all weights that read the same input
+            name: protection(each, settings.prompt_protection).to(trained[0])
+            for name, each in products.items()
+        }
+    edit: dict[str, Tensor] = {}
     if settings.warm_start:
-        _edit(weights, base, products, settings.warm_start_weight, inputs)
-    if not settings.prompt_protection:
+        edit = {n: change(each, settings.warm_start_weight) for n, each in products.items()}
+    layers = model.lora_layers()
+    if layers:
+        weights = dict(base.named_parameters())
+        for name in readers:
+            layer, text_input = layers[name.removesuffix(".weight")], inputs[name]
+            low_rank_start(layer, weights[name], edit.get(text_input), matrices.get(text_input))
+    elif edit:
+        _edit(readers, base, edit)
+    if not matrices:
         return unprotected
-    matrices = {  # one copy on the device for all weights that read the same input
-        name: protection(each, settings.prompt_protection).to(trained[0])
-        for name, each in products.items()
-    }
-    of_weight = {id(weights[name]): matrices[text_input] for name, text_input in inputs.items()}
-    return [of_weight.get(id(parameter)) for parameter in trained]
+    of_tensor = {id(tensor): matrices[inputs[name]] for name, tensor in readers.items()}
+    return [of_tensor.get(id(parameter)) for parameter in trained]
 
 
 def protection(products: Products, weight: float) -> Tensor:
@@ -76,25 +94,54 @@ def protection(products: Products, weight: float) -> Tensor:
     Where an embedding of the concept is close to a retained one, ``M`` enlarges a change, because
     only the small part that both do not share may change. ``RIDGE`` is raised until the root mean
     square gain is at most ``MOST_GAIN``.
+
+    Raises:
+        ValueError: see ``uce.solved``.
     """
     ridge = RIDGE
     while True:
         total = products.edited + weight * products.preserved + ridge * products.identity
-        matrix = torch.linalg.solve(total, products.edited).T  # both are symmetric
+        matrix = solved(total, products.edited).T  # both are symmetric
         if matrix.norm() <= MOST_GAIN * math.sqrt(len(matrix)):
             return matrix
         ridge *= 4
 
 
 @torch.no_grad()
-def _edit(
-    weights: Mapping[str, Tensor],
-    base: ModelHandle,
-    products: Mapping[str, Products],
-    retain_weight: float,
-    names: Mapping[str, str],
+def low_rank_start(
+    layer: LoraLayer, weight: Tensor, edit: Tensor | None, protected: Tensor | None
 ) -> None:
-    matrices = {name: change(each, retain_weight) for name, each in products.items()}
+    """Initialise a layer beside a weight that reads the prompt, in place.
+
+    Its output is zero without an edit. With one, its first components are the largest of the edit,
+    and all of ``down`` has rows of the usual size, because Adam changes every number by about the
+    learning rate. Changes of ``up`` act only on what ``down`` reads; so if both the initial
+    ``down`` and its changes are protected, every change of the layer is.
+
+    Args:
+        weight: [out, in], before the edit.
+        edit: the matrix of ``uce.change``; None for none.
+        protected: the matrix of ``protection``; None for none.
+
+    Raises:
+        ValueError: the edited weight is not finite.
+    """
+    down, up = layer.down.flatten(1), layer.up.flatten(1)  # views
+    if protected is not None:
+        down.copy_(down @ protected)
+    if edit is None:
+        return
+    identity = torch.eye(len(edit), dtype=edit.dtype)
+    delta = weight.detach().cpu().double() @ (edit.T - identity)
+    refuse_non_finite([("a low-rank layer", delta.float())])
+    u, s, v = truncated_svd(delta, len(down))
+    size = 3**-0.5  # root mean square norm of a row of ``initial_down``
+    down[: len(s)] = (v.T * size).to(down)
+    up[:, : len(s)] = (u * s * (len(down) / layer.alpha / size)).to(up)
+
+
+@torch.no_grad()
+def _edit(readers: Mapping[str, Tensor], base: ModelHandle, matrices: Mapping[str, Tensor]) -> None:
     edited = edited_weights(base, matrices)
-    for name in names:
-        weights[name].copy_(edited[name])
+    for name, weight in readers.items():
+        weight.copy_(edited[name])

@@ -7,12 +7,13 @@ the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from ..dataset.rows import TrainingSets
+from ..foundation.finite import non_finite
 from ..foundation.progress import Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
@@ -60,18 +61,64 @@ def changes(
 
 def change(products: Products, retain_weight: float) -> Tensor:
     """The matrix [D, D] whose product with ``W^T`` is ``W'^T``, where
-    ``W' = (sum_i W v_i c_i^T + sum_j W c_j c_j^T) (sum_i c_i c_i^T + sum_j c_j c_j^T)^-1``."""
+    ``W' = (sum_i W v_i c_i^T + sum_j W c_j c_j^T) (sum_i c_i c_i^T + sum_j c_j c_j^T)^-1``.
+
+    Raises:
+        ValueError: see ``solved``.
+    """
     fixed = retain_weight * products.preserved + RIDGE * products.identity
-    return torch.linalg.solve(products.edited + fixed, products.mapped + fixed)
+    return solved(products.edited + fixed, products.mapped + fixed)
+
+
+def solved(system: Tensor, right: Tensor) -> Tensor:
+    """The solution ``X`` of ``system X = right``, where the system is a sum of squares and at least
+    ``RIDGE I``. Its smallest eigenvalue is therefore at least ``RIDGE``, and its largest at most
+    its trace: their ratio bounds the condition number.
+
+    Raises:
+        ValueError: the system or its solution is not finite, or rounding decides the solution.
+    """
+    trace = system.trace().item()
+    largest = RIDGE / (len(system) * torch.finfo(system.dtype).eps)
+    if not trace < largest:
+        raise ValueError(
+            f"the closed-form edit is ill-conditioned ({trace:.2g}, the limit is {largest:.2g}): "
+            "the model's embeddings of the prompts are very large or not finite, or a weight of "
+            "the preserved prompts is too high; lower retain_weight, warm_start_weight and "
+            "prompt_protection, or choose another model"
+        )
+    solution = torch.linalg.solve(system, right)
+    if fault := non_finite([("solution", solution)]):
+        raise ValueError(f"the closed-form edit is ill-conditioned ({fault}); choose another model")
+    return solution
 
 
 def edited_weights(base: ModelHandle, matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of ``text_projections`` after a change by these matrices, by name."""
+    """The weights of ``text_projections`` after a change by these matrices, in fp64, by name.
+
+    Raises:
+        ValueError: a weight would not be finite in fp32.
+    """
     weights = dict(base.named_parameters())
-    return {
+    edited = {
         name: (matrices[text_input] @ weights[name].detach().T.cpu().double()).T
         for name, text_input in base.text_projections().items()
     }
+    refuse_non_finite((name, weight.float()) for name, weight in edited.items())
+    return edited
+
+
+def refuse_non_finite(edited: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse an edit with NaN or infinity.
+
+    Raises:
+        ValueError: names the weight.
+    """
+    if fault := non_finite(edited):
+        raise ValueError(
+            f"the closed-form edit gives {fault}, so it is not used; raise retain_weight, or "
+            "choose replacements that are closer to the concept"
+        )
 
 
 def products_for(
@@ -112,7 +159,7 @@ class ClosedForm:
         ValueError: the model has no weights that read the prompt.
     """
 
-    plan = Plan()
+    plan, whole = Plan(), True
 
     @torch.no_grad()
     def __init__(

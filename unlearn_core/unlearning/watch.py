@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,6 +15,7 @@ from ..foundation.checks import LARGEST_SEED
 from ..foundation.cost import JUDGING
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
+from ..foundation.signals import deferred
 from ..models.counted import Counted
 from ..models.protocol import Denoiser
 from .alarms import (
@@ -35,11 +36,31 @@ from .alarms import (
     went_back,
 )
 from .batches import Batches, RetainBatch
-from .breakdown import WentWrongError
+from .breakdown import NotFiniteError, WentWrongError
 from .objectives import OBJECTIVES, ForgetBatch, denoise, distill
+from .snapshot import Snapshot, listed
 
 CHECK_ROWS, ROWS_AT_ONCE = 4, 2  # two without a backward pass need less memory than one with
 COPIES = 10  # of the state during a run
+
+
+@dataclass(frozen=True)
+class Returns:
+    """What a watch remembers beside the good state and the alarms.
+
+    Attributes:
+        count: how often the run went back.
+        rate_factor: of the learning rate since then.
+        gave_up: whether the run has ended because of it.
+        start_distance: the distance before the first step, see ``is_damaged``.
+        good_step: of the good state; None if there is none.
+    """
+
+    count: int = 0
+    rate_factor: float = 1.0
+    gave_up: bool = False
+    start_distance: float = 0.0
+    good_step: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +99,44 @@ class Watch:
         processes: Processes = ALONE,
     ) -> None:
         self.processes = processes
-        silent = progress.silent(JUDGING)
+        self.progress = silent = progress.silent(JUDGING)
         self.trained, self.frozen = Counted(trained, silent), Counted(frozen, silent)
         self.parameters, self.batches, self.settings = parameters, batches, batches.settings
         self.alarms: list[Alarm] = []
         self.good: GoodState | None = None
         self.rate_factor, self.returns, self.gave_up = 1.0, 0, False
         self.start_distance = 0.0
+
+    def snapshot(self) -> Snapshot:
+        """What the watch needs to continue."""
+        good = self.good
+        returns = Returns(
+            self.returns,
+            self.rate_factor,
+            self.gave_up,
+            self.start_distance,
+            None if good is None else good.step,
+        )
+        tensors: dict[str, Tensor] = {}
+        if good is not None:
+            tensors = {**listed("good", good.weights), "good_generator": good.generator}
+        alarms = [asdict(alarm) for alarm in self.alarms]
+        return Snapshot(tensors, {"alarms": alarms, "returns": asdict(returns)})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot.
+
+        Raises:
+            ValueError: it is malformed; nothing has changed.
+        """
+        alarms, returns = snapshot.parts("alarms", Alarm), snapshot.part("returns", Returns)
+        weights, good = snapshot.list_of("good", self.parameters), None
+        if weights and returns.good_step is not None:
+            copies = tuple(weight.to("cpu", copy=True) for weight in weights)
+            good = GoodState(returns.good_step, copies, snapshot.generator("good_generator"))
+        self.returns, self.rate_factor = returns.count, returns.rate_factor
+        self.gave_up, self.start_distance = returns.gave_up, returns.start_distance
+        self.alarms[:], self.good = alarms, good
 
     def before_update(self, finished: int, retain_loss: float, generator: Tensor) -> None:
         """Check the state after ``finished`` steps, whose retain loss is now known, and remember it
@@ -105,18 +157,20 @@ class Watch:
         elif not self._reported(NOT_PROTECTED) and self._damaged(retain_loss):
             self.alarms.append(not_protected(finished + 1))
         every = math.ceil(self.settings.steps / COPIES)
-        if protects(self.settings) and finished % every == 0:
+        if finished % every == 0:
             self._remember(finished, generator)
 
     def after_last_step(self) -> None:
         """Check the final state.
 
         Raises:
-            WentWrongError: it is damaged.
+            WentWrongError: it is damaged, or its predictions are not finite.
         """
         steps, distance = self.settings.steps, self._distance()
         if protects(self.settings) and is_damaged(distance, self.reference, self.start_distance):
             raise WentWrongError(WentWrongError.problem)
+        if not math.isfinite(distance):
+            raise NotFiniteError("a prediction was not finite")
         if is_noise(distance, self.reference):
             self.alarms.append(turned_to_noise(steps))
         forgets = self.settings.method != "retain only"
@@ -154,21 +208,28 @@ class Watch:
     def reference(self) -> Reference:
         """The frozen model on the rows of the check."""
         with torch.no_grad():
-            errors = torch.cat([denoise(self.frozen, self.frozen, *part) for _, part in self._rows])
+            errors = torch.cat(
+                [denoise(self.frozen, self.frozen, *part) for _, part in self._rows()]
+            )
             power = [
                 self.frozen.predict(self.frozen.add_noise(latents, noise, t), prompts, t)
                 .square()
                 .mean()
-                for _, (latents, prompts, noise, t) in self._rows
+                for _, (latents, prompts, noise, t) in self._rows()
             ]
         forget_loss = self._forget_loss(self.frozen)
         figures = errors.mean(), errors.max(), torch.stack(power).mean()
         error, worst, mean_power = map(self._agreed, figures)
         return Reference(error, worst, mean_power, forget_loss)
 
+    def _rows(self) -> Iterator[tuple[ForgetBatch, RetainBatch]]:
+        """Rows of both sets with noise, in small batches, which may take a while each."""
+        for part in self._same_rows:
+            self.progress.check()
+            yield part
+
     @cached_property
-    def _rows(self) -> list[tuple[ForgetBatch, RetainBatch]]:
-        """Rows of both sets with noise, in small batches."""
+    def _same_rows(self) -> list[tuple[ForgetBatch, RetainBatch]]:
         batches = copy.copy(self.batches)
         batches.settings = replace(
             self.settings,
@@ -194,13 +255,13 @@ class Watch:
     @torch.no_grad()
     def _distance(self) -> float:
         """Squared distance to the frozen model's predictions on retain pictures."""
-        parts = [distill(self.trained, self.frozen, *part) for _, part in self._rows]
+        parts = [distill(self.trained, self.frozen, *part) for _, part in self._rows()]
         return self._agreed(torch.cat(parts).mean())
 
     @torch.no_grad()
     def _forget_loss(self, model: Denoiser) -> float:
         objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
-        losses = [objective(model, self.frozen, batch, strengths) for batch, _ in self._rows]
+        losses = [objective(model, self.frozen, batch, strengths) for batch, _ in self._rows()]
         return self._agreed(torch.cat(losses).mean())
 
     def _agreed(self, value: Tensor) -> float:
@@ -214,8 +275,9 @@ class Watch:
             return
         if self.good is None:
             weights = tuple(p.detach().to("cpu", copy=True) for p in self.parameters)
-        else:
-            weights = self.good.weights
-            for copied, parameter in zip(weights, self.parameters, strict=True):
+            self.good = GoodState(step, weights, generator)
+            return
+        with deferred():  # the copies must not be a mixture of two steps
+            for copied, parameter in zip(self.good.weights, self.parameters, strict=True):
                 copied.copy_(parameter.detach())
-        self.good = GoodState(step, weights, generator)
+            self.good = GoodState(step, self.good.weights, generator)

@@ -46,19 +46,23 @@ class LivePanel {
       h("span"),
       this.scrub,
     );
+    this.origin = h("div", { className: "quiet", role: "status" });
     this.automatic = h("div", { className: "quiet automatic" });
     this.memory = h("div", { className: "quiet", role: "status" });
     this.stop = h("button", { className: "main", onclick: () => this.end(null) });
     this.keep = h("button", { onclick: () => this.keepChosen() });
     this.last = h("button", { onclick: () => this.output(this.run.steps.length) });
     this.all = h("button", { onclick: () => this.output(0) });
+    this.again = h("button", { textContent: t("restart"), onclick: () => this.restart() });
     this.problem = h("span", { className: "bad grow", role: "alert" });
-    this.buttons = h("div", { className: "row" }, this.stop, this.keep, this.last, this.all, this.problem);
+    this.controls = [this.stop, this.keep, this.last, this.all, this.again];
+    this.buttons = h("div", { className: "row" }, ...this.controls, this.problem);
     this.empty = h("div", { className: "empty", textContent: t("live.empty") });
     this.body = [
       h("div", { className: "row" }, this.phase, this.timeLeft),
       this.bar,
       this.alarm,
+      this.origin,
       this.chart.element,
       h("div", { className: "scroll" }, this.strip),
       this.buttons,
@@ -100,6 +104,7 @@ class LivePanel {
     if (!run) return;
     this.showPhase();
     this.showAlarm();
+    this.showOrigin();
     this.chart.element.hidden = run.total === 0; // a closed-form edit has no steps
     this.chart.show(run.steps, run.state === "running" ? run.total : run.steps.length);
     const values = Object.entries(run.automatic).map(([name, value]) => `${name} ${value}`);
@@ -153,6 +158,14 @@ class LivePanel {
     this.alarm.hidden = !texts.length;
     setText(this.alarm, texts.at(-1) ?? "");
     this.alarm.title = texts.join("\n");
+  }
+
+  // Shows whether the run continues a stopped one, or can be continued itself.
+  showOrigin() {
+    const { stored, resumed_at, not_resumed } = this.run;
+    this.origin.hidden = !(stored || resumed_at || not_resumed);
+    const started = resumed_at ? "live.resumed" : `live.${not_resumed}`;
+    if (!this.origin.hidden) setText(this.origin, t(stored ? "live.stored" : started, { step: stored ?? resumed_at }));
   }
 
   // Counts down between two events from the server.
@@ -223,8 +236,9 @@ class LivePanel {
     this.last.textContent = t("keep", { step: last });
     this.all.hidden = running || !(widgetOf(this.node, "keep_step")?.value > 0);
     this.all.textContent = t("all");
-    const controls = [this.stop, this.keep, this.last, this.all];
-    this.buttons.hidden = controls.every(({ hidden }) => hidden) && !this.problem.textContent;
+    this.again.hidden = running ? !run.resumed_at : !run.stored;
+    this.again.disabled = Boolean(run.ending);
+    this.buttons.hidden = this.controls.every(({ hidden }) => hidden) && !this.problem.textContent;
   }
 
   scrubbed() {
@@ -252,6 +266,17 @@ class LivePanel {
       await post("end", { key: this.run.key, step });
     } catch (error) {
       this.run.ending = false;
+      setText(this.problem, error.message);
+      this.drawButtons();
+    }
+  }
+
+  // Ends the run, if it is still running, and queues the graph to begin anew.
+  async restart() {
+    try {
+      await post("restart", { key: this.run.key });
+      queue();
+    } catch (error) {
       setText(this.problem, error.message);
       this.drawButtons();
     }

@@ -10,6 +10,7 @@ import { h } from "./dom.js";
 import { hasResult, markNew } from "./earlier.js";
 import { warnWhenSkipped } from "./left_out.js";
 import { addLivePanel, followRuns, restoreRuns, showRun } from "./live_panel.js";
+import { cacheSetting } from "./picture_cache.js";
 import { followPreset } from "./presets.js";
 import { EDITED, addPromptTable, restorePrompts, showPrompts } from "./prompt_table.js";
 import { followRecipe } from "./recipes.js";
@@ -92,6 +93,7 @@ const lacksOutput = (node) => WITH_OUTPUT.includes(typeOf(node)) && !hasResult(n
 
 register({
   name: "unlearn",
+  settings: [cacheSetting()],
   setup() {
     const href = new URL("../css/unlearn.css", import.meta.url).href;
     const paint = () => colorLinks(LINKS); // a change of the palette resets the colours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch import Tensor
 from unlearn_core.dataset.drawing import LatentCache, draw_latents, picture_key
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.dataset.training_sets import make_training_sets
+from unlearn_core.foundation.interruption import Interruptible
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
@@ -161,16 +163,37 @@ def test_pictures_that_are_not_finite_are_not_cached(
     assert list(files(cache)) == []
 
 
-def test_a_failed_write_leaves_nothing_behind(
-    cache: LatentCache, monkeypatch: pytest.MonkeyPatch
+def test_a_run_continues_without_a_cache_that_cannot_be_written(
+    counted: Any, cache: LatentCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    announced: list[str] = []
+
+    class Announcing(Recorder):
+        def announce(self, sentence: str) -> None:
+            announced.append(sentence)
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="no space left"):
-        cache.put("key", torch.zeros(1))
+    progress = Announcing()
+    with progress.phase("drawing", len(PROMPTS)):
+        latents = draw_latents(counted, PROMPTS, SETTINGS, cache=cache, progress=progress)
+    assert torch.equal(latents, draw_latents(counted, PROMPTS, SETTINGS))
+    (sentence,) = announced
+    assert "The run goes on without it" in sentence
+    assert f"free some disk space in '{cache.folder}'" in sentence
     assert list(files(cache)) == []
+
+
+def test_a_cached_picture_of_another_shape_is_generated_again(
+    counted: Any, cache: LatentCache
+) -> None:
+    key = picture_key(counted, "a dog", 6, SETTINGS)
+    cache.put(key, torch.zeros(4, 1, 1))
+    first = draw_latents(counted, PROMPTS, SETTINGS, cache=cache)
+    assert ("a dog", 6) in counted.drawn
+    assert torch.equal(draw_latents(counted, PROMPTS, SETTINGS, cache=cache), first)
 
 
 def test_progress_counts_every_picture_once(counted: Any, cache: LatentCache) -> None:
@@ -199,8 +222,9 @@ def test_cancelling_keeps_the_finished_batches(
 
 
 def test_cancelling_between_batches_keeps_the_finished_pictures(
-    counted: Any, cache: LatentCache
+    counted: Any, cache: LatentCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Interruptible, "_before", lambda *_: None)
     at = SETTINGS.steps + 1  # after the first batch
     with pytest.raises(StopError):
         draw_latents(counted, PROMPTS, SETTINGS, cache=cache, progress=Stopping(at))

@@ -20,12 +20,14 @@ from unlearn_core.dataset.own_pictures import (
     bucket_sizes,
     captioned,
     crop_to_fill,
+    left_out,
     read_folder,
     with_captions,
 )
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.foundation.pixels import as_bytes, as_floats
+from unlearn_core.foundation.progress import Progress
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.concept import ForgetConcept
@@ -224,9 +226,40 @@ def test_a_line_with_a_name_takes_precedence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="captions: 'a.png' has no caption; add 'a.txt'"):
         with_captions(names, "c.png: mine", beside)
     assert with_captions(("1", "2"), "2: mine\nall") == ("all", "mine")
+    assert with_captions(("1", "2"), "2：一只猫\n1:1 format") == ("1:1 format", "一只猫")
+    assert with_captions(("a：1.png", "b: 2.png"), "a：1.png: x\nb: 2.png：y") == ("x", "y")
     for empty in ("a.png:", "a.png: "):
         with pytest.raises(ValueError, match="captions: 'a.png:' has no caption"):
             with_captions(names, f"all\n{empty}")
+
+
+def test_hidden_files_are_skipped_and_the_rest_is_named(tmp_path: Path) -> None:
+    """macOS, Windows and photo programs write files of their own beside the pictures."""
+    for name in ("a.png", "b.jfif"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG")
+    (tmp_path / "b.txt").write_bytes("a cat,\r\non a “table”\r\n".encode("cp1252"))
+    for name in ("._a.png", "._b.txt", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
+    assert read(tmp_path, "a thing")[1] == ("a thing", "a cat, on a “table”")
+    assert left_out(tmp_path) == ""
+    for name in ("clip.gif", "notes.md", "c.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert len(read(tmp_path, "a thing")[0]) == 2
+    assert (
+        left_out(tmp_path) == f"left out of {tmp_path.name}: c.txt, clip.gif, folder.png, notes.md"
+    )
+    for i in range(4):
+        (tmp_path / f"z{i}.heic").touch()
+    assert left_out(tmp_path).endswith("notes.md, z0.heic and 3 more")
+
+    class Announced(Progress):
+        def announce(self, sentence: str) -> None:
+            said.append(sentence)
+
+    said: list[str] = []
+    read_folder(tmp_path, "a thing", False, Announced())
+    assert said == [left_out(tmp_path)]
 
 
 def test_a_folder_of_pictures(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ from demo.flow_training import (
     update_weights,
 )
 from demo.pictures import make_pool
-from unlearn_core.models.text import clip_tokenizer, tokenize
+from unlearn_core.models.text import clip_tokenizer
+
+from ..tiny_models import tokenize
 
 PROMPTS = ["", "a cat in ink style on a pink background"]
 LIMIT = 12_500_000  # parameters, 25 MB in fp16

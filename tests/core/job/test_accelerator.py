@@ -143,19 +143,62 @@ def test_evaluation_and_saving_on_the_device_agree_with_the_cpu(results: Path, n
             torch.testing.assert_close(tensor, weights[key], rtol=0, atol=1e-3)
 
 
-def test_tensors_of_both_devices_are_refused(tmp_path: Path) -> None:
-    """Like a GPU."""
-    lines = [
+def run_on_the_device(*lines: str) -> subprocess.CompletedProcess[str]:
+    """Run lines of Python where tensors can be on the device ``pretended``."""
+    program = [
         "import torch",
-        "from pretended_accelerator import Pretending, register",
+        "from tests.core.pretended_accelerator import Pretending, register",
         "libraries = register()",
         "with Pretending():",
-        "    there = torch.ones(2, device='pretended')",
-        "    print((there + torch.tensor(1.0)).sum().item())",
-        "    there + torch.ones(2)",
+        *(f"    {line}" for line in lines),
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=RUNNER.parent, capture_output=True, text=True
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(program)], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.ones(2, device='pretended').double()",
+        "torch.ones(2, device='pretended', dtype=torch.float64)",
+        "torch.ones(2, dtype=torch.float64).to('pretended')",
+        "torch.ones(2, device='pretended').sum(dtype=torch.float64)",
+    ],
+)
+def test_float64_is_refused(line: str) -> None:
+    """Like an Apple GPU."""
+    done = run_on_the_device(line)
+    assert "TypeError: the device does not support torch.float64" in done.stderr
+
+
+def test_figures_of_tensors_on_the_device() -> None:
+    """The evaluation computes in float64, wherever its inputs are."""
+    done = run_on_the_device(
+        "from torch.nn.functional import normalize",
+        "from unlearn_core.evaluation.bootstrap import bootstrap, share_interval",
+        "from unlearn_core.evaluation.comparing import _estimate",
+        "from unlearn_core.evaluation.distance import cmmd",
+        "from unlearn_core.evaluation.metrics import scores",
+        "here = normalize(torch.randn(6, 4), dim=1)",
+        "counts = torch.tensor([1, 2, 0, 1, 2, 2])",
+        "there, hits, total = (x.to('pretended') for x in (here, counts, counts + 1))",
+        "print(cmmd(there, there[:3]) == cmmd(here, here[:3]))",
+        "print(bootstrap(there[:, 0]) == bootstrap(here[:, 0]))",
+        "print(bootstrap(there[:, 0], total) == bootstrap(here[:, 0], counts + 1))",
+        "print(share_interval(hits, total) == share_interval(counts, counts + 1))",
+        "print(_estimate(there[:, 0]) == _estimate(here[:, 0]))",
+        "print(scores(there[:, 0]).mean == scores(here[:, 0]).mean)",
+    )
+    assert done.stdout == "True\n" * 6, done.stderr
+
+
+def test_tensors_of_both_devices_are_refused() -> None:
+    """Like a GPU."""
+    done = run_on_the_device(
+        "there = torch.ones(2, device='pretended')",
+        "print((there + torch.tensor(1.0)).sum().item())",
+        "there + torch.ones(2)",
     )
     assert done.stdout == "4.0\n"
     assert "tensors of the device and of the CPU" in done.stderr

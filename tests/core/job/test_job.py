@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,18 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file
 
+from unlearn_core.dataset.cache import LatentCache
 from unlearn_core.dataset.settings import GenerationSettings
+from unlearn_core.foundation.locks import only_run_in
+from unlearn_core.foundation.own_files import MANIFEST
 from unlearn_core.job import engine, job
 from unlearn_core.job.cli import main
 from unlearn_core.job.settings_file import read_settings
 from unlearn_core.prompts.concept import ForgetConcept
 from unlearn_core.prompts.diversify import diversify
-from unlearn_core.prompts.files import write_prompts
+from unlearn_core.prompts.files import read_prompt_file, write_prompts
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import StepReport
 
@@ -299,28 +303,6 @@ def test_a_run_without_a_finished_step_leaves_an_earlier_result_untouched(
     assert file.read_bytes() == before
 
 
-def test_an_interrupt_preserves_the_finished_steps(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    step = Unlearning._step
-
-    def second_is_interrupted(self: Unlearning) -> StepReport:
-        if self.reports:
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(Unlearning, "_step", second_is_interrupted)
-    assert run("run", settings) == 130
-    monkeypatch.undo()
-    capsys.readouterr()
-    assert run("save", settings) == 0
-    assert "unlearn: stopped after 1 of 2 steps" in capsys.readouterr().err
-    file = settings.parent / "out" / "unlearned.safetensors"
-    assert load_file(file)
-    with safe_open(file, "pt") as opened:
-        assert len(json.loads(opened.metadata()["steps"])) == 1
-
-
 def test_every_field_of_the_prompts_has_an_effect(content: Content, tmp_path: Path) -> None:
     counts = {"train_count": 5, "test_count": 3, "invented_names": 2, "gibberish_names": 3}
     more = {**counts, "test_share": 0.5, "seed": 9}
@@ -362,23 +344,69 @@ def test_files_of_an_earlier_run_are_deleted(content: Content, tmp_path: Path) -
     assert not (out / "loss.png").exists()
 
 
-def test_a_report_is_deleted_before_new_weights_are_written(
-    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["prompts.json", "report.json", "loss.png", "model"])
+def test_the_users_own_files_in_the_folder_are_never_replaced(
+    settings: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """So that an interruption leaves no report beside weights that it does not describe."""
-    assert run("unlearn", write(content, tmp_path)) == 0
-    assert run("evaluate", write(content, tmp_path)) == 0
-    report_exists: list[bool] = []
-    store = job.write_unlearned
+    """They are refused before the model is loaded; all others stay as they are."""
+    out = settings.parent / "out"
+    (out / "model").mkdir(parents=True)
+    mine = out / name if name != "model" else out / "model" / "model_index.json"
+    mine.write_bytes(b"mine")
+    assert run("run", settings) == 2
+    assert f"'{name}'" in (error := capsys.readouterr().err)
+    assert "Unlearn" in error
+    assert mine.read_bytes() == b"mine"
+    assert not (out / "unlearned.safetensors").exists()
 
-    def spy(*arguments: Any) -> None:
-        report_exists.append((tmp_path / "out" / "report.json").exists())
-        store(*arguments)
 
-    monkeypatch.setattr(job, "write_unlearned", spy)
+def test_other_files_in_the_folder_stay(settings: Path, content: Content, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("run", settings) == 0
+    mine = [out / "prompts-mine.json", out / "prompts-2.json", out / "model" / "notes.txt"]
+    for file in mine:
+        file.write_bytes(b"mine")
     content["unlearn"]["seed"] = 1
-    assert run("unlearn", write(content, tmp_path)) == 0
-    assert report_exists == [False]
+    assert run("run", write(content, tmp_path)) == 0
+    assert all(file.read_bytes() == b"mine" for file in mine)
+
+
+def test_a_changed_result_is_not_replaced(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("unlearn", settings) == 0
+    prompts = settings.parent / "out" / "prompts.json"
+    prompts.write_text("changed")
+    assert run("unlearn", settings) == 2
+    assert "'prompts.json'" in capsys.readouterr().err
+    assert prompts.read_text() == "changed"
+
+
+def test_a_folder_of_an_earlier_version_is_used_again(settings: Path) -> None:
+    """It has no list of its files."""
+    assert run("run", settings) == 0
+    out = settings.parent / "out"
+    (out / MANIFEST).unlink()
+    assert run("run", settings) == 0
+    assert (out / MANIFEST).exists()
+
+
+def test_two_runs_do_not_share_a_folder(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_run_in(settings.parent / "out"):
+        assert run("unlearn", settings) == 2
+    assert "out: another run is writing into" in capsys.readouterr().err
+    assert run("unlearn", settings) == 0
+
+
+def test_the_cache_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "cache"
+    cache = LatentCache(folder)
+    cache.put("0" * 64, torch.zeros(4, 8, 8))
+    assert main(["cache", "--cache", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder}: 1 pictures, 0.00 GB of at most 5.00 GB\n"
+    assert main(["cache", "--cache", str(folder), "--clear"]) == 0
+    assert "Deleted: 1 pictures, 0.00 GB" in capsys.readouterr().out
+    assert cache.size().pictures == 0
 
 
 def test_out_of_memory_is_reported_with_a_cure(
@@ -441,6 +469,55 @@ def test_prompts_shows_the_pairs_and_draws_nothing(
     assert not (settings.parent / "cache").exists()
 
 
+class Console(io.TextIOWrapper):
+    """A console or redirected file with an encoding that lacks most characters."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
+
+    def content(self) -> bytes:
+        self.seek(0)
+        return bytes(self.buffer.read())
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437"])
+@pytest.mark.parametrize("redirect", ["utf-16", "utf-8-sig"])
+def test_what_is_printed_is_read_back_on_any_console(
+    content: Content,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    redirect: str,
+) -> None:
+    """PowerShell decodes the output of a command with the console's code page, and redirects it
+    as UTF-16."""
+    content["concept"].update(name="水墨", replacements=["Dalí’s", "浮世絵 🐈"])
+    settings = write(content, tmp_path)
+    settings.write_text(settings.read_text(encoding="utf-8"), encoding=redirect)
+    monkeypatch.setattr(sys, "stdout", Console(encoding))
+    assert run("prompts", settings, "--json") == 0
+    assert isinstance(sys.stdout, Console)
+    printed = sys.stdout.content().decode("cp850")
+    (tmp_path / "p.json").write_text(printed, encoding=redirect)
+    expected = read_settings(settings)
+    assert read_prompt_file(tmp_path / "p.json", expected.concept) == expected.pairs()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_no_character_ends_a_command_in_an_error(
+    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    content["concept"].update(name="水墨", replacements=["Dalí"])
+    settings = write(content, tmp_path)
+    monkeypatch.setattr(sys, "stdout", Console(encoding))
+    assert run("prompts", settings) == 0
+    assert run("run", settings) == 0
+    assert isinstance(sys.stdout, Console)
+    assert "\\u6c34\\u58a8" in sys.stdout.content().decode(encoding)
+    with pytest.raises(SystemExit, match="0"):
+        main(["settings", "--help"])
+
+
 def test_prompts_warns_of_too_few_different_pairs(
     content: Content, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -479,6 +556,14 @@ def test_prompts_warns_of_too_few_different_pairs(
             "prompts: file contains complete prompts; leave temp",
         ),
         ("concept", "replacements", "noto", "replacements must be a list of texts"),
+        (
+            "concept",
+            "replacements",
+            ["noto，twemoji"],
+            "replacements must contain each word as a text of its own, got 'noto，twemoji'; write "
+            '["noto", "twemoji"]',
+        ),
+        ("prompts", "candidates", ["noto, pixel", "fluent"], "candidates must contain each word"),
         ("concept", "name", 5, "concept must be a word, got 5"),
         (None, "model", 5, "model must be the path of a model, relative"),
         (None, "evaluation", 5, "evaluation must be an object, got int"),
@@ -645,3 +730,17 @@ def test_the_demo_model_supports_the_example_in_the_docs(tmp_path: Path) -> None
         assert set(values) <= set(judge["dimensions"][name])
     prompts = {pair.forget for pair in settings.pairs().test}
     assert len(prompts) >= 5, "enough different prompts for an evaluation"
+
+
+def test_the_loss_in_16_bits_is_reported(
+    content: Content, sd_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(sd_folder, safety_checker=None)
+    pipeline.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    content["model"] = str(tmp_path / "half")
+    assert run("unlearn", write(content, tmp_path)) == 0
+    assert run("save", write(content, tmp_path)) == 0
+    message = r"Precision: in 16 bits, \d+ % of the trained weights get their old value back; .* %"
+    assert re.search(message, capsys.readouterr().out)
+    assert run("save", write(content, tmp_path), "--as", "lora") == 0
+    assert "Precision" not in capsys.readouterr().out

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from unlearn_core.foundation.processes import ALONE, Processes, launched
 from unlearn_core.foundation.progress import Progress
 from unlearn_core.job.cli import main
+from unlearn_core.saving.resume import stored_steps
 
 ROOT = Path(__file__).resolve().parents[3]
 RUNNER = Path(__file__).with_name("shared_jobs.py")
@@ -211,18 +212,25 @@ def test_a_failure_in_one_process_ends_all_and_keeps_the_steps(jobs: Jobs, name:
     assert [codes[name] for codes in jobs.codes] == [2, 2]
     assert jobs.stderr.count("error in process 1: disk full") == 2  # once for each of the two jobs
     assert jobs.stderr.count("error: another process of this run failed") == 2
-    assert len(reports(jobs, name)) == FAILURES[name]
+    assert len(stored(jobs, name)) == FAILURES[name]
 
 
 @pytest.mark.parametrize("name", INTERRUPTS)
 def test_ctrl_c_ends_all_processes_and_keeps_the_steps(jobs: Jobs, name: str) -> None:
     assert [codes[name] for codes in jobs.codes] == [130, 2]
-    assert jobs.stderr.count("stopped: pictures and finished steps are stored") == len(INTERRUPTS)
-    assert len(reports(jobs, name)) == 1
+    assert f"stopped\nstep 1 is stored in {jobs.folder / name / 'two'}" in jobs.stderr
+    assert len(stored(jobs, name)) == 1
+
+
+def stored(jobs: Jobs, name: str) -> list[Any]:
+    """The steps of a stopped job of two processes."""
+    steps = stored_steps(jobs.folder / name / "two" / "resume.safetensors")
+    assert steps is not None
+    return steps
 
 
 def reports(jobs: Jobs, name: str) -> list[Any]:
-    """The stored steps of a job of two processes."""
+    """The steps of a job of two processes."""
     with safe_open(jobs.folder / name / "two" / "unlearned.safetensors", "pt") as opened:
         return json.loads(opened.metadata()["steps"])
 

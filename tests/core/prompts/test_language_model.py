@@ -67,6 +67,8 @@ def test_every_dimension_is_extended(folder: Path) -> None:
         ("", False),
         ("a, b", False),
         ("name: value", False),
+        ("a、b", False),
+        ("name：value", False),
         ("{concept}", False),
         ("a cat", False),
         ("Kitten", False),

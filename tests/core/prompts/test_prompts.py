@@ -338,7 +338,7 @@ def test_an_impossible_request_is_refused(changes: dict[str, object], message: s
 
 
 def test_dimensions_are_read_line_by_line() -> None:
-    text = "\n  object: cat, dog ,, Cat, house\n\nplace:by the sea: north,indoors\n"
+    text = "\n  object: cat, dog ,, Cat, house\n\nplace：by the sea: north，indoors\n"
     assert parse_dimensions(text) == {
         "object": ("cat", "dog", "house"),
         "place": ("by the sea: north", "indoors"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import weakref
@@ -12,17 +13,22 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.foundation.atomic import appearing, refuse_existing
+from unlearn_core.foundation.own_files import MANIFEST
 from unlearn_core.models import weights
 from unlearn_core.models.layers import LORA
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.models.tensors import with_tensors
 from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.saving.diffusers_folder import save_diffusers_folder
 from unlearn_core.unlearning.loop import Unlearning
@@ -90,7 +96,11 @@ def test_a_folder_is_saved_with_one_merged_weight_in_memory(
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    return {
+        str(f.relative_to(folder)): f.read_bytes()
+        for f in folder.rglob("*")
+        if f.is_file() and f.name != MANIFEST
+    }
 
 
 def test_saved_model_loads_as_the_same_model(unlearned: UnlearnedModel, tmp_path: Path) -> None:
@@ -130,19 +140,33 @@ def test_an_existing_model_is_replaced_on_request_only(
     with pytest.raises(FileExistsError, match="choose another name or allow overwriting"):
         save_diffusers_folder(unlearned, saved)
     assert files(saved) == before
-    (saved / "mine.txt").write_text("old")
+    (saved / "mine.txt").write_text("mine")
     save_diffusers_folder(unlearned, saved, overwrite=True)
-    assert files(saved) == before
+    assert files(saved) == {**before, "mine.txt": b"mine"}
 
 
-def test_a_folder_without_a_model_is_never_overwritten(
-    unlearned: UnlearnedModel, tmp_path: Path
+@pytest.mark.parametrize("name", ["notes.txt", "model_index.json"])
+def test_a_folder_that_this_pack_did_not_write_is_never_overwritten(
+    unlearned: UnlearnedModel, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="is not a model"):
+    (tmp_path / "precious" / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="'precious' exists and was not saved by Unlearn"):
         save_diffusers_folder(unlearned, tmp_path / "precious", overwrite=True)
-    assert files(tmp_path / "precious") == {"notes.txt": b"mine"}
+    assert files(tmp_path / "precious") == {name: b"mine"}
+
+
+def test_a_folder_of_an_earlier_version_is_replaced(
+    unlearned: UnlearnedModel, tmp_path: Path
+) -> None:
+    """It has a report, but no list of its files."""
+    saved = save_diffusers_folder(unlearned, tmp_path / "new")
+    before = files(saved)
+    (saved / MANIFEST).unlink()
+    (saved / "unet" / "config.json").write_text("older")
+    (saved / "mine.txt").write_text("mine")
+    save_diffusers_folder(unlearned, saved, overwrite=True)
+    assert files(saved) == {**before, "mine.txt": b"mine"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -183,19 +207,19 @@ def test_the_old_folder_is_restored_if_the_new_one_cannot_be_moved_in(
     old = tmp_path / "mine"
     old.mkdir()
     (old / "weights").write_bytes(b"old")
-    replace = Path.replace
+    replace = os.replace
 
-    def fails(self: Path, target: Path) -> Path:
-        if self.name.endswith(".part"):
-            raise OSError(errno.EACCES, "no")
-        return replace(self, target)
+    def fails(source: Path, target: Path) -> None:
+        if source.name.endswith(".part"):
+            raise OSError(errno.EIO, "no")
+        replace(source, target)
 
     def save() -> None:
         with appearing(old) as part:
             part.mkdir()
             (part / "weights").write_bytes(b"new")
 
-    monkeypatch.setattr(Path, "replace", fails)
+    monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="'mine' could not be saved"):
         save()
     assert files(tmp_path) == {"mine/weights": b"old"}
@@ -206,18 +230,18 @@ def test_the_only_copy_is_never_deleted(tmp_path: Path, monkeypatch: pytest.Monk
     old = tmp_path / "mine"
     old.mkdir()
     (old / "weights").write_bytes(b"old")
-    replace = Path.replace
+    replace = os.replace
 
-    def fails(self: Path, target: Path) -> Path:
+    def fails(source: Path, target: Path) -> None:
         if target == old:
-            raise OSError(errno.EACCES, "no")
-        return replace(self, target)
+            raise OSError(errno.EIO, "no")
+        replace(source, target)
 
     def save() -> None:
         with appearing(old) as part:
             part.mkdir()
 
-    monkeypatch.setattr(Path, "replace", fails)
+    monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="the previous version is in '.*old'"):
         save()
     (copy,) = tmp_path.glob(".mine-*/old/weights")
@@ -230,20 +254,19 @@ def test_an_interrupt_between_two_moves_loses_nothing(
     old = tmp_path / "mine"
     old.mkdir()
     (old / "weights").write_bytes(b"old")
-    replace, interrupted = Path.replace, []
+    replace, interrupted = os.replace, []
 
-    def moves(self: Path, target: Path) -> Path:
-        moved = replace(self, target)
+    def moves(source: Path, target: Path) -> None:
+        replace(source, target)
         if not interrupted:
-            interrupted.append(moved)
+            interrupted.append(target)
             raise KeyboardInterrupt
-        return moved
 
     def save() -> None:
         with appearing(old) as part:
             part.mkdir()
 
-    monkeypatch.setattr(Path, "replace", moves)
+    monkeypatch.setattr(os, "replace", moves)
     with pytest.raises(KeyboardInterrupt):
         save()
     assert interrupted
@@ -258,18 +281,100 @@ def test_saved_files_are_readable_by_other_users(unlearned: UnlearnedModel, tmp_
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
 
 
-def test_pickles_and_code_are_not_copied(
-    sets: TrainingSets, sd_folder: Path, tmp_path: Path
+def resaved(source: Path, pairs: PromptPairs, destination: Path) -> Path:
+    """The model in a folder, saved with one tensor changed."""
+    model = load_model(source)
+    name = next(name for name, _ in model.named_parameters())
+    changed = with_tensors(model, {name: dict(model.named_parameters())[name] + 1})
+    result = UnlearnedModel(changed, model, pairs, UnlearnSettings(), ())
+    return save_diffusers_folder(result, destination)
+
+
+def test_what_the_index_does_not_name_is_not_copied(
+    pairs: PromptPairs, sd_folder: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
     shutil.copytree(sd_folder, source)
-    for name in ("unet/diffusion_pytorch_model.bin", "unet/code.py", "whole.safetensors"):
+    for name in (
+        "whole.safetensors",
+        "whole.ckpt",
+        "notes.txt",
+        "unet old/diffusion_pytorch_model.safetensors",
+        ".cache/file.json",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/code.py",
+        "unet/.checkpoints/config.json",
+        "text_encoder/pytorch_model.bin",
+        "text_encoder/flax_model.msgpack",
+    ):
+        (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(b"whatever")
-    model = load_model(source)
-    names = [name for name, _ in model.named_parameters()][:1]
-    same = UnlearnedModel(model.trainable_copy(names), model, sets.pairs, UnlearnSettings(), ())
-    saved = save_diffusers_folder(same, tmp_path / "new")
-    assert files(saved).keys() - {"unlearn_report.json"} == files(sd_folder).keys()
+    for name in ("README.md", "LICENSE", "evaluation/classes.json"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"ours")
+    saved = resaved(source, pairs, tmp_path / "new")
+    added = files(saved).keys() - files(sd_folder).keys()
+    assert added == {"unlearn_report.json", "README.md", "LICENSE", "evaluation/classes.json"}
+
+
+def test_an_index_cannot_name_other_folders(
+    pairs: PromptPairs, sd_folder: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "models" / "source"
+    shutil.copytree(sd_folder, source)
+    (tmp_path / "models" / "private.json").write_text("{}")
+    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    for name in ("..", "", ".", "../..", "unet/..", "/etc"):
+        index[name] = ["diffusers", "UNet2DConditionModel"]
+    (source / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    saved = resaved(source, pairs, tmp_path / "new")
+    assert files(saved).keys() - files(sd_folder).keys() == {"unlearn_report.json"}
+
+
+def with_safety_checker(source: Path) -> Path:
+    """Add a safety checker that exists only as a pickle, as in many folders of the hub."""
+    part = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    config = CLIPConfig(
+        text_config={**part, "num_attention_heads": 2},
+        vision_config={**part, "num_attention_heads": 2, "image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    config.save_pretrained(source / "safety_checker")
+    torch.save(checker.state_dict(), source / "safety_checker" / "pytorch_model.bin")
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessor(size=size, crop_size=size).save_pretrained(source / "feature_extractor")
+    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (source / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return source
+
+
+def test_a_component_that_is_only_a_pickle_is_copied_unread(
+    pairs: PromptPairs, sd_folder: Path, tmp_path: Path
+) -> None:
+    """diffusers opens the saved folder, as it opens the original."""
+    source = with_safety_checker(Path(shutil.copytree(sd_folder, tmp_path / "source")))
+    saved = resaved(source, pairs, tmp_path / "new")
+    pickle = "safety_checker/pytorch_model.bin"
+    assert (saved / pickle).read_bytes() == (source / pickle).read_bytes()
+    pipelines: list[Any] = [StableDiffusionPipeline.from_pretrained(f) for f in (source, saved)]
+    old, new = pipelines
+    assert type(new.safety_checker) is StableDiffusionSafetyChecker
+    for name, value in new.safety_checker.state_dict().items():
+        assert torch.equal(value, old.safety_checker.state_dict()[name])
+    assert not torch.equal(new.unet.conv_in.weight, old.unet.conv_in.weight)
+
+
+def test_a_pickle_whose_content_is_hostile_is_never_opened(
+    pairs: PromptPairs, sd_folder: Path, tmp_path: Path
+) -> None:
+    source = with_safety_checker(Path(shutil.copytree(sd_folder, tmp_path / "source")))
+    content = b"cos\nsystem\n(S'touch hacked'\ntR."
+    (source / "safety_checker" / "pytorch_model.bin").write_bytes(content)
+    saved = resaved(source, pairs, tmp_path / "new")
+    assert (saved / "safety_checker" / "pytorch_model.bin").read_bytes() == content
 
 
 def test_a_model_that_predicts_its_variance_is_trained_and_saved(

@@ -15,6 +15,7 @@ from unlearn_core.unlearning.auto import (
     OTHERS,
     REFERENCE_SIZE,
     WARM,
+    WARM_LOW_RANK,
     Numbers,
     resolved,
     typical_size,
@@ -66,7 +67,8 @@ def test_the_learning_rate_is_proportional_to_the_size_of_the_weights(
 @pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize(
     ("fields", "numbers"),
-    [({}, WARM), ({"scope": "lora"}, LOW_RANK_LAYERS), ({"warm_start": False}, OTHERS),
+    [({}, WARM), ({"scope": "lora"}, WARM_LOW_RANK), ({"warm_start": False}, OTHERS),
+     ({"scope": "lora", "warm_start": False}, LOW_RANK_LAYERS),
      ({"scope": "noxattn"}, OTHERS), ({"objective": "ascent"}, OTHERS)],
 )  # fmt: skip
 def test_few_steps_suffice_after_a_warm_start(

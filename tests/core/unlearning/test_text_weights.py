@@ -19,7 +19,7 @@ from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.prompt_products import Products
 from unlearn_core.unlearning.settings import UnlearnSettings
 from unlearn_core.unlearning.text_weights import MOST_GAIN, protection
-from unlearn_core.unlearning.uce import RIDGE, products_for
+from unlearn_core.unlearning.uce import RIDGE, edits, products_for
 
 SETTINGS = UnlearnSettings(
     steps=3, batch_size=4, learning_rate=1e-3, warm_start=False, prompt_protection=0.0
@@ -97,7 +97,7 @@ def test_other_weights_are_trained_as_before(sd_model: ModelHandle, sets: Traini
         assert torch.equal(protected[name], change) == (name not in text), name
 
 
-@pytest.mark.parametrize("fields", [{"saliency": 0.5}, {"scope": "lora"}, {"scope": "noxattn"}])
+@pytest.mark.parametrize("fields", [{"saliency": 0.5}, {"scope": "noxattn"}])
 def test_it_has_no_effect_where_no_whole_text_weight_is_trained(
     sd_model: ModelHandle, sets: TrainingSets, fields: dict[str, Any]
 ) -> None:
@@ -105,3 +105,71 @@ def test_it_has_no_effect_where_no_whole_text_weight_is_trained(
     plain, protected = ([t.detach() for t in model.own_tensors()] for model in runs)
     assert plain
     assert all(map(torch.equal, plain, protected))
+
+
+LOW_RANK = {"scope": "lora, cross-attention", "lora_rank": 4, "lora_alpha": 2.0}
+
+
+def test_a_low_rank_layer_begins_with_the_largest_part_of_the_edit(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    """The best approximation of its rank, by an independent SVD."""
+    settings = replace(SETTINGS, warm_start=True, prompt_protection=1.0, **LOW_RANK)
+    run = Unlearning(sd_model, sets, settings)
+    changed = run.result().model.changed_tensors()
+    before = dict(sd_model.named_parameters())
+    edited = edits(sd_model, sets.pairs, settings.warm_start_weight, settings.uce_tokens)
+    for name, weight in edited.items():
+        u, s, vh = np.linalg.svd((weight - before[name].double()).detach().numpy())
+        best = (u[:, :4] * s[:4]) @ vh[:4]
+        actual = (changed[name] - before[name]).detach().numpy()
+        np.testing.assert_allclose(actual, best, atol=1e-3 * np.abs(best).max())
+
+
+def test_rows_of_down_keep_their_usual_size(sd_model: ModelHandle, sets: TrainingSets) -> None:
+    runs = [Unlearning(sd_model, sets, replace(SETTINGS, warm_start=warm, **LOW_RANK))
+            for warm in (True, False)]  # fmt: skip
+    text = [name.removesuffix(".weight") for name in sd_model.text_projections()]
+    warm, plain = (
+        torch.cat([run.result().model.lora_layers()[name].down.norm(dim=1) for name in text])
+        for run in runs
+    )
+    sizes = [norms.square().mean().sqrt().item() for norms in (warm, plain)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_steps_of_low_rank_layers_change_the_retain_prompts_less(
+    sd_model: ModelHandle, sets: TrainingSets, warm: bool
+) -> None:
+    """Compared with the start: without protection and with it, the same steps."""
+
+    def ratio(weight: float) -> float:
+        settings = replace(SETTINGS, warm_start=warm, prompt_protection=weight, **LOW_RANK)
+        run = Unlearning(sd_model, sets, settings)
+        text = sd_model.text_projections()
+
+        def weights() -> dict[str, Tensor]:
+            changed = run.result().model.changed_tensors()
+            own = dict(sd_model.named_parameters())
+            return {n: changed.get(n, own[n]).detach().double().clone() for n in text}
+
+        before = weights()
+        list(run)
+        products = products_for(sd_model, sets.pairs, "to the end")
+        sums = [0.0, 0.0]
+        for name, after in weights().items():
+            delta = after - before[name]
+            of_input = products[text[name]]
+            for i, moments in enumerate((of_input.edited, of_input.preserved)):
+                sums[i] += torch.trace(delta @ moments @ delta.T).item()
+        return (sums[1] / sums[0]) ** 0.5
+
+    assert ratio(4.0) < 0.8 * ratio(0.0)
+
+
+def test_without_an_edit_a_low_rank_layer_has_no_effect(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    run = Unlearning(sd_model, sets, replace(SETTINGS, prompt_protection=1.0, **LOW_RANK))
+    assert not run.result().model.changed_tensors()

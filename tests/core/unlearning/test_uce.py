@@ -22,6 +22,7 @@ from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.methods import begin
 from unlearn_core.unlearning.prompt_products import _before_shared_end, _last_token
 from unlearn_core.unlearning.settings import LAST_TOKEN, UCE, UCE_TOKENS, UnlearnSettings
+from unlearn_core.unlearning.text_weights import protection
 from unlearn_core.unlearning.uce import RIDGE, ClosedForm
 
 from ..embeddings import embeddings
@@ -193,3 +194,30 @@ def test_a_model_without_cross_attention_is_refused(class_folder: Path, pairs: P
         ValueError, match="method 'UCE .* needs .*cross-attention.*; choose another"
     ):
         begin(model, sets, SETTINGS)
+
+
+def test_an_ill_conditioned_edit_is_refused() -> None:
+    """Rounding would decide its result."""
+    matrix = torch.eye(4, dtype=torch.float64)
+    products = prompt_products.Products(matrix, matrix, matrix)
+    with pytest.raises(ValueError, match=r"is ill-conditioned .* lower retain_weight"):
+        closed_form.change(products, 1e15)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e200])
+def test_embeddings_that_are_not_finite_are_refused(value: float) -> None:
+    """The search for a ridge must end, too."""
+    matrix = torch.eye(4, dtype=torch.float64)
+    products = prompt_products.Products(matrix, matrix, matrix * value)
+    with pytest.raises(ValueError, match="is ill-conditioned"):
+        closed_form.change(products, 1.0)
+    with pytest.raises(ValueError, match="is ill-conditioned"):
+        protection(products, 1.0)
+
+
+def test_an_edit_beyond_the_range_of_the_weights_is_refused(sd_model: ModelHandle) -> None:
+    names = closed_form.edited_names(sd_model)
+    columns = {i: dict(sd_model.named_parameters())[n].shape[1] for n, i in names.items()}
+    matrices = {i: torch.eye(n, dtype=torch.float64) * 1e60 for i, n in columns.items()}
+    with pytest.raises(ValueError, match=r"gives infinity in tensor '.*attn2.*weight'"):
+        closed_form.edited_weights(sd_model, matrices)

@@ -29,6 +29,8 @@ from unlearn_core.unlearning.recipes import RECIPES, from_recipe
 from unlearn_core.unlearning.results import StepReport
 from unlearn_core.unlearning.settings import UnlearnSettings
 
+from ..watching import Recorder, StopError, Stopping
+
 SETTINGS = UnlearnSettings(scope="xattn", steps=6, batch_size=3, learning_rate=1e-3)
 REFERENCE = Reference(error=0.1, worst=0.7, power=1.0, forget_loss=0.2)
 
@@ -88,6 +90,20 @@ def test_a_run_without_an_alarm_is_the_same_as_without_the_watch(
     alone = Unlearning(sd_model, sets, settings)
     assert without_time(list(alone)) == without_time(reports)
     assert same(weights(watched), weights(alone))
+
+
+def test_the_measurement_can_be_stopped_between_its_rows(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    """Each of them takes a while with a full-size model on the CPU."""
+    progress = Recorder()
+    measured = Unlearning(sd_model, sets, SETTINGS, progress).watch
+    before = progress.checks
+    _ = measured.reference
+    assert progress.checks - before == 3 * watch.CHECK_ROWS / watch.ROWS_AT_ONCE
+    stopped = Unlearning(sd_model, sets, SETTINGS, Stopping(at=progress.checks)).watch
+    with pytest.raises(StopError):
+        _ = stopped.reference
 
 
 @pytest.mark.parametrize("at", [3, 6])
@@ -185,7 +201,20 @@ def test_settings_without_protection_only_warn(
     assert kinds(run)[0] == NOT_PROTECTED
     assert kinds(run).count(NOT_PROTECTED) == 1
     assert NOISE in kinds(run)
-    assert run.watch.good is None, "no copy of the weights that is not used"
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_settings_without_protection_keep_the_state_before_a_step_that_is_not_finite(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Also if it is the last step, whose result no later step uses."""
+    settings = replace(SETTINGS, scope="full", method="forget only", steps=4)
+    run = Unlearning(sd_model, sets, settings)
+    breaking(run, at, 100, monkeypatch)
+    list(run)
+    assert kinds(run)[-2:] == [NOT_FINITE, GAVE_UP]
+    assert len(run.result().reports) == at - 1
+    assert all(parameter.isfinite().all() for parameter in run.parameters)
 
 
 def test_a_forget_loss_that_does_not_move(sd_model: ModelHandle, sets: TrainingSets) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import pytest
 import torch
 from torch import Tensor
@@ -56,6 +58,60 @@ def test_prompts(both: Both) -> None:
     native, core = (one.encode_prompts(PROMPTS).text_inputs() for one in (both.native, both.core))
     for one, other in zip(native["tokens"], core["tokens"], strict=True):
         close(one, other)
+
+
+LONG = ", ".join(f"{word} number {i}" for i in range(8) for word in ("tree", "cloud", "bird"))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a (cat:1.3) in ink style",
+        "a ((cat)) in (ink style, (very dark:0.5):1.2)",
+        r"a cat \(animal\), (ink:1.3",
+        "(a cat:) by night), [ink] <lora:ink:0.8> BREAK house",
+        "(cat:.7)(dog:1e-1)",
+        LONG,
+        f"{LONG}, (in ink style:1.4)",
+        f"({LONG}:1.1), (a cat), (a dog), {LONG}",
+        "word " * 73 + "(two words:1.2)",  # does not fit in the first chunk
+        "word " * 75,
+    ],
+)
+def test_syntax_and_long_prompts(both: Both, prompt: str) -> None:
+    both.core.check_prompts([prompt])
+    both.native.check_prompts([prompt])
+    prompts = [prompt, "a dog"]
+    native, core = (one.encode_prompts(prompts).text_inputs() for one in (both.native, both.core))
+    for one, other in zip(native["tokens"], core["tokens"], strict=True):
+        close(one, other)
+
+
+@torch.no_grad()
+def test_a_batch_of_prompts_of_different_length(both: Both) -> None:
+    prompts = ["a cat in ink style", LONG, f"{LONG}, {LONG}"]
+    t = both.core.times(torch.tensor([0.01, 0.4, 0.99]))
+    outputs = [
+        one.predict(noise(2), one.encode_prompts(prompts), t) for one in (both.native, both.core)
+    ]
+    close(*outputs)
+
+
+def test_a_missing_embedding_is_refused(
+    both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ComfyUI omits it with a note in the log; the core has no embeddings at all."""
+    (tmp_path / "style").mkdir()
+    for name in ("ink-v2.safetensors", "style/dark.pt"):
+        (tmp_path / name).touch()
+    places = {"embeddings": ([str(tmp_path)], {".safetensors", ".pt"})}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", places)
+    present = ["a cat, embedding:ink-v2, night", "(embedding:style/dark.pt:1.2)"]
+    both.native.check_prompts(present)
+    with pytest.raises(ValueError, match="there is no embedding 'ink' in ComfyUI"):
+        both.native.check_prompts([*present, "a cat, embedding:ink, night"])
+    with pytest.raises(ValueError, match="'embedding:ink-v2,' needs a file of ComfyUI"):
+        both.core.check_prompts(present)
 
 
 def test_noise_levels(both: Both) -> None:

@@ -208,3 +208,26 @@ def test_a_model_whose_weights_require_gradients_is_frozen() -> None:
     copied, trained = scopes.trainable(handle, "lora", lora_rank=2, lora_alpha=2.0, seed=0)
     assert len(trained) == 2 * len(copied.lora_layers())
     assert not any(parameter.requires_grad for parameter in given.model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_a_weight_that_is_not_finite_is_named(dtype: torch.dtype) -> None:
+    """Before anything is drawn, and whatever the format of the weights."""
+    given = model("flux", dtype)
+    weight = next(w for w in given.model.diffusion_model.parameters() if w.dtype == dtype)
+    (name,) = [n for n, w in given.model.diffusion_model.named_parameters() if w is weight]
+    plain = weight.detach().float().clone()
+    plain.view(-1)[-1] = float("nan")
+    weight.data = plain.to(dtype)
+    with pytest.raises(ValueError, match=rf"^model: it holds NaN in tensor '{name}'; .* LoRAs"):
+        opened("flux", given)
+
+
+def test_a_lora_that_is_not_finite_is_named() -> None:
+    """ComfyUI adds it to the weights without a word."""
+    given, name = model("sd15"), "input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    width = given.model.diffusion_model.get_submodule(name).weight.shape
+    lora = {f"diffusion_model.{name}.diff": torch.full(width, float("inf"))}
+    patched, _ = comfy.sd.load_lora_for_models(given, None, lora, 1.0, 0.0)
+    with pytest.raises(ValueError, match=rf"^model: it holds infinity in tensor '{name}.weight'"):
+        opened("sd15", patched)

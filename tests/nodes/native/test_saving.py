@@ -17,6 +17,7 @@ import pytest
 import torch
 from comfy_api.latest import io
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..conftest import QUICK
@@ -268,6 +269,18 @@ def test_a_name_that_exists(flux: tuple[Any, Any]) -> None:
     assert files() == [file]
 
 
+def test_a_lora_of_another_program_is_never_overwritten(flux: tuple[Any, Any]) -> None:
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "mine.safetensors"
+    save_file({"lora": torch.zeros(1)}, file, {"ss_output_name": "mine"})
+    content = file.read_bytes()
+    with pytest.raises(FileExistsError, match="'mine.safetensors' exists and was not saved by"):
+        save(flux[1], overwrite=True)
+    assert file.read_bytes() == content
+    file.unlink()
+
+
 def test_a_file_that_the_workflow_loads_is_never_overwritten(flux: tuple[Any, Any]) -> None:
     _, unlearned = flux
     file = save(unlearned)
@@ -337,7 +350,10 @@ def test_cancel_leaves_nothing(flux: tuple[Any, Any]) -> None:
 def test_a_full_disk_leaves_what_was_there(flux: tuple[Any, Any]) -> None:
     file = save(flux[1])
     content = file.read_bytes()
-    with files_of_at_most(1000), pytest.raises(OSError, match="could not be saved .*free some"):
+    with (
+        files_of_at_most(1000),
+        pytest.raises(OSError, match="could not be saved .*no file of this size"),
+    ):
         save(flux[1], overwrite=True)
     assert files() == [file]
     assert file.read_bytes() == content

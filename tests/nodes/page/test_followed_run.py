@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +321,20 @@ def test_a_failure_to_save_a_step_does_not_end_the_run(
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     (run,) = shown_by(output)["unlearn_run"]
     assert (run["state"], run["saved"]) == ("finished", [])
+
+
+def test_without_disk_space_for_the_pictures_the_run_goes_on(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["state"], run["before"], run["previews"]) == ("finished", None, [])
+    assert re.search(r"step_000002\.\w+' could not be written", caplog.text)
+    assert "free some disk space" in caplog.text
 
 
 def test_a_saved_step_of_a_lora_contains_its_factors(

@@ -1,0 +1,92 @@
+"""States of stopped runs on disk, from which a node continues also after a restart of ComfyUI."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...unlearn_core.foundation.progress import Progress
+from ...unlearn_core.job.resumption import Resumption
+from ...unlearn_core.unlearning.snapshot import Snapshot
+from ..host.folders import states_folder
+
+MOST_STATES = 4
+MOST_BYTES = 20 * 2**30  # of all states
+SHARE_OF_DISK = 0.5  # of the free disk space that one state may take
+OTHER_INPUTS, DAMAGED = "other inputs", "damaged"
+DIGITS = 16  # of a hash in a file's name
+
+
+class StoredRun(Resumption):
+    """The stored state of one run of a node.
+
+    A state belongs to the inputs of the run, wherever they are used. A state of the same node with
+    other inputs stays until newer states need its room.
+
+    Args:
+        place: the ids of a graph and of a node in it.
+        identity: of the run; see ``Task.identity``.
+        progress: of the run.
+
+    Attributes:
+        note: why an existing state is not continued; empty if there is none.
+    """
+
+    def __init__(
+        self, place: tuple[str | None, str], identity: Mapping[str, Any], progress: Progress
+    ) -> None:
+        folder, node, inputs = states_folder(), _digest(place), _digest(identity)
+        same_inputs = next(iter(sorted(folder.glob(f"*-{inputs}.safetensors"))), None)
+        super().__init__(
+            same_inputs or folder / f"{node}-{inputs}.safetensors",
+            identity,
+            progress,
+            warn=lambda sentence: logging.warning("Unlearn: %s", sentence),
+        )
+        self.note = ""
+        if same_inputs is None and any(folder.glob(f"{node}-*.safetensors")):
+            self.note = OTHER_INPUTS
+
+    def read(self) -> Snapshot | None:
+        """The state to continue from; None if there is none, or if it is damaged."""
+        try:
+            return super().read()
+        except ValueError as error:
+            self.warn(f"The stopped run cannot be continued: {error}.")
+            self.note = DAMAGED
+            return None
+
+    def _write(self, snapshot: Snapshot) -> None:
+        size = sum(tensor.nbytes for tensor in snapshot.tensors.values())
+        if make_room(self.file, size):
+            super()._write(snapshot)
+        else:
+            self.last_time = self.clock()
+            if not self.problem:
+                self.problem = "the disk has too little free space"
+                self.warn(f"Step {snapshot.step} is not stored: {self.problem}.")
+
+
+def make_room(file: Path, size: int) -> bool:
+    """Delete the oldest other states, so that ``file`` has room for a state of ``size`` bytes;
+    False if there is too little room in any case."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if size > min(MOST_BYTES, SHARE_OF_DISK * shutil.disk_usage(file.parent).free):
+        return False
+    others = [other for other in file.parent.glob("*.safetensors") if other != file]
+    total = size
+    newest_first = sorted(others, key=lambda other: other.stat().st_mtime, reverse=True)
+    for count, other in enumerate(newest_first, start=2):
+        total += other.stat().st_size
+        if count > MOST_STATES or total > MOST_BYTES:
+            other.unlink(missing_ok=True)
+    return True
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:DIGITS]
