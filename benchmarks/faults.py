@@ -5,8 +5,7 @@ command. Every second job begins in a folder with the complete result of an earl
 kill, the files that it left behind are opened; after the second run, its weights are compared with
 those of an uninterrupted run, bit for bit. Each kill writes a JSON record into
 ``benchmarks/results/faults``, and a kill with a record is skipped, so the benchmark can be
-interrupted. ``--table`` prints the counts. ``benchmarks/faults_server.py`` does the same with a
-live ComfyUI.
+interrupted. ``--table`` prints the counts.
 """
 
 from __future__ import annotations

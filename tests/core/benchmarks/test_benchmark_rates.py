@@ -11,8 +11,6 @@ from benchmarks.quality import Task
 
 from .benchmark_records import write
 
-PAGE = Path(__file__).parents[3] / "docs" / "results.md"
-
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -50,9 +48,3 @@ def test_the_table_compares_the_automatic_rate_with_the_best(results: Path) -> N
     assert rates.table().endswith("| yes |")
     tasks[0.25][0].record.unlink()
     assert len(rates.table().splitlines()) == 2, "a model appears once all its runs are there"
-
-
-def test_the_page_shows_the_present_records() -> None:
-    assert rates.table() in PAGE.read_text(encoding="utf-8"), (
-        "copy the table that python -m benchmarks.rates --table prints"
-    )

@@ -31,7 +31,7 @@ def test_the_model_opens_and_only_its_unet_has_another_width(width: str) -> None
     assert larger == (width == "narrow"), "weights of wide layers are small"
     for part in ("text_encoder", "vae"):
         files = [folder / part for folder in (widths.folder(width), EMOJI)]
-        assert not dircmp(*files).diff_files
+        assert not dircmp(*map(str, files)).diff_files
     ConvJudge.load(widths.folder(width) / "evaluation")
 
 
