@@ -51,10 +51,11 @@ class Pretended(Tensor):
     """A tensor on the simulated device; ``raw`` is the CPU tensor with its values."""
 
     raw: Tensor
+    has_float64 = False  # ComfyUI itself uses it on GPUs other than Apple's
 
     @staticmethod
     def __new__(cls: type[Pretended], raw: Tensor, index: int = 0) -> Pretended:
-        if raw.dtype in (torch.float64, torch.complex128):
+        if not cls.has_float64 and raw.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"the device does not support {raw.dtype}, like an Apple GPU")
         wrap: Any = Tensor._make_wrapper_subclass
         tensor: Pretended = wrap(

@@ -93,6 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     set_up(Path(sys.argv[1]), CPU)
     pack_module("nodes.native.refusals").PLAIN.add(Pretended)  # its weights are a subclass
+    Pretended.has_float64 = True  # Flux's positions need it on all GPUs but Apple's
     with Pretending():
         concept = node_result("UnlearnForgetConcept")[0]
         pairs = node_result(
