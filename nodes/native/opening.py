@@ -20,6 +20,8 @@ from .handle import NativeHandle
 from .network import Network
 from .schedules import V
 
+PROJECTION = "text_projection.weight"
+
 
 @torch.inference_mode(False)  # weights that are moved in this mode could not be trained
 def open_native(
@@ -56,21 +58,33 @@ def open_native(
     network.make_trainable()
     _refuse_non_finite("model", network.module)
     handle = replace(handle, info=replace(info, fingerprint=fingerprint(network, clip)))
-    _refuse_non_finite("clip", clip.load_model().model)
+    _refuse_non_finite("clip", clip.load_model().model, unused=_unused_tensors(handle))
     autoencoder = getattr(vae, "first_stage_model", None)
     if isinstance(autoencoder, nn.Module):  # other node packs have VAEs of their own
         _refuse_non_finite("vae", autoencoder)
     return handle
 
 
-def _refuse_non_finite(field: str, module: nn.Module) -> None:
+def _unused_tensors(handle: NativeHandle) -> str:
+    """The ending of the names of tensors that ComfyUI leaves uninitialized where a file lacks them
+    and the model does not need them; empty if the encoded prompts depend on them."""
+    inputs = handle.encode_prompts([""]).text_inputs()
+    finite = not non_finite((name, row) for name, rows in inputs.items() for row in rows)
+    return PROJECTION if finite else ""
+
+
+def _refuse_non_finite(field: str, module: nn.Module, unused: str = "") -> None:
     """Check all weights where they are, with the LoRAs that are applied to them. This reads each
     once, in less time than one prediction takes.
+
+    Args:
+        unused: ending of the names of tensors that are not checked; empty for none.
 
     Raises:
         ValueError: names the input and the tensor.
     """
-    if fault := non_finite(_tensors(module)):
+    tensors = (each for each in _tensors(module) if not unused or not each[0].endswith(unused))
+    if fault := non_finite(tensors):
         raise ValueError(
             f"{field}: it holds {fault}; load another file, or remove the LoRAs before this node"
         )
