@@ -219,7 +219,8 @@ class LiveRun:
             if room == 0:
                 raise OSError("it needs more than its share of the free disk space")
             write_unlearned(unlearned, self._state_file(step), {"identity": self.identity})
-        except OSError as error:  # the run itself matters more than this saved step
+        except (OSError, ValueError) as error:  # a step with NaN will be undone
+            # The run itself matters more than this saved step.
             logging.warning("Unlearn could not save step %d: %s", step, error)
             return
         with self.end_lock:

@@ -129,9 +129,9 @@ def test_the_table_shows_only_its_node_s_concept() -> None:
         ),
         (
             {"templates": "{concept}" + "{word}" * 9000, "dimensions": f"word: {'x' * 9000}, y"},
-            "a prompt has at most 10000",
+            "templates: a text must have 10000 characters or fewer",
         ),
-        ({"edited_prompts": "x" * 20_000_001}, "too many for a prompt file"),
+        ({"edited_prompts": "x" * 20_000_001}, "the limit is 20000000"),
     ],
     ids=["combinations", "length", "table"],
 )
