@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,16 @@ def assert_same_weights(left: Path, right: Path) -> None:
     one, other = load_file(left / RESULT), load_file(right / RESULT)
     assert one.keys() == other.keys()
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.fixture(autouse=True)
+def default_signals() -> Iterator[None]:
+    """The tests may themselves run under ``nohup``, which ignores SIGHUP for all of them."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
