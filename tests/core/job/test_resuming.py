@@ -102,11 +102,16 @@ def assert_same_weights(left: Path, right: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def default_signals() -> Iterator[None]:
-    """The tests may themselves run under ``nohup``, which ignores SIGHUP for all of them."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    """The tests may themselves run in the background or under ``nohup``, where signals are
+    ignored."""
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    for number, handler in zip(numbers, before, strict=True):
+    for number, handler in before.items():
         signal.signal(number, handler)
 
 
