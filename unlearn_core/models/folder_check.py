@@ -45,7 +45,8 @@ def check_folder(folder: Path) -> None:
         ModelError: names the file, the problem and the cure.
     """
     for i, path in enumerate(_paths(folder)):
-        name = f"model: {folder.name}/{path.relative_to(folder).as_posix()}"
+        relative = path.relative_to(folder)
+        name = f"model: {folder.name}/{relative.as_posix()}"
         if i == MOST_FILES:
             raise ModelError(
                 f"model: {folder.name!r} contains more than {MOST_FILES} files, so it is not one "
@@ -58,7 +59,8 @@ def check_folder(folder: Path) -> None:
             )
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise ModelError(f"{name} is not a regular file; remove it")
-        if path.suffix == ".json" and path.is_file() and path.parent != folder:
+        hidden = any(part.startswith(".") for part in relative.parts)  # such as a hub's cache
+        if path.suffix == ".json" and path.is_file() and path.parent != folder and not hidden:
             _check_json(path, name)
 
 

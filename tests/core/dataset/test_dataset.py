@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,8 +207,10 @@ def test_progress_counts_every_picture_once(counted: Any, cache: LatentCache) ->
 
 @pytest.mark.parametrize("cancel_at", [1, 2, 4, 5])
 def test_cancelling_keeps_the_finished_batches(
-    counted: Any, cache: LatentCache, cancel_at: int
+    counted: Any, cache: LatentCache, cancel_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Interruptible, "within", lambda *_: nullcontext())  # checks in a step
+
     class StopsInSampling(Stopping):
         def tick(self, count: int = 1, note: str = "") -> None:
             """Not counted here."""

@@ -311,7 +311,7 @@ def test_what_the_index_does_not_name_is_not_copied(
         (source / name).write_bytes(b"whatever")
     for name in ("README.md", "LICENSE", "evaluation/classes.json"):
         (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_bytes(b"ours")
+        (source / name).write_bytes(b"{}")
     saved = resaved(source, pairs, tmp_path / "new")
     added = files(saved).keys() - files(sd_folder).keys()
     assert added == {"unlearn_report.json", "README.md", "LICENSE", "evaluation/classes.json"}
