@@ -427,7 +427,9 @@ def test_the_scorer_of_the_settings_gives_figures_to_any_model(unlearned: Unlear
         ),
         (
             {
-                "open_clip_config.json": '{"model_cfg": {"vision_cfg": {}, "text_cfg": {"hf_model_name": "x/y"}}}',
+                "open_clip_config.json": (
+                    '{"model_cfg": {"vision_cfg": {}, "text_cfg": {"hf_model_name": "x/y"}}}'
+                ),
                 "open_clip_model.safetensors": "",
             },
             "needs 'x/y' from the network",
