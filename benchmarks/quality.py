@@ -287,7 +287,7 @@ def measured(job: Job) -> tuple[UnlearnedModel, dict[str, float]]:
         torch.cuda.synchronize()
     clock = time.perf_counter if on_gpu else time.process_time
     start = clock()
-    unlearned = job.unlearn()
+    unlearned = job.unlearn(restart=True)
     if on_gpu:
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated()

@@ -38,6 +38,7 @@ def main() -> int:
         unlearned = job.unlearn()
         report = job.evaluate(unlearned)
         job.save(unlearned)
+        job.resumption.remove()
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
