@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import digits_report, figures, quality, quality_report
+from benchmarks import digits_report, figures, flow, quality, quality_report
 from benchmarks.comparisons import Answers, answers
 from benchmarks.digits import BALANCED
 from benchmarks.pages import APPENDIX, FRONT, README
@@ -69,6 +69,13 @@ def test_the_tables_of_the_digits_are_too() -> None:
     for text in parts:
         assert text in BEHIND, "run python -m benchmarks.digits_report"
     assert digits_report.table(BALANCED) in MAIN, "run python -m benchmarks.digits_report"
+
+
+def test_the_tables_of_the_flow_model_are_complete_and_those_of_the_records() -> None:
+    tables = flow.table()
+    assert tables.count("| 12 of 12 |") == len(flow.CONTEST.methods)
+    page = FRONT.read_text(encoding="utf-8")
+    assert f"<!-- flow -->\n\n{tables}\n\n<!-- end of flow -->" in page, "see benchmarks.flow"
 
 
 @pytest.mark.parametrize("page", [README, APPENDIX], ids=lambda page: page.name)
