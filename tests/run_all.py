@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -31,37 +31,31 @@ CHECKS = {
 TIERS = {
     "live": ["tests/comfyui"],
     "checkpoints": ["tests/checkpoints/test_against_comfyui.py"],
-    "core": ["tests/core"],
+    "runs": ["tests/core/job", "tests/core/unlearning", "tests/core/demo"],
     "nodes": ["tests/nodes"],
+    "benchmarks": ["tests/core/benchmarks"],
+    "core": [
+        *(
+            f"tests/core/{room}"
+            for room in (
+                "dataset",
+                "evaluation",
+                "foundation",
+                "judging",
+                "models",
+                "prompts",
+                "reporting",
+                "saving",
+            )
+        ),
+        *(f"tests/core/{file.name}" for file in sorted(Path(__file__).parent.glob("core/test_*"))),
+    ],
 }
-# Distributed to several processes by pytest-xdist. The others share a server, or are short.
-DIVIDED = ("core",)
 # Run alone: a server with a full-size model needs almost all the memory of a common machine.
 LARGE = {"full-size": ["tests/checkpoints/test_in_the_server.py"]}
 SIDE_BY_SIDE = min(4, os.cpu_count() or 1)
 NO_TESTS_FOUND = 5  # pytest's exit status
 Outcome = str | Counter[str]
-
-
-class Processors:
-    """A pool of processors, shared by the tasks."""
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._changed = threading.Condition()
-
-    def take(self, most: int) -> int:
-        """Wait for a free processor, and take all that are free, up to ``most``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._free > 0)
-            count = min(most, self._free)
-            self._free -= count
-            return count
-
-    def give_back(self, count: int) -> None:
-        with self._changed:
-            self._free += count
-            self._changed.notify()
 
 
 def run_module(name: str, command: Sequence[str], threads: int) -> int:
@@ -84,62 +78,30 @@ def run_module(name: str, command: Sequence[str], threads: int) -> int:
     return child.returncode
 
 
-def side_by_side(
-    tasks: Mapping[str, Callable[[int], Outcome]], processors: int
-) -> dict[str, Outcome]:
-    """Start all tasks in their order, and return their outcomes.
-
-    Args:
-        tasks: each is called with its number of processors, which is 1 except for those in
-            ``DIVIDED``.
-    """
-    shared = Processors(processors)
-
-    def run(task: Callable[[int], Outcome], count: int) -> Outcome:
-        try:
-            return task(count)
-        finally:
-            shared.give_back(count)
-
-    running: dict[str, Future[Outcome]] = {}
-    with ThreadPoolExecutor(processors) as pool:
-        for name, task in tasks.items():
-            count = shared.take(processors if name in DIVIDED else 1)
-            running[name] = pool.submit(run, task, count)
+def side_by_side(tasks: Mapping[str, Callable[[], Outcome]], count: int) -> dict[str, Outcome]:
+    """Start all tasks in their order, ``count`` at a time, and return their outcomes."""
+    with ThreadPoolExecutor(count) as pool:
+        running = {name: pool.submit(task) for name, task in tasks.items()}
     return {name: future.result() for name, future in running.items()}
 
 
-def run_tier(
-    name: str, arguments: Sequence[str], places: Sequence[str], processors: int
-) -> Outcome:
-    return run_pytest(name, arguments, places, workers=processors)
-
-
-def run_check(name: str, _: int) -> Outcome:
+def run_check(name: str) -> Outcome:
     return "ok" if run_module(name, CHECKS[name], 1) == 0 else "FAILED"
 
 
 def run_pytest(
-    name: str,
-    arguments: Sequence[str],
-    places: Sequence[str],
-    *,
-    threads: int = 1,
-    workers: int = 1,
+    name: str, arguments: Sequence[str], places: Sequence[str], threads: int = 1
 ) -> Outcome:
     """Run a tier.
 
     Args:
-        threads: number of OpenMP threads in each process.
-        workers: number of processes for the test files.
+        threads: number of OpenMP threads.
     """
     record = RECORDS / f"pytest-{name}.xml"
     record.parent.mkdir(exist_ok=True)
     record.unlink(missing_ok=True)
-    # Distributed by whole files, so that each file's fixtures are created once.
-    xdist = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
-    command = ["pytest", f"--junitxml={record}", *xdist, *arguments, *places]
-    status = run_module(name, command, threads)
+    begun = time.monotonic()
+    status = run_module(name, ["pytest", f"--junitxml={record}", *arguments, *places], threads)
     counts: Counter[str] = Counter()
     if record.exists():
         for suite in ElementTree.parse(record).getroot().iter("testsuite"):
@@ -150,6 +112,7 @@ def run_pytest(
     empty = status == NO_TESTS_FOUND and bool(arguments)  # `-k` may leave a tier empty
     if status != 0 and not counts["failed"] and not empty:
         counts["failed"] = 1  # pytest itself failed
+    counts["seconds"] = round(time.monotonic() - begun)
     return counts
 
 
@@ -164,7 +127,8 @@ def as_text(outcome: Outcome) -> str:
     if isinstance(outcome, str):
         return outcome
     skipped = f", {outcome['skipped']} skipped" if outcome["skipped"] else ""
-    return f"{outcome['passed']} passed, {outcome['failed']} failed{skipped}"
+    seconds = f" ({outcome['seconds']} s)" if outcome["seconds"] else ""
+    return f"{outcome['passed']} passed, {outcome['failed']} failed{skipped}{seconds}"
 
 
 def main(arguments: list[str]) -> int:
@@ -172,8 +136,8 @@ def main(arguments: list[str]) -> int:
     selection = [argument for argument in arguments if argument.startswith("tests/")]
     others = [argument for argument in arguments if argument not in selection]
     places = {name: select_places(tier, selection) for name, tier in {**TIERS, **LARGE}.items()}
-    tasks: dict[str, Callable[[int], Outcome]] = {
-        name: partial(run_tier, name, others, places[name]) for name in TIERS if places[name]
+    tasks: dict[str, Callable[[], Outcome]] = {
+        name: partial(run_pytest, name, others, places[name]) for name in TIERS if places[name]
     }
     tasks.update({name: partial(run_check, name) for name in CHECKS})
     summary = side_by_side(tasks, SIDE_BY_SIDE)
@@ -186,6 +150,7 @@ def main(arguments: list[str]) -> int:
         print(f"{name:<12}  {as_text(outcome)}")
     counts = [outcome for outcome in summary.values() if isinstance(outcome, Counter)]
     totals = sum(counts, Counter[str]())
+    del totals["seconds"]  # tiers run in parallel
     print(as_text(totals), flush=True)
     ok = totals["passed"] and not totals["failed"] and "FAILED" not in summary.values()
     return 0 if ok else 1

@@ -1,4 +1,4 @@
-"""The test runner: which tasks run in parallel, and on how many processors."""
+"""The test runner: it runs every test file, and its tasks in parallel."""
 
 from __future__ import annotations
 
@@ -12,42 +12,46 @@ from .. import run_all
 
 
 @pytest.mark.parametrize("processors", [1, 2, 4])
-def test_all_tasks_run_within_the_number_of_processors(processors: int) -> None:
-    lock, busy, peak, starts = threading.Lock(), 0, 0, list[tuple[str, int]]()
+def test_all_tasks_run_in_parallel(processors: int) -> None:
+    lock, busy, peak, pause = threading.Lock(), 0, 0, threading.Event()
 
-    def task(name: str) -> Callable[[int], run_all.Outcome]:
-        def run(count: int) -> run_all.Outcome:
+    def task(name: str) -> Callable[[], run_all.Outcome]:
+        def run() -> run_all.Outcome:
             nonlocal busy, peak
             with lock:
-                starts.append((name, count))
-                busy += count
+                busy += 1
                 peak = max(peak, busy)
             pause.wait(0.02)
             with lock:
-                busy -= count
-            return Counter(passed=count)
+                busy -= 1
+            return name
 
         return run
 
-    pause = threading.Event()
     names = ["live", "checkpoints", "core", "nodes", "ruff"]
     outcomes = run_all.side_by_side({name: task(name) for name in names}, processors)
-    assert list(outcomes) == names
+    assert outcomes == {name: name for name in names}
     assert peak == processors
-    counts = dict(starts)
-    assert 1 <= counts.pop("core") <= processors
-    assert set(counts.values()) == {1}
 
 
-def test_the_core_gets_all_processors_if_it_runs_alone() -> None:
-    outcomes = run_all.side_by_side({"core": lambda count: Counter(passed=count)}, 4)
-    assert outcomes == {"core": Counter(passed=4)}
+def test_a_task_that_fails_does_not_stop_the_others() -> None:
+    finished = threading.Event()
 
-
-def test_a_failed_task_releases_its_processor() -> None:
-    def fail(count: int) -> run_all.Outcome:
+    def fail() -> run_all.Outcome:
         raise OSError("no pytest")
 
-    tasks = {"live": fail, "nodes": lambda count: "ok"}
+    def succeed() -> run_all.Outcome:
+        finished.set()
+        return Counter(passed=1)
+
     with pytest.raises(OSError, match="no pytest"):
-        run_all.side_by_side(tasks, 1)
+        run_all.side_by_side({"live": fail, "nodes": succeed}, 1)
+    assert finished.is_set()
+
+
+def test_every_test_file_is_in_one_tier() -> None:
+    places = [
+        run_all.ROOT / place for tier in (run_all.TIERS | run_all.LARGE).values() for place in tier
+    ]
+    for file in (run_all.ROOT / "tests").rglob("test_*.py"):
+        assert sum(file.is_relative_to(place) for place in places) == 1, file
