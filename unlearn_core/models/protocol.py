@@ -35,6 +35,8 @@ class ModelInfo:
             ``"unet"``; empty if ``source`` is not a folder.
         mixed: whether frozen weights stay in 16 bits and calculations use bfloat16.
         vae: SHA-256 of the file of a VAE that replaces the model's own, hex; otherwise empty.
+        clip_skip: the last layer of the text encoder that is used, counted from its end; 0 for the
+            model's own.
         evaluation: folder of the model's own judge and CLIP; None for the folder ``evaluation`` in
             ``source``, if there is one.
     """
@@ -49,6 +51,7 @@ class ModelInfo:
     mixed: bool = False
     vae: str = ""
     evaluation: Path | None = None
+    clip_skip: int = 0
 
 
 class Conditioning(ABC):
