@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from ..unlearn_core.dataset.drawing import LatentCache
 from ..unlearn_core.dataset.settings import GenerationSettings
 from ..unlearn_core.foundation.lists import split_list
+from ..unlearn_core.foundation.plurals import count_of
 from ..unlearn_core.foundation.progress import COMPARING, PROPOSING
 from ..unlearn_core.judging.evaluators import find_scorer
 from ..unlearn_core.judging.neighbours import with_neighbours
@@ -209,7 +210,7 @@ def readable(pairs: PromptPairs) -> str:
     """List every pair of one concept: the forget prompt, and below it the retain prompt."""
     return "\n\n".join(
         (
-            f"{pairs.concept.name}: {len(pairs.train)} pairs for unlearning, "
+            f"{pairs.concept.name}: {count_of(len(pairs.train), 'pair')} for unlearning, "
             f"{len(pairs.test)} for testing.",
             _section("FOR UNLEARNING", pairs.concept, pairs.train),
             _section("FOR TESTING (with words not used above)", pairs.concept, pairs.test),

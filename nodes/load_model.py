@@ -90,9 +90,16 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: str, vae: str, image_size: int, prediction: str, precision: str
+        cls,
+        model: str,
+        vae: str,
+        image_size: int,
+        prediction: str,
+        precision: str,
+        clip_skip: int = LoadOptions.clip_skip,
     ) -> io.NodeOutput:
-        options, path = _options(vae, image_size, prediction, precision), model_path(model)
+        options = LoadOptions(vae_path(vae), image_size, prediction, precision, clip_skip)
+        path = model_path(model)
         # ComfyUI runs nodes in inference mode; weights loaded in it cannot be trained.
         with torch.inference_mode(False):
             device = make_room_for(path)
@@ -108,10 +115,6 @@ def _model_files(folder: Path) -> list[Path]:
     return sorted(file for pattern in patterns for file in folder.glob(pattern))
 
 
-def _options(vae: str, image_size: int, prediction: str, precision: str) -> LoadOptions:
-    return LoadOptions(vae_path(vae), image_size, prediction, precision)
-
-
 def describe(model: ModelHandle) -> str:
     """Name, family, picture size, size of the denoiser and device, one line each."""
     info = model.info
@@ -123,6 +126,7 @@ def describe(model: ModelHandle) -> str:
             f"{info.image_size} × {info.image_size} px",
             f"{parameters / 1e6:.1f} million trainable parameters, on {model.device}",
             f"fingerprint {info.fingerprint[:12]}",
+            *([f"clip skip {info.clip_skip}"] if info.clip_skip else []),
         )
     )
 
@@ -139,4 +143,5 @@ def _advanced_inputs() -> list[io.Input]:
         ),
         input_from(LoadOptions, "prediction"),
         input_from(LoadOptions, "precision"),
+        input_from(LoadOptions, "clip_skip", optional=True),  # older workflows have no such input
     ]

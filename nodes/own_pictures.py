@@ -14,6 +14,7 @@ from ..unlearn_core.dataset.own_pictures import OwnPictures as Pictures
 from ..unlearn_core.dataset.own_pictures import left_out, read_folder, with_captions
 from ..unlearn_core.foundation.finite import kind_of
 from ..unlearn_core.foundation.pixels import as_bytes
+from ..unlearn_core.foundation.plurals import count_of
 from ..unlearn_core.foundation.progress import READING_PICTURES
 from .host.folders import NO_FILE, picture_folders, pictures_path
 from .host.progress import NodeProgress
@@ -126,5 +127,5 @@ class OwnPictures(io.ComfyNode):
             )
         rows = list(zip(names, pictures.captions, strict=True))
         lines = (f"{name}: {caption}" for name, caption in rows)
-        text = "\n".join(filter(None, (f"{len(rows)} pictures", message, *lines)))
+        text = "\n".join(filter(None, (count_of(len(rows), "picture"), message, *lines)))
         return io.NodeOutput(pictures, text, ui={"text": [text], "unlearn_captions": rows})

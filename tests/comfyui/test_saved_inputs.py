@@ -29,6 +29,8 @@ def meaning(prompt: Json) -> dict[str, Any]:
 def with_later_inputs(prompt: Json) -> dict[str, Any]:
     """The meaning of a prompt of 0.1.0, with the effective values of inputs added since."""
     for one in prompt.values():
+        if one["class_type"] == "UnlearnLoadModel":
+            one["inputs"]["clip_skip"] = 0
         if one["class_type"] == UNLEARN:
             inputs = one["inputs"]
             later = {"generation_seed": inputs["seed"], "uce_tokens": "to the end"}

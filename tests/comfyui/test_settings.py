@@ -22,7 +22,7 @@ def test_the_picture_cache_is_shown_and_cleared(page: ComfyPage, view: View) -> 
     dialog = page.page.get_by_role("dialog")
     dialog.get_by_text("Unlearn", exact=True).first.click()
     panel = page.page.locator(".unlearn-cache")
-    expect(panel).to_contain_text("1 pictures, 0.04 of at most 5.00 GB")
+    expect(panel).to_contain_text("1 picture, 0.04 of at most 5.00 GB")
     page.screenshot(f"settings_{view.name}")
     panel.get_by_role("button", name="Clear").click()
     expect(panel).to_contain_text("0 pictures, 0.00 of at most 5.00 GB")

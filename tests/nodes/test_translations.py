@@ -106,10 +106,11 @@ def test_the_panels_have_the_same_words_in_both_languages() -> None:
     words = page_words()
     assert set(words) == {"en", LANGUAGE}
     assert list(words["en"]) == list(words[LANGUAGE])
-    placeholders = re.compile(r"\{\w+\}")
+    placeholders, plurals = re.compile(r"\{(\w+)\}"), re.compile(r"\{(\w+)\|")
     for name, english in words["en"].items():
         chinese = words[LANGUAGE][name]
         assert sorted(placeholders.findall(chinese)) == sorted(placeholders.findall(english)), name
+        assert set(plurals.findall(english)) <= set(placeholders.findall(english)), name
         assert CHINESE.search(chinese), name
 
 

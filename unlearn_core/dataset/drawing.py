@@ -35,6 +35,8 @@ def picture_key(
     info = model.info
     source = [info.fingerprint, info.prediction, info.mixed, *(latent_shape or model.latent_shape)]
     content = [source, prompt, seed, settings.steps, float(settings.guidance_scale)]
+    if info.clip_skip:
+        content.append(f"clip skip {info.clip_skip}")
     if not is_plain(prompt):
         content.append(SYNTAX_VERSION)
     if SAMPLER_VERSION > 1:  # version 1 is not part of the keys

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..foundation.pixels import as_floats
+from ..foundation.plurals import count_of
 from ..foundation.progress import READING_PICTURES, Progress
 from ..foundation.text_files import read_text
 from ..models.protocol import ModelHandle
@@ -63,7 +64,7 @@ class OwnPictures:
             raise ValueError("pictures: none given; add images or choose a folder of them")
         if len(self.images) != len(self.captions):
             raise ValueError(
-                f"captions: {len(self.captions)} for {len(self.images)} pictures; "
+                f"captions: {len(self.captions)} for {count_of(len(self.images), 'picture')}; "
                 "write one line for all pictures, or one line for each picture"
             )
 
@@ -111,7 +112,7 @@ def with_captions(
             named[name] = caption
     if len(lines) not in (0, 1, len(names)):
         raise ValueError(
-            f"captions: {len(lines)} lines for {len(names)} pictures; "
+            f"captions: {len(lines)} lines for {count_of(len(names), 'picture')}; "
             "write one line for all pictures, or one line for each picture"
         )
     files = beside or [None] * len(names)

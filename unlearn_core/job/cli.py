@@ -16,6 +16,7 @@ import torch
 from ..dataset.drawing import LatentCache
 from ..foundation.devices import best_device
 from ..foundation.locks import only_run_in
+from ..foundation.plurals import count_of
 from ..foundation.processes import ALONE, PeerError, Processes, launched
 from ..foundation.signals import StopSignal, like_ctrl_c
 from ..models.rounding import measure_rounding
@@ -215,7 +216,7 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
             unlearned = job.unlearned()
         done, total = len(unlearned.reports), unlearned.settings.steps
         if 0 < done < total and processes.is_main:
-            sys.stderr.write(f"unlearn: stopped after {done} of {total} steps\n")
+            sys.stderr.write(f"unlearn: stopped after {done} of {count_of(total, 'step')}\n")
         report = job.evaluate(unlearned) if options.stage in ("evaluate", "run") else None
         if not processes.is_main:
             return
@@ -248,10 +249,10 @@ def picture_cache(cache: LatentCache, *, clear: bool) -> None:
     remaining = cache.clear() if clear else before
     if clear:
         pictures, freed = before.pictures - remaining.pictures, before.size - remaining.size
-        say(f"Deleted: {pictures} pictures, {freed / 1e9:.2f} GB")
+        say(f"Deleted: {count_of(pictures, 'picture')}, {freed / 1e9:.2f} GB")
     say(
-        f"{cache.folder}: {remaining.pictures} pictures, {remaining.size / 1e9:.2f} GB of at most "
-        f"{cache.limit / 1e9:.2f} GB"
+        f"{cache.folder}: {count_of(remaining.pictures, 'picture')}, "
+        f"{remaining.size / 1e9:.2f} GB of at most {cache.limit / 1e9:.2f} GB"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..foundation.json_file import parse_json
+from ..foundation.plurals import count_of
 from .families import OTHERS
 
 LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
@@ -51,7 +52,9 @@ def describe_unreadable(file: Path) -> str:
     if not start.strip(b"\0"):
         return f"{file.name!r} begins with zeros, like an unfinished download; {AGAIN}"
     if size < 64:
-        return f"{file.name!r} is truncated or damaged: it has only {size} bytes; {AGAIN}"
+        return (
+            f"{file.name!r} is truncated or damaged: it has only {count_of(size, 'byte')}; {AGAIN}"
+        )
     return f"{file.name!r} is not a safetensors file, or its beginning is damaged; {AGAIN}"
 
 

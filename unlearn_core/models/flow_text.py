@@ -73,28 +73,47 @@ class FlowText(TextEncoder):
         return super().with_word(word, embedding)
 
 
+class JointEmbeddings(Embeddings):
+    """Embeddings for joint attention, in which repeated embeddings would gain weight against the
+    picture. Shorter prompts are filled with zeros, and never predicted together with longer ones.
+    """
+
+    @staticmethod
+    def common_length(lengths: Sequence[int]) -> int:
+        return max(lengths)
+
+    @staticmethod
+    def filled(row: Tensor, length: int) -> Tensor:
+        return pad(row, (0, 0, 0, length - len(row)))
+
+    def groups(self) -> list[list[int]]:
+        """The indices of the prompts of each length."""
+        lengths = self.lengths or (self.values.shape[1],) * len(self)
+        return [[i for i, n in enumerate(lengths) if n == one] for one in sorted(set(lengths))]
+
+
 @dataclass(frozen=True, eq=False)
 class StableDiffusion3Text(FlowText):
-    """The penultimate layers of two CLIPs side by side, [B, 77, D1 + D2], filled up with zeros to
-    ``width``; below them T5's embeddings, [B, length, width]. Without T5 there are no further rows,
-    as in ComfyUI (diffusers adds rows of zeros). Pooled: both projections, [B, P1 + P2]."""
+    """The penultimate layers of two CLIPs side by side, [77 k, D1 + D2] for k chunks, filled up
+    with zeros to ``width``; below them T5's embeddings, [length, width]. Without T5 there are no
+    further rows, as in ComfyUI (diffusers adds rows of zeros). Pooled: both projections,
+    [B, P1 + P2], of the first chunk."""
 
     width: int
-    most_chunks = 1
 
-    def encode(self, prompts: Sequence[str]) -> Embeddings:
+    def encode(self, prompts: Sequence[str]) -> JointEmbeddings:
         def read(output: Any) -> tuple[Tensor, Tensor | None]:
             return output.hidden_states[-2], output[0]
 
         encoded = [clip.run(prompts, read, hidden=True) for clip in self.clips]
-        length = self.clips[0].tokenizer.model_max_length
-        rows = [torch.stack([row[:length] for row in part.states]) for part in encoded]
-        values = torch.cat(rows, dim=-1)
-        values = pad(values, (0, self.width - values.shape[-1]))
+        states = zip(*(part.states for part in encoded), strict=True)
+        rows = [torch.cat(side_by_side, dim=-1) for side_by_side in states]
+        rows = [pad(row, (0, self.width - row.shape[-1])) for row in rows]
         if self.t5 is not None:
-            values = torch.cat([values, self.t5.encode(prompts)], dim=1)
+            below = self.t5.encode(prompts)
+            rows = [torch.cat(parts) for parts in zip(rows, below, strict=True)]
         pooled = [part.pooled for part in encoded if part.pooled is not None]
-        return Embeddings(values, torch.cat(pooled, dim=-1))
+        return JointEmbeddings.of_rows(rows, torch.cat(pooled, dim=-1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..foundation.json_file import JsonError, read_object
+from ..foundation.plurals import count_of
 from ..foundation.progress import LOADING, Progress
 from ..foundation.safetensors_file import blocks
 from . import flow_folder
@@ -234,8 +235,8 @@ def _class_conditional(source: FolderSource) -> ModelHandle:
     unet = read_denoiser(UNet2DModel, folder, "unet", source.device)
     if unet.config["in_channels"] not in PIXEL_CHANNELS:
         raise ModelError(
-            f"model: {folder.name}/unet has {unet.config['in_channels']} channels; choose a model "
-            "in pixel space, with 1 channel (grey) or 3 (colour)"
+            f"model: {folder.name}/unet has {count_of(unet.config['in_channels'], 'channel')}; "
+            "choose a model in pixel space, with 1 channel (grey) or 3 (colour)"
         )
     _check_output(folder, "unet", unet.config)
     if unet.config["num_class_embeds"] is None or unet.config["num_class_embeds"] < len(names):
@@ -284,8 +285,8 @@ def _check_output(folder: Path, name: str, config: Mapping[str, Any]) -> None:
     inputs, outputs = config["in_channels"], config["out_channels"] or config["in_channels"]
     if outputs not in (inputs, 2 * inputs):
         raise ModelError(
-            f"model: {folder.name}/{name} predicts {outputs} channels from {inputs}; it must "
-            f"predict {inputs}, or {2 * inputs} with a learned variance"
+            f"model: {folder.name}/{name} predicts {count_of(outputs, 'channel')} from {inputs}; "
+            f"it must predict {inputs}, or {2 * inputs} with a learned variance"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 import torch
 
 from ..foundation.finite import non_finite
+from ..foundation.plurals import count_of
 from ..foundation.safetensors_file import DTYPES, read_header
 from .errors import ModelError
 from .folder_check import check_size
@@ -73,8 +74,9 @@ def read_weights(loader: Any, folder: Path, name: str, device: torch.device, **o
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
-            f"model: {folder.name}/{name} lacks {len(missing)} tensors, {missing[0]!r} is the "
-            f"first ({_weight_files(folder / name)}); copy or download it again"
+            f"model: {folder.name}/{name} lacks {count_of(len(missing), 'tensor')}, "
+            f"{missing[0]!r} is the first ({_weight_files(folder / name)}); copy or download it "
+            "again"
         )
     if fault := non_finite(module.state_dict().items()):
         raise ModelError(

@@ -29,14 +29,21 @@ def load_model(
         progress: ticks in bytes while the file is read once for its fingerprint.
 
     Raises:
-        ModelError: a missing or truncated file, a pickle, or not a supported diffusion model.
+        ModelError: a missing or truncated file, a pickle, not a supported diffusion model, or a
+            model that does not support ``clip_skip``.
     """
     path, device, options = Path(path), torch.device(device), options or LoadOptions()
     check_model(path)
     progress = progress or Progress()
     if path.is_file():
-        return single_file.load_single_file(path, device, options, progress)
-    return diffusers_folder.load_folder(path, device, options, progress)
+        model = single_file.load_single_file(path, device, options, progress)
+    else:
+        model = diffusers_folder.load_folder(path, device, options, progress)
+    if not options.clip_skip:
+        return model
+    from .clip_skip import with_clip_skip
+
+    return with_clip_skip(model, options.clip_skip)
 
 
 def check_model(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..foundation.fields import check_fields, choice, other
+from ..foundation.fields import check_fields, choice, other, whole
 
 PREDICTIONS = ("auto", "epsilon", "v_prediction")
 PRECISIONS = ("auto", "fp32", "mixed")
@@ -48,6 +48,17 @@ class LoadOptions:
         help="Numerical precision. 'mixed': the weights that are not trained stay in 16 bits, and "
         "calculations use bfloat16. This needs about a third less memory. 'auto': 'mixed' for SDXL "
         "on a GPU, otherwise 'fp32'.",
+        advanced=True,
+    )
+
+    clip_skip: int = whole(
+        0,
+        least=0,
+        most=12,
+        help="The last layer of the text encoder to use, counted from its end: 2 for most anime "
+        "models of Stable Diffusion 1.5, 0 or 1 for the last layer. Use the same number later in "
+        "your own workflows: 2 is -2 in CLIP Set Last Layer. Stable Diffusion 2 and XL always use "
+        "the layer before the last, which is their 2.",
         advanced=True,
     )
 

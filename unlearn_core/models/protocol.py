@@ -35,6 +35,8 @@ class ModelInfo:
             ``"unet"``; empty if ``source`` is not a folder.
         mixed: whether frozen weights stay in 16 bits and calculations use bfloat16.
         vae: SHA-256 of the file of a VAE that replaces the model's own, hex; otherwise empty.
+        clip_skip: the last layer of the text encoder that is used, counted from its end; 0 for the
+            model's own.
         evaluation: folder of the model's own judge and CLIP; None for the folder ``evaluation`` in
             ``source``, if there is one.
     """
@@ -49,6 +51,7 @@ class ModelInfo:
     mixed: bool = False
     vae: str = ""
     evaluation: Path | None = None
+    clip_skip: int = 0
 
 
 class Conditioning(ABC):
@@ -99,28 +102,39 @@ class Embeddings(Conditioning):
     lengths: tuple[int, ...] | None = None
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Tensor], pooled: Tensor | None = None) -> Embeddings:
+    def of_rows(cls, rows: Sequence[Tensor], pooled: Tensor | None = None) -> Self:
         """Embeddings of prompts of different lengths, [L, D] each."""
         lengths = tuple(map(len, rows))
-        filled = _repeated(rows, math.lcm(*lengths))
+        common = cls.common_length(lengths)
+        filled = [cls.filled(row, common) for row in rows]
         return cls(torch.stack(filled), pooled, lengths if len(set(lengths)) > 1 else None)
+
+    @staticmethod
+    def common_length(lengths: Sequence[int]) -> int:
+        """The length to which prompts of these lengths are filled."""
+        return math.lcm(*lengths)
+
+    @staticmethod
+    def filled(row: Tensor, length: int) -> Tensor:
+        """A prompt's embeddings, filled to a common length."""
+        return row.repeat(length // len(row), 1)
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, index: Tensor | slice | list[int]) -> Embeddings:
+    def __getitem__(self, index: Tensor | slice | list[int]) -> Self:
         pooled = None if self.pooled is None else self.pooled[index]
         if self.lengths is None:
-            return Embeddings(self.values[index], pooled)
+            return type(self)(self.values[index], pooled)
         lengths = tuple(torch.tensor(self.lengths)[index].tolist())
-        needed = math.lcm(*lengths)
-        return Embeddings(
+        needed = self.common_length(lengths)
+        return type(self)(
             self.values[index][:, :needed], pooled, lengths if set(lengths) != {needed} else None
         )
 
-    def to(self, device: torch.device | str) -> Embeddings:
+    def to(self, device: torch.device | str) -> Self:
         pooled = None if self.pooled is None else self.pooled.to(device)
-        return Embeddings(self.values.to(device), pooled, self.lengths)
+        return type(self)(self.values.to(device), pooled, self.lengths)
 
     def text_inputs(self) -> dict[str, Sequence[Tensor]]:
         rows = list(self.values)
@@ -132,19 +146,15 @@ class Embeddings(Conditioning):
         return inputs
 
     @classmethod
-    def joined(cls, parts: Sequence[Any]) -> Embeddings:
+    def joined(cls, parts: Sequence[Any]) -> Self:
         pooled = [part.pooled for part in parts if part.pooled is not None]
         all_pooled = torch.cat(pooled) if pooled else None
         if len({part.values.shape[1:] for part in parts}) == 1 and not any(
             part.lengths for part in parts
         ):
-            return Embeddings(torch.cat([part.values for part in parts]), all_pooled)
+            return cls(torch.cat([part.values for part in parts]), all_pooled)
         rows = [row for part in parts for row in part.text_inputs()[TOKENS]]
-        return Embeddings.of_rows(rows, all_pooled)
-
-
-def _repeated(rows: Sequence[Tensor], length: int) -> list[Tensor]:
-    return [row.repeat(length // len(row), 1) for row in rows]
+        return cls.of_rows(rows, all_pooled)
 
 
 @dataclass(frozen=True, eq=False)

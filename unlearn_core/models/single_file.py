@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..foundation.finite import non_finite
+from ..foundation.plurals import count_of
 from ..foundation.progress import LOADING, Progress
 from ..foundation.safetensors_file import (
     DTYPES,
@@ -342,14 +343,15 @@ def _with_weights(
         key = wrong[0]
         if all(key not in actual for key in wrong) and 2 * len(wrong) < len(expected):
             raise ModelError(
-                f"{field}: the {part} of {name!r} lacks {len(wrong)} of {len(expected)} tensors, "
-                f"{key!r} is the first; download it again, or choose a complete file"
+                f"{field}: the {part} of {name!r} lacks {len(wrong)} of "
+                f"{count_of(len(expected), 'tensor')}, {key!r} is the first; download it again, or "
+                "choose a complete file"
             )
         raise ModelError(
             f"{field}: the {part} of {name!r} has another architecture: {key!r} should be "
             f"{list(expected[key]) if key in expected else 'absent'}, is "
-            f"{list(actual[key]) if key in actual else 'absent'} ({len(wrong)} such tensors); "
-            f"choose {SUPPORTED}"
+            f"{list(actual[key]) if key in actual else 'absent'} "
+            f"({count_of(len(wrong), 'such tensor')}); choose {SUPPORTED}"
         )
     module.load_state_dict(tensors, assign=True)
     _restore_buffers(module)

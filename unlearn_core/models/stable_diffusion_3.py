@@ -6,17 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .flow import TRAIN_TIMESTEPS, FlowHandle, resolution_shift
+from .flow_text import JointEmbeddings
 from .guidance import Predict, guided
-from .protocol import Conditioning, Embeddings
+from .protocol import Conditioning
 
 
 @dataclass(frozen=True, eq=False)
 class StableDiffusion3Handle(FlowHandle):
     def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
-        assert isinstance(conditioning, Embeddings)
+        assert isinstance(conditioning, JointEmbeddings)
+        groups = conditioning.groups()
+        if len(groups) == 1:
+            return self._velocity(latents_t, conditioning, t)
+        parts = [self._velocity(latents_t[rows], conditioning[rows], t[rows]) for rows in groups]
+        order = torch.tensor([row for rows in groups for row in rows], device=latents_t.device)
+        return torch.cat(parts)[order.argsort()]
+
+    def _velocity(self, latents_t: Tensor, conditioning: JointEmbeddings, t: Tensor) -> Tensor:
+        """The output for prompts of one length."""
         with self.autocast():
             return self.denoiser(
                 hidden_states=latents_t,

@@ -163,11 +163,24 @@ class TextEncoder(ABC):
         return replace(self, clips=tuple(clip.with_word(word, part) for clip, part in pairs))
 
 
+@dataclass(frozen=True, eq=False)
 class ClipText(TextEncoder):
-    """Stable Diffusion 1.x and 2.x: one encoder's last layer, [B, 77 k, D]."""
+    """Stable Diffusion 1.x and 2.x: one encoder's last layer, [B, 77 k, D], or with ``clip_skip``
+    the layer of that number from the end; both with the encoder's last normalization."""
+
+    clip_skip: int = 0
 
     def encode(self, prompts: Sequence[str]) -> Embeddings:
-        encoded = self.clips[0].run(prompts, lambda output: (output[0], None), hidden=False)
+        clip = self.clips[0]
+        if self.clip_skip < 2:
+            encoded = clip.run(prompts, lambda output: (output[0], None), hidden=False)
+        else:
+            normalize = final_norm(clip.encoder)
+            encoded = clip.run(
+                prompts,
+                lambda output: (normalize(output.hidden_states[-self.clip_skip]), None),
+                hidden=True,
+            )
         return Embeddings.of_rows(encoded.states)
 
 
@@ -186,6 +199,11 @@ class ClipPairText(TextEncoder):
             for a, b in zip(first.states, second.states, strict=True)
         ]
         return Embeddings.of_rows(rows, second.pooled)
+
+
+def final_norm(encoder: Any) -> Any:
+    """The normalization after the last layer; transformers 5 has no level ``text_model``."""
+    return getattr(encoder, "text_model", encoder).final_layer_norm
 
 
 def save_clip(clip: Clip, encoder: Path, tokenizer: Path, dtype: torch.dtype) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from ..foundation.checks import LONGEST_TEXT, LONGEST_WORD, check_whole, require_words
 from ..foundation.lists import COLONS, split_list
+from ..foundation.plurals import count_of
 from .concept import ForgetConcept
 from .english import with_articles
 from .made_up_names import LARGEST, gibberish, made_up_names
@@ -66,7 +67,7 @@ def split_values(
         values = distinct(all_values)
         if len(values) < 2:
             raise ValueError(
-                f"dimensions: {name!r} has {len(values)} value(s); "
+                f"dimensions: {name!r} has {count_of(len(values), 'value')}; "
                 "it needs 2 or more, because some are used only for testing"
             )
         shuffled = rng.sample(values, len(values))

@@ -11,6 +11,7 @@ from html import escape
 from torch import Tensor
 
 from ..evaluation.results import AlignmentReport, PictureFacts
+from ..foundation.plurals import count_of
 from ..foundation.version import VERSION
 from ..unlearning.results import UnlearnedModel
 from .figures import Figure, figures, probe_figures
@@ -100,7 +101,7 @@ def _detections(counts: Iterable[tuple[str, tuple[int, int]]]) -> str:
 def _group(group: Group) -> str:
     count = f"{len(group.pairs)} of {group.total} shown, the worst first"
     if len(group.pairs) == group.total:
-        count = f"{group.total} pictures, the worst first"
+        count = f"{count_of(group.total, 'picture')}, the worst first"
     size = "small" if group.pairs[0].before.shape[1] < PNG_EDGE else "large"
     return (
         f'<section><div class="group-head"><h2>{escape(group.title)}</h2>'

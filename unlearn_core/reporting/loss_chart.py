@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..foundation.plurals import count_of
 from ..unlearning.results import StepReport
 
 POINTS = 600  # more than the chart can resolve
@@ -202,7 +203,7 @@ def _cosines(
     """The shapes of the cosines: title, legend, rules and, for each charted step, a bar up to the
     strongest agreement and one down to the strongest conflict since the previous charted step."""
     title, conflicts = COSINE.title, sum(report.conflict for report in reports)
-    times = f" at {conflicts} of {len(reports)} steps" if reports else ""
+    times = f" at {conflicts} of {count_of(len(reports), 'step')}" if reports else ""
     shapes: list[Shape] = [
         Text("label", (LEFT, title), "cosine of gradients"),
         *_legend_entry("agree", 240, "agree"),

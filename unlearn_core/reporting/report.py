@@ -9,6 +9,7 @@ from typing import Any
 from ..evaluation.bootstrap import Interval, wilson
 from ..evaluation.results import AlignmentReport, Estimate, Metrics
 from ..foundation.cost import Cost
+from ..foundation.plurals import count_of
 from ..foundation.version import VERSION
 from ..judging.probes import PROBES
 from ..prompts.concept import ForgetConcept
@@ -69,9 +70,9 @@ def _forgetting(report: AlignmentReport) -> str:
     if after is None:
         return f"No evaluator can judge whether {name!r} is in a picture: look at the pictures."
     return (
-        f"{name!r} is in {after} of {count} pictures prompted for it; before unlearning, in "
-        f"{report.before.concept_shown}. With this number of pictures, the true share is "
-        f"{_range(wilson(after, count))} (95 % interval)."
+        f"{name!r} is in {after} of {count_of(count, 'picture')} prompted for it; before "
+        f"unlearning, in {report.before.concept_shown}. With this number of pictures, the true "
+        f"share is {_range(wilson(after, count))} (95 % interval)."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from ..foundation.plurals import count_of
 from ..unlearning.results import StepReport
 from .figures import Figure
 from .loss_chart import (
@@ -25,7 +26,7 @@ def loss_svg(reports: Sequence[StepReport]) -> str:
     """The loss chart of a run; empty if no loss is finite."""
     if not has_losses(reports):
         return ""
-    steps = f"{len(reports)} step{'s' if len(reports) != 1 else ''}"
+    steps = count_of(len(reports), "step")
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="{TEXT}" role="img" '
         f'aria-label="Forget loss, retain loss and cosine of the gradients over {steps}">'

@@ -19,6 +19,8 @@ RESOLUTION = "modelspec.resolution"
 Metadata = Callable[[str], Mapping[str, str]]
 """Returns a file's metadata; called with the SHA-256 of its tensors' bytes."""
 
+CLIP_SKIP = "Trained with clip skip {0}: use it too (CLIP Set Last Layer: -{0})."
+
 
 def family_of(unlearned: UnlearnedModel) -> Family | None:
     """The published family of the model, or None for any other architecture."""
@@ -66,6 +68,7 @@ def lora_metadata(
         "ss_sd_model_name": _file_name(info),
         # Only a single file's fingerprint is the hash that other programs use.
         **({"ss_new_sd_model_hash": info.fingerprint} if from_file else {}),
+        **({"ss_clip_skip": str(info.clip_skip)} if info.clip_skip else {}),
         "ss_base_model_version": family.base_version if family else info.family,
         **extra,
     }
@@ -96,7 +99,12 @@ def _common(
         "modelspec.implementation": IMPLEMENTATION,
         "modelspec.title": title,
         "modelspec.description": " ".join(
-            [f"{info.name}, trained to suppress {names}.", *summary, *content["missing"]]
+            [
+                f"{info.name}, trained to suppress {names}.",
+                *([CLIP_SKIP.format(info.clip_skip)] if info.clip_skip else []),
+                *summary,
+                *content["missing"],
+            ]
         ),
         "modelspec.date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         RESOLUTION: f"{info.image_size}x{info.image_size}",
@@ -109,4 +117,5 @@ def _common(
         "unlearn.settings": json.dumps(content["settings"]),
         "unlearn.figures": json.dumps({side: content[side] for side in ("before", "after")}),
         **({"unlearn.also": json.dumps(also)} if also else {}),
+        **({"unlearn.clip_skip": str(info.clip_skip)} if info.clip_skip else {}),
     }

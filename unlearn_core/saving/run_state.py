@@ -72,6 +72,8 @@ def run_identity(
     captions = [c for own in (forget_pictures, retain_pictures) if own for c in own.captions]
     if not all(map(is_plain, (*prompts, *captions))):
         content["encoding"] = SYNTAX_VERSION
+    if info.clip_skip:
+        content["clip_skip"] = info.clip_skip
     return json.loads(json.dumps(content))
 
 

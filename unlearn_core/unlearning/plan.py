@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..foundation.plurals import count_of
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,8 +43,9 @@ class Plan:
         size = min(self.micro_batch or batch_size, batch_size)
         if self.failed_step is not None or size <= 1:  # 0 in a process without rows
             raise torch.OutOfMemoryError(
-                f"Step {step} ran out of memory with {pictures(size)} at a time ({reason}). Choose "
-                "a scope with 'lora', a smaller batch_size or smaller pictures (image_size)."
+                f"Step {step} ran out of memory with {count_of(size, 'picture')} at a time "
+                f"({reason}). Choose a scope with 'lora', a smaller batch_size or smaller pictures "
+                "(image_size)."
             )
         return replace(self, micro_batch=size // 2, failed_step=step)
 
@@ -54,18 +57,14 @@ class Plan:
         if self.failed_step is not None and self.micro_batch is not None:
             return (
                 f"Step {self.failed_step} ran out of memory. The run continues with "
-                f"{pictures(self.micro_batch)} at a time."
+                f"{count_of(self.micro_batch, 'picture')} at a time."
             )
         if self.needed_bytes is None or self.available_bytes is None:
             return ""
-        size = f", {pictures(self.micro_batch)} at a time" if self.micro_batch else ""
+        size = f", {count_of(self.micro_batch, 'picture')} at a time" if self.micro_batch else ""
         needed, available = gigabytes(self.needed_bytes), gigabytes(self.available_bytes)
         return f"Memory: about {needed} of {available} GB{size}."
 
 
 def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f}"
-
-
-def pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count} pictures"

@@ -5,7 +5,7 @@ import { language } from "./comfy.js";
 const WORDS = {
   en: {
     "text.UnlearnLoadModel": "Details of the loaded model appear here.",
-    "more.show": "▸ {n} more settings",
+    "more.show": "▸ {n} more {n|setting|settings}",
     "more.hide": "▾ Fewer settings",
     "left out": "{node}: skipped in this run",
     "captions.edited": "Edited. Each edit is a line in the field above, with the picture's name.",
@@ -24,9 +24,9 @@ const WORDS = {
     "live.failed step": "Step {step} ran out of memory. Number of pictures at a time since then: {n}.",
     "recipe.changed": "Changed from the recipe {recipe}: {names}",
     "phase.first look": "Drawing the first preview",
-    "phase.estimating memory": "Estimating the memory: {done} of {of} measurements",
+    "phase.estimating memory": "Estimating the memory: {done} of {of} {of|measurement|measurements}",
     "phase.making images": "Drawing training pictures: {done} of {of}",
-    "phase.first edit": "Computing the first edit: {done} of {of} prompt pairs",
+    "phase.first edit": "Computing the first edit: {done} of {of} prompt {of|pair|pairs}",
     "phase.unlearning": "Unlearning: step {done} of {of}",
     "spoken.first look": "Drawing the first preview",
     "spoken.estimating memory": "Estimating the memory",
@@ -45,7 +45,7 @@ const WORDS = {
     "live.other inputs": "The inputs are not those of the stopped run, so this run began anew.",
     "live.damaged": "The stored state of the stopped run is damaged, so this run began anew.",
     "live.stored": "Step {step} is stored. Run again to continue from there, also after a restart of ComfyUI.",
-    "state.finished": "Done: {steps} steps.",
+    "state.finished": "Done: {steps} {steps|step|steps}.",
     "state.finished edit": "Done: one quick edit, without steps.",
     "phase.short": "Unlearning: step {done} of {of}. The run ends there, because keep_step is set (steps: {total}).",
     "state.kept": "Kept the model after step {result} of {total}. keep_step also ends later runs there.",
@@ -111,7 +111,7 @@ const WORDS = {
     "clip.done": "CLIP is installed. Press Run again.",
     "cache.name": "Cache of drawn pictures",
     "cache.tooltip": "Later runs reuse these pictures. Over the limit, those that have not been used for longest are deleted.",
-    "cache.size": "{n} pictures, {size} of at most {limit} GB",
+    "cache.size": "{n} {n|picture|pictures}, {size} of at most {limit} GB",
     "cache.clear": "Clear",
     "prompts.show": "Show the prompts",
     "prompts.again": "Refresh",
@@ -259,10 +259,13 @@ const WORDS = {
 
 const words = () => (language().startsWith("zh") ? WORDS.zh : WORDS.en);
 
-// The text of this name, with {placeholders} filled in; `otherwise` for an unknown name.
+// The text of this name, with {placeholders} filled in; `otherwise` for an unknown name. {n|a|b} is a if
+// n is 1, otherwise b.
 export function t(name, values = {}, otherwise = name) {
   const text = words()[name] ?? WORDS.en[name] ?? otherwise;
-  return text.replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
+  return text.replace(/\{(\w+)(?:\|([^|}]*)\|([^|}]*))?\}/g, (_, key, one, more) =>
+    one === undefined ? String(values[key]) : values[key] === 1 ? one : more,
+  );
 }
 
 export function duration(seconds) {

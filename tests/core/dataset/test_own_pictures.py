@@ -183,7 +183,7 @@ def test_the_middle_of_a_picture_is_cropped() -> None:
     ("captions", "message"),
     [
         (("a cat",), "'a cat' does not mention 'ink'"),
-        (("ink", "ink"), "2 for 1 pictures"),
+        (("ink", "ink"), "2 for 1 picture;"),
     ],
 )
 def test_captions_of_forget_pictures_must_mention_the_concept(

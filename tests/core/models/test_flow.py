@@ -58,6 +58,28 @@ def test_sd3_encodes_prompts_as_the_pipeline(sd3: Path) -> None:
         assert not values[:, rows:].any()  # the pipeline's rows in place of T5's
 
 
+@torch.no_grad()
+def test_sd3_predicts_short_and_long_prompts_together_as_alone(sd3: Path) -> None:
+    model = load_model(sd3)
+    prompts = ["a cat", "a cat, " * 40, "a house", "a dog on a table " * 40]  # 1, 2, 1, 3 chunks
+    latents, t = seeded_noise(range(4), model.latent_shape), torch.tensor([0.1, 0.4, 0.7, 0.9])
+    both = model.encode_prompts(prompts)
+    lengths = [len(row) for row in both.text_inputs()["tokens"]]
+    assert [length - lengths[0] for length in lengths] == [0, 77, 0, 154]
+    alone = torch.cat(
+        [
+            model.predict(latents[[i]], model.encode_prompts([prompt]), t[[i]])
+            for i, prompt in enumerate(prompts)
+        ]
+    )
+    torch.testing.assert_close(model.predict(latents, both, t), alone)
+    one_by_one = type(both).joined([both[[3]], both[[0, 2]], both[[1]]])
+    mixed = model.predict(latents[[3, 0, 2, 1]], one_by_one, t[[3, 0, 2, 1]])
+    torch.testing.assert_close(mixed, alone[[3, 0, 2, 1]])
+    one, other = (model.sample([prompts[1]], [5], steps=2, guidance_scale=g) for g in (1.0, 3.0))
+    assert not torch.allclose(one, other)
+
+
 def test_sd3_draws_as_the_pipeline(sd3: Path) -> None:
     model, pipeline = load_model(sd3), pipeline_of(StableDiffusion3Pipeline, sd3)
     latents = seeded_noise([5], model.latent_shape)

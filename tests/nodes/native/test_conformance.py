@@ -87,6 +87,29 @@ def test_syntax_and_long_prompts(both: Both, prompt: str) -> None:
         close(one, other)
 
 
+@pytest.mark.parametrize("clip_skip", [1, 2])
+def test_clip_skip_is_clip_set_last_layer(
+    tmp_path_factory: pytest.TempPathFactory, clip_skip: int
+) -> None:
+    folder = write_folder(tmp_path_factory.mktemp("models") / "tiny-sd15")
+    options = pack_module("unlearn_core.models.options").LoadOptions
+    load_model = pack_module("unlearn_core.models.load").load_model
+    core = load_model(folder, options=options(clip_skip=clip_skip))
+    model, clip, vae = as_comfyui(folder)
+    skipping = clip.clone()
+    skipping.clip_layer(-clip_skip)
+    opened = pack_module("nodes.native.opening").open_native
+    native = opened(model, skipping, vae, image_size=16)
+    prompts = [*PROMPTS, LONG]
+    ours, theirs = (one.encode_prompts(prompts).text_inputs()["tokens"] for one in (core, native))
+    for one, other in zip(ours, theirs, strict=True):
+        close(one, other)
+    plain = load_model(folder).encode_prompts(prompts).text_inputs()["tokens"]
+    assert torch.equal(plain[0], ours[0]) == (clip_skip == 1)
+    same = opened(model, clip, vae, image_size=16).info.fingerprint == native.info.fingerprint
+    assert not same, "another layer is another model for caches"
+
+
 @torch.no_grad()
 def test_a_batch_of_prompts_of_different_length(both: Both) -> None:
     prompts = ["a cat in ink style", LONG, f"{LONG}, {LONG}"]
