@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from .host.folders import PACK
 from .inputs import sockets
+from .inputs.values import checked
 from .native.demo_networks import load_demo
 
 FOLDERS = {
@@ -45,11 +46,12 @@ class DemoModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None) -> bool | str:
-        if model is None or model in FOLDERS:  # None: a linked value, checked by ``execute``
+        if model is None or model in list(FOLDERS):  # None: a linked value, checked by ``execute``
             return True
         return f"model must be one of {', '.join(FOLDERS)}, got {model!r}; choose one from the list"
 
     @classmethod
+    @checked
     def execute(cls, model: str) -> io.NodeOutput:
         if (problem := cls.validate_inputs(model)) is not True:
             raise ValueError(problem)

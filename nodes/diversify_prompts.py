@@ -30,6 +30,7 @@ from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.links import require_link
 from .inputs.prompts import NO_FILE, advanced_inputs, main_inputs
+from .inputs.values import checked
 from .page.prompt_table import as_table, grid, read_edited
 
 AT_ONCE = 2  # pictures of candidates per batch; two fit wherever the model itself fits
@@ -93,6 +94,7 @@ class DiversifyPrompts(io.ComfyNode):
         return status.st_mtime_ns, status.st_size
 
     @classmethod
+    @checked
     def execute(
         cls,
         concept: ForgetConcept,

@@ -24,6 +24,7 @@ from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.evaluation import inputs
 from .inputs.links import require_link
+from .inputs.values import checked
 from .page.report_files import for_page, save_report
 
 REPORTING = "reporting"
@@ -77,6 +78,7 @@ class EvaluateAlignment(io.ComfyNode):
         return scorer == OWN_SCORER and PAPER_SCORER in scorers()
 
     @classmethod
+    @checked
     def execute(
         cls,
         unlearned: UnlearnedModel,

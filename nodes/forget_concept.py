@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..unlearn_core.prompts.concept import KINDS
 from .inputs import sockets
 from .inputs.concept import check_concept, concept_of
+from .inputs.values import checked
 
 
 class DefineForgetConcept(io.ComfyNode):
@@ -66,5 +67,6 @@ class DefineForgetConcept(io.ComfyNode):
         return check_concept(concept)
 
     @classmethod
+    @checked
     def execute(cls, concept: str, kind: str, synonyms: str, replacements: str) -> io.NodeOutput:
         return io.NodeOutput(concept_of(concept, kind, synonyms, replacements))

@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from ..unlearn_core.models.options import LARGEST_IMAGE
 from .inputs import sockets
 from .inputs.links import Clip, Vae, require_link
+from .inputs.values import checked
 from .native.handle import NativeHandle
 from .native.opening import open_native
 
@@ -68,6 +69,7 @@ class FromComfyUI(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model: ModelPatcher, clip: Any, image_size: int, vae: Any = None
     ) -> io.NodeOutput:

@@ -21,6 +21,7 @@ from .host.memory import load, make_room_for
 from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.from_settings import input_from
+from .inputs.values import checked
 
 LABELS = {family.name: family.label for family in FAMILIES}
 
@@ -89,6 +90,7 @@ class LoadModel(io.ComfyNode):
         return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: str,

@@ -20,6 +20,7 @@ from .host.folders import NO_FILE, picture_folders, pictures_path
 from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.links import require_link
+from .inputs.values import checked
 
 
 class OwnPictures(io.ComfyNode):
@@ -100,6 +101,7 @@ class OwnPictures(io.ComfyNode):
             return None  # ``execute`` reports the problem
 
     @classmethod
+    @checked
     def execute(
         cls, captions: str, folder: str, alone: bool, images: Tensor | None = None
     ) -> io.NodeOutput:

@@ -20,6 +20,7 @@ from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.concept import check_concept, concept_of
 from .inputs.links import Clip, require_link
+from .inputs.values import checked
 from .native.patching import with_lora
 from .native.quick_edit import Lora, RecentEdits, closed_form, open_editable
 
@@ -99,6 +100,7 @@ class QuickForget(io.ComfyNode):
         return check_concept(concept)
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: ModelPatcher,

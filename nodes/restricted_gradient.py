@@ -26,6 +26,7 @@ from .host.memory import ALL, load
 from .inputs import sockets
 from .inputs.links import require_link
 from .inputs.unlearn import AS_SAVED, PREVIEW_EVERY, STRENGTH, inputs
+from .inputs.values import checked
 from .native.handle import NativeHandle
 from .native.lora_file import lora_state_dict
 from .native.patching import patched_model
@@ -100,6 +101,7 @@ class RestrictedGradientUnlearn(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: ModelHandle,

@@ -29,6 +29,7 @@ from .host.memory import load
 from .host.progress import NodeProgress
 from .inputs import sockets
 from .inputs.links import require_link
+from .inputs.values import checked
 from .native.handle import NativeHandle
 from .native.saving import LORA_NAMES, Saving, check_lora_names, save_native
 
@@ -145,6 +146,7 @@ class SaveCheckpoint(io.ComfyNode):
         return True
 
     @classmethod
+    @checked
     def execute(
         cls,
         unlearned: UnlearnedModel,

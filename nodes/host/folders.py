@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import folder_paths
 
 from ...unlearn_core.foundation.atomic import MODEL_INDEX
+from ...unlearn_core.foundation.checks import require
 from ...unlearn_core.foundation.leftovers import clean_folder
 from ...unlearn_core.foundation.own_folder import OwnFolder
 from ...unlearn_core.judging.clip_scorer import is_scorer
@@ -54,7 +55,8 @@ def model_path(name: str) -> Path:
     Raises:
         ValueError: the name leads outside ComfyUI's folders, or there is no such model.
     """
-    return BUNDLED[name] if name in BUNDLED else _find("model", name, ("checkpoints", "diffusers"))
+    kinds = ("checkpoints", "diffusers")
+    return BUNDLED[name] if name in list(BUNDLED) else _find("model", name, kinds)
 
 
 def vae_names() -> list[str]:
@@ -83,6 +85,7 @@ def _safetensors(kind: str) -> list[str]:
 
 def _find(field: str, name: str, kinds: Sequence[str]) -> Path:
     where = " or ".join(f"models/{kind}" for kind in kinds)
+    require(isinstance(name, str), field, name, "a name from the list")
     windows = PureWindowsPath(name)  # understands both separators, drives and network shares
     if windows.anchor or PurePosixPath(name).is_absolute() or ".." in windows.parts:
         raise ValueError(

@@ -5,7 +5,6 @@ ComfyUI's loaders recognise a network by its full-size shapes, so the small ones
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...unlearn_core.foundation.json_file import JsonError, read_object
 from .demo_clip import build_clip, build_two_clips
 from .demo_denoisers import build_mmdit, build_unet
 from .demo_vae import build_vae
@@ -56,4 +56,10 @@ def _part(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return read_object(file)
+    except JsonError as error:
+        raise ValueError(
+            f"model: {file.name!r} of the bundled {file.parent.parent.name!r} {error}; install "
+            "Unlearn again"
+        ) from None

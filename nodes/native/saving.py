@@ -86,7 +86,7 @@ def check_lora_names(lora_names: str) -> None:
     """Raises:
     ValueError: not one of ``LORA_NAMES``.
     """
-    if lora_names not in LORA_NAMES:
+    if not isinstance(lora_names, str) or lora_names not in LORA_NAMES:
         raise ValueError(
             f"lora_names must be one of {', '.join(LORA_NAMES)}, got {lora_names!r}; choose one "
             "from the list"

@@ -190,9 +190,9 @@ def folder_settings(content: bytes, folder: Path) -> object:
 
 QUICK = (
     settings, prompts, table, header, single_file, captions, results, report, cache, dimensions,
-    concept, folder_settings,
+    folder_settings,
 )  # fmt: skip
-SLOW = {pictures: 0.5, scorer: 0.5, judge: 0.1}
+SLOW = {pictures: 0.5, scorer: 0.5, judge: 0.1, concept: 0.1}
 TARGETS = (
     *(Target(parse.__name__, parse) for parse in QUICK),
     *(Target(parse.__name__, parse, share) for parse, share in SLOW.items()),

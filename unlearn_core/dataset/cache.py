@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
+import stat
 import struct
 import tempfile
 import time
@@ -21,10 +21,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..foundation.disk_errors import cure, delete
+from ..foundation.json_file import parse_json
 from ..foundation.progress import Progress
 from ..foundation.safetensors_file import raw_bytes
 
 LIMIT = 5 * 10**9  # bytes: 75,000 pictures of Stable Diffusion 1.5, 19,000 of SDXL
+LARGEST_FILE = 2**28  # bytes; the latent of a picture of 4096 x 4096 pixels has 17 million
 OWN_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 PART = re.compile(r"unlearn-.*\.part")  # a file that is being written
 HOUR = 60 * 60  # seconds, after which it is a leftover
@@ -58,7 +60,7 @@ class LatentCache:
         finite."""
         file = self._file(key)
         try:
-            content = file.read_bytes()
+            content = _content(file)
             latent, header = load(content)["latent"], _header(content)
         except (OSError, SafetensorError, KeyError, ValueError, struct.error):
             return None
@@ -150,9 +152,19 @@ class LatentCache:
         return self.folder / f"{key}.safetensors"
 
 
+def _content(file: Path) -> bytes:
+    """Raises:
+    OSError: the file cannot be read, or is too large or not a regular one.
+    """
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
+        raise OSError(f"{file.name!r} is not a latent")
+    return file.read_bytes()
+
+
 def _header(content: bytes) -> Mapping[str, Any]:
     (length,) = struct.unpack_from("<Q", content)
-    return json.loads(content[8 : 8 + length])
+    return parse_json(content[8 : 8 + length])
 
 
 def _checksum(key: str, latent: Tensor) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from .json_file import JsonError, read_object
 from .safetensors_file import file_hash, read_header
 from .version import VERSION
 
@@ -38,8 +39,8 @@ def is_own(path: Path) -> bool:
 def read_manifest(folder: Path) -> Hashes | None:
     """The files that this pack wrote into a folder; None without a readable manifest."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        files = read_object(folder / MANIFEST)["files"]
+    except (OSError, JsonError, KeyError):
         return None
     if not isinstance(files, dict) or not all(isinstance(h, list) for h in files.values()):
         return None

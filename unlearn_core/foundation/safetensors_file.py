@@ -64,6 +64,7 @@ def read_header(file: Path) -> Header:
         pass  # the library checks every length and offset against the file
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
+        # Without ``json_file``: the library has limited the header's size and depth.
         content: dict[str, Any] = json.loads(stream.read(length))
     metadata = content.pop("__metadata__", None) or {}
     entries = {

@@ -75,12 +75,18 @@ def recognise(name: str, header: Header) -> Family:
     if first is None or not attention_keys:
         kind = kind_of_weights(shapes) or "not a model that this pack supports"
         raise ModelError(f"model: {name!r} is {kind}; choose {SUPPORTED}")
+    labels = shapes.get(UNET + "label_emb.0.0.weight", (0, 0))
+    if any(len(shape) < 2 for shape in (first, attention_keys[0], labels)):
+        raise ModelError(
+            f"model: {name!r} has weights with too few dimensions; the file is damaged: get it "
+            f"again, or choose {SUPPORTED}"
+        )
     if first[1] != 4:
         kind = {8: "an edit (InstructPix2Pix) model", 9: "an inpainting model"}.get(first[1])
         kind = kind or f"a model with {first[1]} input channels"
         raise ModelError(f"model: {name!r} is {kind}, which is not supported; choose {SUPPORTED}")
     context = attention_keys[0][-1]
-    pooled = shapes.get(UNET + "label_emb.0.0.weight", (0, None))[1]
+    pooled = labels[1] or None
     for family in FAMILIES:
         if (family.context, family.pooled) == (context, pooled):
             break

@@ -17,13 +17,14 @@ INVISIBLE = "\u00ad\u200b-\u200d\u2060\ufeff"  # soft hyphen, zero-width charact
 IGNORED = f"[{ACCENTS}{INVISIBLE}]*"
 LETTER = r"[^\W\d_]"
 UNSPACED = (
-    "["
+    "(?-i:["
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
     "\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff\uff66-\uff9f"  # Japanese, Bopomofo
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-    "]"
+    "])"
 )
-"""Scripts without spaces between words: in them, any substring may be a word."""
+"""Scripts without spaces between words: in them, any substring may be a word. They have no case,
+and compiling so large a class with ``re.IGNORECASE`` is slow."""
 HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7af]")
 PARTICLES = "은|는|이|가|을|를|에|의|로|으로|와|과|도|만|에서|처럼|풍|풍의|풍으로|체|체로"
 """Korean particles, which follow a noun without a space."""
@@ -134,8 +135,13 @@ def _no_letter_after(word: str) -> str:
 def _marks() -> str:
     """A class of the combining marks, which are part of the letter before them, except those of
     scripts without spaces."""
-    marks = (chr(code) for code in range(0x300, 0x3000))
-    return f"[{''.join(m for m in marks if _is_mark(m) and not re.match(UNSPACED, m))}]"
+    codes = (code for code in range(0x300, 0x3000) if _is_mark(chr(code)))
+    codes = [code for code in codes if not re.match(UNSPACED, chr(code))]
+    starts = [code for code in codes if code - 1 not in codes]
+    ends = [code for code in codes if code + 1 not in codes]
+    # Ranges, because every pattern contains this class, and single characters are slow to compile.
+    members = (f"{chr(start)}-{chr(end)}" for start, end in zip(starts, ends, strict=True))
+    return f"(?-i:[{''.join(members)}])"
 
 
 def _is_mark(char: str) -> bool:

@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..foundation.atomic import appearing
+from ..foundation.json_file import parse_json
 from ..foundation.safetensors_file import Entry, raw_bytes, write
 from ..unlearning.snapshot import PART, Snapshot
 from .run_state import difference
 
 FORMAT = 1
+LARGEST = 100_000_000  # characters of the metadata, which the library limits as well
 CODES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -74,16 +76,14 @@ def read_state(file: Path, identity: Mapping[str, Any]) -> Snapshot:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
         text = metadata[CONTENT]
-        content = json.loads(text)
+        content = parse_json(text, LARGEST)
         values = dict(content)
         stored, version = values.pop("identity"), values.pop("format")
         tensors = load_file(file)
     except KeyError:
         raise ValueError(f"{file.name!r} is not the state of a run") from None
-    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{file.name!r} is damaged ({str(error) or 'nested too deeply'})"
-        ) from None
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise ValueError(f"{file.name!r} is damaged ({error})") from None
     if version != FORMAT or not isinstance(stored, dict):
         raise ValueError(f"{file.name!r} is from another version of this program")
     different = difference(stored, identity)
@@ -108,8 +108,9 @@ def stored_steps(file: Path) -> list[Any] | None:
     is no readable state."""
     try:
         with safe_open(file, "pt") as opened:
-            return list(json.loads((opened.metadata() or {})[CONTENT])["reports"])
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError):
+            content = parse_json((opened.metadata() or {})[CONTENT], LARGEST)
+        return list(content["reports"])
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError):
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unlearn_core.dataset.cache import CacheSize, LatentCache
+from unlearn_core.dataset.cache import LARGEST_FILE, CacheSize, LatentCache
 
 KEYS = [f"{i:064x}" for i in range(4)]
 LATENT = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -58,6 +59,20 @@ def test_a_file_under_another_name_is_not_used(cache: LatentCache) -> None:
     cache.put(KEYS[0], LATENT)
     file_of(cache, KEYS[0]).rename(file_of(cache, KEYS[1]))
     assert cache.get(KEYS[1]) is None
+
+
+def test_a_file_beyond_the_limits_is_not_read(cache: LatentCache) -> None:
+    cache.put(KEYS[0], LATENT)
+    file = file_of(cache, KEYS[0])
+    with file.open("r+b") as stream:
+        stream.truncate(LARGEST_FILE + 1)  # sparse: it takes no space on the disk
+    assert cache.get(KEYS[0]) is None
+    header = b"{" + b'"a":{' * 100_000
+    file.write_bytes(struct.pack("<Q", len(header)) + header)
+    assert cache.get(KEYS[0]) is None
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(file_of(cache, KEYS[1]))
+        assert cache.get(KEYS[1]) is None
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

@@ -109,6 +109,7 @@ def test_no_damaged_state_is_used(file: Path) -> None:
         {},
         {"unlearn_run": "["},
         {"unlearn_run": "[" * 100_000},
+        {"unlearn_run": f'{{"format": 1, "identity": {"[" * 65}{"]" * 65}, "reports": []}}'},
         {"unlearn_run": "[]"},
         {"unlearn_run": "{}"},
         {"unlearn_run": json.dumps({"format": 1, "identity": 3, "reports": []})},

@@ -107,6 +107,16 @@ def test_files_of_another_kind(tmp_path: Path, key: str, message: str) -> None:
         check_model(tmp_path / "file.safetensors")
 
 
+@pytest.mark.parametrize("key", [FIRST, ATTENDED, LABELS])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_weights_with_too_few_dimensions(tmp_path: Path, key: str, shape: tuple[int, ...]) -> None:
+    shapes = {FIRST: (8, 4, 1, 1), ATTENDED: (1, 768), LABELS: (1, 2816), key: shape}
+    file = tmp_path / "file.safetensors"
+    save_file({name: torch.zeros(form) for name, form in shapes.items()}, file)
+    with pytest.raises(ModelError, match="'file.safetensors' has weights with too few dimensions"):
+        check_model(file)
+
+
 @pytest.mark.parametrize("key", ["edm_mean", "edm_std", "edm_vpred.sigma_max"])
 def test_other_noise_schedules(tmp_path: Path, key: str) -> None:
     tensors = {FIRST: torch.zeros(8, 4, 1, 1), ATTENDED: torch.zeros(1, 768), key: torch.zeros(1)}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import cycle, islice
 from operator import eq
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,15 @@ assert_close = partial(torch.testing.assert_close, atol=1e-4, rtol=1e-4)
 def demo() -> Any:
     with torch.inference_mode():  # as in a node
         return pack_module("nodes.native.demo_networks").load_demo(EMOJI_CANVAS)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"a":' * 70])
+def test_a_damaged_settings_file_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "emoji-canvas"
+    (folder / "scheduler").mkdir(parents=True)
+    (folder / "scheduler" / "scheduler_config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="^model: 'scheduler_config.json' of .* install Unlearn"):
+        pack_module("nodes.native.demo_networks").load_demo(folder)
 
 
 def part(kind: Any, name: str) -> Any:

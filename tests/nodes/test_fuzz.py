@@ -1,0 +1,37 @@
+"""The quick tier of the fuzz tests of routes and node inputs; ``python -m tests.fuzz --nodes`` is
+the long one."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from aiohttp import web
+
+if sys.platform == "win32":
+    pytest.skip("alarms and limits of POSIX", allow_module_level=True)
+
+from ..fuzz.node_targets import NODE_TARGETS
+from ..fuzz.runner import run
+from ..fuzz.targets import Target
+from .pack import NODES, ROUTES
+
+QUICK_INPUTS = 400
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("target", NODE_TARGETS, ids=lambda target: target.name)
+def test_a_request_or_a_value_is_accepted_or_refused(target: Target) -> None:
+    figures = run(target, seed=1, first=0, count=QUICK_INPUTS)
+    assert figures.crashes == []
+    assert figures.outside == []
+    assert figures.accepted >= 1
+    assert figures.megabytes < 500
+
+
+def test_every_route_and_every_node_has_an_example() -> None:
+    routes, inputs = (map(json.loads, target.examples) for target in NODE_TARGETS)
+    paths = {f"{r.method} {r.path}" for r in ROUTES if isinstance(r, web.RouteDef)}
+    assert {example["route"] for example in routes} == paths
+    assert {example["node"] for example in inputs} == set(NODES)
