@@ -24,7 +24,7 @@ AFTER = "after the end"  # the stop came too late
 STEPS = 20
 EARLIER_SEED = 1  # of the complete result that a chain may find
 POLL = 0.01  # seconds
-NICE = ("nice", "-n", "10")  # of the stopped process, so that the stop comes in time
+NICE = ("nice", "-n", "5")  # of the stopped process, so that the stop comes in time
 JITTER = 0.05  # seconds by which a stop is delayed at most, so that it also hits waits for the disk
 
 Record = dict[str, Any]
