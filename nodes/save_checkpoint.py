@@ -32,6 +32,7 @@ from .inputs.links import require_link
 from .inputs.values import checked
 from .native.handle import NativeHandle
 from .native.saving import LORA_NAMES, Saving, check_lora_names, save_native
+from .page.stored_runs import after_saving
 
 LORA_RANK = 32
 COMFYUI_NAMES = next(iter(LORA_NAMES))
@@ -185,6 +186,7 @@ class SaveCheckpoint(io.ComfyNode):
                     lora_names, lora_rank, overwrite, content, cls._workflow(), progress
                 )
                 note = save_native(unlearned, native, kind, path, saving)
+        after_saving(unlearned)
         return io.NodeOutput(str(path), ui={"text": [f"Saved to {path}{note}"]})
 
     @classmethod

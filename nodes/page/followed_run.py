@@ -39,7 +39,7 @@ from ..host.memory import ALL, free_bytes, load
 from ..host.progress import NodeProgress
 from ..native.handle import NativeHandle
 from .runs import CANCELLED, FAILED, FINISHED, KEPT, LAST, RUNS, LiveRun
-from .stored_runs import OTHER_INPUTS, StoredRun
+from .stored_runs import OTHER_INPUTS, StoredRun, keep_until_saved
 
 FIRST_LOOK = "first look"
 BEFORE = "before"  # in ``LiveRun.drawn``
@@ -83,7 +83,7 @@ class FollowedRun(Observer):
         if last is not None and last.identity == identity and last.has_state(self.last_step):
             last.client = PromptServer.instance.client_id  # another tab may have queued this
             self.live = last
-            return last, self._state(last, self.last_step)
+            return last, self._unsaved(self._state(last, self.last_step))
         self.live = LiveRun(
             node,
             workflow,
@@ -97,6 +97,9 @@ class FollowedRun(Observer):
         self.progress = _PageProgress(self._costs(), self.live)
         self.stored = StoredRun((workflow, node), task_identity, self.progress)
         self.live.state_file = self.stored.file
+        ended = last if last is not None and last.state in (FINISHED, KEPT) else None
+        if ended is not None and ended.state_file == self.stored.file:
+            self.stored.remove()  # other previews are requested, or another step
         self.live.begin(continues=self.stored.file.exists())
         try:
             unlearned = self._unlearn()
@@ -107,8 +110,12 @@ class FollowedRun(Observer):
         except BaseException as error:
             self._end_stopped(FAILED, str(error))
             raise
-        self.stored.remove()
-        return self.live, unlearned
+        return self.live, self._unsaved(unlearned)
+
+    def _unsaved(self, unlearned: UnlearnedModel) -> UnlearnedModel:
+        if self.live.state_file is not None:
+            keep_until_saved(self.live.state_file, unlearned)
+        return unlearned
 
     def _end_stopped(self, state: str, note: str) -> None:
         if self.live.restart:

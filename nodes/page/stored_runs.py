@@ -9,9 +9,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from ...unlearn_core.foundation.disk_errors import delete
 from ...unlearn_core.foundation.progress import Progress
 from ...unlearn_core.job.resumption import Resumption
+from ...unlearn_core.unlearning.results import UnlearnedModel
 from ...unlearn_core.unlearning.snapshot import Snapshot
 from ..host.folders import states_folder
 
@@ -20,6 +23,10 @@ MOST_BYTES = 20 * 2**30  # of all states
 SHARE_OF_DISK = 0.5  # of the free disk space that one state may take
 OTHER_INPUTS, DAMAGED = "other inputs", "damaged"
 DIGITS = 16  # of a hash in a file's name
+
+_UNSAVED: WeakKeyDictionary[UnlearnedModel, Path] = WeakKeyDictionary()
+"""The states of finished runs. Until the result is saved, the server may be killed, for example
+during the evaluation; then the state is the only copy of it."""
 
 
 class StoredRun(Resumption):
@@ -86,6 +93,18 @@ def make_room(file: Path, size: int) -> bool:
         if count > MOST_STATES or total > MOST_BYTES:
             other.unlink(missing_ok=True)
     return True
+
+
+def keep_until_saved(file: Path, unlearned: UnlearnedModel) -> None:
+    """Keep the state of a finished run until ``after_saving`` of its result."""
+    _UNSAVED[unlearned] = file
+
+
+def after_saving(unlearned: UnlearnedModel) -> None:
+    """Delete the state of the run with this result."""
+    file = _UNSAVED.pop(unlearned, None)
+    if file is not None:
+        delete(file)
 
 
 def _digest(value: object) -> str:

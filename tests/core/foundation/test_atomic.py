@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.power_failure import after_power_failures, record
 from unlearn_core.foundation.atomic import appearing, refuse_existing
 from unlearn_core.foundation.leftovers import LOCK, clean_folder, clean_leftovers
 from unlearn_core.foundation.own_files import MANIFEST
-
-from .power_failure import after_power_failures
 
 OLD = {"model_index.json": b"old", "unet/weights": b"old weights", "unet/part": b"old part"}
 NEW = {"model_index.json": b"new", "unet/weights": b"new weights", "vae/weights": b"new vae"}
@@ -55,14 +54,11 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_power_failure_leaves_the_old_or_the_new_file(
-    models: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_power_failure_leaves_the_old_or_the_new_file(models: Path, images: Path) -> None:
     save_file(models / "m", b"old")
     count = 0
-    for image, saved in after_power_failures(
-        models, monkeypatch, lambda: save_file(models / "m", b"new"), images
-    ):
+    cuts = record(models, lambda: save_file(models / "m", b"new"))
+    for image, saved in after_power_failures(models, cuts, images):
         clean_leftovers(image / "m")
         assert (image / "m").read_bytes() in ([b"new"] if saved else [b"old", b"new"])
         count += 1
@@ -70,28 +66,26 @@ def test_a_power_failure_leaves_the_old_or_the_new_file(
 
 
 def test_a_power_failure_leaves_nothing_or_a_complete_first_version(
-    models: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, images: Path
 ) -> None:
     deeper = models / "a" / "b"
-    for image, saved in after_power_failures(
-        models, monkeypatch, lambda: save_folder(deeper / "m", NEW), images
-    ):
+    cuts = record(models, lambda: save_folder(deeper / "m", NEW))
+    for image, saved in after_power_failures(models, cuts, images):
         clean_leftovers(image / "a" / "b" / "m")
         new = image / "a" / "b" / "m"
         assert files(new) == NEW or (not saved and not new.exists())
 
 
 def test_a_power_failure_leaves_the_old_or_the_new_folder_and_every_file_of_the_user(
-    models: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, images: Path
 ) -> None:
     save_folder(models / "m", OLD)
     (models / "m" / "unet" / "mine.txt").write_bytes(b"mine")
     mine = {"unet/mine.txt": b"mine"}
     complete = [{**OLD, **mine}, {**NEW, **mine}]
     count = 0
-    for image, saved in after_power_failures(
-        models, monkeypatch, lambda: save_folder(models / "m", NEW), images
-    ):
+    cuts = record(models, lambda: save_folder(models / "m", NEW))
+    for image, saved in after_power_failures(models, cuts, images):
         clean_leftovers(image / "m")
         assert files(image / "m") in (complete[1:] if saved else complete)
         count += 1

@@ -78,12 +78,38 @@ def test_the_same_node_queued_again_continues(
     assert (run["state"], run["resumed_at"], run["stored"]) == ("finished", 3, None)
     assert [step[0] for step in run["steps"]] == [1, 2, 3, 4, 5, 6]
     assert run["saved"] == ([6] if restarted else [3, 6])
-    assert states() == []
     assert output.result is not None
     pack_module("nodes.page.runs").RUNS.clear()
+    (state,) = states()
+    state.unlink()
     whole = weights(node_result(UNLEARN, model=loaded, prompts=pairs, **SIX)[0])
     for name, tensor in weights(output.result[0]).items():
         assert torch.equal(tensor, whole[name])
+
+
+def test_a_result_that_is_not_saved_survives_a_restart_of_comfyui(
+    loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
+) -> None:
+    """The server may be killed while the result is evaluated."""
+    finished = weights(node_result(UNLEARN, model=loaded, prompts=pairs, **SIX)[0])
+    pack_module("nodes.page.runs").RUNS.clear()
+    shutil.rmtree(tmp_path / "temp")
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["state"], run["resumed_at"], len(page.steps)) == ("finished", 6, 6)
+    assert output.result is not None
+    for name, tensor in weights(output.result[0]).items():
+        assert torch.equal(tensor, finished[name])
+    run_node("UnlearnSaveCheckpoint", unlearned=output.result[0])
+    assert states() == []
+
+
+def test_a_finished_run_with_other_previews_begins_anew(
+    loaded: Any, pairs: Any, page: FakeServer
+) -> None:
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    run_node(UNLEARN, model=loaded, prompts=pairs, **{**SIX, "generation_steps": 3})
+    assert len(page.steps) == 12
 
 
 def test_other_inputs_begin_anew_and_say_so(

@@ -11,12 +11,11 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pytest
+from unittest.mock import patch
 
 MOST_SUBSETS = 128  # of the operations that may be lost at one moment
 
@@ -37,9 +36,10 @@ class Disk:
 
 
 class Recorder:
-    """Records what happens below a folder, as states of the disk after each operation."""
+    """Records what happens below a folder, as states of the disk after each operation. Its methods
+    stand in for those of ``os``."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.numbers = root.stat().st_ino
         self.disk = Disk(folders={self.numbers})
@@ -48,8 +48,6 @@ class Recorder:
         self.disk.safe = dict(self.disk.content)
         self.cuts: list[Disk] = []
         self._replace, self._fsync = os.replace, os.fsync
-        monkeypatch.setattr(os, "replace", self.replace)
-        monkeypatch.setattr(os, "fsync", self.fsync)
 
     def replace(self, source: Any, target: Any) -> None:
         self.note_changes()
@@ -146,27 +144,33 @@ def _tree(
                 yield path + name, content.get(number, b"")
 
 
-def after_power_failures(
-    root: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[], None], into: Path
-) -> Iterator[tuple[Path, bool]]:
-    """Save, and then yield folders with what each possible power failure leaves of ``root``.
-
-    Args:
-        into: an empty folder for them.
-
-    Yields:
-        the folder, and whether ``save`` had returned before the failure.
-    """
-    number = root.stat().st_ino
-    with monkeypatch.context() as patch:
-        recorder = Recorder(root, patch)
+def record(root: Path, save: Callable[[], None]) -> list[Disk]:
+    """Save into a folder; returns the state of the disk after each operation, and at the end."""
+    recorder = Recorder(root)
+    with patch("os.replace", recorder.replace), patch("os.fsync", recorder.fsync):
         save()
         recorder.note_changes()
         recorder.cut()
+    return recorder.cuts
+
+
+def after_power_failures(
+    root: Path, cuts: Sequence[Disk], into: Path
+) -> Iterator[tuple[Path, bool]]:
+    """Folders with what each possible power failure leaves of ``root``.
+
+    Args:
+        cuts: from ``record``.
+        into: an empty folder for them.
+
+    Yields:
+        the folder, and whether the save had ended before the failure.
+    """
+    number = root.stat().st_ino
     seen: set[tuple[bool, frozenset[tuple[str, bytes | None]]]] = set()
     chance = random.Random(0)
-    for cut in recorder.cuts:
-        saved = cut is recorder.cuts[-1]
+    for cut in cuts:
+        saved = cut is cuts[-1]
         for tree in images(cut, number, chance):
             key = saved, frozenset(tree.items())
             if key not in seen:
