@@ -22,6 +22,11 @@ from .tensors import with_tensors
 SAMPLER_VERSION = 1
 """Part of the keys of cached pictures. Increase it whenever the same model, prompt, seed and
 settings give another picture."""
+OWN_SPACINGS = (
+    "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
+    "euler_at_final",
+)  # fmt: skip
+"""Settings with which a folder's own scheduler divides the same noise process into other steps."""
 FULL_SIZE = 100_000_000  # parameters; smaller models need no gradient checkpointing
 
 
@@ -94,10 +99,12 @@ def dpm_solver(scheduler_config: dict[str, object], *, in_pixel_space: bool = Fa
     return DPMSolverMultistepScheduler.from_config(
         scheduler_config,
         algorithm_type="dpmsolver++",
+        solver_order=2,
+        solver_type="midpoint",
         final_sigmas_type="zero",
-        use_karras_sigmas=False,
         timestep_spacing="linspace",
         lower_order_final=True,
+        **dict.fromkeys(OWN_SPACINGS, False),
         thresholding=in_pixel_space,
         sample_max_value=1.0,
         lambda_min_clipped=-5.1 if cosine else -math.inf,

@@ -11,7 +11,14 @@ from . import autoencoder
 from .flow import PATCH, FlowHandle, schedule_of
 from .flow_text import T5, FluxText, StableDiffusion3Text
 from .folder_check import edge_of
-from .folder_parts import read_clip, read_component, read_denoiser, read_text_encoder, read_vae
+from .folder_parts import (
+    STATISTICS,
+    read_clip,
+    read_component,
+    read_denoiser,
+    read_text_encoder,
+    read_vae,
+)
 from .folder_source import FolderSource
 from .noise_settings import read_flow_scheduler
 from .protocol import ModelHandle
@@ -84,7 +91,7 @@ def _handle(
         edge: ``sample_size`` of the transformer; None if the pictures have the autoencoder's.
     """
     latents = transformer.config["in_channels"] // (PATCH**2 if family == "flux" else 1)
-    vae = read_vae(source.folder, source.index, latents, transformer.device)
+    vae = read_vae(source.folder, source.index, latents, transformer.device, STATISTICS)
     size = source.options.image_size or _own_size(source.folder, vae, edge)
     tokens = (size // autoencoder.scale(vae) // PATCH) ** 2
     # A model without guidance is distilled to few steps, which lie at all noise levels.

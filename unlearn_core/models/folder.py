@@ -19,7 +19,7 @@ from .errors import PICKLES, ModelError
 from .families import FAMILIES
 from .file_kinds import describe_unreadable
 from .folder_check import LARGEST_SETTINGS, check_folder, edge_of
-from .folder_parts import read_clip, read_denoiser, read_vae
+from .folder_parts import SHIFT, STATISTICS, read_clip, read_denoiser, read_vae
 from .folder_source import FolderSource
 from .noise_settings import read_scheduler
 from .options import LoadOptions
@@ -192,7 +192,8 @@ def _stable_diffusion(source: FolderSource) -> ModelHandle:
     if is_pair:
         second = read_clip(CLIPTextModelWithProjection, folder, "_2", device, mixed=mixed)
         text = ClipPairText((first, second))
-    vae = read_vae(folder, source.index, unet.config["in_channels"], device)
+    unused = SHIFT if is_pair else (*SHIFT, *STATISTICS)
+    vae = read_vae(folder, source.index, unet.config["in_channels"], device, unused)
     size = source.options.image_size or _edge(source, unet, "unet") * autoencoder.scale(vae)
     return StableDiffusionHandle(
         info=source.info(family_of(unet), size, schedule.prediction_type, "unet", mixed=mixed),
@@ -265,7 +266,8 @@ def _dit(source: FolderSource) -> ModelHandle:
     if transformer.config["num_embeds_ada_norm"] != len(names):
         raise ModelError(f"model: {folder.name!r} has no class label for each of id2label's names")
     _check_output(folder, "transformer", transformer.config)
-    vae = read_vae(folder, source.index, transformer.config["in_channels"], device)
+    channels = transformer.config["in_channels"]
+    vae = read_vae(folder, source.index, channels, device, (*SHIFT, *STATISTICS))
     edge = _edge(source, transformer, "transformer")
     size = _own_size(source, edge * autoencoder.scale(vae))
     return DiTHandle(

@@ -21,6 +21,8 @@ from .text import Clip
 from .versions import dtype_argument
 from .weights import vectors_to_fp32
 
+SHIFT, STATISTICS = ("shift_factor",), ("latents_mean", "latents_std")
+"""Settings of the scale of an autoencoder's latents, besides ``scaling_factor``."""
 # Names of diffusers and transformers; a variant stands before or after the number of a shard.
 WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|model)(\.(?P<variant>[^.-]+))?(-\d+-of-\d+)?(\.(?P<last>[^.]+))?"
@@ -130,14 +132,25 @@ def read_clip(loader: Any, folder: Path, suffix: str, device: torch.device, *, m
     from transformers import CLIPTokenizer
 
     encoder = read_text_encoder(loader, folder, suffix, device, mixed=mixed)
-    return Clip(encoder, read_component(CLIPTokenizer, folder, f"tokenizer{suffix}"))
+    tokenizer = read_component(CLIPTokenizer, folder, f"tokenizer{suffix}")
+    # Without this setting in its file, a tokenizer has no limit.
+    most = encoder.config.max_position_embeddings
+    tokenizer.model_max_length = min(tokenizer.model_max_length, most)
+    return Clip(encoder, tokenizer)
 
 
-def read_vae(folder: Path, index: dict[str, Any], channels: int, device: torch.device) -> Any:
+def read_vae(
+    folder: Path,
+    index: dict[str, Any],
+    channels: int,
+    device: torch.device,
+    unused: Sequence[str],
+) -> Any:
     """Read the autoencoder, always in fp32: SDXL's overflows in fp16.
 
     Args:
         channels: of the latents that the denoiser works on.
+        unused: the settings of the latents' scale that the family's pipeline does not read.
     """
     from diffusers import AutoencoderKL
 
@@ -145,6 +158,13 @@ def read_vae(folder: Path, index: dict[str, Any], channels: int, device: torch.d
     options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     vae = read_weights(AutoencoderKL, folder, "vae", device, **options)
     _check_latents(folder, vae.config, channels)
+    for setting in unused:
+        if vae.config.get(setting):
+            raise ModelError(
+                f"model: {folder.name}/vae/config.json: {setting} must be null for this kind of "
+                f"model, got {vae.config[setting]!r}: diffusers does not use it there; set it to "
+                "null, or choose another model"
+            )
     return vae
 
 

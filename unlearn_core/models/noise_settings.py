@@ -59,6 +59,13 @@ def read_scheduler(folder: Path, index: dict[str, Any]) -> tuple[NoiseSchedule, 
     name = f"model: {folder.name}/scheduler/scheduler_config.json"
     if any(config.get(setting) for setting in FLOW_SETTINGS):
         raise ModelError(f"{name} is for flow matching, which its denoiser does not use")
+    # diffusers uses this setting with velocity prediction alone.
+    is_velocity = config.get("prediction_type") == "v_prediction"
+    if is_velocity and config.get("timestep_type") == "continuous":
+        raise ModelError(
+            f"{name}: timestep_type 'continuous' means the noise of EDM, which is not supported; "
+            "choose another model"
+        )
     count = config.get("num_train_timesteps", 1000)
     if not isinstance(count, int) or not 1 < count <= MOST_TIMESTEPS:
         raise ModelError(
@@ -115,6 +122,15 @@ def read_flow_scheduler(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
         value = config.get(setting, 1.0)
         if not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ModelError(f"{name}: {setting} must be a positive number, got {value!r}")
+    small, large = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    if not isinstance(small, int) or not isinstance(large, int) or not 0 < small < large:
+        raise ModelError(
+            f"{name}: base_image_seq_len and max_image_seq_len must be whole numbers above 0, the "
+            f"first below the second, got {small!r} and {large!r}"
+        )
+    end = config.get("shift_terminal")
+    if end is not None and not (isinstance(end, (int, float)) and 0 <= end < 1):
+        raise ModelError(f"{name}: shift_terminal must be null or from 0 to below 1, got {end!r}")
     try:
         # A sampler that adds noise would draw other pictures from the same seed.
         scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(

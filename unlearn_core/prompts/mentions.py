@@ -30,8 +30,11 @@ PARTICLES = "은|는|이|가|을|를|에|의|로|으로|와|과|도|만|에서|�
 """Korean particles, which follow a noun without a space."""
 GAP = r"""[\s_\-.'’‘"“”/\\‐‑–—·・•]"""
 """Characters between the words of a name: Van Gogh, van_gogh, M.C. Escher, Toulouse-Lautrec."""
+ESCAPE = re.compile(r"\\(?=[()\[\]{}])")
 SYNTAX = re.compile(r"\\(?=[()\[\]])|[()\[\]{}]|:\s*\d*\.?\d+(?=\s*[)\]])")
 """The brackets, escapes and weights of ComfyUI's prompts."""
+BRACKETS = "()[]{}"
+"""Optional in a name, with or without an escape: ``saber (fate)``, ``saber \\(fate\\)``."""
 # Letters with accents, full-width letters and mathematical letters.
 DERIVED = ((0xC0, 0x250), (0x370, 0x530), (0x1E00, 0x2000), (0xFF10, 0xFF5B), (0x1D400, 0x1D800))
 INITIALS = 3  # letters of a word that may be written as initials, if another word follows
@@ -52,17 +55,18 @@ def occurs_in(words: str, prompt: str) -> bool:
 def mention_pattern(words: str) -> str:
     """A regular expression for the words, to compile with ``re.IGNORECASE``. It has no capturing
     groups."""
-    composed = unicodedata.normalize("NFC", words.strip())
+    composed = unicodedata.normalize("NFC", ESCAPE.sub("", words.strip()))
     parts = [part for part in re.split(f"{GAP}+", composed) if part.strip()]
     patterns = [_word(part, followed=part is not parts[-1]) for part in parts]
     spaced = r"\s+".join(map(re.escape, words.split()))
     literal = rf"(?<!\w){spaced}(?!\w)"
-    if not patterns or not all(patterns):  # nothing but marks
-        return literal
+    if not patterns or not all(patterns) or not all(part.strip(BRACKETS) for part in parts):
+        return literal  # nothing but marks
     start, end = (re.search(pattern, composed) for pattern in (f"^{GAP}+", f"{GAP}+$"))
     before, after = (rf"(?:{re.escape(gap[0])})?" if gap else "" for gap in (start, end))
     core = f"{GAP}*".join(patterns)
-    mention = f"{before}{_no_letter_before(parts[0][0])}{core}{_no_letter_after(parts[-1])}{after}"
+    first, last = parts[0].lstrip(BRACKETS)[0], parts[-1].rstrip(BRACKETS)
+    mention = f"{before}{_no_letter_before(first)}{core}{_no_letter_after(last)}{after}"
     # Normalization also replaces characters, such as duplicates of Chinese ones.
     return mention if composed == words.strip() else f"(?:{mention}|{literal})"
 
@@ -79,6 +83,8 @@ def _word(word: str, *, followed: bool) -> str:
 def _letter(char: str) -> str:
     """The pattern for a character with or without accents, composed or decomposed; empty for a mark
     alone."""
+    if char in BRACKETS:
+        return rf"(?:\\?{re.escape(char)})?"
     lower = char.casefold()
     base = _without_accents(lower)
     if len(lower) > 1 and len(base) > 1:  # "ß" is "ss"

@@ -18,6 +18,7 @@ from diffusers import StableDiffusionXLPipeline
 from unlearn_core.models.flow import FlowHandle, FlowSchedule
 from unlearn_core.models.load import ModelError, load_model
 from unlearn_core.models.noise_settings import DIFFUSION, read_scheduler
+from unlearn_core.models.protocol import ModelHandle
 
 Edit = Callable[..., Path]
 
@@ -104,6 +105,29 @@ def test_zero_terminal_snr_is_trained_and_sampled(sd_v_folder: Path, edited: Edi
     torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_settings_of_a_sampler_do_not_matter(
+    sd_folder: Path, sd_model: ModelHandle, edited: Edit
+) -> None:
+    """They divide the noise process into other steps, or step differently. Pictures are drawn with
+    DPM-Solver++ all the same."""
+    other: dict[str, Any] = {
+        "timestep_spacing": "trailing", "steps_offset": 3, "use_karras_sigmas": True,
+        "use_exponential_sigmas": True, "use_beta_sigmas": True, "use_lu_lambdas": True,
+        "final_sigmas_type": "sigma_min", "sigma_min": 0.1, "sigma_max": 5.0,
+        "solver_order": 1, "solver_type": "heun", "algorithm_type": "sde-dpmsolver++",
+        "euler_at_final": True, "lower_order_final": False, "lambda_min_clipped": -2,
+        "thresholding": True, "dynamic_thresholding_ratio": 0.5, "sample_max_value": 0.1,
+        "clip_sample": True, "set_alpha_to_one": True, "variance_type": "fixed_small",
+        "interpolation_type": "log_linear", "timestep_type": "continuous",
+    }  # fmt: skip
+    model = load_model(edited(sd_folder, "scheduler", **other))
+    one, same = (m.sample(["a cat"], [3], steps=4, guidance_scale=3.0) for m in (model, sd_model))
+    assert torch.equal(one, same)
+    latents, noise = torch.randn(2, 1, *model.latent_shape)
+    t = model.times(torch.tensor([0.7]))
+    assert torch.equal(model.add_noise(latents, noise, t), sd_model.add_noise(latents, noise, t))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -147,6 +171,10 @@ def test_a_flow_model_with_a_scheduler_of_diffusion(sd3_folder: Path, edited: Ed
         ({"beta_start": "small"}, "is not valid"),
         ({"beta_schedule": "sigmoid"}, "sigmoid is not implemented"),
         ({"rescale_betas_zero_snr": True}, "prediction_type 'epsilon'.*describes no picture; set"),
+        (
+            {"timestep_type": "continuous", "prediction_type": "v_prediction"},
+            "timestep_type 'continuous' means the noise of EDM",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used(
@@ -172,6 +200,9 @@ def test_the_former_name_of_sample_prediction(class_folder: Path, edited: Edit) 
         ({"invert_sigmas": True}, "invert_sigmas must be false"),
         ({"shift": -1}, "shift must be a positive number, got -1"),
         ({"time_shift_type": "cubic"}, "is not valid"),
+        ({"shift_terminal": 2}, "shift_terminal must be null or from 0 to below 1, got 2"),
+        ({"max_image_seq_len": 256}, "the first below the second, got 256 and 256"),
+        ({"base_image_seq_len": "small"}, "must be whole numbers above 0.*got 'small' and 4096"),
     ],
 )
 def test_settings_of_flow_matching_that_cannot_be_used(
@@ -236,6 +267,21 @@ def test_latents_of_no_scale(
 ) -> None:
     with pytest.raises(ModelError, match=rf"tiny-sd/vae/config.json: {message}"):
         load_model(edited(sd_folder, "vae", **changes))
+
+
+def test_a_scale_of_latents_that_the_pipeline_does_not_read(
+    sd_folder: Path, sdxl_folder: Path, sd3_folder: Path, edited: Edit
+) -> None:
+    """With it, own pictures would be encoded differently than the model's are decoded."""
+    statistics = {"latents_mean": [1.0] * 4, "latents_std": [2.0] * 4}
+    for folder, changes in (
+        (sd_folder, {"shift_factor": 0.1}),
+        (sd_folder, statistics),
+        (sdxl_folder, {"shift_factor": 0.1}),
+        (sd3_folder, statistics),
+    ):
+        with pytest.raises(ModelError, match=f"{next(iter(changes))} must be null for this kind"):
+            load_model(edited(folder, "vae", **changes))
 
 
 def test_latents_of_another_number_of_channels(sd_folder: Path, edited: Edit) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,6 +171,21 @@ def test_stable_diffusion_3_and_flux_refuse_what_they_would_cut(
     flux.check_prompts([LONG])
     with pytest.raises(UnsupportedError, match=r"at most \d+ tokens, got"):
         flux.check_prompts([LONG * 6])
+
+
+def test_a_tokenizer_without_a_limit_has_the_encoder_s(
+    sd_folder: Path, sd_model: ModelHandle, tmp_path: Path
+) -> None:
+    """Some converted folders have no ``model_max_length``, or T5's 512."""
+    folder = Path(shutil.copytree(sd_folder, tmp_path / "unlimited"))
+    file = folder / "tokenizer" / "tokenizer_config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    expected = sd_model.encode_prompts([LONG]).text_inputs()["tokens"][0]
+    for limit in (None, 512):
+        content["model_max_length"] = limit
+        file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+        (tokens,) = load_model(folder).encode_prompts([LONG]).text_inputs()["tokens"]
+        assert torch.equal(tokens, expected)
 
 
 def test_t5_weighs_words(flux_folder: Path) -> None:

@@ -59,6 +59,10 @@ def test_a_mention_is_what_clip_reads_as_the_word(prompt: str) -> None:
         ("Van Gogh", "a field by (van:1.2) gogh"),
         ("Van Gogh", "van (gogh)"),
         ("Van Gogh", r"a field \(van gogh\)"),
+        ("Saber (Fate)", r"a portrait of saber \(fate\)"),
+        (r"saber \(fate\)", "a portrait of saber (fate)"),
+        ("saber_(fate)", "a portrait of (saber fate:1.2)"),
+        ("[oc] Mira", "a portrait of mira, oc mira"),
         ("Van Gogh", "a field <lora:vanGogh_v2:0.8>"),
         ("Van Gogh", "embedding:van-gogh"),
         ("M.C. Escher", "stairs by M. C. Escher"),
@@ -95,6 +99,10 @@ def test_one_name_in_many_spellings(name: str, prompt: str) -> None:
     ("name", "prompt"),
     [
         ("van gogh", "van, gogh"),  # two tags
+        ("saber (fate)", "a saber, fateful"),
+        ("saber (fate)", "a saber fateful"),
+        ("(", "a cat"),
+        ("( )", "a cat (brown)"),
         ("cafe", "cafeteria"),
         ("か", "が"),
         ("먹", "점먹통"),
