@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.utils import get_executing_context
 
 from ..unlearn_core.dataset.own_pictures import OwnPictures
 from ..unlearn_core.dataset.settings import GenerationSettings
@@ -31,6 +32,7 @@ from .native.handle import NativeHandle
 from .native.lora_file import lora_state_dict
 from .native.patching import patched_model
 from .page.followed_run import FollowedRun
+from .page.runs import RESTARTS
 
 DRAWING = GenerationSettings()
 NOT_OF_COMFYUI = (
@@ -99,6 +101,12 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: object) -> object:
+        """A node whose run the user starts again counts as changed."""
+        context = get_executing_context()
+        return 0 if context is None else RESTARTS[context.node_id]
 
     @classmethod
     @checked

@@ -80,7 +80,8 @@ class FollowedRun(Observer):
         task_identity = self.task.identity()
         identity = self._identity(task_identity)
         last = RUNS.get((workflow, node))
-        if last is not None and last.identity == identity and last.has_state(self.last_step):
+        same = last is not None and last.identity == identity and not last.restart
+        if last is not None and same and last.has_state(self.last_step):
             last.client = PromptServer.instance.client_id  # another tab may have queued this
             self.live = last
             return last, self._unsaved(self._state(last, self.last_step))

@@ -25,6 +25,7 @@ def add_routes(routes: web.RouteTableDef) -> None:
     add_post(routes, "/unlearn/end", end)
     add_post(routes, "/unlearn/restart", restart)
     add_post(routes, "/unlearn/cache/clear", clear_cache)
+    add_post(routes, "/unlearn/cache/limit", limit_cache)
     add_post(routes, "/unlearn/prompts", prompts, largest=LARGEST_TABLE)
 
     @routes.get("/unlearn/runs")
@@ -82,6 +83,19 @@ def cache_size() -> dict[str, Any]:
 async def clear_cache(_: Content) -> dict[str, Any]:
     """Delete all pictures in the cache, and return ``cache_size``."""
     await asyncio.to_thread(LatentCache(cache_folder()).clear)
+    return await asyncio.to_thread(cache_size)
+
+
+async def limit_cache(content: Content) -> dict[str, Any]:
+    """Set the limit of the cache in gigabytes, and return ``cache_size``.
+
+    Raises:
+        ValueError: not a number of gigabytes, or the folder is not writable.
+    """
+    try:
+        await asyncio.to_thread(LatentCache(cache_folder()).set_limit, content.get("gigabytes"))
+    except OSError as error:
+        raise ValueError(f"the limit could not be stored: {error}") from None
     return await asyncio.to_thread(cache_size)
 
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -291,6 +292,7 @@ class LiveRun:
 
 
 RUNS: dict[Place, LiveRun] = {}  # the last run of each node
+RESTARTS = Counter[str]()  # ended runs that the user started again, by the node's id
 
 
 def _figures(report: StepReport) -> list[Any]:
@@ -323,7 +325,8 @@ def end_now(key: str, step: int | None) -> LiveRun:
 
 def begin_anew(key: str) -> LiveRun:
     """Delete the stored state of a run, so that the next execution of its node begins anew; cancel
-    the run if it is still running.
+    the run if it is still running. After a finished run, its node counts as changed: otherwise
+    ComfyUI would not execute it.
 
     Raises:
         ValueError: there is no such run.
@@ -334,7 +337,9 @@ def begin_anew(key: str) -> LiveRun:
     run.restart = True  # a running one stores its last step once more, and deletes it then
     if run.state == RUNNING:
         interrupt_current_processing()
-    elif run.state_file is not None:
+        return run
+    if run.state_file is not None:
         run.state_file.unlink(missing_ok=True)
-        run.stored = None
+    run.stored = None
+    RESTARTS[run.node] += 1
     return run

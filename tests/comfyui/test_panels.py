@@ -158,6 +158,12 @@ def test_an_alarm_is_visible_and_undone_steps_disappear(page: ComfyPage, view: V
         "with a lower learning rate (0.001)."
     )
     assert page.page.evaluate(STEPS) == 2
+    # A run that has ended can be started again if a part of it is of an earlier one.
+    ended = a_run(page, state="finished", steps=steps, result=5)
+    send(page, "unlearn.run", ended)
+    expect(button(page, "Start again")).to_be_hidden()
+    send(page, "unlearn.run", {**ended, "resumed_at": 3})
+    expect(button(page, "Start again")).to_be_visible()
 
 
 def test_cancel_leaves_a_step_to_keep(page: ComfyPage, view: View) -> None:

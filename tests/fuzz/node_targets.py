@@ -54,6 +54,7 @@ def _request_seeds() -> list[bytes]:
         "POST /unlearn/end": {"key": KEY, "step": 1},
         "POST /unlearn/restart": {"key": KEY},
         "POST /unlearn/cache/clear": {},
+        "POST /unlearn/cache/limit": {"gigabytes": 7.5},
         "POST /unlearn/scorer": {},
         "POST /unlearn/scorer/cancel": {},
         "GET /unlearn/runs": {"workflow": WORKFLOW, "client": "page"},

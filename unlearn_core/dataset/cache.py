@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -20,12 +21,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..foundation.atomic import appearing
+from ..foundation.checks import check_number, require
 from ..foundation.disk_errors import cure, delete
-from ..foundation.json_file import parse_json
+from ..foundation.json_file import parse_json, read_object
 from ..foundation.progress import Progress
 from ..foundation.safetensors_file import raw_bytes
 
-LIMIT = 5 * 10**9  # bytes: 75,000 pictures of Stable Diffusion 1.5, 19,000 of SDXL
+GIGABYTE = 10**9
+LIMIT = 5 * GIGABYTE  # 75,000 pictures of Stable Diffusion 1.5, 19,000 of SDXL
+SMALLEST, LARGEST = 0.1, 1_000_000  # gigabytes that may be chosen as the limit
+LIMIT_FILE = "limit.json"  # in the folder of the cache, with the user's limit
 LARGEST_FILE = 2**28  # bytes; the latent of a picture of 4096 x 4096 pixels has 17 million
 OWN_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 PART = re.compile(r"unlearn-.*\.part")  # a file that is being written
@@ -48,11 +54,13 @@ class LatentCache:
     earlier version has no checksum: it is accepted if it has the expected form, and gets one.
 
     Args:
-        limit: bytes of all files; ``trim`` deletes those that have not been used for longest.
+        limit: bytes of all files; ``trim`` deletes those that have not been used for longest. By
+            default, the limit that the user has chosen for this folder.
     """
 
-    def __init__(self, folder: str | Path, limit: int = LIMIT) -> None:
-        self.folder, self.limit = Path(folder), limit
+    def __init__(self, folder: str | Path, limit: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.limit = self._chosen_limit() if limit is None else limit
         self._failed = False
 
     def get(self, key: str, progress: Progress | None = None) -> Tensor | None:
@@ -114,6 +122,25 @@ class LatentCache:
                     if PART.fullmatch(path.name) and time.time() - path.stat().st_mtime > HOUR:
                         delete(path)
 
+    def set_limit(self, gigabytes: object) -> None:
+        """Choose the limit of this folder, also for later runs, and ``trim``.
+
+        Raises:
+            ValueError: not a number of gigabytes.
+            OSError: the folder is not writable.
+        """
+        self.limit = _bytes_of(gigabytes)
+        with appearing(self.folder / LIMIT_FILE) as part:
+            part.write_text(json.dumps({"gigabytes": gigabytes}), encoding="utf-8")
+        self.trim()
+
+    def _chosen_limit(self) -> int:
+        """``LIMIT`` if the user has chosen none, or if the file is damaged."""
+        try:
+            return _bytes_of(read_object(self.folder / LIMIT_FILE).get("gigabytes"))
+        except (OSError, ValueError):
+            return LIMIT
+
     def clear(self) -> CacheSize:
         """Delete all pictures, and return what remains: files that are open on Windows."""
         for file, _ in self._entries():
@@ -150,6 +177,13 @@ class LatentCache:
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
+
+
+def _bytes_of(gigabytes: object) -> int:
+    number = check_number("limit", gigabytes)
+    rule = f"a number of gigabytes from {SMALLEST:g} to {LARGEST}"
+    require(SMALLEST <= number <= LARGEST, "limit", gigabytes, rule)
+    return round(number * GIGABYTE)
 
 
 def _content(file: Path) -> bytes:

@@ -56,10 +56,12 @@ def create_parser() -> argparse.ArgumentParser:
         epilog=reference(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).add_argument("settings", help="settings file, JSON")
-    text = "show the size of the cache of drawn pictures, or clear it"
+    text = "show the size of the cache of drawn pictures, limit or clear it"
     cache = stages.add_parser(PICTURE_CACHE, help=text, description=text)
     cache.add_argument("--cache", type=Path, default=CACHE, help="folder of drawn pictures")
     cache.add_argument("--clear", action="store_true", help="delete all pictures in it")
+    text = "from now on, keep the pictures in it below this size; 5 by default"
+    cache.add_argument("--limit", type=float, metavar="GB", help=text)
     for stage, text in (
         ("prompts", "show the diversified prompt pairs, without drawing anything"),
         ("propose", "propose more values for each dimension, with your own language model"),
@@ -158,7 +160,7 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
             return
         processes = ALONE
     if options.stage == PICTURE_CACHE:
-        picture_cache(LatentCache(options.cache), clear=options.clear)
+        picture_cache(LatentCache(options.cache), clear=options.clear, limit=options.limit)
         return
     settings = read_settings(options.settings)
     if options.stage == SETTINGS:
@@ -243,8 +245,14 @@ def run(options: argparse.Namespace, processes: Processes) -> None:
     say(f"Results in {options.out} ({durations})")
 
 
-def picture_cache(cache: LatentCache, *, clear: bool) -> None:
-    """Print the size of the cache, and what clearing it has freed."""
+def picture_cache(cache: LatentCache, *, clear: bool, limit: float | None) -> None:
+    """Print the size of the cache, and what clearing it has freed.
+
+    Args:
+        limit: its new limit in gigabytes; None leaves it unchanged.
+    """
+    if limit is not None:
+        cache.set_limit(limit)
     before = cache.size()
     remaining = cache.clear() if clear else before
     if clear:

@@ -236,7 +236,7 @@ class LivePanel {
     this.last.textContent = t("keep", { step: last });
     this.all.hidden = running || !(widgetOf(this.node, "keep_step")?.value > 0);
     this.all.textContent = t("all");
-    this.again.hidden = running ? !run.resumed_at : !run.stored;
+    this.again.hidden = !run.resumed_at && (running || !run.stored);
     this.again.disabled = Boolean(run.ending);
     this.buttons.hidden = this.controls.every(({ hidden }) => hidden) && !this.problem.textContent;
   }

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unlearn_core.dataset.cache import LARGEST_FILE, CacheSize, LatentCache
+from unlearn_core.dataset.cache import LARGEST_FILE, LIMIT_FILE, CacheSize, LatentCache
 
 KEYS = [f"{i:064x}" for i in range(4)]
 LATENT = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -135,3 +135,17 @@ def test_an_empty_cache(tmp_path: Path) -> None:
     cache.trim()
     assert cache.clear() == CacheSize(0, 0)
     assert not cache.folder.exists()
+
+
+def test_the_chosen_limit_belongs_to_the_folder(cache: LatentCache, tmp_path: Path) -> None:
+    assert cache.limit == LatentCache(tmp_path / "other").limit == 5 * 10**9
+    for key in KEYS:
+        cache.put(key, torch.zeros(4, 1024, 2560))  # 42 MB
+    cache.set_limit(0.1)
+    assert cache.size().pictures == 2, "the rest is deleted at once"
+    assert LatentCache(cache.folder).limit == 10**8
+    assert cache.clear() == CacheSize(0, 0)
+    assert LatentCache(cache.folder).limit == 10**8, "clearing keeps it"
+    for damaged in ("", "[]", '{"gigabytes": "x"}', '{"gigabytes": -1}', "[" * 100_000):
+        (cache.folder / LIMIT_FILE).write_text(damaged, encoding="utf-8")
+        assert LatentCache(cache.folder).limit == 5 * 10**9

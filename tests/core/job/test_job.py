@@ -404,6 +404,10 @@ def test_the_cache_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     cache.put("0" * 64, torch.zeros(4, 8, 8))
     assert main(["cache", "--cache", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder}: 1 picture, 0.00 GB of at most 5.00 GB\n"
+    assert main(["cache", "--cache", str(folder), "--limit", "7.5"]) == 0
+    assert "of at most 7.50 GB" in capsys.readouterr().out
+    assert main(["cache", "--cache", str(folder), "--limit", "nan"]) == 2
+    assert "limit must be a number of gigabytes from 0.1" in capsys.readouterr().err
     assert main(["cache", "--cache", str(folder), "--clear"]) == 0
     assert "Deleted: 1 picture, 0.00 GB" in capsys.readouterr().out
     assert cache.size().pictures == 0

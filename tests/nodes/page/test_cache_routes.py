@@ -29,3 +29,13 @@ def test_size_and_clear(cache: Path) -> None:
     assert call("GET", "/unlearn/cache") == (200, {"pictures": 2, "size": size, "limit": limit})
     assert call("POST", "/unlearn/cache/clear", {}) == (200, empty)
     assert [file.name for file in cache.iterdir()] == ["mine.safetensors"]
+
+
+def test_the_limit_can_be_set(cache: Path) -> None:
+    latents = pack_module("unlearn_core.dataset.cache").LatentCache
+    assert call("POST", "/unlearn/cache/limit", {"gigabytes": 7.5})[1]["limit"] == 7.5e9
+    assert call("GET", "/unlearn/cache")[1]["limit"] == latents(cache).limit == 7.5e9
+    for value in (None, 0, -1, "7", True, 10**400, float("nan")):
+        status, answer = call("POST", "/unlearn/cache/limit", {"gigabytes": value})
+        assert (status, answer["error"][:13]) == (400, "limit must be")
+    assert latents(cache).limit == 7.5e9

@@ -119,7 +119,15 @@ def test_every_post_route_of_the_pack_is_guarded(path: str) -> None:
 
 def test_the_list_of_post_routes() -> None:
     names = [path.removeprefix("/unlearn/") for path in POSTS]
-    assert names == ["cache/clear", "end", "prompts", "restart", "scorer", "scorer/cancel"]
+    assert names == [
+        "cache/clear",
+        "cache/limit",
+        "end",
+        "prompts",
+        "restart",
+        "scorer",
+        "scorer/cancel",
+    ]
 
 
 @pytest.mark.parametrize(

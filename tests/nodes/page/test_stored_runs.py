@@ -10,9 +10,10 @@ from typing import Any
 import comfy.model_management
 import pytest
 import torch
+from comfy_execution.utils import CurrentNodeContext
 
 from ..conftest import QUICK, FakeServer
-from ..pack import call, node_result, pack_module, run_node, shown_by
+from ..pack import NODES, call, node_result, pack_module, run_node, shown_by
 
 UNLEARN = "UnlearnRestrictedGradient"
 SIX = {**QUICK, "steps": 6, "preview_every": 0}
@@ -163,6 +164,33 @@ def test_start_again(
     assert (only_run()["state"], only_run()["stored"], states()) == ("cancelled", None, [])
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     assert shown_by(output)["unlearn_run"][0]["resumed_at"] is None
+
+
+def test_start_again_after_a_continued_run_has_finished(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop(monkeypatch, Interrupted(), model=loaded, prompts=pairs, **SIX)
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    before, fingerprint = len(page.steps), fingerprint_of("7")
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert len(page.steps) == before, "the saved result is returned"
+    run = only_run()
+    assert (run["state"], run["resumed_at"]) == ("finished", 3)
+    assert fingerprint_of("7") == fingerprint
+    assert call("POST", "/unlearn/restart", {"key": run["key"]})[0] == 200
+    assert fingerprint_of("7") != fingerprint, "else ComfyUI would not execute the node"
+    assert fingerprint_of("8") == 0
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (len(page.steps), run["resumed_at"], run["result"]) == (before + 6, None, 6)
+    run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+    assert len(page.steps) == before + 6, "started again once"
+
+
+def fingerprint_of(node: str) -> object:
+    """Asked as by ComfyUI before an execution."""
+    with CurrentNodeContext("a prompt", node, 0):
+        return NODES[UNLEARN].fingerprint_inputs(steps=6)
 
 
 def test_states_are_bounded_in_number_and_size(
