@@ -67,6 +67,7 @@ SETTINGS: dict[str, Any] = {
 }
 MODEL = "out/model"
 RESULTS = (f"out/{TENSORS}", f"{MODEL}/unet/diffusion_pytorch_model.safetensors")
+GONE = "gone"  # the end of the process
 SECONDS = 900  # after which a run counts as hanging
 
 
@@ -105,6 +106,11 @@ class Run:
         match = re.search(r"Continuing after step (\d+) of", self.text)
         return None if match is None else int(match[1])
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has printed its last line; only the end of the process follows."""
+        return "\nResults in " in self.text
+
     def wait_for(self, moment: Moment) -> None:
         """Wait for a moment, or for the end of the run."""
         while not has_ended(self.process) and self.phase != moment.phase:
@@ -117,16 +123,17 @@ class Run:
         time.sleep(moment.delay)
 
     def wait(self) -> dict[str, float]:
-        """Wait for its end; returns the CPU seconds at the beginning of each phase and at the
-        end."""
+        """Wait for the end of the process; returns the CPU seconds at the beginning of each phase,
+        at the end of the last one, and of the process."""
         begun, beginnings = time.monotonic(), {PHASES[0]: 0.0}
         while not has_ended(self.process):
-            if self.phase not in beginnings:
-                beginnings[self.phase] = cpu_seconds(self.process)
+            phase = END if self.is_complete else self.phase
+            if phase not in beginnings:
+                beginnings[phase] = cpu_seconds(self.process)
             if time.monotonic() - begun > SECONDS:
                 self.process.kill()
             time.sleep(POLL)
-        return {**beginnings, END: cpu_seconds(self.process)}
+        return {**beginnings, GONE: cpu_seconds(self.process)}
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,8 @@ class Job:
         settings.write_text(json.dumps(content))
         folders = ["--out", str(self.room / "out"), "--cache", str(self.room / "cache")]
         command = [*NICE, sys.executable, "-m", "unlearn_core", "run", str(settings), *folders]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        settled = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **settled}
         with log.open("wb") as sink:
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)
         return Run(process, log)
@@ -157,10 +165,10 @@ class Job:
         number = signal.SIGINT if index % STOP_EVERY == STOP_EVERY - 1 else signal.SIGKILL
         begun, cpu = time.monotonic(), cpu_seconds(run.process)
         run.process.send_signal(number)
-        used = run.wait()[END] - cpu
+        used = run.wait()[GONE] - cpu
         status = run.process.wait()
         return {
-            "phase": AFTER if status == 0 else run.phase,
+            "phase": AFTER if run.is_complete else run.phase,
             "stop": "Ctrl+C" if number == signal.SIGINT else "kill",
             "seconds": round(time.monotonic() - begun, 3),
             "cpu_seconds": round(used, 3),

@@ -162,7 +162,6 @@ class Execution:
             if self.cancels or self.stopped_at is None:
                 raise
             self.status = KILLED
-        self.beginnings[END] = cpu_seconds(process)
         if self.moment is not None:
             stopper.join()
         if self.stopped_at is not None and not self.cancels:
@@ -178,6 +177,8 @@ class Execution:
             self.step = data["step"]
         elif event.kind == "unlearn.run" and data["resumed_at"]:
             self.resumed_at = data["resumed_at"]
+        elif event.kind == "execution_success":
+            self._enter(END)
         elif event.kind == "execution_interrupted":
             self.interrupted_at = time.monotonic()
 
