@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from unlearn_core.foundation import memory
 from unlearn_core.foundation.progress import Progress
 from unlearn_core.foundation.signals import StopSignal, deferred, like_ctrl_c
 from unlearn_core.job import job
@@ -23,6 +24,7 @@ from unlearn_core.job.cli import main
 from unlearn_core.job.resumption import ASSUMED_SPEED, INTERVAL, SHARE, Resumption
 from unlearn_core.saving import resume
 from unlearn_core.saving.resume import stored_steps
+from unlearn_core.unlearning import fitting
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import StepReport
 from unlearn_core.unlearning.snapshot import Snapshot
@@ -362,3 +364,28 @@ def test_an_ignored_signal_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_keeps_the_scope_that_was_chosen_for_the_memory(
+    settings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is continued and evaluated with this scope, although the default one fits by then."""
+    monkeypatch.setattr(fitting, "FULL_SIZE", 1)
+    little = tmp_path / "meminfo"
+    little.write_text("MemAvailable: 1 kB\n", encoding="ascii")
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "MAIN_MEMORY", little)
+        failing(patched, 3, interrupt)
+        assert run("unlearn", settings) == 130
+    sentence = "Scope 'lora, cross-attention', because 'xattn' needs more than there is."
+    assert sentence in capsys.readouterr().err
+    assert run("unlearn", settings) == 0
+    assert "Continuing after step 3 of 5." in capsys.readouterr().err
+    assert run("evaluate", settings) == 0
+    report = json.loads((settings.parent / "out" / REPORT).read_text(encoding="utf-8"))
+    plan = report["cost"]["memory_plan"]
+    assert report["settings"]["scope"] == plan["scope"] == "lora, cross-attention"
+    assert plan["too_large"] == "xattn"
