@@ -5,8 +5,9 @@ It takes a step with each scope on Stable Diffusion 1.5 at 512 px and SDXL at 10
 largest amount of memory that tensors occupied in the step, those in main memory included. Text
 encoders and autoencoders are not loaded. With the scope ``full`` the networks have half their
 width, to fit into 24 GB. On one core of a CPU a row takes minutes to an hour; ``--model`` and
-``--scopes`` choose a part. Each row is a file in ``benchmarks/results/memory``, and a row that has
-one is not measured again. ``--small`` tries the script with small models.
+``--scopes`` choose a part, ``--narrow`` and ``--image-size`` smaller networks and pictures. Each
+row is a file in ``benchmarks/results/memory``, and a row that has one is not measured again.
+``--page`` writes all rows into ``docs/memory.md``. ``--small`` tries the script with small models.
 
 ``python -m benchmarks.memory FILE --scope xattn --image-size 512 --batch-size 8`` measures opening
 a checkpoint, saving it again, and unlearning steps. Each line of output is from a separate process
@@ -36,6 +37,7 @@ from benchmarks.gpu_models import (
     sd_1,
     sdxl,
 )
+from benchmarks.pages import DOCS, put_block
 from unlearn_core.dataset.rows import PairedRows, Rows, TrainingSets
 from unlearn_core.job.console import say
 from unlearn_core.models.layers import FULL, SCOPES
@@ -59,6 +61,9 @@ OPEN, SAVE, TRAIN = "open", "open and save", "open and unlearn"
 GB = 10**9
 MODELS = {"SD 1.5": (sd_1, FULL_SD_1, SMALL_SD_1), "SDXL": (sdxl, FULL_SDXL, SMALL_SDXL)}
 RESULTS = Path(__file__).parent / "results" / "memory"
+PAGE, BLOCK = DOCS / "memory.md", "estimate and peak"
+HEADER = """| model | scope | px | estimate | measured peak | difference |
+| --- | --- | --- | --- | --- | --- |"""
 COLUMNS = f"{'model':<8}{'scope':<8}{'width':>7}{'estimate GB':>13}{'peak GB':>9}{'error':>11}"
 UNEDITED: dict[str, Any] = {"prompt_protection": 0.0}  # needs real text encoders
 STEPS = 2  # the first one is measured; after the last, the damage would be measured as well
@@ -93,6 +98,20 @@ class Measurement:
     def error(self) -> float:
         """Of the estimate, relative."""
         return self.estimated / self.peak - 1
+
+    @property
+    def row(self) -> str:
+        """The row of a table in Markdown."""
+        width = "" if self.width == 1 else f", {self.width:g} × the width"
+        cells = (
+            f"{self.model}{width}",
+            f"`{self.scope}`",
+            f"{self.image_size}",
+            f"{self.estimated / GB:.1f} GB",
+            f"{self.peak / GB:.1f} GB",
+            f"{100 * self.error:+.1f} %".replace("-", "−"),
+        )
+        return f"| {' | '.join(cells)} |"
 
     def __str__(self) -> str:
         figures = f"{self.estimated / GB:>13.2f}{self.peak / GB:>9.2f}{100 * self.error:>+9.1f} %"
@@ -157,19 +176,34 @@ def measure(
     )
 
 
+def read(file: Path) -> Measurement:
+    return Measurement(**json.loads(file.read_text(encoding="utf-8")))
+
+
+def table() -> str:
+    """The committed rows, in Markdown."""
+    rows = [read(file) for file in RESULTS.glob("*.json")]
+    rows.sort(key=lambda row: (row.model, -row.image_size, SCOPES.index(row.scope)))
+    return "\n".join((HEADER, *(row.row for row in rows)))
+
+
 def compare(options: argparse.Namespace) -> None:
     """Print the table of estimates and measurements; takes those that have a record from there."""
     say(f"{options.batch_size} pictures per step, {options.micro_batch} at a time\n{COLUMNS}")
     options.results.mkdir(parents=True, exist_ok=True)
     for name, (build, full, small) in MODELS.items():
         for scope in options.scopes if options.model in (None, name) else ():
+            whole = small if options.small else full
+            edge = options.image_size or whole.image_size
             label = f"{name} {scope}{' small' if options.small else ''}"
+            label += f" {edge} px" if edge != whole.image_size else ""
+            label += " narrow" if options.narrow else ""
             file = options.results / f"{label.lower().replace(' ', '-')}.json"
             if file.is_file():
-                say(str(Measurement(**json.loads(file.read_text(encoding="utf-8")))))
+                say(str(read(file)))
                 continue
-            width = 0.5 if scope == FULL and not options.small else 1.0
-            whole = small if options.small else full
+            width = 0.5 if options.narrow or (scope == FULL and not options.small) else 1.0
+            whole = replace(whole, image_size=edge)
             model = build(whole if width == 1 else narrowed(whole), torch.device("cpu"))
             plan = Plan(options.micro_batch)
             row = measure(name, model, scope, width, plan, options.batch_size)
@@ -203,7 +237,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", choices=MODELS, help="only this one of the random models")
     parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=["xattn", "lora", "full"])
     parser.add_argument("--micro-batch", type=int, default=1, help="pictures at a time")
+    parser.add_argument("--narrow", action="store_true", help="half the width with every scope")
     parser.add_argument("--small", action="store_true", help="small random models")
+    parser.add_argument("--page", action="store_true", help="only write the table into the page")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the records")
     parser.add_argument("--scope", choices=SCOPES, help="unlearn as well, with this scope")
     parser.add_argument("--image-size", type=int, default=0, help="in pixels, 0 is the model's own")
@@ -211,6 +247,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--precision", choices=("mixed", "fp32"), help="measure only this one")
     parser.add_argument("--work", choices=(OPEN, SAVE, TRAIN), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.page:
+        put_block(PAGE, BLOCK, table())
+        return
     if options.file is None:
         compare(options)
         return

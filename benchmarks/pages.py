@@ -6,7 +6,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 README, APPENDIX = HERE / "README.md", HERE / "APPENDIX.md"
-FRONT = HERE.parent / "docs" / "results.md"
+DOCS = HERE.parent / "docs"
+FRONT = DOCS / "results.md"
 
 
 def put(file: Path, begin: str, end: str, text: str) -> None:

@@ -39,7 +39,7 @@ from ..host.memory import ALL, free_bytes, load
 from ..host.progress import NodeProgress
 from ..native.handle import NativeHandle
 from .runs import CANCELLED, FAILED, FINISHED, KEPT, LAST, RUNS, LiveRun
-from .stored_runs import OTHER_INPUTS, StoredRun, keep_until_saved
+from .stored_runs import OTHER_INPUTS, StoredRun, keep_until_saved, stored_file
 
 FIRST_LOOK = "first look"
 BEFORE = "before"  # in ``LiveRun.drawn``
@@ -71,15 +71,19 @@ class FollowedRun(Observer):
         if not self.task.model.can_decode:
             self.preview_every = 0
         self.previews = PreviewPrompts.of(self.task.pairs, self.task.drawing)
-        self.steps = method_of(self.task.settings).steps(self.task.settings)
+        self._use(self.task)
+
+    def _use(self, task: Task) -> None:
+        self.task, self.steps = task, method_of(task.settings).steps(task.settings)
         self.last_step = min(self.keep_step or self.steps, self.steps)
 
     def run_or_return(self, node: str, workflow: str | None) -> tuple[LiveRun, UnlearnedModel]:
         """The run and its result: a new run, or the node's last one if the requested state is
         saved there."""
+        last = RUNS.get((workflow, node))
+        self._use_scope_of(last)
         task_identity = self.task.identity()
         identity = self._identity(task_identity)
-        last = RUNS.get((workflow, node))
         same = last is not None and last.identity == identity and not last.restart
         if last is not None and same and last.has_state(self.last_step):
             last.client = PromptServer.instance.client_id  # another tab may have queued this
@@ -117,6 +121,19 @@ class FollowedRun(Observer):
         if self.live.state_file is not None:
             keep_until_saved(self.live.state_file, unlearned)
         return unlearned
+
+    def _use_scope_of(self, last: LiveRun | None) -> None:
+        """Use the scope of an earlier run with the same inputs, however much memory there is now.
+
+        Args:
+            last: the last run of the node, which a stopped run on disk need not be.
+        """
+        for task in filter(None, (self.task, self.task.smaller)):
+            identity = task.identity()
+            is_last = last is not None and last.identity == self._identity(identity)
+            if is_last or stored_file(identity) is not None:
+                self._use(task)
+                return
 
     def _end_stopped(self, state: str, note: str) -> None:
         if self.live.restart:
@@ -169,6 +186,11 @@ class FollowedRun(Observer):
             logging.info("Unlearn continues after step %d of %d.", resumed_at, self.steps)
         elif self.stored.note == OTHER_INPUTS:
             logging.info("Unlearn begins anew: the inputs are not those of the stopped run.")
+
+    def scope_changed(self, task: Task) -> None:
+        self._use(task)
+        identity, self.progress.costs = self._identity(task.identity()), self._costs()
+        self.live.change_scope(identity, self.steps, self._automatic(), self.stored.file)
 
     def plan_changed(self, plan: Plan) -> None:
         self.live.plan(plan)

@@ -132,6 +132,14 @@ class LiveRun:
         RUNS[self.place] = self
         self._send("unlearn.run", self.as_json())
 
+    def change_scope(
+        self, identity: str, total: int, automatic: Mapping[str, Any], state_file: Path
+    ) -> None:
+        """Show the values of the smaller scope that was chosen for the memory of the device."""
+        self.identity, self.total, self.state_file = identity, total, state_file
+        self.automatic = automatic
+        self._send("unlearn.run", self.as_json())
+
     def begin_steps(self, resumed_at: int, unlearned: UnlearnedModel, not_resumed: str) -> None:
         """Show the steps and alarms of the stopped run that this one continues.
 

@@ -47,16 +47,21 @@ class StoredRun(Resumption):
     def __init__(
         self, place: tuple[str | None, str], identity: Mapping[str, Any], progress: Progress
     ) -> None:
-        folder, node, inputs = states_folder(), _digest(place), _digest(identity)
-        same_inputs = next(iter(sorted(folder.glob(f"*-{inputs}.safetensors"))), None)
         super().__init__(
-            same_inputs or folder / f"{node}-{inputs}.safetensors",
+            states_folder(),
             identity,
             progress,
             warn=lambda sentence: logging.warning("Unlearn: %s", sentence),
         )
-        self.note = ""
-        if same_inputs is None and any(folder.glob(f"{node}-*.safetensors")):
+        self.node, self.note = _digest(place), ""
+        self.use(identity)
+
+    def use(self, identity: Mapping[str, Any]) -> None:
+        super().use(identity)
+        folder, same_inputs = states_folder(), stored_file(identity)
+        self.file = same_inputs or folder / f"{self.node}-{_digest(identity)}.safetensors"
+        others = folder.glob(f"{self.node}-*.safetensors")
+        if same_inputs is None and not self.note and any(others):
             self.note = OTHER_INPUTS
 
     def read(self) -> Snapshot | None:
@@ -77,6 +82,11 @@ class StoredRun(Resumption):
             if not self.problem:
                 self.problem = "the disk has too little free space"
                 self.warn(f"Step {snapshot.step} is not stored: {self.problem}.")
+
+
+def stored_file(identity: Mapping[str, Any]) -> Path | None:
+    """The state of a run with these inputs; None if there is none."""
+    return next(iter(sorted(states_folder().glob(f"*-{_digest(identity)}.safetensors"))), None)
 
 
 def make_room(file: Path, size: int) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,20 +20,22 @@ from ..dataset.rows import TrainingSets
 from ..dataset.settings import GenerationSettings
 from ..dataset.training_sets import make_training_sets
 from ..foundation.cost import peak_bytes
-from ..foundation.memory import free_bytes
+from ..foundation.memory import free_bytes, free_unused
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import UNLEARNING, Progress
+from ..models.layers import AUTO
 from ..models.protocol import ModelHandle
 from ..models.text_to_image import TextToImageHandle
 from ..prompts.pairs import PromptPairs, without_diversity
 from ..saving.run_state import run_identity
 from ..unlearning.alarms import Alarm
 from ..unlearning.auto import resolved
-from ..unlearning.estimate import plan_for
+from ..unlearning.fitting import TooLargeError, plan_for
 from ..unlearning.known_words import unknown_words
 from ..unlearning.methods import Run, begin, check, method_of
 from ..unlearning.plan import Plan
 from ..unlearning.results import StepReport, UnlearnedModel
+from ..unlearning.scopes import smaller_scope
 from ..unlearning.settings import UnlearnSettings
 from .resumption import Resumption
 
@@ -40,7 +43,12 @@ from .resumption import Resumption
 @dataclass(frozen=True, eq=False)
 class Task:
     """Everything that determines the result of a run. ``"auto"`` in ``settings`` is replaced by the
-    model's own value."""
+    model's own value.
+
+    Attributes:
+        smaller: the same task with a smaller scope, for a device with little memory; None if the
+            user has chosen the scope, or if there is no smaller one.
+    """
 
     model: ModelHandle
     pairs: PromptPairs
@@ -48,11 +56,16 @@ class Task:
     drawing: GenerationSettings
     forget_pictures: OwnPictures | None = None
     retain_pictures: OwnPictures | None = None
+    smaller: Task | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "settings", resolved(self.settings, self.model, self.drawing.steps)
-        )
+        chosen, settings = self.settings, resolved(self.settings, self.model, self.drawing.steps)
+        object.__setattr__(self, "settings", settings)
+        if chosen.scope == AUTO and method_of(settings).steps(settings):
+            scope = smaller_scope(self.model, settings)
+            if scope is not None:
+                smaller = replace(self, settings=replace(chosen, scope=scope))
+                object.__setattr__(self, "smaller", smaller)
 
     def check(self) -> None:
         """Refuse a task that cannot succeed.
@@ -81,6 +94,13 @@ class Task:
 
 class Observer:
     """Callbacks of a run. Those of this class do nothing; subclasses override them."""
+
+    def scope_changed(self, task: Task) -> None:
+        """Called before anything is drawn if the memory is too small for the scope of the task.
+
+        Args:
+            task: the one that is carried out, with a smaller scope.
+        """
 
     def plan_changed(self, plan: Plan) -> None:
         """Called before the first step if the memory was estimated, and after a step that ran out
@@ -165,17 +185,12 @@ def unlearn(
     start = progress.cost()
     plan = Plan()
     if method_of(task.settings).steps(task.settings):
-        prompt = task.pairs.each[0].train[0].forget
-        rows = math.ceil(task.settings.batch_size / processes.count)  # of one process
-        plan = plan_for(
-            task.model,
-            replace(task.settings, batch_size=rows),
-            prompt,
-            free(task.model.device),
-            progress,
-            drawing=task.drawing,
-            own_pictures=task.retain_pictures is not None,
-        )
+        chosen, plan = _with_plan(task, snapshot is None, free, progress, processes)
+        if chosen is not task:
+            task = chosen
+            if resumption is not None:
+                resumption.use(task.identity())
+            observer.scope_changed(task)
     unknown: list[Alarm] = []
     # Before the pictures are drawn, which may take an hour. A stored state has its alarms.
     if method_of(task.settings).needs_pictures and snapshot is None:
@@ -231,6 +246,51 @@ def unlearn(
         memory_plan=run.plan.as_json() if steps else None,
     )
     return replace(run.result(), pairs=task.pairs, cost=cost)
+
+
+def _with_plan(
+    task: Task,
+    is_new: bool,
+    free: Callable[[torch.device], int | None],
+    progress: Progress,
+    processes: Processes,
+) -> tuple[Task, Plan]:
+    """The task, or the same one with a smaller scope if only this fits; and its plan.
+
+    Raises:
+        TooLargeError: neither fits.
+    """
+    if not is_new or task.smaller is None:
+        return task, _plan(task, free, progress, processes)
+    plan = None
+    with suppress(TooLargeError):
+        plan = _plan(task, free, progress, processes)
+    failures = torch.tensor(float(plan is None or not plan.fits))
+    processes.sum_([failures])  # all of them train the same scope
+    if plan is not None and not failures:
+        return task, plan
+    free_unused(task.model.device)
+    plan = _plan(task.smaller, free, progress, processes)
+    scopes = {"scope": task.smaller.settings.scope, "too_large": task.settings.scope}
+    return task.smaller, replace(plan, **scopes)
+
+
+def _plan(
+    task: Task,
+    free: Callable[[torch.device], int | None],
+    progress: Progress,
+    processes: Processes,
+) -> Plan:
+    rows = math.ceil(task.settings.batch_size / processes.count)  # of one process
+    return plan_for(
+        task.model,
+        replace(task.settings, batch_size=rows),
+        task.pairs.each[0].train[0].forget,
+        free(task.model.device),
+        progress,
+        drawing=task.drawing,
+        own_pictures=task.retain_pictures is not None,
+    )
 
 
 def _release_encoders(model: ModelHandle) -> None:

@@ -37,7 +37,7 @@ from ..reporting.loss_picture import loss_picture
 from ..reporting.report import report_json
 from ..saving.diffusers_folder import save_diffusers_folder
 from ..saving.lora import SUITABLE, save_lora
-from ..saving.resume import stored_steps
+from ..saving.resume import stored_identity, stored_steps
 from ..saving.run_state import (
     difference,
     read_description,
@@ -179,6 +179,8 @@ class Job(Observer):
             )
         if restart:
             self.resumption.restart()
+        else:
+            self._use_scope_of(stored_identity(self.folder / RESUME))
         unlearned = unlearn(
             self.task,
             self,
@@ -192,6 +194,15 @@ class Job(Observer):
         if self.processes.is_main:
             self._store(unlearned)
         return unlearned
+
+    def _use_scope_of(self, identity: Mapping[str, Any] | None) -> None:
+        """Use the smaller scope if a run in the folder has used it: how much memory there is now
+        does not matter for it."""
+        smaller = self.task.smaller
+        if smaller is None or identity is None:
+            return
+        if difference(identity, smaller.identity()) is None:
+            self.task = smaller
 
     @cached_property
     def resumption(self) -> Resumption:
@@ -207,6 +218,9 @@ class Job(Observer):
     def before_steps(self, run: Run, resumed_at: int) -> None:
         if resumed_at:
             self.progress.announce(f"Continuing after step {resumed_at} of {len(run)}.")
+
+    def scope_changed(self, task: Task) -> None:
+        self.task = task
 
     def plan_changed(self, plan: Plan) -> None:
         self.progress.announce(str(plan))
@@ -245,6 +259,7 @@ class Job(Observer):
             identity, seconds = description["of"], description["seconds"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
+        self._use_scope_of(identity)
         different = difference(identity, self.task.identity())
         if different is not None:
             section, field = different

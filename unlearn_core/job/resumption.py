@@ -98,6 +98,10 @@ class Resumption:
             )
         return snapshot
 
+    def use(self, identity: Mapping[str, Any]) -> None:
+        """Store a run with another identity than announced, because its scope has changed."""
+        self.identity = identity
+
     def restart(self) -> None:
         """Begin anew.
 

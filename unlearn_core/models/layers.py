@@ -13,6 +13,18 @@ LORA_ATTENTION = "lora, attention"
 
 LOW_RANK = (LORA, LORA_XATTN, LORA_TEXT_PATH, LORA_ATTENTION)
 """The weights in these scopes stay unchanged; low-rank layers beside them are trained."""
+LOW_RANK_OF = MappingProxyType(
+    {
+        XATTN: LORA_XATTN,
+        NOXATTN: LORA,
+        NOXATTN_2025: LORA,
+        FULL: LORA,
+        TEXT_PATH: LORA_TEXT_PATH,
+        ATTENTION: LORA_ATTENTION,
+    }
+)
+"""Scope -> the low-rank scope that covers its layers, whose gradients and optimizer need next to no
+memory. A low-rank scope has no smaller one: only its pictures need memory."""
 SCOPES = (AUTO, XATTN, NOXATTN, NOXATTN_2025, FULL, TEXT_PATH, ATTENTION, *LOW_RANK)
 
 Group = Callable[[str], bool]

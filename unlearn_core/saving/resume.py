@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,6 +35,7 @@ CODES = {
 }
 CONTENT, CHECKSUM = "unlearn_run", "sha256"  # keys of the metadata
 BEGINNING = f'{{"__metadata__":{{"{CONTENT}"'.encode()  # of the header
+Kind = TypeVar("Kind")
 
 
 class OtherRunError(ValueError):
@@ -106,10 +107,18 @@ def is_state(file: Path) -> bool:
 def stored_steps(file: Path) -> list[Any] | None:
     """The reports of the steps in a state, without a check of the rest of the file; None if there
     is no readable state."""
+    return _stored(file, "reports", list)
+
+
+def stored_identity(file: Path) -> dict[str, Any] | None:
+    """The identity of a state's run; None if there is no readable state."""
+    return _stored(file, "identity", dict)
+
+
+def _stored(file: Path, name: str, kind: Callable[[Any], Kind]) -> Kind | None:
     try:
         with safe_open(file, "pt") as opened:
-            content = parse_json((opened.metadata() or {})[CONTENT], LARGEST)
-        return list(content["reports"])
+            return kind(parse_json((opened.metadata() or {})[CONTENT], LARGEST)[name])
     except (OSError, SafetensorError, ValueError, TypeError, KeyError):
         return None
 

@@ -1,4 +1,4 @@
-"""Estimate of the memory that a run needs, and the choice of a plan that fits.
+"""Estimate of the memory that a run needs.
 
 The sizes of weights, gradients and Adam's moments follow from the model. The size of the
 activations depends on the architecture, the resolution and the kernels, so it is measured: with one
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,19 +20,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..dataset.settings import GenerationSettings
 from ..foundation.memory import free_unused, is_out_of_memory
 from ..foundation.progress import ESTIMATING, Progress
-from ..models.denoiser import FULL_SIZE, DenoiserHandle
+from ..models.denoiser import DenoiserHandle
 from ..models.layers import LOW_RANK
 from ..models.protocol import Conditioning, ModelHandle
 from ..models.text_to_image import TextToImageHandle
 from .pieces import ON_CPU, ON_GPU
-from .plan import Plan, gigabytes
+from .plan import Plan
 from .profile import LiveBytes, Profile, drawing_bytes, fake_mode, profile
 from .scopes import trainable
 from .settings import UnlearnSettings
 from .watch import CHECK_ROWS
 
-ERROR = 0.15  # of an estimate, relative; kept free for kernels' own memory and fragmentation
-CURE = "choose a scope with 'lora' or smaller pictures (image_size)"
 PIECES = 6  # that the optimizer needs at once: both gradients, their sum, and updates
 
 
@@ -89,7 +87,7 @@ class Sizes:
     def parts(self, plan: Plan, batch_size: int) -> dict[str, int]:
         """Bytes of each part at the moment that needs most: in the retain gradient, when the forget
         gradient exists, and with several parts the sum of those before; or in the optimizer."""
-        pictures = _pictures(plan, batch_size)
+        pictures = plan.at_once(batch_size)
         accumulates = self.batches or pictures < batch_size
         before = 1 + accumulates + self.smoothed
         step = self.step(pictures, accumulates=accumulates)
@@ -222,93 +220,6 @@ def _profile_of_two(
             raise
     free_unused(model.device)  # only here, where nothing refers to the tensors any more
     return None
-
-
-def plan_for(
-    base: ModelHandle,
-    settings: UnlearnSettings,
-    prompt: str,
-    free: int | None,
-    progress: Progress | None = None,
-    *,
-    drawing: GenerationSettings | None = None,
-    own_pictures: bool = False,
-) -> Plan:
-    """The plan of a run, see ``choose``. Small models always have enough memory for whole batches.
-
-    Args:
-        settings: without automatic values.
-        prompt: any prompt that the model can encode.
-        free: bytes of the device that nothing uses; None if unknown.
-        drawing: of the previews; None if no pictures are drawn during the run.
-        own_pictures: whether the retain set contains the user's own pictures.
-
-    Raises:
-        ValueError: not even one picture at a time fits.
-    """
-    if sum(parameter.numel() for _, parameter in base.named_parameters()) < FULL_SIZE:
-        return Plan()
-    try:
-        measured = sizes(
-            base, settings, prompt, progress, drawing=drawing, own_pictures=own_pictures
-        )
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ValueError(
-            f"scope {settings.scope!r} needs more memory than there is, even with 1 picture at a "
-            f"time; {CURE}"
-        ) from error
-    return choose(measured, settings, free, is_exact=base.device.type == "cuda")
-
-
-def choose(
-    sizes: Sizes, settings: UnlearnSettings, free: int | None, *, is_exact: bool = True
-) -> Plan:
-    """The plan with the largest parts of a batch that fits.
-
-    Args:
-        free: bytes of the device that nothing uses, with the model loaded; None if unknown.
-        is_exact: whether ``free`` is a limit. The main memory is none: it can be swapped.
-
-    Raises:
-        ValueError: not even one picture at a time fits.
-    """
-    batch_size = settings.batch_size
-    available = None if free is None else free + sizes.model + sizes.released
-    plans = [Plan(), *(Plan(size) for size in _halves(batch_size))]
-    if sizes.two is None:
-        plans = [plan for plan in plans if _pictures(plan, batch_size) == 1]
-    plans = [
-        replace(plan, needed_bytes=sizes.total(plan, batch_size), available_bytes=available)
-        for plan in plans
-    ]
-    if available is None:
-        return plans[0]
-    for plan in plans:
-        if sizes.total(plan, batch_size) * (1 + ERROR) <= available:
-            return plan
-    needed = sizes.total(plans[-1], batch_size)
-    if is_exact and needed > available * (1 + ERROR):
-        raise ValueError(
-            f"scope {settings.scope!r} needs about {gigabytes(needed)} GB of memory even with 1 "
-            f"picture at a time, and {gigabytes(available)} GB can be used; {CURE}"
-        )
-    return plans[-1]
-
-
-def _pictures(plan: Plan, batch_size: int) -> int:
-    """Number of pictures at once."""
-    return min(plan.micro_batch or batch_size, batch_size)
-
-
-def _halves(batch_size: int) -> list[int]:
-    """Half of the batch, a quarter, and so on to 1."""
-    sizes = []
-    while batch_size > 1:
-        batch_size //= 2
-        sizes.append(batch_size)
-    return sizes
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:

@@ -28,7 +28,7 @@ from .plan import Plan
 from .results import StepReport, UnlearnedModel
 from .rules import RULES, gram
 from .saliency import forget_totals, saliency_mask
-from .scopes import trainable
+from .scopes import smaller_scope, trainable
 from .settings import UnlearnSettings
 from .snapshot import Snapshot, listed
 from .text_weights import prepare
@@ -273,7 +273,8 @@ class Unlearning:
                         raise
                     reason = str(error).partition("\n")[0]
                 # Only here, where nothing refers to the tensors of the failed attempt any more.
-                self.plan = self.plan.after_failure(step, rows.stop - rows.start, reason)
+                smaller = smaller_scope(self.base, self.settings)
+                self.plan = self.plan.after_failure(step, rows.stop - rows.start, reason, smaller)
                 free_unused(self.base.device)
                 self.batches.generator.set_state(before)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from ..models.errors import UnsupportedError
-from ..models.layers import AUTO, LOW_RANK, SCOPES
+from ..models.layers import AUTO, LOW_RANK, LOW_RANK_OF, SCOPES
 from ..models.protocol import ModelHandle
 from ..models.weights import is_lora
+from .settings import UnlearnSettings
 
 
 def parameter_names(model: ModelHandle, scope: str) -> list[str]:
@@ -26,6 +27,19 @@ def parameter_names(model: ModelHandle, scope: str) -> list[str]:
             f"choose {AUTO!r}, or one of: {'; '.join(possible)}"
         )
     return names
+
+
+def smaller_scope(model: ModelHandle, settings: UnlearnSettings) -> str | None:
+    """The low-rank scope that can take the place of the chosen one where memory is short; None if
+    there is none.
+
+    Args:
+        settings: without automatic values.
+    """
+    smaller = LOW_RANK_OF.get(settings.scope)
+    # A saliency mask selects weights, which low-rank layers leave as they are.
+    suits = smaller is not None and settings.saliency == 1 and model.parameters_in(smaller)
+    return smaller if suits else None
 
 
 def trainable(

@@ -120,9 +120,12 @@ class LivePanel {
     this.memory.hidden = !memory;
     if (!memory) return;
     const { failed_step: step, micro_batch: n, needed_bytes, available_bytes } = memory;
+    const { scope, too_large } = memory;
     const size = { needed: gigabytes(needed_bytes), available: gigabytes(available_bytes) };
     const name = step ? "live.failed step" : n ? "live.memory parts" : "live.memory";
-    setText(this.memory, t(name, { step, n, ...size }));
+    const sentences = [t(name, { step, n, ...size })];
+    if (scope) sentences.push(t("live.smaller scope", { scope, too_large }));
+    setText(this.memory, sentences.join(" "));
   }
 
   showPhase() {

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import memory
 from benchmarks.gpu_models import FULL_SDXL
-from benchmarks.memory import Measurement, main, narrowed
+from benchmarks.memory import BLOCK, PAGE, RESULTS, Measurement, main, narrowed, read, table
+from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.unlearning.plan import ERROR
 
 
 def test_estimates_stand_beside_measurements(
@@ -33,3 +36,32 @@ def test_a_narrowed_network_has_half_the_width_and_the_same_heads() -> None:
     whole, half = FULL_SDXL.denoiser, narrowed(FULL_SDXL).denoiser
     for name in ("block_out_channels", "attention_head_dim"):
         assert half[name] == tuple(number // 2 for number in whole[name])
+
+
+def test_the_page_has_the_committed_rows() -> None:
+    block = f"<!-- {BLOCK} -->\n\n{table()}\n\n<!-- end of {BLOCK} -->"
+    assert block in PAGE.read_text(encoding="utf-8"), "run python -m benchmarks.memory --page"
+
+
+def test_the_committed_estimates_are_close_to_the_measurements() -> None:
+    rows = [read(file) for file in RESULTS.glob("*.json")]
+    assert rows
+    for row in rows:
+        assert abs(row.error) <= ERROR, str(row)
+
+
+def test_smaller_pictures_have_a_record_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def measure(name: str, model: ModelHandle, scope: str, *_: object) -> Measurement:
+        measured.append(model.info.image_size)
+        return Measurement(name, scope, 1.0, measured[-1], 1, 1, "", {"model": 1}, 1)
+
+    monkeypatch.setattr(memory, "measure", measure)
+    options = ["--small", "--model", "SD 1.5", "--scopes", "lora", "--results", str(tmp_path)]
+    main(options)
+    main([*options, "--image-size", "32"])
+    assert measured == [64, 32]
+    assert len(list(tmp_path.iterdir())) == 2

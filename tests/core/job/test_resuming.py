@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from unlearn_core.foundation import memory
 from unlearn_core.foundation.progress import Progress
 from unlearn_core.foundation.signals import StopSignal, deferred, like_ctrl_c
 from unlearn_core.job import job
@@ -25,6 +26,7 @@ from unlearn_core.job.cli import main
 from unlearn_core.job.resumption import ASSUMED_SPEED, INTERVAL, SHARE, Resumption
 from unlearn_core.saving import resume
 from unlearn_core.saving.resume import stored_steps
+from unlearn_core.unlearning import fitting
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import StepReport
 from unlearn_core.unlearning.snapshot import Snapshot
@@ -376,3 +378,28 @@ def test_the_end_of_the_process_does_not_wait_for_a_garbage_collection(
     with pytest.raises(SystemExit, match="130"):
         runpy.run_module("unlearn_core", run_name="__main__")
     assert freezes == [True]
+
+
+def test_a_run_keeps_the_scope_that_was_chosen_for_the_memory(
+    settings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is continued and evaluated with this scope, although the default one fits by then."""
+    monkeypatch.setattr(fitting, "FULL_SIZE", 1)
+    little = tmp_path / "meminfo"
+    little.write_text("MemAvailable: 1 kB\n", encoding="ascii")
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "MAIN_MEMORY", little)
+        failing(patched, 3, interrupt)
+        assert run("unlearn", settings) == 130
+    sentence = "Scope 'lora, cross-attention', because 'xattn' needs more than there is."
+    assert sentence in capsys.readouterr().err
+    assert run("unlearn", settings) == 0
+    assert "Continuing after step 3 of 5." in capsys.readouterr().err
+    assert run("evaluate", settings) == 0
+    report = json.loads((settings.parent / "out" / REPORT).read_text(encoding="utf-8"))
+    plan = report["cost"]["memory_plan"]
+    assert report["settings"]["scope"] == plan["scope"] == "lora, cross-attention"
+    assert plan["too_large"] == "xattn"

@@ -6,19 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from unlearn_core.dataset.previews import PreviewPrompts
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.dataset.settings import GenerationSettings
-from unlearn_core.job.engine import Observer, Task, unlearn
-from unlearn_core.models.protocol import Conditioning, ModelHandle
+from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
-from unlearn_core.unlearning import estimate
 from unlearn_core.unlearning.auto import resolved
-from unlearn_core.unlearning.estimate import ERROR, Sizes, choose, plan_for, sizes
+from unlearn_core.unlearning.estimate import Sizes, sizes
+from unlearn_core.unlearning.fitting import choose
 from unlearn_core.unlearning.loop import Unlearning
-from unlearn_core.unlearning.plan import Plan
+from unlearn_core.unlearning.plan import ERROR, Plan
 from unlearn_core.unlearning.profile import LiveBytes, Section, fake_mode, profile
 from unlearn_core.unlearning.scopes import trainable
 from unlearn_core.unlearning.settings import UnlearnSettings
@@ -131,81 +129,3 @@ def test_the_number_of_pictures_counts_in_each_section() -> None:
     assert parts["gradients"] == 200, "that of forgetting, and the sum of the parts so far"
     assert parts["step"] == 100, "the gradients of earlier weights are in that sum already"
     assert EXAMPLE.total(Plan(), 4) == 1000 + 100 + 200 + 100 + 200
-
-
-@pytest.mark.parametrize(
-    ("available", "micro_batch"), [(1841, None), (1840 - 1, 1), (5000, None), (1700, 1)]
-)
-def test_the_largest_part_that_fits_is_chosen(available: int, micro_batch: int | None) -> None:
-    plan = choose(EXAMPLE, replace(SETTINGS, batch_size=4), available - EXAMPLE.model)
-    assert (plan.micro_batch, plan.available_bytes) == (micro_batch, available)
-    assert plan.needed_bytes == EXAMPLE.total(plan, 4)
-
-
-def test_half_a_batch_is_preferred_to_a_single_picture() -> None:
-    needs_more = replace(EXAMPLE, two=[Section(1000), *EXAMPLE.one[1:]])
-    plan = choose(needs_more, replace(SETTINGS, batch_size=4), 2000)
-    assert plan.micro_batch == 2
-    assert str(replace(plan, needed_bytes=6_100_000_000, available_bytes=11_200_000_000)) == (
-        "Memory: about 6.1 of 11.2 GB, 2 pictures at a time."
-    )
-
-
-def test_too_little_memory_is_refused_where_it_is_known() -> None:
-    settings = replace(SETTINGS, batch_size=4, scope="full")
-    with pytest.raises(ValueError, match="scope 'full' needs about .* choose a scope with 'lora'"):
-        choose(EXAMPLE, settings, 100)
-    assert choose(EXAMPLE, settings, 100, is_exact=False).micro_batch == 1
-    assert choose(EXAMPLE, settings, None) == Plan(needed_bytes=EXAMPLE.total(Plan(), 4))
-
-
-def test_a_run_uses_and_reports_the_plan(
-    sd_model: ModelHandle, pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plans: list[Plan] = []
-
-    class Watcher(Observer):
-        def plan_changed(self, plan: Plan) -> None:
-            plans.append(plan)
-
-    task = Task(sd_model, pairs, SETTINGS, GenerationSettings(steps=2))
-    assert plan_for(sd_model, task.settings, "a cat", 0) == Plan(), "a small model"
-    monkeypatch.setattr(estimate, "FULL_SIZE", 1)
-    unlearned = unlearn(task, Watcher(), free=lambda _: 0)
-    (plan,) = plans
-    assert plan.micro_batch == 1
-    assert plan.needed_bytes is not None
-    assert plan.available_bytes is not None
-    assert plan.needed_bytes > plan.available_bytes > 0
-    assert unlearned.cost.as_json()["memory_plan"] == plan.as_json()
-
-
-def limited(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory for the measurement of this number of pictures, and a model that counts as large."""
-
-    def profile(
-        model: ModelHandle, parameters: list[Tensor], rows: Conditioning, *_: object
-    ) -> list[Section]:
-        if len(rows) > pictures:
-            raise torch.OutOfMemoryError("full")
-        return [Section(10)]
-
-    monkeypatch.setattr(estimate, "FULL_SIZE", 1)
-    monkeypatch.setattr(estimate, "profile", profile)
-
-
-@pytest.mark.parametrize("free", [None, 10**12])
-def test_a_measurement_that_has_room_for_one_picture_chooses_single_pictures(
-    sd_model: ModelHandle, monkeypatch: pytest.MonkeyPatch, free: int | None
-) -> None:
-    limited(1, monkeypatch)
-    plan = plan_for(sd_model, resolved(SETTINGS, sd_model), "a cat", free)
-    assert plan.micro_batch == 1
-
-
-def test_a_measurement_without_room_for_one_picture_ends_the_run(
-    sd_model: ModelHandle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limited(0, monkeypatch)
-    with pytest.raises(ValueError, match="needs more memory than there is"):
-        plan_for(sd_model, resolved(SETTINGS, sd_model), "a cat", None)

@@ -189,7 +189,8 @@ def test_a_second_failure_ends_the_run_with_the_state_of_the_last_step(
         list(run)
     assert str(failure.value) == (
         "Step 2 ran out of memory with 2 pictures at a time (Tried to allocate 20.00 GiB.). Choose "
-        "a scope with 'lora', a smaller batch_size or smaller pictures (image_size)."
+        "a smaller batch_size or smaller pictures (image_size). Or begin anew with scope 'lora, "
+        "cross-attention': a run that has begun cannot change its scope."
     )
     assert len(run.result().reports) == 1
     assert torch.equal(flat(run.parameters), before)

@@ -220,3 +220,24 @@ def test_a_full_disk_does_not_end_the_run(
         run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     assert only_run()["state"] == "finished"
     assert caplog.text.count("the disk has too little free space") == 1
+
+
+def test_a_run_keeps_the_scope_that_was_chosen_for_the_memory(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The panel shows it, and the same inputs continue and return this run, although the default
+    scope fits by then."""
+    monkeypatch.setattr(pack_module("unlearn_core.unlearning.fitting"), "FULL_SIZE", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(pack_module("nodes.page.followed_run"), "free_bytes", lambda _: 1)
+        stop(patched, Interrupted(), model=loaded, prompts=pairs, **SIX)
+    run = only_run()
+    assert run["automatic"]["scope"] == run["memory"]["scope"] == "lora, cross-attention"
+    assert (run["memory"]["too_large"], len(states())) == ("xattn", 1)
+    for _ in range(2):
+        output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
+        (run,) = shown_by(output)["unlearn_run"]
+        assert (run["state"], run["resumed_at"]) == ("finished", 3)
+        assert output.result is not None
+        assert output.result[0].settings.scope == "lora, cross-attention"
+    assert len(page.steps) == 6
