@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-SEPARATORS = ",，﹐､、،፣;；؛"
-"""The commas and semicolons of all keyboards: full-width, East Asian, Arabic, Ethiopic."""
+SEPARATORS = ",，﹐︐､、﹑︑،፣;；﹔؛"
+"""The commas and semicolons of all keyboards: full-width, small and vertical East Asian, Arabic,
+Ethiopic."""
 COLONS = ":："
 """The colons of all keyboards."""
 _BETWEEN = re.compile(rf"[{SEPARATORS}\n\r\t\v\f\x85\u2028\u2029]")

@@ -30,6 +30,10 @@ def read_text(file: Path) -> str:
     for mark, encoding in BYTE_ORDER_MARKS:
         if content.startswith(mark):
             return _decoded(file, content[len(mark) :], encoding)
+    if b"\0" in content:  # valid in UTF-8, but no editor writes it
+        raise UnicodeError(
+            f"{file.name!r} is not UTF-8 text (it contains zeros, as UTF-16 does); save it as UTF-8"
+        )
     if all(byte < 0x80 or byte in PUNCTUATION for byte in content):
         return _decoded(file, content, "cp1252")
     return _decoded(file, content, "utf-8")

@@ -11,6 +11,8 @@ from typing import Any
 
 from ..foundation.json_file import parse_json
 from ..foundation.plurals import count_of
+from ..foundation.safetensors_file import DTYPES, Entry
+from .errors import ModelError
 from .families import OTHERS
 
 LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
@@ -95,6 +97,23 @@ def _zip(file: Path) -> str:
     if any(name.endswith("data.pkl") for name in names):
         return "is a pickle under another name, which is never loaded"
     return "is an archive; unpack it first"
+
+
+def check_dtypes(entries: Iterable[Entry], name: str) -> None:
+    """Require numbers in which a change of a weight can be trained and stored.
+
+    Args:
+        name: of the file, or of the part of a folder.
+
+    Raises:
+        ModelError: 8 bits, for example.
+    """
+    unusable = next((entry.dtype for entry in entries if entry.dtype not in DTYPES), None)
+    if unusable is not None:
+        raise ModelError(
+            f"model: {name!r} contains {unusable} numbers, which cannot be trained; "
+            "choose its fp16, bf16 or fp32 version"
+        )
 
 
 def kind_of_weights(keys: Iterable[str]) -> str:

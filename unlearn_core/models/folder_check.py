@@ -138,8 +138,14 @@ def check_size(loader: Any, folder: Path, name: str) -> None:
     )
     if not config.is_file() or not stored:
         return  # the libraries report what is missing
-    with torch.device("meta"):
-        module = _build(loader, component)
+    try:
+        with torch.device("meta"):
+            module = _build(loader, component)
+    except TypeError as error:  # a list in place of a number
+        raise ModelError(
+            f"model: {folder.name}/{name}/config.json has a setting of another type than the model "
+            f"expects ({error}); download it again, or choose another model"
+        ) from error
     described = sum(parameter.numel() for parameter in module.parameters())
     if described > SLACK[0] * stored + SLACK[1]:
         raise ModelError(

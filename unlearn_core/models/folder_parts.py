@@ -15,6 +15,7 @@ from ..foundation.finite import non_finite
 from ..foundation.plurals import count_of
 from ..foundation.safetensors_file import DTYPES, read_header
 from .errors import ModelError
+from .file_kinds import check_dtypes
 from .folder_check import check_size
 from .noise_settings import check_class, read_settings
 from .text import Clip
@@ -96,8 +97,15 @@ def _weight_files(component: Path) -> str:
 def read_denoiser(
     loader: Any, folder: Path, name: str, device: torch.device, *, mixed: bool = False
 ) -> Any:
-    """Read the denoiser, with ``mixed`` in the dtype of its file, otherwise in fp32."""
-    dtype = _stored_dtype(folder / name) if mixed else torch.float32
+    """Read the denoiser, with ``mixed`` in the dtype of its file, otherwise in fp32.
+
+    Raises:
+        ModelError: the weights are missing, damaged, not finite or in 8 bits.
+    """
+    files = weight_files_of(folder / name)
+    entries = [entry for file in files for entry in read_header(file).tensors.values()]
+    check_dtypes(entries, f"{folder.name}/{name}")
+    dtype = DTYPES[entries[0].dtype] if mixed and entries else torch.float32
     options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     return read_weights(loader, folder, name, device, **options)
 
@@ -107,15 +115,6 @@ def weight_files_of(component: Path) -> list[Path]:
     variant = _variant(component)
     files = sorted(component.glob("*.safetensors"))
     return [file for file in files if _variant_of(file) == variant]
-
-
-def _stored_dtype(component: Path) -> torch.dtype:
-    """The dtype of a component's weights on disk, which diffusers does not detect."""
-    for file in weight_files_of(component):
-        for entry in read_header(file).tensors.values():
-            if entry.dtype in DTYPES:
-                return DTYPES[entry.dtype]
-    return torch.float32
 
 
 def read_text_encoder(
@@ -128,11 +127,22 @@ def read_text_encoder(
 
 
 def read_clip(loader: Any, folder: Path, suffix: str, device: torch.device, *, mixed: bool) -> Clip:
-    """Read one of CLIP's text encoders and its tokenizer."""
+    """Read one of CLIP's text encoders and its tokenizer.
+
+    Raises:
+        ModelError: a part is missing or damaged. Without its vocabulary, transformers 5 creates a
+            tokenizer to which all prompts are alike.
+    """
     from transformers import CLIPTokenizer
 
     encoder = read_text_encoder(loader, folder, suffix, device, mixed=mixed)
     tokenizer = read_component(CLIPTokenizer, folder, f"tokenizer{suffix}")
+    words, known = len(tokenizer), encoder.config.vocab_size
+    if words < known // 2:
+        raise ModelError(
+            f"model: {folder.name}/tokenizer{suffix} has a vocabulary of {words}, its text encoder "
+            f"of {known}; download tokenizer.json, or vocab.json and merges.txt, again"
+        )
     # Without this setting in its file, a tokenizer has no limit.
     most = encoder.config.max_position_embeddings
     tokenizer.model_max_length = min(tokenizer.model_max_length, most)

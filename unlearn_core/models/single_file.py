@@ -14,7 +14,6 @@ from ..foundation.finite import non_finite
 from ..foundation.plurals import count_of
 from ..foundation.progress import LOADING, Progress
 from ..foundation.safetensors_file import (
-    DTYPES,
     Header,
     file_hash,
     read_header,
@@ -23,7 +22,7 @@ from ..foundation.safetensors_file import (
 from .denoiser import NoiseSchedule
 from .errors import ModelError
 from .families import FAMILIES, SUPPORTED, UNET, Family, TextPart
-from .file_kinds import describe_unreadable, kind_of_weights
+from .file_kinds import check_dtypes, describe_unreadable, kind_of_weights
 from .options import LoadOptions
 from .protocol import ModelHandle, ModelInfo
 from .weights import vectors_to_fp32
@@ -93,13 +92,7 @@ def recognise(name: str, header: Header) -> Family:
     else:
         kind = {1280: "the SDXL refiner", 1024: "a 2.x unCLIP model"}.get(context, "unknown")
         raise ModelError(f"model: {name!r} is {kind} (text width {context}); choose {SUPPORTED}")
-    unet_dtypes = (entry.dtype for key, entry in header.tensors.items() if key.startswith(UNET))
-    unusable = next((dtype for dtype in unet_dtypes if dtype not in DTYPES), None)
-    if unusable is not None:
-        raise ModelError(
-            f"model: {name!r} contains {unusable} numbers, which cannot be trained; "
-            "choose its fp16, bf16 or fp32 version"
-        )
+    check_dtypes((entry for key, entry in header.tensors.items() if key.startswith(UNET)), name)
     other = next((key for key in EDM if key in shapes), None)
     if other is not None:
         raise ModelError(

@@ -16,6 +16,8 @@ from unlearn_core.foundation.lists import split_list
         "noto، twemoji، fluent",
         "noto; twemoji;fluent",
         "noto；twemoji؛fluent",
+        "noto﹑twemoji﹔fluent",
+        "noto︐twemoji︑fluent",
         "noto\ntwemoji\r\nfluent",
         "noto\ttwemoji\tfluent",
         " ,noto,, twemoji ,\u3000fluent，noto",

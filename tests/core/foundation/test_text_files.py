@@ -46,6 +46,8 @@ def test_quotation_marks_of_old_code_pages(tmp_path: Path) -> None:
         "中文".encode("gbk"),
         codecs.BOM_UTF16_LE + b"odd",
         b"\xc3",
+        "a cat".encode("utf-16-le"),  # valid UTF-8, with a zero after each letter
+        "a cat".encode("utf-16-be"),
     ],
 )
 def test_an_unknown_encoding_is_refused_with_the_cure(tmp_path: Path, content: bytes) -> None:

@@ -240,6 +240,24 @@ def assert_same(model: ModelHandle, original: ModelHandle) -> None:
     torch.testing.assert_close(*(torch.stack(list(rows)) for rows in words), rtol=0, atol=0)
 
 
+def test_weights_of_8_bits(sd_folder: Path, copy_of: CopyOf) -> None:
+    """A saved copy would contain none of the change."""
+    folder = copy_of(sd_folder)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("attn2.to_k.weight"))
+    save_file({**tensors, name: tensors[name].to(torch.float8_e4m3fn)}, file)
+    with pytest.raises(ModelError, match="'tiny-sd/unet' contains F8_E4M3 numbers.*choose its"):
+        load_model(folder)
+
+
+def test_a_list_in_place_of_a_number(sd3_folder: Path, copy_of: CopyOf) -> None:
+    folder = copy_of(sd3_folder)
+    edit(folder / "transformer" / "config.json", sample_size=[8, 8])
+    with pytest.raises(ModelError, match=r"transformer/config.json has a setting of another type"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("variant", [None, "fp16", "bf16"])
 def test_weights_in_several_files(sd_folder: Path, tmp_path: Path, variant: str | None) -> None:
     """As diffusers and transformers write them, for the denoiser and for text encoders. Saved,

@@ -13,7 +13,7 @@ import torch
 from unlearn_core.dataset.drawing import picture_key
 from unlearn_core.dataset.own_pictures import OwnPictures
 from unlearn_core.dataset.settings import GenerationSettings
-from unlearn_core.models.errors import UnsupportedError
+from unlearn_core.models.errors import ModelError, UnsupportedError
 from unlearn_core.models.load import load_model
 from unlearn_core.models.prompt_syntax import SYNTAX_VERSION, closed, is_plain, weighted_parts
 from unlearn_core.models.protocol import Conditioning, Embeddings, ModelHandle
@@ -186,6 +186,16 @@ def test_a_tokenizer_without_a_limit_has_the_encoder_s(
         file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
         (tokens,) = load_model(folder).encode_prompts([LONG]).text_inputs()["tokens"]
         assert torch.equal(tokens, expected)
+
+
+def test_a_tokenizer_without_its_vocabulary(sd_folder: Path, tmp_path: Path) -> None:
+    """transformers 5 opens it, and then all prompts are alike."""
+    folder = Path(shutil.copytree(sd_folder, tmp_path / "no-words"))
+    for file in (folder / "tokenizer").iterdir():
+        if file.name != "tokenizer_config.json":
+            file.unlink()
+    with pytest.raises(ModelError, match="no-words/tokenizer"):
+        load_model(folder)
 
 
 def test_t5_weighs_words(flux_folder: Path) -> None:
