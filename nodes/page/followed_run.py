@@ -57,6 +57,10 @@ class _PageProgress(NodeProgress):
         super().show()
         self.run.progress(self.name, self.done, self.total, self.seconds_left())
 
+    def announce(self, sentence: str) -> None:
+        super().announce(sentence)
+        self.run.add_note(sentence)
+
 
 @dataclass
 class FollowedRun(Observer):

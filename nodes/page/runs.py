@@ -61,6 +61,7 @@ class LiveRun:
         automatic: the settings that were chosen for the model, by name.
         memory: how the run uses memory, see ``Plan``; None before this is known.
         alarms: what went wrong, as kind, step, message and the values in the message.
+        notes: sentences about the course of the run, such as one about a full disk.
         resumed_at: the step after which the run continues a stopped one; None if it does not.
         not_resumed: why it does not continue an existing one, see ``StoredRun.note``.
         stored: the step from which the next execution would continue; None if there is none.
@@ -87,6 +88,7 @@ class LiveRun:
     seconds_left: float | None = None
     steps: list[list[Any]] = field(default_factory=list)
     alarms: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     before: FilePlace | None = None
     previews: dict[int, FilePlace] = field(default_factory=dict)
     saved: list[int] = field(default_factory=list)
@@ -186,6 +188,10 @@ class LiveRun:
             self._remove_steps_after(alarm.back_to)
         self._send("unlearn.run", self.as_json())
 
+    def add_note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+        self._send("unlearn.run", self.as_json())
+
     def _remove_steps_after(self, last: int) -> None:
         del self.steps[last:]
         self.previews = {step: place for step, place in self.previews.items() if step <= last}
@@ -274,6 +280,7 @@ class LiveRun:
             "forget_count": self.forget_count,
             "steps": self.steps,
             "alarms": list(self.alarms),
+            "notes": list(self.notes),
             "resumed_at": self.resumed_at,
             "not_resumed": self.not_resumed,
             "stored": self.stored,

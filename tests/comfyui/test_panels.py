@@ -152,7 +152,10 @@ def test_an_alarm_is_visible_and_undone_steps_disappear(page: ComfyPage, view: V
         "message": "",
         "values": {"back_to": "2", "rate": "0.001"},
     }
-    send(page, "unlearn.run", a_run(page, phase="unlearning", steps=steps[:2], alarms=[alarm]))
+    note = "Warning: the picture cache could not be written."
+    alarmed = a_run(page, phase="unlearning", steps=steps[:2], alarms=[alarm], notes=[note])
+    send(page, "unlearn.run", alarmed)
+    expect(page.page.locator(".unlearn .notes")).to_have_text(note)
     expect(page.page.locator(".unlearn .alarm")).to_have_text(
         "Step 6: the retain loss rose beyond its limit. The run went back to step 2 and continues "
         "with a lower learning rate (0.001)."

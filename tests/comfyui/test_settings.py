@@ -28,4 +28,8 @@ def test_the_picture_cache_is_shown_and_cleared(page: ComfyPage, view: View) -> 
     expect(panel).to_contain_text("0 pictures, 0.00 of at most 5.00 GB")
     expect(panel.get_by_role("button", name="Clear")).to_be_disabled()
     assert [file.name for file in folder.iterdir()] == [other.name]
+    panel.get_by_label("Limit in GB").fill("7")
+    panel.get_by_label("Limit in GB").press("Tab")
+    expect(panel).to_contain_text("0 pictures, 0.00 of at most 7.00 GB")
+    (folder / "limit.json").unlink()
     other.unlink()

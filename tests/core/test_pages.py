@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import statistics
 from collections.abc import Callable
@@ -11,6 +12,8 @@ import pytest
 
 from benchmarks import records
 from benchmarks.quality import TIERS
+
+from ..fuzz.table import FIGURES, table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -77,6 +80,15 @@ def test_the_figures_in_the_text_agree_with_the_records() -> None:
             group = records.records(name, records.CONCEPTS)
             recovery = [r["probes"][attack]["after"] for r in group if r["probes"]]
             assert f" {statistics.mean(recovery):.2f} " in page, (attack, name)
+
+
+def test_the_figures_of_the_long_fuzz() -> None:
+    targets = json.loads(FIGURES.read_text(encoding="utf-8"))["targets"]
+    assert (DOCS / "faults.md").read_text(encoding="utf-8").endswith(table(targets))
+    for name, figures in targets.items():
+        assert (figures["crashed"], figures["outside"]) == (0, []), name
+        assert figures["slowest"] < 10, name
+        assert figures["megabytes"] < 500, name
 
 
 def test_every_test_in_the_table_of_faults_exists() -> None:

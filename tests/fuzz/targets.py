@@ -192,7 +192,7 @@ QUICK = (
     settings, prompts, table, header, single_file, captions, results, report, cache, dimensions,
     folder_settings,
 )  # fmt: skip
-SLOW = {pictures: 0.5, scorer: 0.5, judge: 0.1, concept: 0.1}
+SLOW = {pictures: 0.5, scorer: 0.5, judge: 0.1, concept: 0.03}
 TARGETS = (
     *(Target(parse.__name__, parse) for parse in QUICK),
     *(Target(parse.__name__, parse, share) for parse, share in SLOW.items()),

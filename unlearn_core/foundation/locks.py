@@ -17,6 +17,9 @@ LOCK = ".unlearn.lock"
 def only_run_in(folder: Path) -> Iterator[None]:
     """Context in which no other process works in this folder.
 
+    The lock's hidden file stays in the folder. If it were deleted, a process that opened it before
+    could lock the deleted file while a third one locks a new file of the same name.
+
     Raises:
         BlockingIOError: another one does.
     """

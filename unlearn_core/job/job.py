@@ -43,6 +43,7 @@ from ..saving.run_state import (
     read_description,
     read_steps,
     read_unlearned,
+    remove_outdated,
     write_unlearned,
 )
 from ..saving.single_file import save_single_file
@@ -236,8 +237,7 @@ class Job(Observer):
             "memory_plan": self.memory_plan,
             "resumed_at": unlearned.resumed_at,
         }
-        outdated = [self.folder / name for name in (*EVALUATION_FILES, LOSSES)]
-        write_unlearned(unlearned, self.folder / TENSORS, description, outdated)
+        write_unlearned(unlearned, self.folder / TENSORS, description, self._description_files)
         # From an earlier run.
         self.files.remove([name for name in self.files.names() if name.startswith("prompts-")])
         names = _prompt_files(len(self.task.pairs.each))
@@ -245,6 +245,11 @@ class Job(Observer):
             self._write(name, write_prompts(part))
         if unlearned.reports:
             self._write_picture(LOSSES, loss_picture(unlearned.reports))
+
+    @property
+    def _description_files(self) -> list[Path]:
+        """The files that describe the model in the folder."""
+        return [self.folder / name for name in (*EVALUATION_FILES, LOSSES)]
 
     def unlearned(self) -> UnlearnedModel:
         """Load the result of ``unlearn`` from the folder.
@@ -257,6 +262,8 @@ class Job(Observer):
         try:
             description = read_description(file)
             identity, seconds = description["of"], description["seconds"]
+            if self.processes.is_main:
+                remove_outdated(file, self._description_files)
         except (ValueError, KeyError) as error:
             raise ValueError(f"out: no unlearned model in {str(self.folder)!r} ({error})") from None
         self._use_scope_of(identity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..dataset.settings import GenerationSettings
 from ..foundation.atomic import appearing
 from ..foundation.finite import non_finite
 from ..foundation.json_file import parse_json
+from ..foundation.safetensors_file import file_hash
 from ..models.prompt_syntax import SYNTAX_VERSION, is_plain
 from ..models.protocol import ModelHandle
 from ..models.tensors import with_tensors
@@ -116,15 +117,15 @@ def write_unlearned(
     unlearned: UnlearnedModel,
     file: Path,
     description: Mapping[str, Any],
-    outdated: Iterable[Path] = (),
+    outdated: Sequence[Path] = (),
 ) -> None:
     """Write the changed tensors and the steps' reports to one file, so that weights and their
     description always come from the same run.
 
     Args:
         description: further data to store, as JSON.
-        outdated: files that describe the previous model. They are deleted just before it is
-            replaced, so that they never lie beside weights that they do not describe.
+        outdated: files that describe the previous model, see ``remove_outdated``. They stay until
+            the new one is on the disk.
 
     Raises:
         ValueError: a weight is not finite.
@@ -133,6 +134,7 @@ def write_unlearned(
         "said": json.dumps(description),
         "steps": json.dumps([asdict(step) for step in unlearned.reports]),
         "alarms": json.dumps([asdict(alarm) for alarm in unlearned.alarms]),
+        "outdated": json.dumps({f.name: file_hash(f) for f in outdated if f.is_file()}),
     }
     tensors = {name: tensor.contiguous() for name, tensor in state(unlearned.model).items()}
     if fault := non_finite(tensors.items()):
@@ -141,8 +143,25 @@ def write_unlearned(
         )
     with appearing(file) as part:
         save_file(tensors, part, metadata)
-        for other in outdated:
-            other.unlink(missing_ok=True)
+    remove_outdated(file, outdated)
+
+
+def remove_outdated(file: Path, others: Sequence[Path]) -> None:
+    """Delete files that describe the model before the one in ``file``: a process that was killed
+    between both steps of ``write_unlearned`` may have left them. A file with other content, or a
+    later one with the same, stays.
+
+    Raises:
+        ValueError: ``file`` is not from ``write_unlearned``.
+        OSError: a file is open on Windows, or the folder is not writable.
+    """
+    hashes, written = _metadata(file, "outdated", "{}"), file.stat().st_mtime_ns
+    for other in others:
+        digest = hashes.get(other.name) if isinstance(hashes, dict) else None
+        if digest is None or not other.is_file() or other.stat().st_mtime_ns >= written:
+            continue
+        if file_hash(other) == digest:
+            other.unlink()
 
 
 def read_description(file: Path) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class LivePanel {
       this.scrub,
     );
     this.origin = h("div", { className: "quiet", role: "status" });
+    this.notes = h("div", { className: "quiet notes", role: "status" });
     this.automatic = h("div", { className: "quiet automatic" });
     this.memory = h("div", { className: "quiet", role: "status" });
     this.stop = h("button", { className: "main", onclick: () => this.end(null) });
@@ -63,6 +64,7 @@ class LivePanel {
       this.bar,
       this.alarm,
       this.origin,
+      this.notes,
       this.chart.element,
       h("div", { className: "scroll" }, this.strip),
       this.buttons,
@@ -105,6 +107,8 @@ class LivePanel {
     this.showPhase();
     this.showAlarm();
     this.showOrigin();
+    this.notes.hidden = !run.notes?.length;
+    setText(this.notes, (run.notes ?? []).join("\n"));
     this.chart.element.hidden = run.total === 0; // a closed-form edit has no steps
     this.chart.show(run.steps, run.state === "running" ? run.total : run.steps.length);
     const values = Object.entries(run.automatic).map(([name, value]) => `${name} ${value}`);

@@ -47,6 +47,21 @@ def live_runs(workflow: str = WORKFLOW, client: str = "page") -> list[dict[str, 
     return call("GET", f"/unlearn/runs?workflow={workflow}&client={client}")[1]
 
 
+def test_a_cache_that_cannot_be_written_is_noted_on_the_panel(
+    loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path
+) -> None:
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "unlearn_cache").write_bytes(b"a file in the place of the folder")
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **QUICK)
+    (run,) = shown_by(output)["unlearn_run"]
+    (note,) = run["notes"]
+    assert note.startswith("Warning: the picture cache could not be written")
+    assert run["state"] == "finished"
+    sent = [data["notes"] for event, data in page.sent if event == "unlearn.run"]
+    assert sent[0] == []
+    assert [note] in sent[1:-1], "shown while the run goes on"
+
+
 def test_what_the_page_receives(loaded: Any, pairs: Any, page: FakeServer, tmp_path: Path) -> None:
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     (run,) = shown_by(output)["unlearn_run"]
