@@ -217,7 +217,7 @@ class Job:
         execution = Execution(self.server, self.prompt, moment, cancels)
         execution.run()
         record: Record = {
-            "phase": AFTER if execution.status == "success" else execution.phase,
+            "phase": AFTER if execution.phase == END else execution.phase,
             "stop": "Cancel" if cancels else "kill",
             "status": execution.status,
             "resumed_at": execution.resumed_at,

@@ -7,13 +7,14 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.faults_chain import AFTER, PHASES, RESULTS, ROOT, STEPS, Record, records
+from benchmarks.faults_chain import PHASES, RESULTS, ROOT, STEPS, Record, records
 from benchmarks.pages import put_block
 
 PAGE = ROOT / "docs" / "faults.md"
 COMMAND_LINE, SERVER = JOBS = ("command-line", "server")  # in the names of records
 KILL, UNLEARNING = "kill", "unlearning"
 REQUESTS = ("Ctrl+C", "Cancel")
+ENDS = (-9, -2, 0, 130, "killed", "interrupted", "success")  # of stopped runs
 POWER = RESULTS / "power.json"
 ALL = "**all**"
 
@@ -36,10 +37,7 @@ def stops_table() -> str:
         "| --- |" + " --- |" * 7,
     ]
     for phase in (*PHASES, ALL):
-        rows = {
-            name: [s for s in of if phase == s["phase"] or (phase == ALL and s["phase"] != AFTER)]
-            for name, of in stops.items()
-        }
+        rows = {name: [s for s in of if _is_in(s, phase)] for name, of in stops.items()}
         each = [stop for of in rows.values() for stop in of]
         counts = [
             sum(stop["stop"] == kind for stop in of)
@@ -60,7 +58,8 @@ def stops_table() -> str:
         "Results with other weights than those of an uninterrupted run": sum(
             len(chain["unequal"]) for of in chains.values() for chain in of
         ),
-        "Jobs that failed": sum(bool(last["failure"]) for last in ended),
+        "Runs that failed by themselves": sum(bool(last["failure"]) for last in ended)
+        + sum(stop["status"] not in ENDS for of in stops.values() for stop in of),
         "Steps repeated in their last part": sum(map(repeated, ended)),
         "Hidden files left at the end": sum(len(last["left_over"]) for last in ended),
         f"Most steps since the last stored state, of {STEPS}, that a kill cost": max(
@@ -68,7 +67,7 @@ def stops_table() -> str:
             default=0,
         ),
         "Stops that came too late, not counted above": sum(
-            stop["phase"] == AFTER for of in stops.values() for stop in of
+            not _is_in(stop, ALL) for of in stops.values() for stop in of
         ),
     }
     return "\n".join([*lines, "", *(f"- {name}: {count}" for name, count in facts.items())])
@@ -82,7 +81,7 @@ def seconds_table() -> str:
     ]
     stops = [stop for name in JOBS for chain in records(name) for stop in chain["stops"]]
     for phase in (*PHASES, ALL):
-        rows = [s for s in stops if phase == s["phase"] or (phase == ALL and s["phase"] != AFTER)]
+        rows = [stop for stop in stops if _is_in(stop, phase)]
         control, cancel = ([s for s in rows if s["stop"] == request] for request in REQUESTS)
         lines.append(
             _row(
@@ -115,6 +114,10 @@ def blocks() -> dict[str, str]:
 def write(page: Path = PAGE) -> None:
     for name, text in blocks().items():
         put_block(page, name, text)
+
+
+def _is_in(stop: Record, phase: str) -> bool:
+    return stop["phase"] in (PHASES if phase == ALL else [phase])
 
 
 def _median_and_worst(seconds: Sequence[float]) -> tuple[str, str]:
