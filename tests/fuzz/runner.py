@@ -106,9 +106,12 @@ class Guard:
 
 def _path(event: str, arguments: tuple[Any, ...]) -> object:
     """The path of an event; ``shutil.rmtree`` deletes by names within an open folder."""
-    if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:
+    if event not in ("os.remove", "os.rmdir") or arguments[1] < 0:
+        return arguments[0]
+    try:
         return os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), arguments[0])
-    return arguments[0]
+    except OSError:  # macOS has no such links
+        return arguments[1]
 
 
 GUARD = Guard()

@@ -17,7 +17,17 @@ from ..fuzz.runner import run
 from ..fuzz.targets import Target
 from .pack import NODES, ROUTES
 
+# isort: split
+# `pack` makes ComfyUI's own modules importable.
+import folder_paths
+
 QUICK_INPUTS = 400
+
+
+@pytest.fixture(autouse=True)
+def _own_input_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restores the folder after the test: the targets replace it."""
+    monkeypatch.setattr(folder_paths, "input_directory", folder_paths.input_directory)
 
 
 @pytest.mark.filterwarnings("ignore")
