@@ -89,7 +89,8 @@ def routes(content: bytes, folder: Path) -> object:
 
 async def _answer(app: web.Application, method: str, path: str, body: bytes) -> object:
     loop = asyncio.get_running_loop()
-    payload = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
+    # There is no connection to pause, so the limit is above every body.
+    payload = StreamReader(BaseProtocol(loop), 2**30, loop=loop)
     payload.feed_data(body)
     payload.feed_eof()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
