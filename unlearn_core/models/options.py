@@ -46,8 +46,8 @@ class LoadOptions:
         "auto",
         PRECISIONS,
         help="Numerical precision. 'mixed': the weights that are not trained stay in 16 bits, and "
-        "calculations use bfloat16. This needs about a third less memory. 'auto': 'mixed' for SDXL "
-        "on a GPU, otherwise 'fp32'.",
+        "calculations use bfloat16. This needs about half the memory. 'auto': 'mixed' on a GPU "
+        "that computes in bfloat16, and for SDXL and larger models on any GPU; otherwise 'fp32'.",
         advanced=True,
     )
 
@@ -81,5 +81,11 @@ class LoadOptions:
     def is_mixed(self, large: bool, device: torch.device) -> bool:
         """Whether to use mixed precision; ``large`` means a model of SDXL's size."""
         if self.precision == "auto":
-            return large and device.type == "cuda"
+            return device.type == "cuda" and (large or _has_bfloat16(device))
         return self.precision == "mixed"
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA device has kernels for bfloat16: an Ampere GPU or a newer one. Older ones
+    emulate some of them slowly, and lack others."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)

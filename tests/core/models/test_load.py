@@ -345,3 +345,25 @@ def test_a_class_model_with_other_channels(
     folder = write_class_conditional(tmp_path / "odd", channels, predicted=predicted)
     with pytest.raises(ModelError, match=f"^model: odd/unet {message}"):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "large", "mixed"),
+    [
+        ("cpu", (9, 0), True, False),
+        ("cuda", (7, 5), False, False),
+        ("cuda", (7, 5), True, True),
+        ("cuda", (8, 6), False, True),
+    ],
+)
+def test_automatic_precision_follows_the_device(
+    device: str,
+    capability: tuple[int, int],
+    large: bool,
+    mixed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert LoadOptions().is_mixed(large, torch.device(device)) is mixed
+    assert LoadOptions(precision="mixed").is_mixed(large, torch.device(device))
+    assert not LoadOptions(precision="fp32").is_mixed(large, torch.device(device))
