@@ -31,9 +31,6 @@ CHECKS = {
 TIERS = {
     "live": ["tests/comfyui"],
     "checkpoints": ["tests/checkpoints/test_against_comfyui.py"],
-    "runs": ["tests/core/job", "tests/core/unlearning", "tests/core/demo"],
-    "nodes": ["tests/nodes"],
-    "benchmarks": ["tests/core/benchmarks"],
     "core": [
         *(
             f"tests/core/{room}"
@@ -50,6 +47,9 @@ TIERS = {
         ),
         *(f"tests/core/{file.name}" for file in sorted(Path(__file__).parent.glob("core/test_*"))),
     ],
+    "runs": ["tests/core/job", "tests/core/unlearning", "tests/core/demo"],
+    "nodes": ["tests/nodes"],
+    "benchmarks": ["tests/core/benchmarks"],
 }
 # Run alone: a server with a full-size model needs almost all the memory of a common machine.
 LARGE = {"full-size": ["tests/checkpoints/test_in_the_server.py"]}
