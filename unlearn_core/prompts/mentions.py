@@ -9,6 +9,7 @@ characters.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
 
@@ -73,18 +74,25 @@ def mention_pattern(words: str) -> str:
 
 def _word(word: str, *, followed: bool) -> str:
     """The pattern for one word; ``followed`` means that the name has a further word."""
-    letters = [pattern for char in word if (pattern := _letter(char))]
+    letters: list[str] = []
+    for brackets, run in itertools.groupby(word, BRACKETS.__contains__):
+        characters = list(run)
+        letters += [_optional_brackets(len(characters))] if brackets else map(_letter, characters)
+    letters = list(filter(None, letters))
     initials = followed and len(letters) <= INITIALS and word.isalpha()
     pattern = (r"\.?\s?" if initials else "").join(letters)
     return pattern.replace(_letter("s") * 2, f"(?:{_letter('s') * 2}|[ßẞ])")
+
+
+def _optional_brackets(most: int) -> str:
+    """One pattern for a whole run: a run of optional patterns would take exponential time."""
+    return rf"(?:\\?[()\[\]{{}}]){{0,{most}}}"
 
 
 @functools.lru_cache(maxsize=4096)
 def _letter(char: str) -> str:
     """The pattern for a character with or without accents, composed or decomposed; empty for a mark
     alone."""
-    if char in BRACKETS:
-        return rf"(?:\\?{re.escape(char)})?"
     lower = char.casefold()
     base = _without_accents(lower)
     if len(lower) > 1 and len(base) > 1:  # "ß" is "ss"

@@ -115,6 +115,14 @@ def test_another_word_is_no_mention(name: str, prompt: str) -> None:
     assert not ForgetConcept(name).is_mentioned_in(prompt)
 
 
+@pytest.mark.parametrize("marks", ["[" * 64, "[(" * 32, "[ " * 32, "[a" * 16])
+def test_a_name_full_of_brackets_is_found_at_once(marks: str) -> None:
+    """A pattern with one optional part for each bracket would take years."""
+    concept = ForgetConcept(f"gog{marks}x")
+    assert concept.is_mentioned_in(f"a cat by gog{marks}x")
+    assert not concept.is_mentioned_in(f"a cat by gog{marks}{marks}y")
+
+
 @pytest.mark.parametrize(
     ("prompt", "replaced", "rest"),
     [
