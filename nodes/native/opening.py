@@ -46,7 +46,7 @@ def open_native(
         prediction=network.schedule.prediction,
         denoiser_folder="",
         mixed=network.is_half,
-        evaluation=getattr(network.model.model_config, EVALUATION, None),
+        evaluation=vars(network.model.model_config).get(EVALUATION),
     )
     handle = NativeHandle(info, network, clip, vae)
     if info.image_size % handle.size_step:
@@ -98,7 +98,8 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _own_size(network: Network) -> int:
-    size = getattr(network.model.model_config, IMAGE_SIZE, network.family.image_size)
+    # Today's ComfyUI answers with None for an attribute that its configuration lacks.
+    size = vars(network.model.model_config).get(IMAGE_SIZE, network.family.image_size)
     is_768 = network.family.name == "sd2" and network.schedule.prediction == V
     return 768 if is_768 else size
 

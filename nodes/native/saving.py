@@ -189,7 +189,7 @@ def _loads_again(network: Network) -> bool:
     config = network.model.model_config
     if network.model.model_type == ModelType.EDM:
         return False  # Playground 2.5: ComfyUI does not write the mark of this schedule
-    if getattr(config, "layer_quant_config", None):
+    if vars(config).get("layer_quant_config"):
         return (
             False  # 0.3.75 cannot write these weights; newer versions can, and lack the attribute
         )

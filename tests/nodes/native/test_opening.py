@@ -197,6 +197,16 @@ def test_the_node() -> None:
         assert words in info
 
 
+def test_a_configuration_that_answers_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in ComfyUI since 0.33, whose configuration also warns of each attribute that it lacks."""
+    given = model("sd15")
+    kind = type(given.model.model_config)
+    monkeypatch.setattr(kind, "__getattr__", lambda *_: None, raising=False)
+    native = pack_module("nodes.native.opening").open_native
+    info = native(given, StandInClip(ARCHITECTURES["sd15"])).info
+    assert (info.image_size, info.evaluation) == (512, None)
+
+
 def test_a_model_whose_weights_require_gradients_is_frozen() -> None:
     """As one that was built outside inference mode: only the added layers may be trained."""
     given = model("sd15")
