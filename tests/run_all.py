@@ -53,7 +53,8 @@ TIERS = {
 }
 # Run alone: a server with a full-size model needs almost all the memory of a common machine.
 LARGE = {"full-size": ["tests/checkpoints/test_in_the_server.py"]}
-SIDE_BY_SIDE = min(4, 1 + (os.cpu_count() or 1))  # live tests often wait, and others use the gap
+# Two take up to 19 GB: the full-size checkpoints and the live tests.
+SIDE_BY_SIDE = min(4, os.cpu_count() or 1)
 NO_TESTS_FOUND = 5  # pytest's exit status
 Outcome = str | Counter[str]
 
