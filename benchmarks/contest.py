@@ -40,7 +40,13 @@ from benchmarks.records import (
 from unlearn_core.job.console import say
 from unlearn_core.models.load import load_model
 from unlearn_core.unlearning.auto import resolved
-from unlearn_core.unlearning.objectives import ERASE, RANDOM_LABEL
+from unlearn_core.unlearning.objectives import (
+    ERASE,
+    PREFER,
+    PRIOR,
+    RANDOM_LABEL,
+    UNINFORMATIVE,
+)
 from unlearn_core.unlearning.recipes import OURS, from_recipe
 from unlearn_core.unlearning.settings import UnlearnSettings
 
@@ -49,8 +55,16 @@ BEST = 2  # candidates of a search that also run on the second concept
 Runs = dict[tuple[str, int], Record]
 """A method's scored runs by concept and seed."""
 
-FORGET_PASSES = {"redirect": 5, "ascent": 3, "NPO": 4, RANDOM_LABEL: 4, ERASE: 5}
-RETAIN_PASSES = {"distill": 4, "denoise": 3}
+FORGET_PASSES = {
+    "redirect": 5,
+    "ascent": 3,
+    "NPO": 4,
+    RANDOM_LABEL: 4,
+    ERASE: 5,
+    PREFER: 8,
+    UNINFORMATIVE: 4,
+}
+RETAIN_PASSES = {"distill": 4, "denoise": 3, PRIOR: 4}
 WITH_BACKWARD = 3  # passes of a prediction that is differentiated
 FORGET_ONLY, RETAIN_ONLY = "forget only", "retain only"
 
@@ -113,6 +127,7 @@ class Contest:
         tuned_on: the concepts of the search.
         budget: a baseline's denoiser passes for training; None for as many as ours needs.
         pairs: a baseline's pairs of pictures; None for as many as ours has.
+        seeds: of the scored runs.
     """
 
     model: Path
@@ -121,6 +136,7 @@ class Contest:
     baselines: Mapping[str, Baseline]
     budget: int | None = None
     pairs: int | None = None
+    seeds: tuple[int, ...] = SEEDS
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -172,7 +188,7 @@ class Contest:
             self._task(
                 f"{concept}-{slug(method)}-{seed}", concept, replace(settings, seed=seed), PICTURES
             )
-            for seed in SEEDS
+            for seed in self.seeds
             for concept in CONCEPTS
         ]
 
@@ -242,6 +258,14 @@ class Contest:
         parser.add_argument("--device", default="cpu")
         parser.add_argument("--part", default="0/1", help="index of this process / their number")
         return parser
+
+    def main(self, module: str, description: str | None) -> None:
+        """Run the tasks, or print the table of the runs so far."""
+        options = self.parser(module, description).parse_args()
+        if options.table:
+            say(self.table())
+        else:
+            self.run(options)
 
     def run(self, options: argparse.Namespace) -> None:
         """Perform this process's part of the tasks. Whole methods are distributed, because the

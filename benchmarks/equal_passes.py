@@ -16,7 +16,6 @@ from benchmarks.contest import Baseline, Contest
 from benchmarks.methods import UCE_WEIGHTS
 from benchmarks.quality import TUNED_ON
 from demo.jobs import EMOJI
-from unlearn_core.job.console import say
 from unlearn_core.models.layers import NOXATTN, XATTN
 
 CONTEST = Contest(
@@ -38,13 +37,5 @@ CONTEST = Contest(
 )
 
 
-def main() -> None:
-    options = CONTEST.parser("benchmarks.equal_passes", __doc__).parse_args()
-    if options.table:
-        say(CONTEST.table())
-    else:
-        CONTEST.run(options)
-
-
 if __name__ == "__main__":
-    main()
+    CONTEST.main("benchmarks.equal_passes", __doc__)

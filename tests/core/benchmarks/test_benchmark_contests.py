@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import chance, equal_passes, flow
+from benchmarks import chance, equal_passes, flow, related
 from benchmarks.contest import (
     CONCEPTS,
     Contest,
@@ -22,15 +22,17 @@ from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.job.engine import Observer, Task, unlearn
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
-from unlearn_core.unlearning.recipes import OURS
+from unlearn_core.unlearning.recipes import OURS, RELATED
 from unlearn_core.unlearning.settings import UnlearnSettings
 
 from .benchmark_records import write
 
 FLOW_CONTEST, EMOJI_CONTEST = flow.CONTEST, equal_passes.CONTEST
+RELATED_CONTEST = related.CONTEST
 TRAINED = [
     *((FLOW_CONTEST, method) for method in ("SalUn", "ESD", OURS)),
     *((EMOJI_CONTEST, method) for method in ("GradDiff", "MUNBa", "NPO", "fine-tune")),
+    *((RELATED_CONTEST, method) for method in ("DUO", "after I2I")),
 ]
 
 
@@ -102,6 +104,19 @@ def test_at_equal_passes_every_baseline_has_as_many_as_ours(method: str) -> None
             ours.picture_pairs,
             ours.picture_steps,
         )
+
+
+def test_related_works_have_at_most_twice_the_passes_of_ours(tmp_path: Path) -> None:
+    contest, budget = replace(RELATED_CONTEST, results=tmp_path), RELATED_CONTEST.budget
+    ours = automatic(EMOJI)
+    assert budget is not None
+    assert budget == 2 * ours.steps * ours.batch_size * passes_per_row(ours)
+    assert set(contest.baselines) - {"UCE"} == set(RELATED)
+    for method in contest.baselines:
+        for settings in contest.candidates(method):
+            assert_within(budget, settings)
+        tune(contest, method)
+        assert [task.seed for task in contest.scored_tasks(method)] == [0] * len(CONCEPTS)
 
 
 def assert_within(budget: int, settings: UnlearnSettings) -> None:
