@@ -50,7 +50,7 @@ from unlearn_core.job.job import RESUME, TENSORS
 
 ROOM = ROOT / ".build" / "faults"
 NAME = "command-line"  # of the records
-CHAINS = 20
+CHAINS = 22
 STOP_EVERY = 4  # kills; this one is a Ctrl+C
 SETTINGS: dict[str, Any] = {
     "model": str(EMOJI),

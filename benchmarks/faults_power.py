@@ -7,8 +7,8 @@ the program would do. The counts are in ``benchmarks/results/faults/power.json``
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +17,18 @@ import torch
 from benchmarks.faults_chain import RESULTS
 from benchmarks.faults_table import POWER, power_table
 from benchmarks.power_failure import after_power_failures, record
+from benchmarks.power_save import NEW, OLD, Save
+from benchmarks.power_savers import REAL_SAVES
 from benchmarks.quality import write_record
 from unlearn_core.dataset.cache import LatentCache
 from unlearn_core.foundation.atomic import appearing
 from unlearn_core.foundation.leftovers import clean_leftovers
-from unlearn_core.foundation.own_files import MANIFEST
-from unlearn_core.foundation.own_folder import OwnFolder
 from unlearn_core.job.console import say
 from unlearn_core.saving.resume import read_state, write_state
 from unlearn_core.unlearning.snapshot import Snapshot
 
-OLD, NEW = 1, 2  # versions
 FILES = ("model_index.json", "unet/weights", "vae/weights", "tokenizer/vocabulary")
 USERS_FILE, USERS_CONTENT = "unet/mine.txt", b"mine"
-
-
-class Save(ABC):
-    """One kind of save.
-
-    Attributes:
-        name: for the table.
-        over_older: whether it replaces an older version.
-    """
-
-    name: str
-    over_older = True
-
-    @abstractmethod
-    def save(self, folder: Path, version: int) -> None: ...
-
-    @abstractmethod
-    def version(self, folder: Path) -> int | None:
-        """The version in a folder; None if there is none.
-
-        Raises:
-            ValueError: it is neither the old nor the new one.
-        """
-
-    def outcomes(self, saved: bool) -> set[int | None]:
-        """The versions that a failure may leave.
-
-        Args:
-            saved: whether the save had ended.
-        """
-        return {NEW} if saved else {OLD if self.over_older else None, NEW}
 
 
 class File(Save):
@@ -81,6 +49,7 @@ class NewFile(File):
 
 class Folder(Save):
     name = "folder over an older one, with a file of the user"
+    is_quick = False
 
     def save(self, folder: Path, version: int) -> None:
         with appearing(folder / "m") as part:
@@ -102,18 +71,6 @@ class Folder(Save):
 
 class NewFolder(Folder):
     name, over_older = "new folder", False
-
-
-class Report(Save):
-    name = "report over an older one"
-
-    def save(self, folder: Path, version: int) -> None:
-        OwnFolder(folder).write("report.json", bytes([version]))
-
-    def version(self, folder: Path) -> int | None:
-        clean_leftovers(folder / MANIFEST)
-        OwnFolder(folder).refuse_others(["report.json"], "out")  # it is still known as our own
-        return _version((folder / "report.json").read_bytes())
 
 
 class RunState(Save):
@@ -153,7 +110,7 @@ class CachedPicture(Save):
         return {None, NEW}
 
 
-SAVES = (NewFile(), File(), NewFolder(), Folder(), Report(), RunState(), CachedPicture())
+SAVES = (*REAL_SAVES, NewFile(), File(), NewFolder(), Folder(), RunState(), CachedPicture())
 
 
 def _version(content: bytes) -> int:
@@ -178,6 +135,7 @@ def cut(save: Save) -> dict[str, Any]:
                 lost += save.version(image) not in save.outcomes(saved)
             except (OSError, ValueError):
                 broken += 1
+            shutil.rmtree(image)
     return {
         "save": save.name,
         "moments": len(moments),

@@ -127,4 +127,5 @@ def _median_and_worst(seconds: Sequence[float]) -> tuple[str, str]:
 
 
 def _row(*cells: object) -> str:
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
+    texts = [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells]
+    return f"| {' | '.join(texts)} |"

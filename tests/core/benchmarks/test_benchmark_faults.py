@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from benchmarks.faults_power import SAVES, Folder, Save, cut
+from benchmarks.faults_power import SAVES, cut
 from benchmarks.faults_table import PAGE, POWER, blocks, repeated
+from benchmarks.power_save import Save
+from unlearn_core.foundation import atomic
 
 
 def test_the_tables_are_those_of_the_records() -> None:
@@ -33,13 +35,17 @@ def test_repeated_steps(record: dict[str, int | None], count: int) -> None:
 
 
 # Folders have tests of their own, in test_atomic.py.
-@pytest.mark.parametrize(
-    "save", [s for s in SAVES if not isinstance(s, Folder)], ids=lambda save: save.name
-)
+@pytest.mark.parametrize("save", [s for s in SAVES if s.is_quick], ids=lambda save: save.name)
 def test_a_power_failure_breaks_no_file(save: Save) -> None:
     counts = cut(save)
     assert (counts["broken"], counts["lost"]) == (0, 0)
     assert counts["moments"] >= 3
+
+
+def test_it_finds_a_save_that_does_not_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "sync_tree", lambda _: None)
+    (save,) = (save for save in SAVES if save.name == "LoRA over an older one")
+    assert cut(save)["broken"] > 0
 
 
 def test_every_kind_of_save_has_a_record() -> None:
