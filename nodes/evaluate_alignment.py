@@ -10,8 +10,9 @@ from comfy_api.latest import io
 
 from ..unlearn_core.dataset.drawing import LatentCache
 from ..unlearn_core.dataset.settings import GenerationSettings
-from ..unlearn_core.evaluation.evaluate import PROBED, evaluate
+from ..unlearn_core.evaluation.evaluate import evaluate
 from ..unlearn_core.foundation.progress import EVALUATING, PROBING
+from ..unlearn_core.judging.probes import ATTACKS
 from ..unlearn_core.judging.settings import EvaluationSettings
 from ..unlearn_core.reporting.grids import comparison_grid
 from ..unlearn_core.reporting.report import summary, table
@@ -98,8 +99,9 @@ class EvaluateAlignment(io.ComfyNode):
             pictures, generation, scorer_for(unlearned.base, scorer), probes
         )
         # The unit is one set of pictures. Each of the two models draws one set for each of three
-        # kinds of prompts, and one for each probe.
-        costs = {EVALUATING: 6.0, PROBING: 2.0 * len(PROBED[probes]), REPORTING: 0.3}
+        # kinds of prompts, and one for each effort of a probe.
+        efforts = sum(len(attack.efforts) for attack in ATTACKS[probes])
+        costs = {EVALUATING: 6.0, PROBING: 2.0 * efforts, REPORTING: 0.3}
         progress = NodeProgress(costs)
         load(unlearned, ALL)  # some probes train
         # ComfyUI runs nodes in inference mode; tensors created in it cannot be used to train.

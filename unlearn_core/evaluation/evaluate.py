@@ -13,9 +13,10 @@ from ..dataset.drawing import LatentCache, draw_pictures
 from ..foundation.cost import peak_bytes
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import EVALUATING, PROBING, Progress
+from ..judging.curves import Attack, Curve, run_curve
 from ..judging.evaluators import Evaluators, find_evaluators, find_scorer
-from ..judging.probes import PROBES, REWORDINGS, ProbeResult, run_probe
-from ..judging.settings import PROBE_CHOICES, EvaluationSettings, ProbeSettings
+from ..judging.probes import ATTACKS
+from ..judging.settings import EvaluationSettings, ProbeSettings
 from ..models.errors import UnsupportedError
 from ..models.rounding import as_saved
 from ..prompts.pairs import PromptPair
@@ -23,8 +24,7 @@ from ..unlearning.results import UnlearnedModel
 from .comparing import Side, build_report
 from .results import GROUPS, AlignmentReport
 
-PROBED = dict(zip(PROBE_CHOICES, ((), tuple(REWORDINGS), tuple(PROBES)), strict=True))
-"""The probes of each choice of ``EvaluationSettings.probes``."""
+OUT_OF_MEMORY = "ran out of memory: choose a smaller batch_size for the evaluation"
 
 
 def evaluate(
@@ -57,24 +57,22 @@ def evaluate(
     unlearned = replace(unlearned, model=as_saved(unlearned.model))
     each = [replace(unlearned, pairs=pairs) for pairs in unlearned.pairs.each]
     judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
-    progress, names = progress or Progress(), PROBED[settings.probes]
-    names = names if processes.is_main else ()
+    progress, attacks = progress or Progress(), ATTACKS[settings.probes]
+    attacks = attacks if processes.is_main else ()
     start = progress.cost()
 
     def with_probes(i: int, report: AlignmentReport) -> AlignmentReport:
-        results: list[ProbeResult] = []
-        missing = list(report.missing)
-        for name in progress.ticking(names):
+        curves: list[Curve] = []
+        failures: dict[str, list[str]] = {}  # reason -> probes
+        for attack in progress.ticking(attacks):
             try:
-                results.append(_probe(name, each[i], settings, judges[i], cache, progress))
+                curves.append(_curve(attack, each[i], settings, judges[i], cache, progress))
             except UnsupportedError as error:
-                missing.append(f"The probe {name!r} was not possible: {error}")
+                failures.setdefault(str(error), []).append(attack.name)
             except torch.OutOfMemoryError:  # keep the other figures
-                missing.append(
-                    f"The probe {name!r} ran out of memory: choose a smaller batch_size for the "
-                    "evaluation"
-                )
-        return replace(report, probes=tuple(results), missing=tuple(missing))
+                failures.setdefault(OUT_OF_MEMORY, []).append(attack.name)
+        missing = itertools.starmap(_impossible, failures.items())
+        return replace(report, curves=tuple(curves), missing=(*report.missing, *missing))
 
     images = len(each) * len(GROUPS) * settings.pictures
     with progress.phase(EVALUATING, 2 * images):  # of the model before and after
@@ -82,8 +80,8 @@ def evaluate(
             _compare(part, settings, judge, cache, progress, processes)
             for part, judge in zip(each, judges, strict=True)
         ]
-    if names:
-        with progress.phase(PROBING, len(each) * len(names)):
+    if attacks:
+        with progress.phase(PROBING, len(each) * len(attacks)):
             reports = list(itertools.starmap(with_probes, enumerate(reports)))
     first, *others = reports
     cost = replace(progress.cost(start), peak_bytes=peak_bytes(unlearned.base.device))
@@ -95,19 +93,25 @@ def _evaluators(unlearned: UnlearnedModel, settings: EvaluationSettings) -> list
     return [find_evaluators(unlearned.base, pairs, scorer) for pairs in unlearned.pairs.each]
 
 
-def _probe(
-    name: str,
+def _curve(
+    attack: Attack,
     unlearned: UnlearnedModel,
     settings: EvaluationSettings,
     evaluators: Evaluators,
     cache: LatentCache | None,
     progress: Progress,
-) -> ProbeResult:
-    """Run a probe with the evaluation's number of pictures and sampler, but with other seeds."""
+) -> Curve:
+    """Probe with the evaluation's number of pictures and sampler, but with other seeds."""
     defaults = ProbeSettings()
     generation = replace(settings.generation, seed=defaults.generation.seed)
     probe = replace(defaults, pictures=settings.pictures, generation=generation)
-    return run_probe(name, unlearned, evaluators, probe, cache=cache, progress=progress)
+    return run_curve(attack, unlearned, evaluators, probe, cache=cache, progress=progress)
+
+
+def _impossible(reason: str, names: Sequence[str]) -> str:
+    """The message about the probes that failed for the same reason."""
+    subject, verb = ("probe", "was") if len(names) == 1 else ("probes", "were")
+    return f"The {subject} {', '.join(map(repr, names))} {verb} not possible: {reason}"
 
 
 def _compare(

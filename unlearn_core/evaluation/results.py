@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..foundation.cost import NO_COST, Cost
-from ..judging.probes import ProbeResult
+from ..judging.curves import Curve
+from ..judging.probes import PROBES, ProbeResult, as_probe
 from ..prompts.concept import ForgetConcept
 from .bootstrap import Interval
 
@@ -92,7 +93,7 @@ class AlignmentReport:
         neighbours: the replacements that look most like the concept, nearest first.
         detections: body part -> its counts before and after in the forget pictures; None if
             NudeNet did not judge.
-        probes: the results of the probes.
+        curves: the results of the probes.
         scorer: name of the CLIP model.
         missing: messages about figures that could not be measured, each with its remedy.
         also: the reports of the run's further concepts.
@@ -109,7 +110,7 @@ class AlignmentReport:
     alignment_change: Mapping[str, Estimate] = field(default_factory=dict)
     neighbours: tuple[str, ...] = ()
     detections: Mapping[str, tuple[int, int]] | None = None
-    probes: tuple[ProbeResult, ...] = ()
+    curves: tuple[Curve, ...] = ()
     scorer: str | None = None
     missing: tuple[str, ...] = ()
     also: tuple[AlignmentReport, ...] = ()
@@ -120,9 +121,14 @@ class AlignmentReport:
         """One report per concept; the first is this one."""
         return (self, *self.also)
 
+    @property
+    def probes(self) -> tuple[ProbeResult, ...]:
+        """The probes with a single figure."""
+        return tuple(as_probe(curve) for curve in self.curves if curve.name in PROBES)
+
     def get_ram_usage(self) -> int:
         """Bytes of the pictures. ComfyUI's cache of outputs calls this method by name."""
-        pictures = [result.pictures for part in self.each for result in part.probes]
+        pictures = [curve.pictures for part in self.each for curve in part.curves]
         for part in self.each:
             for comparison in part.comparisons.values():
                 pictures += [comparison.before, comparison.after]

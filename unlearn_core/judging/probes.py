@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..dataset.drawing import LatentCache, draw_latents, draw_pictures
+from ..dataset.drawing import LatentCache
 from ..foundation.progress import Progress
-from ..models.protocol import ModelHandle
 from ..prompts.concept import ForgetConcept
 from ..prompts.pairs import PromptPair
 from ..unlearning.results import UnlearnedModel
+from .adversarial import Words
+from .curves import Attack, Attempt, Curve, Target, run_curve
 from .evaluators import Evaluators
-from .relearning import PLACEHOLDER, invert, relearn
-from .settings import ProbeSettings
+from .image_to_image import ImageToImage
+from .new_words import Inversion, SoftTokens
+from .relearning import FineTuning
+from .settings import ALL, NONE, QUICK, THOROUGH, WORDINGS, ProbeSettings
 from .wordings import long_prompts, misspellings, paraphrases
+
+INVERSION, RELEARNING = "textual inversion", "relearning from ten pictures"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class ProbeResult:
             nothing.
         shown_after: the same for the unlearned model.
         prompts: the prompts of the pictures.
-        pictures: of the unlearned model, uint8 [N, 3, H, W].
+        pictures: of the unlearned model, uint8 [N, 3, H, W]; of a curve, at its worst point.
     """
 
     name: str
@@ -51,15 +55,65 @@ class ProbeResult:
         return None if self.shown_after is None else self.shown_after / len(self.prompts)
 
 
-@dataclass(frozen=True, eq=False)
-class Attempt:
-    """The model and the prompts with which a probe tries to bring the concept back."""
+@dataclass(frozen=True)
+class Rewording:
+    """Other prompts with the concept. They take no effort, so there is a single attempt."""
 
-    model: ModelHandle
-    prompts: Sequence[str]
+    name: str
+    rewrite: Callable[[ForgetConcept, Sequence[PromptPair]], list[str]]
+    efforts: tuple[int, ...] = (0,)
+    unit: str = ""
+
+    def attempts(self, target: Target) -> Iterator[Attempt]:
+        prompts = self.rewrite(target.pairs.concept, target.tests)
+        yield target.attempt(target.model, prompts, 0, f"with {self.name}")
 
 
-Probe = Callable[[UnlearnedModel, ProbeSettings, "LatentCache | None", Progress], Attempt]
+REWORDINGS: Mapping[str, Attack] = {
+    "paraphrases": Rewording("paraphrases", paraphrases),
+    "misspellings": Rewording("misspellings", misspellings),
+    "long prompts": Rewording("long prompts", long_prompts),
+}
+PROBES = (*REWORDINGS, INVERSION, RELEARNING)
+"""The probes with a single figure."""
+
+
+def single_attacks(settings: ProbeSettings) -> dict[str, Attack]:
+    """The attack of each of ``PROBES``."""
+    efforts = (settings.steps,)
+    return {
+        **REWORDINGS,
+        INVERSION: Inversion(INVERSION, 1, settings.examples, efforts),
+        RELEARNING: FineTuning(RELEARNING, settings.examples, efforts=efforts),
+    }
+
+
+CURVES: tuple[Attack, ...] = (
+    Inversion(INVERSION),
+    Inversion(f"{INVERSION}, 2 words", vectors=2),
+    Inversion(f"{INVERSION}, 4 words", vectors=4),
+    FineTuning("relearning from one picture", 1),
+    FineTuning("relearning from three pictures", 3),
+    FineTuning(RELEARNING, 10),
+    FineTuning("full fine-tuning on one picture", 1, full=True),
+    FineTuning("full fine-tuning on three pictures", 3, full=True),
+    FineTuning("full fine-tuning on ten pictures", 10, full=True),
+    FineTuning("fine-tuning on unrelated pictures", 40, full=True, unrelated=True),
+    SoftTokens("adversarial search, free embeddings"),
+    Words("adversarial search, words"),
+    ImageToImage("image to image, neutral prompt", neutral=True),
+    ImageToImage("image to image, concept's prompt", neutral=False),
+)
+"""The attacks of which the whole curve is of interest."""
+QUICK_ATTACKS = tuple(single_attacks(ProbeSettings()).values())
+ATTACKS: Mapping[str, tuple[Attack, ...]] = {
+    NONE: (),
+    QUICK: QUICK_ATTACKS,
+    THOROUGH: (*REWORDINGS.values(), *CURVES),
+    WORDINGS: tuple(REWORDINGS.values()),
+    ALL: QUICK_ATTACKS,
+}
+"""The attacks of each value of ``EvaluationSettings.probes``."""
 
 
 def run_probe(
@@ -85,109 +139,14 @@ def run_probe(
     """
     if name not in PROBES:
         raise ValueError(f"probe must be one of {', '.join(PROBES)}, got {name!r}")
-    inner = (progress or Progress()).silent()
-    counts: list[int | None] = []
-    attempt, pictures = None, None
-    original = UnlearnedModel(
-        unlearned.base, unlearned.base, unlearned.pairs, unlearned.settings, ()
+    attack = single_attacks(settings)[name]
+    curve = run_curve(attack, unlearned, evaluators, settings, cache=cache, progress=progress)
+    return as_probe(curve)
+
+
+def as_probe(curve: Curve) -> ProbeResult:
+    """The probe of a curve's name, at the number of steps that quick probes take."""
+    point = curve.at(ProbeSettings().steps) or curve.points[0]
+    return ProbeResult(
+        curve.name, point.shown_before, point.shown_after, curve.prompts, curve.pictures
     )
-    for subject in (original, unlearned):
-        attempt = PROBES[name](subject, settings, cache, inner)
-        # A model trained by a probe has the base's fingerprint, but produces other pictures.
-        base_cache = cache if attempt.model is unlearned.base else None
-        pictures = draw_pictures(
-            attempt.model, attempt.prompts, settings.generation, cache=base_cache, progress=inner
-        )
-        concept = unlearned.pairs.concept
-        shows = evaluators.look(concept, pictures, attempt.prompts, inner).shows(concept)
-        counts.append(None if shows is None else sum(shows))
-    assert attempt is not None
-    assert pictures is not None
-    return ProbeResult(name, counts[0], counts[1], tuple(attempt.prompts), pictures)
-
-
-def _test_pairs(unlearned: UnlearnedModel, settings: ProbeSettings) -> list[PromptPair]:
-    return list(itertools.islice(itertools.cycle(unlearned.pairs.test), settings.pictures))
-
-
-def _rewording(rewrite: Callable[[ForgetConcept, Sequence[PromptPair]], list[str]]) -> Probe:
-    def probe(
-        unlearned: UnlearnedModel,
-        settings: ProbeSettings,
-        cache: LatentCache | None,
-        progress: Progress,
-    ) -> Attempt:
-        pairs = _test_pairs(unlearned, settings)
-        return Attempt(unlearned.model, rewrite(unlearned.pairs.concept, pairs))
-
-    return probe
-
-
-def _examples(
-    unlearned: UnlearnedModel,
-    settings: ProbeSettings,
-    cache: LatentCache | None,
-    progress: Progress,
-) -> tuple[list[PromptPair], Tensor]:
-    """Pictures of the concept from the model before unlearning. If there are more pictures than
-    prompts, prompts repeat with other seeds."""
-    pairs = list(itertools.islice(itertools.cycle(unlearned.pairs.train), settings.examples))
-    prompts = [pair.forget for pair in pairs]
-    return pairs, draw_latents(
-        unlearned.base, prompts, settings.generation, cache=cache, progress=progress
-    )
-
-
-def _relearning(
-    unlearned: UnlearnedModel,
-    settings: ProbeSettings,
-    cache: LatentCache | None,
-    progress: Progress,
-) -> Attempt:
-    pairs, latents = _examples(unlearned, settings, cache, progress)
-    model = relearn(
-        unlearned,
-        latents,
-        [pair.forget for pair in pairs],
-        steps=settings.steps,
-        seed=settings.generation.seed,
-        at_once=settings.generation.batch_size,
-        progress=progress,
-    )
-    return Attempt(model, [pair.forget for pair in _test_pairs(unlearned, settings)])
-
-
-def _inversion(
-    unlearned: UnlearnedModel,
-    settings: ProbeSettings,
-    cache: LatentCache | None,
-    progress: Progress,
-) -> Attempt:
-    concept = unlearned.pairs.concept
-    pairs, latents = _examples(unlearned, settings, cache, progress)
-    model = invert(
-        unlearned.model,
-        latents,
-        [concept.replaced_in(pair.forget, PLACEHOLDER) for pair in pairs],
-        concept.name,
-        steps=settings.steps,
-        seed=settings.generation.seed,
-        at_once=settings.generation.batch_size,
-        progress=progress,
-    )
-    prompts = [
-        concept.replaced_in(pair.forget, PLACEHOLDER) for pair in _test_pairs(unlearned, settings)
-    ]
-    return Attempt(model, prompts)
-
-
-REWORDINGS: dict[str, Probe] = {
-    "paraphrases": _rewording(paraphrases),
-    "misspellings": _rewording(misspellings),
-    "long prompts": _rewording(long_prompts),
-}
-PROBES: dict[str, Probe] = {
-    **REWORDINGS,
-    "textual inversion": _inversion,
-    "relearning from ten pictures": _relearning,
-}

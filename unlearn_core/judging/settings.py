@@ -9,8 +9,10 @@ from ..dataset.settings import GenerationSettings
 from ..foundation.checks import check_whole, require
 from ..foundation.fields import check_fields, choice, other, whole
 
-PROBE_CHOICES: tuple[str, ...] = ("none", "wordings", "all")
-"""No probes; rewordings; rewordings and the probes that train."""
+NONE, QUICK, THOROUGH = PROBE_CHOICES = ("none", "quick", "thorough")
+WORDINGS, ALL = EARLIER_CHOICES = ("wordings", "all")
+"""Choices of earlier versions, in saved workflows and settings files: only the rewordings, and the
+same as ``QUICK``."""
 
 
 FIRST_SEED = 1_000_000  # differs from the seeds of the training pictures
@@ -53,12 +55,16 @@ class EvaluationSettings:
         ),
     )
     probes: str = choice(
-        PROBE_CHOICES[0],
+        NONE,
         PROBE_CHOICES,
-        help="Attempts to bring the concept back. 'none': no attempts. 'wordings': paraphrases, "
-        "misspellings and long prompts; the evaluation takes twice as long. 'all': in addition, a "
-        "new word is trained to mean the concept (textual inversion), and the model is trained on "
-        "ten pictures of the concept. This takes several times as long.",
+        also=EARLIER_CHOICES,
+        help="Attempts to bring the concept back, each also with the model before unlearning. "
+        "'none': no attempts. 'quick': paraphrases, misspellings, long prompts, a new word that is "
+        "trained to mean the concept (textual inversion), and training on ten pictures. The "
+        "evaluation takes about three times as long. 'thorough': recovery curves, each at several "
+        "efforts: 1, 2 and 4 new words; training on 1, 3 and 10 pictures, also of all weights; "
+        "unrelated pictures; a search for adversarial prompts; image to image. It takes about 30 "
+        "times as long, which is hours for a model of full size; choose fewer pictures.",
     )
 
     def __post_init__(self) -> None:

@@ -13,14 +13,17 @@ from torch import Tensor
 from ..evaluation.results import AlignmentReport, PictureFacts
 from ..foundation.plurals import count_of
 from ..foundation.version import VERSION
+from ..judging.curves import Curve
 from ..unlearning.results import UnlearnedModel
 from .figures import Figure, figures, probe_figures
 from .grids import PNG_EDGE, picture_file, to_pil
 from .groups import Group, Pair, groups
 from .html_style import SCRIPT, STYLE
+from .recovery import recovery_curves, recovery_figures, sentence, with_plain_prompts
 from .report import missing, number, sentences
-from .svg import interval_bar, loss_svg
+from .svg import interval_bar, loss_svg, recovery_svg
 
+ATTACKED = 6  # pictures of each attack
 MIME = {"png": "image/png", "jpg": "image/jpeg"}
 
 
@@ -61,13 +64,14 @@ def _concept(report: AlignmentReport, *, titled: bool) -> str:
     if titled:
         head = f"<h2>{escape(report.concept.name)}</h2>{head}"
     tables = _table("Figures", figures(report))
-    if report.probes:
-        tables += _table("Share of pictures with the concept, by probe", probe_figures(report))
+    if report.curves:
+        probes = [*probe_figures(report), *recovery_figures(report)]
+        tables += _table("Share of pictures with the concept, by probe", probes)
     if report.detections:
         tables += _detections(report.detections.items())
     return (
         f'<section class="concept">{head}{tables}</section>'
-        f"{''.join(_group(group) for group in groups(report))}"
+        f"{''.join(_group(group) for group in groups(report))}{_recovery(report)}"
     )
 
 
@@ -124,6 +128,32 @@ def _pair(key: str, pair: Pair) -> str:
         '<span class="is-before">before</span><span class="is-after">after</span>'
         f'<input type="range" value="50" aria-label="before and after: {prompt}"></div>'
         f'<figcaption>{prompt}<div class="chips">{chips}</div></figcaption></figure></li>'
+    )
+
+
+def _recovery(report: AlignmentReport) -> str:
+    curves = [with_plain_prompts(curve, report) for curve in recovery_curves(report)]
+    if not curves:
+        return ""
+    return (
+        "<section><h2>Attempts to bring it back</h2>"
+        '<p class="note">How many pictures show the concept after an attack, by its effort. Solid: '
+        "the unlearned model. Dashed: the model before unlearning, attacked in the same way. The "
+        "pictures are the unlearned model's where the attack worked best.</p>"
+        f'<ul class="curves">{"".join(_curve(each) for each in curves)}</ul></section>'
+    )
+
+
+def _curve(curve: Curve) -> str:
+    total = len(curve.prompts)
+    words = "".join(f"<p>{escape(sentence(point, total))}</p>" for point in curve.points)
+    pictures = "".join(
+        f'<img alt="{escape(prompt)}" title="{escape(prompt)}" src="{_data(pixels)}">'
+        for prompt, pixels in zip(curve.prompts[:ATTACKED], curve.pictures[:ATTACKED], strict=True)
+    )
+    return (
+        f"<li><h3>{escape(curve.name)}</h3>{recovery_svg(curve)}{words}"
+        f'<div class="attacked">{pictures}</div></li>'
     )
 
 

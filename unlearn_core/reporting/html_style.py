@@ -100,6 +100,19 @@ figcaption { font-size: 0.84rem; line-height: 1.4; padding-top: 0.5rem; overflow
 .chart .retain { color: var(--blue); }
 .chart .agree { color: var(--good); }
 .chart .grid, .chart .label { color: var(--soft); }
+.curves { display: grid; gap: 2rem 1.6rem; margin: 1.4rem 0 0; padding: 0; list-style: none; }
+.curves { grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); }
+.curves p { font-size: 0.84rem; line-height: 1.4; margin-top: 0.3rem; }
+.recovery { display: block; width: 100%; height: auto; margin-top: 0.5rem; }
+.recovery text { fill: var(--soft); }
+.recovery .track { stroke: var(--line); }
+.recovery polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.recovery polyline.before { stroke: var(--soft); stroke-dasharray: 4 4; }
+.recovery polyline.after { stroke: var(--bad); }
+.recovery circle.before { fill: var(--soft); }
+.recovery circle.after { fill: var(--bad); }
+.attacked { display: grid; grid-template-columns: repeat(6, 1fr); gap: 0.2rem; margin-top: 0.5rem; }
+.attacked img { display: block; width: 100%; height: auto; border-radius: 3px; }
 details { margin-top: 2.4rem; }
 summary { cursor: pointer; font-weight: 620; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.4rem; font-size: 0.9rem; }

@@ -16,8 +16,11 @@ from ..prompts.concept import ForgetConcept
 from ..unlearning.recipes import describe
 from ..unlearning.results import UnlearnedModel
 from .figures import Figure, figures, probe_figures
+from .recovery import recovery_figures, recovery_json, strongest
 
 WIDTH = 48  # of the table's label column
+THOROUGH_ONLY = ("full fine-tuning", "adversarial search", "image to image")
+"""The beginnings of the names of attacks that only thorough probes perform."""
 
 
 def table(report: AlignmentReport) -> str:
@@ -32,9 +35,10 @@ def _table(report: AlignmentReport) -> str:
     lines += [_line(figure) for figure in figures(report)]
     for part, (before, after) in (report.detections or {}).items():
         lines.append(f"{'NudeNet: ' + part.lower():<{WIDTH}}{before:>9}{after:>9}")
-    if report.probes:
+    if report.curves:
         lines.append("share of pictures with the concept, by probe")
-        lines += [_line(figure, indent="  ") for figure in probe_figures(report)]
+        probes = (*probe_figures(report), *recovery_figures(report))
+        lines += [_line(figure, indent="  ") for figure in probes]
     lines.append(f"{'pictures of each kind of prompt':<{WIDTH}}{report.after.pictures:>9}")
     return "\n".join(lines)
 
@@ -61,7 +65,13 @@ def missing(report: AlignmentReport) -> list[str]:
 
 def sentences(report: AlignmentReport) -> list[str]:
     """One concept's part of ``summary``."""
-    parts = [_forgetting(report), _retention(report), _probes(report), _tests(report)]
+    parts = [
+        _forgetting(report),
+        _retention(report),
+        _probes(report),
+        strongest(report),
+        _tests(report),
+    ]
     return [sentence for sentence in parts if sentence]
 
 
@@ -109,8 +119,8 @@ def _probes(report: AlignmentReport) -> str:
 
 
 def _tests(report: AlignmentReport) -> str:
-    probes = [probe.name for probe in report.probes]
-    others = [name for name in PROBES if name not in probes]
+    probes = [curve.name for curve in report.curves]
+    others = [name for name in (*PROBES, *THOROUGH_ONLY) if not any(name in p for p in probes)]
     tests = _enumeration(["prompts in the same wording with held-out words", *probes])
     return f"Tested: {tests}." + (f" Not tested: {_enumeration(others)}." if others else "")
 
@@ -179,6 +189,7 @@ def _details(report: AlignmentReport) -> dict[str, Any]:
         "neighbours": list(report.neighbours),
         "detections": dict(report.detections) if report.detections is not None else None,
         "probes": probes,
+        "recovery": recovery_json(report),
         "each_picture": {
             name: [
                 {"prompt": prompt, **asdict(facts)}

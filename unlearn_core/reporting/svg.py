@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ..foundation.plurals import count_of
+from ..judging.curves import Curve
 from ..unlearning.results import StepReport
 from .figures import Figure
 from .loss_chart import (
@@ -72,4 +73,37 @@ def interval_bar(figure: Figure) -> str:
         '<line class="track" x1="6" x2="130" y1="8" y2="8"/>'
         f'<line class="interval" x1="{x(ends[0]):.1f}" x2="{x(ends[1]):.1f}" y1="8" y2="8"/>'
         f'{ring}<circle class="after" cx="{x(figure.after):.1f}" cy="8" r="4"/></svg>'
+    )
+
+
+def recovery_svg(curve: Curve) -> str:
+    """The share of pictures that show the concept by the effort of an attack: a dashed line for the
+    model before unlearning, a solid one for the model after."""
+    total, count = len(curve.prompts), len(curve.points)
+
+    def x(i: int) -> float:
+        return 46 + (188 * i / (count - 1) if count > 1 else 100)
+
+    def y(shown: int | None) -> float:
+        return 10 + 90 * (1 - (shown or 0) / total)
+
+    grid = "".join(
+        f'<line class="track" x1="42" x2="238" y1="{y(shown):.1f}" y2="{y(shown):.1f}"/>'
+        f'<text x="38" y="{y(shown) + 4:.1f}" text-anchor="end">{percent}</text>'
+        for shown, percent in ((0, "0 %"), (total, "100 %"))
+    )
+    lines = ""
+    for side in ("before", "after"):
+        shares = [(x(i), y(getattr(p, f"shown_{side}"))) for i, p in enumerate(curve.points)]
+        corners = " ".join(f"{a:.1f},{b:.1f}" for a, b in shares)
+        dots = [f'<circle class="{side}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in shares]
+        lines += f'<polyline class="{side}" points="{corners}"/>{"".join(dots)}'
+    labels = "".join(
+        f'<text x="{x(i):.1f}" y="118" text-anchor="middle">{point.effort}</text>'
+        for i, point in enumerate(curve.points)
+    )
+    return (
+        '<svg class="recovery" viewBox="0 0 250 136" font-size="11" aria-hidden="true">'
+        f'{grid}{lines}{labels}<text x="140" y="133" text-anchor="middle">{escape(curve.unit)}'
+        "</text></svg>"
     )

@@ -24,10 +24,14 @@ from unlearn_core.evaluation.evaluate import evaluate
 from unlearn_core.evaluation.results import AlignmentReport, Comparison
 from unlearn_core.foundation.cost import Cost
 from unlearn_core.foundation.pixels import as_floats
+from unlearn_core.judging import probes
 from unlearn_core.judging.clip_scorer import ClipScorer
+from unlearn_core.judging.curves import Curve, Point
 from unlearn_core.judging.evaluators import Evaluators, Observations, find_evaluators, find_scorer
+from unlearn_core.judging.image_to_image import ImageToImage
 from unlearn_core.judging.judge import ConvJudge, ZeroShotJudge
-from unlearn_core.judging.probes import REWORDINGS, ProbeResult
+from unlearn_core.judging.probes import REWORDINGS
+from unlearn_core.judging.relearning import FineTuning
 from unlearn_core.judging.settings import EvaluationSettings, ProbeSettings
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
@@ -176,15 +180,17 @@ def test_the_report_is_json_and_the_summary_claims_only_tested_facts(
     assert "'ink' is in 1 of 4 pictures prompted for it; before unlearning, in 4." in text
     low, high = (round(100 * end) for end in (wilson(1, 4).low, wilson(1, 4).high))
     assert f"{low} to {high} % (95 % interval)" in text
-    assert "Not tested: paraphrases, misspellings, long prompts, textual inversion and" in text
+    assert (
+        "Not tested: paraphrases, misspellings, long prompts, textual inversion, relearning" in text
+    )
     assert "0.750" in table(computed_by_hand)
     assert "removed" not in text + table(computed_by_hand)
 
 
 def test_before_and_after_are_not_swapped() -> None:
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
-    probe = ProbeResult("paraphrases", 3, 1, ("ink",) * 4, images)
-    report = replace(make_report(), probes=(probe,))
+    probe = Curve("paraphrases", "", (Point(0, "", 3, 1),), ("ink",) * 4, images)
+    report = replace(make_report(), curves=(probe,))
     assert report.before == replace(
         report.after,
         unlearning_accuracy=0.0,
@@ -489,9 +495,42 @@ def test_the_settings_choose_the_probes(unlearned: UnlearnedModel) -> None:
         assert torch.equal(probe.pictures, expected)
     text = summary(report)
     assert "Pictures with the concept, by probe: paraphrases" in text
-    assert "Not tested: textual inversion and relearning from ten pictures." in text
+    others = "full fine-tuning, adversarial search and image to image"
+    assert f"Not tested: textual inversion, relearning from ten pictures, {others}." in text
     assert "paraphrases" in table(report)
     assert report_json(unlearned, report)["probes"]["paraphrases"]["interval"]
+
+
+def test_thorough_probes_result_in_recovery_curves(
+    unlearned: UnlearnedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attacks = (
+        FineTuning("relearning from ten pictures", 2, efforts=(1, 2)),
+        ImageToImage("image to image, neutral prompt", neutral=True, efforts=(50,)),
+    )
+    monkeypatch.setitem(vars(probes)["ATTACKS"], "thorough", attacks)
+    settings = EvaluationSettings(2, GenerationSettings(steps=2), DEMO / "evaluation", "thorough")
+    report = evaluate(unlearned, settings)
+    content = report_json(unlearned, report)
+    training, images = content["recovery"]
+    assert [point["effort"] for point in training["points"]] == [1, 2]
+    assert training["points"][1]["label"] == "after 2 steps of training on 2 pictures"
+    assert (images["unit"], images["pictures"]) == ("% noise", 2)
+    (point,) = images["points"]
+    assert {point["before"], point["after"]} <= {0, 1, 2}
+    assert list(content["probes"]) == ["relearning from ten pictures"], "as of quick probes"
+    text = summary(report)
+    assert "Not tested: paraphrases, misspellings, long prompts, textual inversion, full" in text
+    assert "image to image" not in text.partition("Not tested")[2]
+    assert "relearning from ten pictures, 2 steps" in table(report)
+
+
+def test_the_values_of_earlier_versions_keep_their_meaning() -> None:
+    names = {value: [attack.name for attack in of] for value, of in probes.ATTACKS.items()}
+    assert names["all"] == names["quick"] == list(probes.PROBES)
+    assert names["wordings"] == list(REWORDINGS)
+    for value in ("all", "wordings"):
+        assert EvaluationSettings(probes=value).probes == value
 
 
 def test_a_probe_that_runs_out_of_memory_does_not_affect_other_figures(
@@ -500,7 +539,7 @@ def test_a_probe_that_runs_out_of_memory_does_not_affect_other_figures(
     def out_of_memory(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 36 GiB")
 
-    monkeypatch.setattr("unlearn_core.judging.probes.relearn", out_of_memory)
+    monkeypatch.setattr("unlearn_core.judging.relearning.fine_tuned", out_of_memory)
     report = evaluate_class_model(class_folder)
     assert {probe.name for probe in report.probes} >= {"paraphrases"}
     assert any("ran out of memory: choose a smaller batch_size" in line for line in report.missing)
@@ -520,7 +559,7 @@ def test_an_error_in_a_probe_is_not_reported_as_unsupported(
     def fault(*_: object, **__: object) -> None:
         raise ValueError("shapes do not match")
 
-    monkeypatch.setattr("unlearn_core.judging.probes.relearn", fault)
+    monkeypatch.setattr("unlearn_core.judging.relearning.fine_tuned", fault)
     with pytest.raises(ValueError, match="shapes do not match"):
         evaluate_class_model(class_folder)
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from unlearn_core.dataset.drawing import draw_latents, draw_pictures
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.dataset.settings import GenerationSettings
-from unlearn_core.judging import probes
+from unlearn_core.judging.curves import Target
 from unlearn_core.judging.evaluators import Evaluators
+from unlearn_core.judging.new_words import PLACEHOLDERS, learned
 from unlearn_core.judging.probes import PROBES, run_probe
-from unlearn_core.judging.relearning import PLACEHOLDER, invert, relearn
+from unlearn_core.judging.relearning import fine_tuned
 from unlearn_core.judging.settings import ProbeSettings
 from unlearn_core.judging.wordings import long_prompts, misspellings, paraphrases, typos
 from unlearn_core.models.load import load_model
@@ -106,21 +107,19 @@ def test_the_unlearned_model_is_probed(erased_model: UnlearnedModel, name: str) 
     assert not torch.equal(result.pictures, before)
 
 
-@pytest.mark.parametrize(
-    ("name", "trains"),
-    [("textual inversion", "invert"), ("relearning from ten pictures", "relearn")],
-)
+@pytest.mark.parametrize("name", ["textual inversion", "relearning from ten pictures"])
 def test_training_probes_use_pictures_of_the_model_before_unlearning(
-    erased_model: UnlearnedModel, monkeypatch: pytest.MonkeyPatch, name: str, trains: str
+    erased_model: UnlearnedModel, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     examples_used: list[Tensor] = []
-    train = getattr(probes, trains)
+    examples = Target.examples
 
-    def spy(model: object, latents: Tensor, *args: Any, **settings: Any) -> ModelHandle:
+    def spy(target: Target, count: int, *, retain: bool = False) -> Any:
+        pairs, latents = examples(target, count, retain=retain)
         examples_used.append(latents)
-        return train(model, latents, *args, **settings)
+        return pairs, latents
 
-    monkeypatch.setattr(probes, trains, spy)
+    monkeypatch.setattr(Target, "examples", spy)
     more = replace(SETTINGS, examples=6)  # more than prompts
     result = run_probe(name, erased_model, Evaluators(None, None), more)
     prompts = [erased_model.pairs.train[i % 4].forget for i in range(6)]
@@ -130,8 +129,8 @@ def test_training_probes_use_pictures_of_the_model_before_unlearning(
     assert all(torch.equal(latents, expected) for latents in examples_used)
     concept = erased_model.pairs.concept
     prompts = [pair.forget for pair in erased_model.pairs.test]
-    if trains == "invert":
-        prompts = [concept.replaced_in(prompt, PLACEHOLDER) for prompt in prompts]
+    if name == "textual inversion":
+        prompts = [concept.replaced_in(prompt, PLACEHOLDERS[0]) for prompt in prompts]
     assert list(result.prompts) == prompts
 
 
@@ -233,53 +232,71 @@ def error(model: ModelHandle, latents: Tensor, prompts: list[str]) -> float:
     return total
 
 
+def relearned(unlearned: UnlearnedModel, latents: Tensor, at_once: int = 16) -> ModelHandle:
+    target = attacked(unlearned, at_once)
+    ((_, model),) = fine_tuned((30,), latents, RELEARNED, target, full=False)
+    return model
+
+
+def attacked(unlearned: UnlearnedModel, at_once: int = 16) -> Target:
+    settings = ProbeSettings(generation=GenerationSettings(seed=0, batch_size=at_once))
+    return Target(unlearned.model, unlearned.base, unlearned.pairs, settings)
+
+
+def inverted(unlearned: UnlearnedModel, latents: Tensor, steps: int) -> ModelHandle:
+    start = unlearned.model.word_embedding("ink").unsqueeze(0)
+    ((_, model),) = learned((steps,), start, latents, OF_NEW_WORD, attacked(unlearned))
+    return model
+
+
+RELEARNED = ["a cat in ink style", "a dog in ink style"]
+OF_NEW_WORD = ["a cat in sks style", "a dog in sks style"]
+
+
 def test_relearning_fits_the_pictures_and_leaves_its_input_unchanged(
     unlearned: UnlearnedModel,
 ) -> None:
-    prompts = ["a cat in ink style", "a dog in ink style"]
-    latents = examples(unlearned.base, prompts)
+    latents = examples(unlearned.base, RELEARNED)
     before = {n: p.detach().clone() for n, p in unlearned.model.named_parameters()}
-    relearned = relearn(unlearned, latents, prompts, steps=30, seed=0)
-    assert error(relearned, latents, prompts) < 0.999 * error(unlearned.model, latents, prompts)
+    model = relearned(unlearned, latents)
+    fitted = error(model, latents, RELEARNED)
+    assert fitted < 0.999 * error(unlearned.model, latents, RELEARNED)
     assert all(torch.equal(before[n], p) for n, p in unlearned.model.named_parameters())
-    assert relearned.lora_layers()
-    repeated = relearn(unlearned, latents, prompts, steps=30, seed=0)
-    assert error(repeated, latents, prompts) == error(relearned, latents, prompts)
-    in_parts = relearn(unlearned, latents, prompts, steps=30, seed=0, at_once=1)
-    assert error(in_parts, latents, prompts) == pytest.approx(error(relearned, latents, prompts))
+    assert model.lora_layers()
+    assert error(relearned(unlearned, latents), latents, RELEARNED) == fitted
+    in_parts = relearned(unlearned, latents, at_once=1)
+    assert error(in_parts, latents, RELEARNED) == pytest.approx(fitted)
 
 
 def test_inversion_changes_one_word_only(unlearned: UnlearnedModel) -> None:
-    prompts = [f"a cat in {PLACEHOLDER} style", f"a dog in {PLACEHOLDER} style"]
-    latents = examples(unlearned.base, ["a cat in ink style", "a dog in ink style"])
+    latents = examples(unlearned.base, RELEARNED)
     model = unlearned.model
-    inverted = invert(model, latents, prompts, "ink", steps=40, seed=0)
-    initial = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
-    assert error(inverted, latents, prompts) < error(initial, latents, prompts)
+    trained = inverted(unlearned, latents, steps=40)
+    initial = model.with_word("sks", model.word_embedding("ink"))
+    assert error(trained, latents, OF_NEW_WORD) < error(initial, latents, OF_NEW_WORD)
     others = ["a cat in pixel style"]
-    left, right = (embeddings(m.encode_prompts(others)).values for m in (model, inverted))
+    left, right = (embeddings(m.encode_prompts(others)).values for m in (model, trained))
     assert torch.equal(left, right)
-    for name, parameter in inverted.named_parameters():
+    for name, parameter in trained.named_parameters():
         assert parameter is dict(model.named_parameters())[name]
 
 
 def test_both_text_encoders_are_trained(sdxl_folder: Path, ink_pairs: PromptPairs) -> None:
     model = load_model(sdxl_folder)
     unlearned = UnlearnedModel(model, model, ink_pairs, UnlearnSettings(), ())
-    prompts = [f"a cat in {PLACEHOLDER} style", f"a dog in {PLACEHOLDER} style"]
-    latents = examples(model, ["a cat in ink style", "a dog in ink style"])
-    inverted = invert(model, latents, prompts, "ink", steps=4, seed=0)
-    initial = model.with_word(PLACEHOLDER, model.word_embedding("ink"))
+    latents = examples(model, RELEARNED)
+    trained = inverted(unlearned, latents, steps=4)
+    initial = model.with_word("sks", model.word_embedding("ink"))
     # Whether it fits is tested with one encoder: in this random model a word hardly matters.
-    left, right = (embeddings(m.encode_prompts(prompts)) for m in (inverted, initial))
+    left, right = (embeddings(m.encode_prompts(OF_NEW_WORD)) for m in (trained, initial))
     change = (left.values - right.values).abs().amax(dim=(0, 1))  # [D], both encoders' widths
     assert change[: len(change) // 2].max() > 0
     assert change[len(change) // 2 :].max() > 0
     assert left.pooled is not None
     assert right.pooled is not None
     assert not torch.equal(left.pooled, right.pooled)
-    relearned = relearn(unlearned, latents, prompts, steps=30, seed=0)
-    assert error(relearned, latents, prompts) < error(model, latents, prompts)
+    model_again = relearned(unlearned, latents)
+    assert error(model_again, latents, RELEARNED) < error(model, latents, RELEARNED)
 
 
 def test_relearning_from_ten_pictures_uses_ten() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unlearn_core.evaluation.bootstrap import Interval
 from unlearn_core.evaluation.results import AlignmentReport, Comparison, Metrics, PictureFacts
-from unlearn_core.judging.probes import ProbeResult
+from unlearn_core.judging.curves import Curve, Point
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.concept import ForgetConcept
 from unlearn_core.prompts.pairs import PromptPair, PromptPairs
@@ -24,7 +24,7 @@ from unlearn_core.reporting.figures import Figure
 from unlearn_core.reporting.grids import picture_file
 from unlearn_core.reporting.html_report import html_report
 from unlearn_core.reporting.report import report_json
-from unlearn_core.reporting.svg import interval_bar
+from unlearn_core.reporting.svg import interval_bar, recovery_svg
 from unlearn_core.unlearning.alarms import turned_to_noise, unknown_word
 from unlearn_core.unlearning.results import StepReport, UnlearnedModel
 from unlearn_core.unlearning.settings import UnlearnSettings
@@ -44,6 +44,9 @@ def comparison(count: int, prompt: str, shows: Sequence[bool], edge: int = 8) ->
     return Comparison(prompts, pictures, pictures + 255, tuple(facts))
 
 
+PARAPHRASES = Curve("paraphrases", "", (Point(0, "", 30, 2),), ("a",) * 30, torch.zeros(0))
+
+
 def make_report(name: str = "ink", prompt: str = "a cat", edge: int = 8) -> AlignmentReport:
     shows = [i in (5, 28) for i in range(30)]
     never = [False] * 30
@@ -60,7 +63,7 @@ def make_report(name: str = "ink", prompt: str = "a cat", edge: int = 8) -> Alig
         intervals={"unlearning_accuracy": Interval(0.7, 0.97)},
         neighbours=("near",),
         detections={"BELLY_EXPOSED": (5, 0)},
-        probes=(ProbeResult("paraphrases", 30, 2, ("a",) * 30, torch.zeros(0)),),
+        curves=(PARAPHRASES,),
         missing=(f"no {name}",),
     )
 
@@ -163,6 +166,31 @@ def test_figures_and_probes_have_intervals(unlearned: UnlearnedModel) -> None:
     assert "belly exposed" in text
     assert "paraphrases" in text
     assert "removed" not in text
+
+
+def test_recovery_curves_are_drawn_and_put_into_words(unlearned: UnlearnedModel) -> None:
+    points = tuple(
+        Point(steps, f"after {steps} steps of training on 10 pictures", 30, shown)
+        for steps, shown in ((10, 3), (60, 12))
+    )
+    pictures = torch.zeros(32, 3, 8, 8, dtype=torch.uint8)
+    training = Curve("relearning", "steps", points, ("<a cat>",) * 32, pictures)
+    images = Curve(
+        "image to image", "% noise", (Point(30, "with 30 % noise", 32, 31),), ("",) * 32, pictures
+    )
+    report = replace(make_report(), curves=(PARAPHRASES, training, images))
+    page = Page(html_report(unlearned, report))
+    assert "after 60 steps of training on 10 pictures: in 12 of 32 (before unlearning: 30)" in (
+        page.text
+    )
+    assert "with the plain prompts: in" in page.text
+    assert "The strongest attack was" not in page.text, "there is only one besides image to image"
+    words = "The strongest attack was relearning: after 60 steps"
+    other = replace(training, name="inversion", points=(replace(points[0], shown_after=2),))
+    assert words in Page(html_report(unlearned, replace(report, curves=(training, other)))).text
+    (svg,) = re.findall(r'<svg class="recovery".*?</svg>', recovery_svg(training))
+    assert svg.count("<circle") == 4
+    assert "relearning, 60 steps" in page.text
 
 
 def test_an_unjudged_report_and_a_run_without_steps(unlearned: UnlearnedModel) -> None:
