@@ -7,19 +7,30 @@ they have no unit and do not depend on the family. ``watch`` measures during a r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .breakdown import NOT_FINITE, RAN_AWAY, WentWrongError
+from .rules import excess_over
 from .settings import UnlearnSettings
 
 UNKNOWN_WORD = "unknown word"
 DOES_NOT_MOVE = "does not move"
 GAVE_UP = "gave up"
+GAVE_UP_NOT_FINITE = "gave up, not finite"
 NOT_PROTECTED = "not protected"
 NOISE = "turned to noise"
-KINDS = (UNKNOWN_WORD, DOES_NOT_MOVE, RAN_AWAY, NOT_FINITE, GAVE_UP, NOT_PROTECTED, NOISE)
+ENDED = (GAVE_UP, GAVE_UP_NOT_FINITE)  # the run, before the step that the user chose
+KINDS = (
+    UNKNOWN_WORD,
+    DOES_NOT_MOVE,
+    RAN_AWAY,
+    NOT_FINITE,
+    *ENDED,
+    NOT_PROTECTED,
+    NOISE,
+)
 
 UNKNOWN = 1.5
 """Distance of a word's predictions from those of made-up words, relative to the distance of the
@@ -93,6 +104,13 @@ def is_suspicious(retain_loss: float, settings: UnlearnSettings, reference: Refe
     return not retain_loss <= usual + DAMAGE * reference.error  # also if it is not a number
 
 
+def excess_of(retain_loss: float, settings: UnlearnSettings, reference: Reference) -> float:
+    """By how much the retain loss of one step exceeds its limit, as a share of it. The limit lets
+    the frozen model's error grow by the share ``retain_weight``."""
+    already = reference.error if settings.retain_objective == "denoise" else 0.0
+    return excess_over(settings.retain_weight * reference.error, retain_loss - already)
+
+
 def is_damaged(distance: float, reference: Reference, start: float = 0.0) -> bool:
     """Whether this distance to the frozen model on retain pictures is beyond the limit.
 
@@ -108,11 +126,14 @@ def is_noise(distance: float, reference: Reference) -> bool:
     return not distance <= NOISE_SHARE * reference.power
 
 
-def moved(forget_loss: float, reference: Reference) -> bool:
+def moved(forget_loss: float, reference: Reference, objective: str) -> bool:
     """Whether the forget loss has fallen noticeably below that of the frozen model. The loss of a
     run with a warm start is low from the first step, so its first step is no reference."""
     before = reference.forget_loss
-    return math.isfinite(forget_loss) and before - forget_loss > MOVES * abs(before)
+    scale = abs(before)
+    if objective == "NPO":  # with a small beta, it falls by the error's rise from 2 ln(2) / beta
+        scale = min(scale, reference.error)
+    return math.isfinite(forget_loss) and before - forget_loss > MOVES * scale
 
 
 def unknown_word(word: str) -> Alarm:
@@ -125,13 +146,14 @@ def unknown_word(word: str) -> Alarm:
     )
 
 
-def does_not_move(step: int, words: str) -> Alarm:
+def does_not_move(step: int, words: Sequence[str]) -> Alarm:
+    names = [repr(word) for word in words]
     return Alarm(
         step,
         DOES_NOT_MOVE,
-        f"the forget loss hardly moved: the model may not know {words} (draw a picture of it and "
-        "look), or learning_rate or steps are too low",
-        {"word": words},
+        f"the forget loss hardly moved: the model may not know {' and '.join(names)} (draw a "
+        "picture of it and look), or learning_rate or steps are too low",
+        {"word": ", ".join(names)},
     )
 
 
@@ -149,9 +171,9 @@ def went_back(step: int, error: WentWrongError, back_to: int, rate: float) -> Al
 def gave_up(step: int, error: WentWrongError, back_to: int) -> Alarm:
     return Alarm(
         step,
-        GAVE_UP,
-        f"{error.problem} at step {step}, also with a lower learning rate: the run ends with the "
-        f"state after step {back_to}; lower learning_rate or raise retain_weight",
+        GAVE_UP_NOT_FINITE if error.kind == NOT_FINITE else GAVE_UP,
+        f"{error.problem} at step {step}: the run ends with the state after step {back_to}; "
+        f"{error.cure}",
         {"back_to": str(back_to)},
         back_to,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..dataset.rows import PairedRows, Rows, TrainingSets
 from ..models.protocol import Conditioning, ModelHandle
-from .objectives import ERASE, ForgetBatch
+from .objectives import ERASE, PRIOR, ForgetBatch
 from .settings import UnlearnSettings
 
 Part = TypeVar("Part")
@@ -24,14 +24,15 @@ def empty_prompt(model: ModelHandle, settings: UnlearnSettings) -> Conditioning 
     Raises:
         ValueError: the model does not support an empty prompt.
     """
-    if settings.objective != ERASE and settings.empty_share == 0:
+    of_prior = settings.retain_objective == PRIOR
+    if settings.objective != ERASE and settings.empty_share == 0 and not of_prior:
         return None
     try:
         return model.encode_prompts([""])
     except ValueError as error:
         raise ValueError(
             f"this model does not support the empty prompt ({error}); choose another objective "
-            f"than {ERASE!r}, and set empty_share to 0"
+            f"than {ERASE!r} and {PRIOR!r}, and set empty_share to 0"
         ) from None
 
 
@@ -58,9 +59,15 @@ class Batches:
 
     def retain(self, forget: ForgetBatch) -> Iterator[RetainBatch]:
         """The retain pictures of the step, ``batch_size`` at a time. For a share of them
-        (``empty_share``), the empty prompt replaces their own."""
+        (``empty_share``), the empty prompt replaces their own; for ``PRIOR``, for all, and at the
+        last timestep."""
         for latents, conditioning, noise, t in self._retain_batches(forget):
-            yield latents, self._with_empty_prompts(conditioning, len(latents)), noise, t
+            if self.settings.retain_objective == PRIOR:
+                assert self.empty is not None, "``empty_prompt`` provides it for this objective"
+                last = self.base.times(torch.ones(len(latents))).to(t)
+                yield latents, self.empty[[0] * len(latents)], noise, last
+            else:
+                yield latents, self._with_empty_prompts(conditioning, len(latents)), noise, t
 
     def _with_empty_prompts(self, conditioning: Conditioning, count: int) -> Conditioning:
         share = self.settings.empty_share

@@ -10,6 +10,7 @@ class WentWrongError(ValueError):
 
     kind = RAN_AWAY
     problem = "the retain loss rose beyond its limit"
+    cure = "lower learning_rate or raise retain_weight"
 
 
 class NotFiniteError(WentWrongError):
@@ -17,3 +18,4 @@ class NotFiniteError(WentWrongError):
 
     kind = NOT_FINITE
     problem = "a gradient was not finite"
+    cure = "choose precision fp32 when you load the model, or lower learning_rate"

@@ -136,13 +136,7 @@ def sizes(
         fake = fake_mode(base)
         # peft moves its new layers, which fake ones refuse; they are small.
         with nullcontext() if fake is None or settings.scope in LOW_RANK else fake:
-            model, parameters = trainable(
-                base,
-                settings.scope,
-                lora_rank=settings.lora_rank,
-                lora_alpha=settings.lora_alpha,
-                seed=settings.seed,
-            )
+            model, parameters = trainable(base, settings)
         row = base.encode_prompts([prompt]).to(base.device)
         one = profile(model, parameters, row, progress, fake)
         progress.tick()

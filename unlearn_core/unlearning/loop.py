@@ -75,13 +75,7 @@ class Unlearning:
         settings = resolved(settings, base)
         self.plan, self.processes = plan or Plan(), processes
         self.base, self.sets, self.settings = base, sets, settings
-        self.model, self.parameters = trainable(
-            base,
-            settings.scope,
-            lora_rank=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            seed=settings.seed,
-        )
+        self.model, self.parameters = trainable(base, settings)
         protections = prepare(self.model, self.parameters, base, sets.pairs, settings, progress)
         matrices = {id(matrix): matrix for matrix in protections if matrix is not None}
         weights = [parameter.detach() for parameter in self.parameters]
@@ -193,14 +187,23 @@ class Unlearning:
             resumed_at=self.resumed_at,
         )
 
-    def _go_back(self, error: WentWrongError) -> None:
-        good = self.watch.go_back(min(len(self.reports) + 1, self.settings.steps), error)
+    def end_early(self) -> None:
+        if not self.reports or self.is_finished:
+            return
+        try:
+            self.watch.at_end(len(self.reports))
+        except WentWrongError as error:
+            self._go_back(error, ends=True)
+
+    def _go_back(self, error: WentWrongError, *, ends: bool = False) -> None:
+        step = len(self.reports) if ends else min(len(self.reports) + 1, self.settings.steps)
+        good = self.watch.go_back(step, error, ends=ends)
         self.batches.generator.set_state(good.generator)
         self.next_batch, self.whole = good.generator, True
         self.optimizer.reset()
         self.smooth_retain.clear()
         del self.reports[good.step :]
-        if self.watch.gave_up and not self.reports:
+        if (self.watch.gave_up or ends) and not self.reports:
             raise type(error)(f"training broke down: {self.alarms[-1].message}")
 
     def _step(self) -> StepReport:
@@ -238,7 +241,7 @@ class Unlearning:
                 grad_forget,
                 grad_retain,
                 products,
-                RULES[settings.method](products, settings.retain_weight),
+                RULES[settings.method](products, self.watch.weight(retain_loss.item())),
                 settings.learning_rate
                 * self.watch.rate_factor
                 * SCHEDULES[settings.schedule](step, settings.steps),

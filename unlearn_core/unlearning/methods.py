@@ -14,12 +14,13 @@ from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .alarms import Alarm
 from .batches import empty_prompt
+from .closed_form import ClosedForm
 from .loop import Unlearning
 from .plan import Plan
 from .results import StepReport, UnlearnedModel
 from .scopes import parameter_names
-from .settings import UCE, UnlearnSettings
-from .uce import ClosedForm, edited_names
+from .settings import EDITS, UnlearnSettings
+from .uce import edited_names
 
 CLASS_FAMILIES = ("class-conditional", "dit")  # their prompts must name a class
 
@@ -43,6 +44,15 @@ class Run(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[StepReport]: ...
+
+    def end_early(self) -> None:
+        """Check the state before it becomes the result without the remaining steps. In place of a
+        damaged one, the last good state becomes the result.
+
+        Raises:
+            WentWrongError: there is none with a finished step.
+        """
+        ...
 
     def result(self) -> UnlearnedModel: ...
 
@@ -173,7 +183,7 @@ class Edit:
 
 def method_of(settings: UnlearnSettings) -> Method:
     """The method that the settings choose."""
-    return Edit() if settings.method == UCE else Steps()
+    return Edit() if settings.method in EDITS else Steps()
 
 
 def check(

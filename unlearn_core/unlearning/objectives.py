@@ -5,6 +5,7 @@ Decreasing a forget loss makes the model worse at the concept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -100,6 +101,22 @@ def distill(
     return _per_sample((model.predict(latents_t, conditioning, t) - target).square())
 
 
+def prior(
+    model: Denoiser,
+    frozen: Denoiser,
+    latents: Tensor,
+    conditioning: Conditioning,
+    noise: Tensor,
+    t: Tensor,
+) -> Tensor:
+    """The retain term of DUO (Park et al. 2024): squared distance to the frozen model's prediction
+    on pure noise, ``||eps_theta(x_T, c_0) - eps_0(x_T, c_0)||^2``, [B]. ``Batches`` provides the
+    empty prompt ``c_0`` and the last timestep T; no retain picture is used."""
+    with torch.no_grad():
+        target = frozen.predict(noise, conditioning, t)
+    return _per_sample((model.predict(noise, conditioning, t) - target).square())
+
+
 def ascent(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
     """``-min((eps - eps_theta)^2, alpha)``, [B]: the paper's loss, with the truncation of its CIFAR
     code.
@@ -178,6 +195,47 @@ def erase(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Stre
     return _distance_beyond(model, frozen, latents_t, batch.t, batch.bare_names, empty, eta)
 
 
+def prefer(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
+    """DUO (Park et al. 2024): preference optimisation between a picture with the concept (-) and
+    its twin without (+), [B]: ``-2 / beta * log sigmoid(-beta * ((l+_theta - l+_0) - (l-_theta -
+    l-_0)))``, where ``l`` is the squared error summed over a picture. Both have the concept's
+    prompt and the same noise: their only difference is the picture.
+
+    The factor ``2 / beta`` is that of ``npo``: the first gradient does not depend on ``beta``. The
+    loss of the unchanged model is subtracted, so that a fall is visible.
+    """
+    pictures = (batch.parallel_latents, batch.latents)
+    rest = (batch.conditioning, batch.noise, batch.t)
+    with torch.no_grad():
+        before = [_per_sample(frozen.denoise_error(latents, *rest)) for latents in pictures]
+    twin, concept = (
+        _per_sample(model.denoise_error(latents, *rest)) - error
+        for latents, error in zip(pictures, before, strict=True)
+    )
+    beta = strengths.npo_beta * batch.latents[0].numel()
+    return -2 / beta * (logsigmoid(beta * (concept - twin)) + math.log(2))
+
+
+def make_uninformative(
+    model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
+) -> Tensor:
+    """After Li et al. 2024 (unlearning for image-to-image models): on the concept's picture, the
+    model should predict what the frozen one predicts on a picture without information,
+    ``||eps_theta(x_t, c_f) - eps_0(n_t, c_f)||^2``, [B]. ``n`` is Gaussian with the mean and spread
+    of each channel of the picture. They train an encoder, whose place the denoiser takes.
+
+    ``n`` is made of the row's own noise, mirrored so that no element meets itself.
+    """
+    mean = batch.latents.mean((2, 3), keepdim=True)
+    spread = batch.latents.std((2, 3), keepdim=True)
+    uninformative = mean + spread * batch.noise.flip(2, 3)
+    with torch.no_grad():
+        noised = model.add_noise(uninformative, batch.noise, batch.t)
+        target = frozen.predict(noised, batch.conditioning, batch.t)
+    latents_t = model.add_noise(batch.latents, batch.noise, batch.t)
+    return _per_sample((model.predict(latents_t, batch.conditioning, batch.t) - target).square())
+
+
 def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
     """Distance to a target slightly beyond the frozen model's prediction for the parallel prompt,
     [B].
@@ -202,6 +260,8 @@ ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
 STOP_ABOVE = "ascent, stop above"
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
+PREFER = "prefer (DUO)"
+UNINFORMATIVE = "uninformative target (I2I)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     "redirect": redirect,
     "ascent": ascent,
@@ -210,10 +270,19 @@ OBJECTIVES: dict[str, ForgetObjective] = {
     "relabel": relabel,
     RANDOM_LABEL: random_label,
     ERASE: erase,
+    PREFER: prefer,
+    UNINFORMATIVE: make_uninformative,
 }
+PRIOR = "prior (DUO)"  # the only retain objective of pure noise and the empty prompt
 PAUSES: dict[str, Callable[[Tensor, Strengths], Tensor]] = {STOP_ABOVE: paused_above}
 """Objectives that sometimes have no gradient -> whether, given the mean loss of the batch."""
-RETAIN_OBJECTIVES: dict[str, RetainObjective] = {"distill": distill, "denoise": denoise}
+RETAIN_OBJECTIVES: dict[str, RetainObjective] = {
+    "distill": distill,
+    "denoise": denoise,
+    PRIOR: prior,
+}
+RELATED_OBJECTIVES = (PREFER, UNINFORMATIVE)
+"""Those of related works, for comparison in the benchmark; forms do not offer them."""
 
 
 def _concept_error(model: Denoiser, batch: ForgetBatch) -> Tensor:

@@ -79,6 +79,15 @@ def prompt_products(
 def _products_of(
     base: ModelHandle, pairs: Sequence[PromptPair], tokens: str, text_input: str
 ) -> Products:
+    m, w, k = edited_embeddings(base, pairs, tokens, text_input)
+    return Products(m.T @ m, m.T @ w, k.T @ k)
+
+
+def edited_embeddings(
+    base: ModelHandle, pairs: Sequence[PromptPair], tokens: str, text_input: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The embeddings to edit and, row by row, their targets; then those to preserve, [N, D] each,
+    in fp64 on the CPU. ``prompt_products`` describes which they are."""
     prefixes = [_before_shared_end(pair.forget, pair.retain) for pair in pairs]
     forget, retain = (
         [row.cpu().double() for row in base.encode_prompts(prompts).text_inputs()[text_input]]
@@ -86,7 +95,7 @@ def _products_of(
     )  # [L, D] each; long prompts have more rows
     if text_input != TOKENS:
         m, w = torch.cat(forget), torch.cat(retain)
-        return Products(m.T @ m, m.T @ w, w.T @ w)
+        return m, w, w
     last_forget, last_retain = (_last_token(base, side) for side in zip(*prefixes, strict=True))
     sources, targets = [], []
     for f, r, i, j in zip(forget, retain, last_forget, last_retain, strict=True):
@@ -97,7 +106,7 @@ def _products_of(
     if tokens == LAST_TOKEN:
         ends = _last_token(base, [pair.retain for pair in pairs])
         k = torch.stack([r[end] for r, end in zip(retain, ends, strict=True)])
-    return Products(m.T @ m, m.T @ w, k.T @ k)
+    return m, w, k
 
 
 def _before_shared_end(forget: str, retain: str) -> tuple[str, str]:

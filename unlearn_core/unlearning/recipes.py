@@ -13,9 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from ..foundation.fields import check_fields, choice
-from ..models.layers import AUTO, NOXATTN, NOXATTN_2025, XATTN
-from .objectives import ERASE, RANDOM_LABEL
-from .settings import LAST_TOKEN, UCE, UnlearnSettings
+from ..models.layers import AUTO, LORA_SELF_ATTENTION, NOXATTN, NOXATTN_2025, XATTN
+from .objectives import ERASE, PREFER, PRIOR, RANDOM_LABEL, UNINFORMATIVE
+from .rules import LIMITED
+from .settings import CASE, EDITS, LAST_TOKEN, SPEED, UCE, UnlearnSettings
 
 OURS = "ours"
 FREE = (
@@ -83,10 +84,41 @@ Gandikota et al. 2024, their code of 2023 and since April 2025. Stratified times
 learning-rate warm-up are additions of this package to all of them."""
 
 
+_RELATED_CHANGES: dict[str, dict[str, Any]] = {
+    "SPEED": {"method": SPEED, "uce_tokens": LAST_TOKEN},
+    "after CASE": {"method": CASE, "retain_weight": 0.9},
+    "DUO": {
+        **_PAPER,
+        "scope": LORA_SELF_ATTENTION,
+        "objective": PREFER,
+        "retain_objective": PRIOR,
+        "method": "GradDiff",
+        "npo_beta": 0.03,  # their 500 for the mean error, on Stable Diffusion's latents
+        "retain_weight": 2e4,  # their 1e6 / 100, and the factor 2 of the objective
+    },
+    "after I2I": {
+        **_PAPER,
+        "objective": UNINFORMATIVE,
+        "retain_objective": "distill",
+        "method": "GradDiff",
+    },
+    "after epsilon-constrained": {
+        **_PAPER,
+        "objective": UNINFORMATIVE,
+        "retain_objective": "distill",
+        "method": LIMITED,
+        "retain_weight": 0.05,  # of the frozen model's error may be lost
+    },
+}
+"""Related works, for comparison in the benchmark; forms do not offer them. Sources: SPEED, Li et
+al. 2025; CASE, arXiv 2605.25765; DUO, Park et al. 2024; I2I, Li et al. 2024; epsilon-constrained,
+Feng et al. 2024. "after" marks those of which a part could not be read or carried over."""
+
+
 def _settings_of_method(changes: Mapping[str, Any]) -> Mapping[str, Any]:
     settings = UnlearnSettings(**changes)
     names = [field.name for field in fields(settings) if field.name not in FREE]
-    if settings.method == UCE:
+    if settings.method in EDITS:
         names = list(EDIT_SETTINGS)
     return MappingProxyType({name: getattr(settings, name) for name in names})
 
@@ -95,6 +127,11 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {name: _settings_of_method(changes) for name, changes in _CHANGES.items()}
 )
 """Recipe -> the value of every setting that it sets."""
+RELATED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {name: _settings_of_method(changes) for name, changes in _RELATED_CHANGES.items()}
+)
+"""The same for the related works."""
+ALL: Mapping[str, Mapping[str, Any]] = MappingProxyType({**RECIPES, **RELATED})
 
 
 @dataclass(frozen=True)
@@ -104,6 +141,7 @@ class RecipeChoice:
     recipe: str = choice(
         OURS,
         tuple(RECIPES),
+        also=tuple(RELATED),
         help="A complete method. It sets every input that belongs to the method, 'scope' too. You "
         "can change each of them afterwards. 'ours' gives the best results on the demo model. The "
         "others are for comparison: 'RG' and 'RGD' (the paper's method without and with "
@@ -123,7 +161,7 @@ def from_recipe(recipe: str, **changes: Any) -> UnlearnSettings:
     Raises:
         ValueError: unknown recipe, or a value out of range.
     """
-    return UnlearnSettings(**{**RECIPES[RecipeChoice(recipe).recipe], **changes})
+    return UnlearnSettings(**{**ALL[RecipeChoice(recipe).recipe], **changes})
 
 
 def changes(settings: UnlearnSettings, recipe: str, default_scope: str = AUTO) -> dict[str, Any]:
@@ -132,7 +170,7 @@ def changes(settings: UnlearnSettings, recipe: str, default_scope: str = AUTO) -
     Args:
         default_scope: the model's, which is no change from ``"auto"``.
     """
-    values = dict(RECIPES[recipe])
+    values = dict(ALL[recipe])
     if values.get("scope") == AUTO and settings.scope == default_scope:
         values["scope"] = default_scope
     return {name: value for name, value in values.items() if getattr(settings, name) != value}
@@ -141,8 +179,8 @@ def changes(settings: UnlearnSettings, recipe: str, default_scope: str = AUTO) -
 def nearest(settings: UnlearnSettings, default_scope: str = AUTO) -> str:
     """The recipe of the same kind (edit or steps) with the fewest differences from the settings;
     the first one if several are equally near."""
-    is_edit = settings.method == UCE
-    same_kind = [name for name, values in RECIPES.items() if (values["method"] == UCE) == is_edit]
+    is_edit = settings.method in EDITS
+    same_kind = [name for name, each in ALL.items() if (each["method"] in EDITS) == is_edit]
     return min(same_kind, key=lambda recipe: len(changes(settings, recipe, default_scope)))
 
 

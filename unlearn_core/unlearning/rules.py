@@ -152,6 +152,35 @@ def nash(products: Gram, retain_weight: float) -> Coefficients:
     return forget / math.sqrt(products.forget_forget), retain / math.sqrt(products.retain_retain)
 
 
+def limited(products: Gram, excess: float) -> Coefficients:
+    """After Feng et al. 2024 (epsilon-constrained unlearning): ``g_f + lambda g_r`` with the
+    smallest ``lambda >= 0`` for which the retain loss falls at least at the rate ``psi``:
+    ``lambda = max(0, (psi - g_f.g_r) / |g_r|^2)``, the nearest such direction to ``g_f``.
+
+    Their control function could not be read. Here ``psi = excess |g_f| |g_r|``, which does not
+    depend on the size of either gradient: far below the limit (-1) forgetting is free, at the
+    limit (0) the retain loss must not rise, and twice above it (1) the step repairs it.
+
+    Args:
+        excess: see ``excess_over``.
+    """
+    if 0 in (products.forget_forget, products.retain_retain):
+        return 1.0, 0.0
+    sizes = math.sqrt(products.forget_forget) * math.sqrt(products.retain_retain)
+    needed = excess * sizes - products.forget_retain
+    return 1.0, max(0.0, needed / products.retain_retain)
+
+
+def excess_over(limit: float, loss: float) -> float:
+    """By how much a loss exceeds its limit, as a share of the limit, at most ``LARGEST_EXCESS``."""
+    if loss >= (1 + LARGEST_EXCESS) * limit:  # also for a limit of 0
+        return LARGEST_EXCESS
+    return loss / limit - 1
+
+
+LIMITED = "epsilon-constrained"
+"""The only rule that has the excess of the retain loss in place of ``retain_weight``."""
+LARGEST_EXCESS = 10.0
 RULES: dict[str, Rule] = {
     "restricted gradient": restricted,
     "GradDiff": plain_sum,
@@ -159,6 +188,7 @@ RULES: dict[str, Rule] = {
     "Nash (MUNBa)": nash,
     "retain only": retain_only,
     "forget only": forget_only,
+    LIMITED: limited,
 }
 
 

@@ -43,20 +43,20 @@ def smaller_scope(model: ModelHandle, settings: UnlearnSettings) -> str | None:
 
 
 def trainable(
-    model: ModelHandle, scope: str, *, lora_rank: int, lora_alpha: float, seed: int
+    model: ModelHandle, settings: UnlearnSettings
 ) -> tuple[ModelHandle, list[nn.Parameter]]:
     """Copy the model; return the copy and its trainable parameters.
 
     Args:
-        lora_rank, lora_alpha: size and strength of the layers that the low-rank scopes train.
-        seed: seed of their initial weights.
+        settings: its scope; for the low-rank scopes also the size and strength of the new layers,
+            and the seed of their initial weights.
 
     Raises:
         ValueError: a scope that is empty in this model.
     """
-    names = parameter_names(model, scope)
-    if scope in LOW_RANK:
-        copied = model.lora_copy(names, lora_rank, lora_alpha, seed)
+    names = parameter_names(model, settings.scope)
+    if settings.scope in LOW_RANK:
+        copied = model.lora_copy(names, settings.lora_rank, settings.lora_alpha, settings.seed)
         return copied, [p for name, p in copied.named_parameters() if is_lora(name)]
     copied, in_scope = model.trainable_copy(names), set(names)
     return copied, [p for name, p in copied.named_parameters() if name in in_scope]

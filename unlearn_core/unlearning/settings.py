@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from ..dataset.settings import LARGEST_SAMPLING
 from ..foundation.checks import LARGEST_SEED
 from ..foundation.fields import Range, check_fields, choice, flag, number, whole
-from ..models.layers import AUTO, LORA, LOW_RANK, SCOPES
-from .objectives import OBJECTIVES, RETAIN_OBJECTIVES, Strengths
+from ..models.layers import AUTO, LORA, LORA_SELF_ATTENTION, LOW_RANK, SCOPES
+from .objectives import OBJECTIVES, PRIOR, RELATED_OBJECTIVES, RETAIN_OBJECTIVES, Strengths
 from .optimizer import SCHEDULES
-from .rules import RULES
+from .rules import LIMITED, RULES
 
-UCE = "UCE (closed form)"
-METHODS: tuple[str, ...] = (*RULES, UCE)
+UCE, SPEED, CASE = EDITS = ("UCE (closed form)", "SPEED (closed form)", "CASE (closed form)")
+METHODS: tuple[str, ...] = (*RULES, *EDITS)
 """Training steps by one of the rules, or one closed-form edit."""
+RELATED_METHODS = (SPEED, CASE, LIMITED)
+"""Related works, for comparison in the benchmark; forms do not offer them."""
 
 TO_THE_END, LAST_TOKEN = UCE_TOKENS = ("to the end", "last token")
 """Tokens that the closed-form edit changes."""
@@ -34,6 +36,7 @@ class UnlearnSettings:
     objective: str = choice(
         "redirect",
         OBJECTIVES,
+        also=RELATED_OBJECTIVES,
         help="How the model forgets (the forget loss). 'redirect': the concept's prompts learn to "
         "draw the replacement; gentle, with clean pictures. 'ascent' (the paper's): the model "
         "unlearns how to draw the concept's pictures. What it draws instead is left open, and is "
@@ -48,6 +51,7 @@ class UnlearnSettings:
     scope: str = choice(
         AUTO,
         SCOPES,
+        also=[LORA_SELF_ATTENTION],
         help="The part of the model that may change. 'auto' chooses it for your model. 'xattn': "
         "only the cross-attention, where the prompt enters the picture (Stable Diffusion 1, 2 and "
         "XL). 'text path': only the weights that are used for words and never for pictures. "
@@ -104,6 +108,7 @@ class UnlearnSettings:
     method: str = choice(
         "restricted gradient",
         METHODS,
+        also=RELATED_METHODS,
         help="How each step combines its two directions, for forgetting and for protecting (the "
         "forget gradient and the retain gradient). To choose a complete method, use 'recipe'. "
         "'restricted gradient' removes the part of each direction that works against the other. "
@@ -115,6 +120,7 @@ class UnlearnSettings:
     retain_objective: str = choice(
         "distill",
         RETAIN_OBJECTIVES,
+        also=[PRIOR],
         help="How everything else is protected (the retain loss). 'distill': the model learns to "
         "draw everything else as the original model does. This protects best. 'denoise': normal "
         "training on the pictures of everything else, as in the paper.",

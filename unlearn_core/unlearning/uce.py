@@ -7,21 +7,17 @@ the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from ..dataset.rows import TrainingSets
 from ..foundation.finite import non_finite
 from ..foundation.progress import Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
-from .alarms import Alarm
-from .plan import Plan
 from .prompt_products import Products, prompt_products
-from .results import StepReport, UnlearnedModel
-from .settings import UCE, UnlearnSettings
+from .settings import UCE
 
 RIDGE = 0.5  # pull of the weights towards their original values, as in the authors' code
 
@@ -150,38 +146,3 @@ def edited_names(model: ModelHandle) -> dict[str, str]:
             f"cross-attention, which {model.info.name!r} does not have; choose another method"
         )
     return names
-
-
-class ClosedForm:
-    """A UCE run: one immediate edit, without step reports. ``base`` is never changed.
-
-    Raises:
-        ValueError: the model has no weights that read the prompt.
-    """
-
-    plan, whole = Plan(), True
-
-    @torch.no_grad()
-    def __init__(
-        self,
-        base: ModelHandle,
-        sets: TrainingSets,
-        settings: UnlearnSettings,
-        progress: Progress | None = None,
-    ) -> None:
-        self.base, self.sets, self.settings = base, sets, settings
-        self.alarms: list[Alarm] = []  # one edit cannot go wrong
-        self.model = base.trainable_copy(list(edited_names(base)))
-        weights = dict(self.model.named_parameters())
-        edited = edits(base, sets.pairs, settings.retain_weight, settings.uce_tokens, progress)
-        for name, weight in edited.items():
-            weights[name].requires_grad_(False).copy_(weight)
-
-    def __len__(self) -> int:
-        return 0
-
-    def __iter__(self) -> Iterator[StepReport]:
-        return iter(())
-
-    def result(self) -> UnlearnedModel:
-        return UnlearnedModel(self.model, self.base, self.sets.pairs, self.settings, ())

@@ -25,6 +25,7 @@ from .alarms import (
     Alarm,
     Reference,
     does_not_move,
+    excess_of,
     gave_up,
     is_damaged,
     is_noise,
@@ -38,6 +39,7 @@ from .alarms import (
 from .batches import Batches, RetainBatch
 from .breakdown import NotFiniteError, WentWrongError
 from .objectives import OBJECTIVES, ForgetBatch, denoise, distill
+from .rules import LIMITED
 from .snapshot import Snapshot, listed
 
 CHECK_ROWS, ROWS_AT_ONCE = 4, 2  # two without a backward pass need less memory than one with
@@ -160,29 +162,46 @@ class Watch:
         if finished % every == 0:
             self._remember(finished, generator)
 
-    def after_last_step(self) -> None:
-        """Check the final state.
+    def weight(self, retain_loss: float) -> float:
+        """The second argument of the rule in a step with this retain loss."""
+        if self.settings.method == LIMITED:
+            return excess_of(retain_loss, self.settings, self.reference)
+        return self.settings.retain_weight
+
+    def at_end(self, finished: int) -> None:
+        """Check the state that becomes the result.
 
         Raises:
             WentWrongError: it is damaged, or its predictions are not finite.
         """
-        steps, distance = self.settings.steps, self._distance()
-        if protects(self.settings) and is_damaged(distance, self.reference, self.start_distance):
-            raise WentWrongError(WentWrongError.problem)
+        distance = self._distance()
         if not math.isfinite(distance):
             raise NotFiniteError("a prediction was not finite")
+        if protects(self.settings) and is_damaged(distance, self.reference, self.start_distance):
+            raise WentWrongError(WentWrongError.problem)
         if is_noise(distance, self.reference):
-            self.alarms.append(turned_to_noise(steps))
-        forgets = self.settings.method != "retain only"
-        if forgets and not moved(self._forget_loss(self.trained), self.reference):
-            words = " and ".join(repr(p.concept.name) for p in self.batches.sets.pairs.each)
-            self.alarms.append(does_not_move(steps, words))
+            self.alarms.append(turned_to_noise(finished))
 
-    def go_back(self, step: int, error: WentWrongError) -> GoodState:
+    def after_last_step(self) -> None:
+        """Check the final state, and whether the run has had an effect.
+
+        Raises:
+            WentWrongError: it is damaged, or its predictions are not finite.
+        """
+        self.at_end(self.settings.steps)
+        if self.settings.method == "retain only":
+            return
+        loss, objective = self._forget_loss(self.trained), self.settings.objective
+        if not moved(loss, self.reference, objective):
+            words = [part.concept.name for part in self.batches.sets.pairs.each]
+            self.alarms.append(does_not_move(self.settings.steps, words))
+
+    def go_back(self, step: int, error: WentWrongError, *, ends: bool = False) -> GoodState:
         """Restore the weights of the last good state and lower the learning rate.
 
         Args:
             step: where the error was noticed.
+            ends: whether the run ends there.
 
         Raises:
             WentWrongError: there is no good state.
@@ -196,7 +215,7 @@ class Watch:
         self.returns += 1
         self.gave_up = self.returns > MOST_RETURNS
         self.rate_factor *= RATE_FACTOR
-        if self.gave_up:
+        if self.gave_up or ends:
             alarm = gave_up(step, error, good.step)
         else:
             rate = self.settings.learning_rate * self.rate_factor
@@ -237,6 +256,7 @@ class Watch:
             paired=False,
             retain_batch_factor=1,
             empty_share=0,
+            retain_objective="distill",  # of pictures, whatever the run's own
         )
         batches.generator = torch.Generator().manual_seed(LARGEST_SEED - self.settings.seed)
         rows = []

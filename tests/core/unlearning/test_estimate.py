@@ -62,7 +62,7 @@ def test_tensors_without_values_have_the_size_of_those_of_a_real_step(
     model: ModelHandle, scope: str
 ) -> None:
     settings = resolved(replace(SETTINGS, scope=scope), model)
-    trained, parameters = trainable(model, settings.scope, lora_rank=4, lora_alpha=4.0, seed=0)
+    trained, parameters = trainable(model, settings)
     rows = model.encode_prompts(["a cat", "a dog"])
     fake = fake_mode(model)
     expected = profile(trained, parameters, rows)
@@ -97,7 +97,7 @@ def test_the_estimate_is_shown_as_a_phase_and_can_be_stopped(sd_model: ModelHand
     progress = Recorder()
     sizes(sd_model, settings, "a cat", progress)
     assert progress.counts("estimating memory") == [0, 1, 2, 3]
-    weights = len(trainable(sd_model, "xattn", lora_rank=4, lora_alpha=4.0, seed=0)[1])
+    weights = len(trainable(sd_model, settings)[1])
     assert progress.checks > 2 * weights, "also within a step"
     with pytest.raises(StopError):
         sizes(sd_model, settings, "a cat", Stopping(at=weights))

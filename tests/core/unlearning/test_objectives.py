@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.unlearning.batches import Batches
 from unlearn_core.unlearning.objectives import (
     OBJECTIVES,
+    PRIOR,
     ForgetBatch,
     ForgetObjective,
     Strengths,
@@ -19,12 +22,18 @@ from unlearn_core.unlearning.objectives import (
     denoise,
     distill,
     erase,
+    make_uninformative,
     npo,
     paused_above,
+    prefer,
+    prior,
     random_label,
     redirect,
     relabel,
 )
+from unlearn_core.unlearning.settings import UnlearnSettings
+
+from ..embeddings import embeddings
 
 SIZE = 4
 
@@ -252,3 +261,61 @@ def test_no_row_depends_on_another(
     after = forget_loss(loss, changed, sd_model, other)
     torch.testing.assert_close(after[:2], before[:2])
     assert not torch.allclose(after[2], before[2])
+
+
+def test_the_preference_is_that_of_its_formula(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    """DUO's loss from the four squared errors, with both pictures under the concept's prompt."""
+    beta = 0.1 * batch.latents[0].numel()
+    differences = [
+        squared_error(changed, each) - squared_error(sd_model, each)
+        for each in (replace(batch, latents=batch.parallel_latents), batch)
+    ]
+    twin, concept = (difference.mean((1, 2, 3)) for difference in differences)
+    preferred = 1 / (1 + torch.exp(-beta * (concept - twin)))
+    expected = -2 / beta * torch.log(preferred / 0.5)
+    losses = forget_loss(prefer, changed, sd_model, batch)
+    torch.testing.assert_close(losses, expected, rtol=1e-3, atol=1e-4)
+    same = replace(batch, parallel_latents=batch.latents)
+    indifferent = forget_loss(prefer, changed, sd_model, same)
+    assert indifferent.abs().max() < 1e-6
+
+
+def test_the_uninformative_target_is_that_of_a_picture_of_noise(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    wide = replace(batch, latents=5 + 3 * batch.latents)
+    mean = wide.latents.mean((2, 3), keepdim=True)
+    spread = wide.latents.std((2, 3), keepdim=True)
+    picture = mean + spread * wide.noise.flip(2, 3)
+    target = sd_model.predict(
+        sd_model.add_noise(picture, wide.noise, wide.t), wide.conditioning, wide.t
+    )
+    start = sd_model.add_noise(wide.latents, wide.noise, wide.t)
+    expected = (changed.predict(start, wide.conditioning, wide.t) - target).square().mean((1, 2, 3))
+    torch.testing.assert_close(forget_loss(make_uninformative, changed, sd_model, wide), expected)
+
+
+def test_the_prior_depends_on_pure_noise_alone(
+    changed: ModelHandle, sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    last, empty = torch.full((SIZE,), 999), sd_model.encode_prompts([""] * SIZE)
+    losses = prior(changed, sd_model, batch.latents, empty, batch.noise, last)
+    predictions = [m.predict(batch.noise, empty, last) for m in (changed, sd_model)]
+    torch.testing.assert_close(losses, (predictions[0] - predictions[1]).square().mean((1, 2, 3)))
+    other = prior(changed, sd_model, batch.latents + 1, empty, batch.noise, last)
+    assert torch.equal(other, losses)
+    assert prior(sd_model, sd_model, batch.latents, empty, batch.noise, last).max() == 0
+
+
+def test_batches_of_the_prior_have_the_empty_prompt_and_the_last_timestep(
+    sd_model: ModelHandle, sets: TrainingSets
+) -> None:
+    settings = UnlearnSettings(retain_objective=PRIOR, batch_size=3)
+    batches = Batches(sd_model, sets, settings)
+    (part,) = batches.retain(batches.forget())
+    _, conditioning, _, t = part
+    assert t.tolist() == [sd_model.times(torch.ones(1)).item()] * 3
+    empty = embeddings(sd_model.encode_prompts([""])).values
+    assert torch.equal(embeddings(conditioning).values, empty.expand(3, -1, -1))

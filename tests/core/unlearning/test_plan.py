@@ -58,7 +58,8 @@ def assert_equal(parts: Steps, whole: Steps) -> None:
         assert (one - other).norm() <= 1e-3 * other.norm()
     assert (parts.change - whole.change).norm() <= 1e-2 * whole.change.norm()
     for one, other in zip(parts.reports, whole.reports, strict=True):
-        assert one.forget_loss == pytest.approx(other.forget_loss, rel=1e-3)
+        # The loss of DUO is 0 at the start: the difference of two equal sums.
+        assert one.forget_loss == pytest.approx(other.forget_loss, rel=1e-3, abs=1e-6)
         assert one.retain_loss == pytest.approx(other.retain_loss, rel=1e-3)
 
 

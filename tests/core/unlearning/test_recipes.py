@@ -6,26 +6,29 @@ from dataclasses import fields, replace
 
 import pytest
 
+from unlearn_core.foundation.fields import Choice, settings_of
 from unlearn_core.unlearning.recipes import (
+    ALL,
     EDIT_SETTINGS,
     FREE,
     OURS,
-    RECIPES,
+    RELATED,
+    RecipeChoice,
     changes,
     describe,
     from_recipe,
     nearest,
 )
-from unlearn_core.unlearning.settings import UCE, UnlearnSettings
+from unlearn_core.unlearning.settings import EDITS, UCE, UnlearnSettings
 
 NAMES = {field.name for field in fields(UnlearnSettings)}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ALL)
 def test_a_recipe_is_complete_and_is_recognised_by_its_settings(recipe: str) -> None:
     settings = from_recipe(recipe, steps=7, seed=3)
-    names = set(RECIPES[recipe])
-    assert names == (set(EDIT_SETTINGS) if settings.method == UCE else NAMES - set(FREE))
+    names = set(ALL[recipe])
+    assert names == (set(EDIT_SETTINGS) if settings.method in EDITS else NAMES - set(FREE))
     assert (settings.steps, settings.seed) == (7, 3)
     assert changes(settings, recipe) == {}
     assert nearest(settings) == recipe
@@ -33,8 +36,8 @@ def test_a_recipe_is_complete_and_is_recognised_by_its_settings(recipe: str) -> 
 
 
 def test_recipes_differ() -> None:
-    settings = [from_recipe(recipe) for recipe in RECIPES]
-    assert len(set(settings)) == len(RECIPES)
+    settings = [from_recipe(recipe) for recipe in ALL]
+    assert len(set(settings)) == len(ALL)
 
 
 def test_ours_is_the_default() -> None:
@@ -87,3 +90,13 @@ def test_an_unknown_recipe_is_refused() -> None:
         from_recipe("best")
     with pytest.raises(ValueError, match="truncation must be positive, got 0"):
         from_recipe("RG (paper)", truncation=0)
+
+
+def test_forms_do_not_offer_the_related_works() -> None:
+    recipe = settings_of(RecipeChoice)["recipe"].kind
+    assert isinstance(recipe, Choice)
+    assert not set(RELATED) & set(recipe.options)
+    for name, setting in settings_of(UnlearnSettings).items():
+        if isinstance(setting.kind, Choice):
+            offered = {getattr(from_recipe(each), name) for each in recipe.options}
+            assert offered <= set(setting.kind.options), name

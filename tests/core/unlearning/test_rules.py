@@ -9,11 +9,23 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.optimize import nnls
+from scipy.optimize import minimize, nnls
 from torch import Tensor
 from torchjd.aggregation import DualProj, PCGrad, UPGrad
 
-from unlearn_core.unlearning.rules import RULES, Gram, combine, gram, nash, plain_sum, restricted
+from unlearn_core.unlearning.rules import (
+    LARGEST_EXCESS,
+    LIMITED,
+    RULES,
+    Gram,
+    combine,
+    excess_over,
+    gram,
+    limited,
+    nash,
+    plain_sum,
+    restricted,
+)
 
 Gradient = list[Tensor]
 
@@ -432,3 +444,44 @@ def test_combining_changes_neither_gradient() -> None:
     assert combine(forget, retain, (2.0, -3.0)).tolist() == [-1.0, -4.0]
     assert forget.tolist() == [1.0, 1.0]
     assert retain.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("excess", [-1.0, -0.4, 0.0, 0.7])
+def test_the_limited_rule_is_the_nearest_direction_that_keeps_its_limit(
+    seed: int, excess: float
+) -> None:
+    """The quadratic program ``min |v - g_f|^2`` with ``v.g_r >= psi``, by a general solver."""
+    forget, retain = torch.randn(2, 5, generator=torch.Generator().manual_seed(seed)).double()
+    least = excess * forget.norm() * retain.norm()
+    solution = minimize(
+        lambda v: ((v - forget.numpy()) ** 2).sum(),
+        retain.numpy(),
+        constraints={"type": "ineq", "fun": lambda v: v @ retain.numpy() - least.item()},
+    )
+    result = direction([forget], [retain], excess, LIMITED)[0]
+    torch.testing.assert_close(result, torch.from_numpy(solution.x), rtol=1e-3, atol=1e-3)
+
+
+@given(gradient_pairs(), st.floats(-2.0, 10.0))
+def test_the_limited_rule_keeps_its_limit_with_the_smallest_weight(
+    pair: tuple[Gradient, Gradient], excess: float
+) -> None:
+    forget, retain = pair
+    sizes = norm(forget) * norm(retain)
+    _, weight = limited(gram(forget, retain), excess)
+    rate = dot(direction(forget, retain, excess, LIMITED), retain) / sizes
+    assert rate >= excess - 1e-4
+    assert weight >= 0
+    if weight > 0:
+        assert rate == pytest.approx(excess, abs=1e-3)
+    if excess <= -1.001:
+        assert weight == 0, "far below the limit, forgetting is free"
+
+
+def test_the_excess_is_relative_to_the_limit() -> None:
+    assert excess_over(0.2, 0.0) == -1.0
+    assert excess_over(0.2, 0.2) == 0.0
+    assert excess_over(0.2, 0.5) == pytest.approx(1.5)
+    assert excess_over(0.2, 50.0) == LARGEST_EXCESS
+    assert excess_over(0.0, 0.0) == excess_over(0.0, 1.0) == LARGEST_EXCESS

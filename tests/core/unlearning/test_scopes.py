@@ -79,6 +79,7 @@ def test_the_error_for_an_unknown_scope_lists_the_known_ones(sd_model: ModelHand
     [
         ("text path", {"attn2.to_k", "attn2.to_v"}),
         ("lora, text path", {"attn2.to_k", "attn2.to_v"}),
+        ("lora, self-attention", {f"attn1.to_{part}" for part in ("q", "k", "v", "out.0")}),
         ("lora, cross-attention", {f"attn2.to_{part}" for part in ("q", "k", "v", "out.0")}),
         (
             "lora, attention",

@@ -72,6 +72,7 @@ CASES = {
     "average": replace(SETTINGS, retain_ema=0.5),
     "protected": replace(SETTINGS, prompt_protection=1.0, warm_start=True),
     "empty prompts": replace(SETTINGS, empty_share=0.5, paired=False, retain_batch_factor=2),
+    "limited": replace(SETTINGS, method="epsilon-constrained", retain_weight=0.001),
     "in parts": replace(SETTINGS, weight_decay=0.1),
 }
 

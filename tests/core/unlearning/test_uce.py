@@ -18,12 +18,13 @@ from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
 from unlearn_core.unlearning import prompt_products
 from unlearn_core.unlearning import uce as closed_form
+from unlearn_core.unlearning.closed_form import ClosedForm
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.methods import begin
 from unlearn_core.unlearning.prompt_products import _before_shared_end, _last_token
 from unlearn_core.unlearning.settings import LAST_TOKEN, UCE, UCE_TOKENS, UnlearnSettings
 from unlearn_core.unlearning.text_weights import protection
-from unlearn_core.unlearning.uce import RIDGE, ClosedForm
+from unlearn_core.unlearning.uce import RIDGE
 
 from ..embeddings import embeddings
 from ..watching import Recorder

@@ -15,10 +15,12 @@ from unlearn_core.unlearning import watch
 from unlearn_core.unlearning.alarms import (
     DOES_NOT_MOVE,
     GAVE_UP,
+    GAVE_UP_NOT_FINITE,
     MOST_RETURNS,
     NOISE,
     NOT_PROTECTED,
     Reference,
+    does_not_move,
     is_suspicious,
     moved,
     protects,
@@ -83,7 +85,7 @@ def test_a_run_without_an_alarm_is_the_same_as_without_the_watch(
     settings = replace(SETTINGS, retain_ema=0.5)
     watched = Unlearning(sd_model, sets, settings)
     reports = list(watched)
-    assert not {RAN_AWAY, NOT_FINITE, GAVE_UP} & set(kinds(watched))
+    assert not {RAN_AWAY, NOT_FINITE, GAVE_UP, GAVE_UP_NOT_FINITE} & set(kinds(watched))
     assert watched.watch.good is not None
     monkeypatch.setattr(watch.Watch, "before_update", lambda *_: None)
     monkeypatch.setattr(watch.Watch, "after_last_step", lambda _: None)
@@ -120,7 +122,7 @@ def test_a_gradient_that_is_not_finite_is_undone(
         assert [report.step for report in run.reports] == [1, 2, 3, 4, 5, 6]
         (alarm,) = [alarm for alarm in run.alarms if alarm.back_to is not None]
         assert (alarm.kind, alarm.step, alarm.back_to) == (
-            (NOT_FINITE, 4, 2) if at == 3 else (RAN_AWAY, 6, 5)
+            (NOT_FINITE, 4, 2) if at == 3 else (NOT_FINITE, 6, 5)
         )
         assert "step" in alarm.message
         assert all(parameter.isfinite().all() for parameter in run.parameters)
@@ -154,7 +156,7 @@ def test_a_run_that_breaks_again_and_again_ends_with_the_last_good_state(
     run = Unlearning(sd_model, sets, SETTINGS)
     breaking(run, 3, 100, monkeypatch)
     list(run)
-    assert kinds(run) == [NOT_FINITE] * MOST_RETURNS + [GAVE_UP]
+    assert kinds(run) == [NOT_FINITE] * MOST_RETURNS + [GAVE_UP_NOT_FINITE]
     result = run.result()
     assert [report.step for report in result.reports] == [1, 2]
     assert result.alarms == tuple(run.alarms)
@@ -212,9 +214,44 @@ def test_settings_without_protection_keep_the_state_before_a_step_that_is_not_fi
     run = Unlearning(sd_model, sets, settings)
     breaking(run, at, 100, monkeypatch)
     list(run)
-    assert kinds(run)[-2:] == [NOT_FINITE, GAVE_UP]
+    assert kinds(run)[-2:] == [NOT_FINITE, GAVE_UP_NOT_FINITE]
     assert len(run.result().reports) == at - 1
     assert all(parameter.isfinite().all() for parameter in run.parameters)
+
+
+@pytest.mark.parametrize("method", ["forget only", "restricted gradient"])
+def test_a_run_that_ends_early_gives_the_last_good_state(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """No later step looks at the last one before Stop, or before the step to keep."""
+    run = Unlearning(sd_model, sets, replace(SETTINGS, method=method))
+    breaking(run, 3, 1, monkeypatch)
+    steps = iter(run)
+    for _ in range(3):
+        next(steps)
+    run.end_early()
+    (alarm,) = run.alarms
+    assert (alarm.kind, alarm.step, alarm.back_to) == (GAVE_UP_NOT_FINITE, 3, 2)
+    assert "precision fp32" in alarm.message
+    assert len(run.result().reports) == 2
+    assert all(parameter.isfinite().all() for parameter in run.parameters)
+    assert [report.step for report in steps] == [3, 4, 5, 6], "it can still be continued"
+
+
+def test_a_run_that_ends_early_without_a_good_step_is_an_error(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Unlearning(sd_model, sets, SETTINGS)
+    breaking(run, 1, 1, monkeypatch)
+    next(iter(run))
+    with pytest.raises(NotFiniteError, match=r"training broke down: .*at step 1"):
+        run.end_early()
+
+
+def test_the_names_in_a_translated_alarm_are_separated_by_commas() -> None:
+    alarm = does_not_move(2, ["ink", "noto"])
+    assert "'ink' and 'noto'" in alarm.message
+    assert alarm.values == {"word": "'ink', 'noto'"}
 
 
 def test_a_forget_loss_that_does_not_move(sd_model: ModelHandle, sets: TrainingSets) -> None:
@@ -228,11 +265,19 @@ def test_a_forget_loss_that_does_not_move(sd_model: ModelHandle, sets: TrainingS
 
 def test_a_warm_start_counts_as_movement() -> None:
     """Its loss is low from the first step; the frozen model is the reference."""
-    assert moved(0.1, REFERENCE)
-    assert not moved(0.195, REFERENCE)
-    assert not moved(0.3, REFERENCE)
-    assert not moved(float("nan"), REFERENCE)
-    assert moved(-0.5, replace(REFERENCE, forget_loss=-0.1)), "ascent"
+    assert moved(0.1, REFERENCE, "erase")
+    assert not moved(0.195, REFERENCE, "erase")
+    assert not moved(0.3, REFERENCE, "erase")
+    assert not moved(float("nan"), REFERENCE, "erase")
+    assert moved(-0.5, replace(REFERENCE, forget_loss=-0.1), "ascent")
+
+
+def test_npo_with_a_small_beta_moves_although_its_loss_is_large() -> None:
+    """Near beta 0 it is ascent plus a constant, 2 ln(2) / beta."""
+    large = replace(REFERENCE, forget_loss=1000.0)
+    assert moved(999.9, large, "NPO"), "the error has doubled"
+    assert not moved(999.999, large, "NPO")
+    assert not moved(999.9, large, "erase")
 
 
 def test_a_single_difficult_batch_is_not_suspicious() -> None:
