@@ -189,7 +189,7 @@ def demo(options: argparse.Namespace) -> NoReturn:
     values = {f"--{name}": getattr(options, name) for name in names}
     out = os.path.abspath(options.out)  # relative to the current folder, not to the repository
     arguments = [text for pair in values.items() if pair[1] is not None for text in pair]
-    python.become("-m", "demo.erase", *arguments, "--out", out)
+    python.become("-m", "demo", *arguments, "--out", out)
 
 
 def comfyui(options: argparse.Namespace) -> NoReturn:

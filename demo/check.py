@@ -8,6 +8,7 @@ import json
 import random
 from pathlib import Path
 
+from demo import never_knew
 from demo.build import EMOJI, FLOW
 from demo.widths import CHANNELS, folder
 from demo.world import FULL_CAPTIONS, fill_caption, random_subject
@@ -18,7 +19,12 @@ from unlearn_core.judging.judge import ConvJudge
 from unlearn_core.models.load import load_model
 from unlearn_core.reporting.grids import picture_strip
 
-MODELS = {"emoji": EMOJI, "flow": FLOW, **{width: folder(width) for width in CHANNELS}}
+MODELS = {
+    "emoji": EMOJI,
+    "flow": FLOW,
+    **{width: folder(width) for width in CHANNELS},
+    **{f"never-knew-{concept}": never_knew.folder(concept) for concept in never_knew.CONCEPTS},
+}
 
 
 def main() -> None:

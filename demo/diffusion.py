@@ -152,19 +152,7 @@ def train_denoiser(
     smooth = 1.0
     for step in progress:
         x_0, ids = (part.to(device) for part in next(data))
-        x_0 = x_0.to(memory_format=torch.channels_last)
-        noise = torch.randn_like(x_0)
-        # Stratified timesteps: every batch covers the whole schedule, so the loss is less noisy.
-        strata = torch.arange(len(x_0), device=device) + torch.rand(len(x_0), device=device)
-        t = (strata / len(x_0) * 1000).long().clamp(max=999)
-        alpha = alphas[t].view(-1, 1, 1, 1)
-        x_t = alpha.sqrt() * x_0 + (1 - alpha).sqrt() * noise
-        with mixed_precision(device):
-            output = model(x_t, t, ids)
-        snr = alphas[t] / (1 - alphas[t])
-        weight = snr.clamp(max=SNR_CAP) / snr
-        error = (output.float() - noise).pow(2).mean(dim=(1, 2, 3))  # [B]
-        loss = (weight * error).mean()
+        loss, error = noise_losses(model, x_0.to(memory_format=torch.channels_last), ids, alphas)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -175,6 +163,25 @@ def train_denoiser(
             smooth = error.mean().item() if step == 0 else 0.7 * smooth + 0.3 * error.mean().item()
             progress.set_postfix(loss=f"{smooth:.4f}")
     return average
+
+
+def noise_losses(
+    model: Denoiser, x_0: Tensor, tokens: Tensor, alphas: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The weighted loss of a batch, and the squared error of each of its noise predictions, [B]."""
+    count, device = len(x_0), x_0.device
+    noise = torch.randn_like(x_0)
+    # Stratified timesteps: every batch covers the whole schedule, so the loss is less noisy.
+    strata = torch.arange(count, device=device) + torch.rand(count, device=device)
+    t = (strata / count * 1000).long().clamp(max=999)
+    alpha = alphas[t].view(-1, 1, 1, 1)
+    x_t = alpha.sqrt() * x_0 + (1 - alpha).sqrt() * noise
+    with mixed_precision(device):
+        output = model(x_t, t, tokens)
+    snr = alphas[t] / (1 - alphas[t])
+    weight = snr.clamp(max=SNR_CAP) / snr
+    error = (output.float() - noise).pow(2).mean(dim=(1, 2, 3))
+    return (weight * error).mean(), error
 
 
 @torch.no_grad()

@@ -51,7 +51,3 @@ def main() -> int:
     say(f"It took {sum(job.seconds.values()):.0f} s: {times}.")
     say(f"Open {options.out / 'report.html'}; the model is in {options.out / 'model'}.")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,10 +13,12 @@ from comfy_api.latest import io
 from ..unlearn_core.foundation.fields import settings_of
 from ..unlearn_core.foundation.progress import LOADING
 from ..unlearn_core.models.families import FAMILIES
+from ..unlearn_core.models.folder import SETTINGS
 from ..unlearn_core.models.load import check_model, load_model
 from ..unlearn_core.models.options import LARGEST_IMAGE, LoadOptions
 from ..unlearn_core.models.protocol import ModelHandle
 from .host.folders import BUNDLED, OWN_VAE, model_names, model_path, vae_names, vae_path
+from .host.imports import await_libraries
 from .host.memory import load, make_room_for
 from .host.progress import NodeProgress
 from .inputs import sockets
@@ -101,11 +103,12 @@ class LoadModel(io.ComfyNode):
         clip_skip: int = LoadOptions.clip_skip,
     ) -> io.NodeOutput:
         options = LoadOptions(vae_path(vae), image_size, prediction, precision, clip_skip)
-        path = model_path(model)
+        path, progress = model_path(model), NodeProgress({LOADING: 1})
+        await_libraries(progress)
         # ComfyUI runs nodes in inference mode; weights loaded in it cannot be trained.
         with torch.inference_mode(False):
             device = make_room_for(path)
-            handle = load_model(path, device, options, NodeProgress({LOADING: 1}))
+            handle = load_model(path, device, options, progress)
         load(handle)
         info = describe(handle)
         return io.NodeOutput(handle, info, ui={"text": [info]})
@@ -113,7 +116,7 @@ class LoadModel(io.ComfyNode):
 
 def _model_files(folder: Path) -> list[Path]:
     """The files of a diffusers folder that determine the model: settings and weights."""
-    patterns = ("*.json", "scheduler/*.json", "*/*.safetensors")
+    patterns = ("*.json", "*/*.safetensors", *(f"*/{pattern}" for pattern in SETTINGS))
     return sorted(file for pattern in patterns for file in folder.glob(pattern))
 
 

@@ -15,29 +15,20 @@ tensor([0.5000, 1.5000])
 ``unlearn_core.job.job.Job`` does a complete run, from a model folder to a saved model.
 """
 
-from .dataset.settings import GenerationSettings
-from .judging.settings import EvaluationSettings
-from .prompts.concept import ForgetConcept
-from .prompts.diversify import diversify
-from .prompts.pairs import PromptPairs
-from .unlearning.loop import Unlearning
-from .unlearning.results import StepReport, UnlearnedModel
-from .unlearning.rules import Gram, combine, gram, plain_sum, restricted
-from .unlearning.settings import UnlearnSettings
+from __future__ import annotations
 
-__all__ = [
-    "EvaluationSettings",
-    "ForgetConcept",
-    "GenerationSettings",
-    "Gram",
-    "PromptPairs",
-    "StepReport",
-    "UnlearnSettings",
-    "UnlearnedModel",
-    "Unlearning",
-    "combine",
-    "diversify",
-    "gram",
-    "plain_sum",
-    "restricted",
-]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .interface import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Import the interface, and with it torch, at its first use: a command must be able to prepare
+    for Ctrl+C before this import, which takes seconds."""
+    if name != "interface":  # which the next line asks for before it imports it
+        from . import interface
+
+        if name == "__all__" or name in interface.__all__:
+            return getattr(interface, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,8 @@
 """``python -m unlearn_core``."""
 
-import gc
-import sys
+from .foundation.signals import ending_at_once, exit_with
 
-from .job.cli import main
+with ending_at_once():
+    from .job.cli import main
 
-status = main()
-gc.freeze()  # Python's last garbage collection takes two seconds, which Ctrl+C would wait for
-sys.exit(status)
+exit_with(main)

@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from comfy.model_base import BaseModel
 
 from ...unlearn_core.models.errors import UnsupportedError
-from ...unlearn_core.models.layers import LORA, LORA_ATTENTION, LORA_TEXT_PATH, LORA_XATTN
+from ...unlearn_core.models.layers import (
+    LORA,
+    LORA_ATTENTION,
+    LORA_SELF_ATTENTION,
+    LORA_TEXT_PATH,
+    LORA_XATTN,
+)
 from ...unlearn_core.models.protocol import POOLED, TOKENS
 
 NOTHING = r"(?!)"
@@ -67,7 +73,12 @@ class Family:
             LORA_XATTN: self.cross,
             LORA_TEXT_PATH: self.text,
             LORA_ATTENTION: self.attention,
+            LORA_SELF_ATTENTION: self._self_attention,
         }
+
+    @property
+    def _self_attention(self) -> str:
+        return NOTHING if self.cross == NOTHING else rf"(?!({self.cross})$)({self.attention})"
 
 
 # The layers that kohya's trainer adapts; in the U-Nets, these names are those of diffusers too.

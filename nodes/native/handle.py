@@ -16,7 +16,7 @@ from ...unlearn_core.foundation.progress import Progress
 from ...unlearn_core.models.denoiser import sample_dpm_solver, seeded_noise
 from ...unlearn_core.models.errors import UnsupportedError
 from ...unlearn_core.models.guidance import guided
-from ...unlearn_core.models.protocol import Conditioning, LoraLayer, ModelInfo
+from ...unlearn_core.models.protocol import Conditioning, LoraLayer, ModelInfo, Vocabulary
 from ...unlearn_core.models.weights import LazyTensors
 from ..host import memory
 from . import conditioning as text
@@ -84,6 +84,9 @@ class NativeHandle:
         self._refuse_words()
 
     def with_word(self, word: str, embedding: Tensor) -> Self:
+        self._refuse_words()
+
+    def vocabulary(self) -> Vocabulary:
         self._refuse_words()
 
     def _refuse_words(self) -> NoReturn:

@@ -29,7 +29,7 @@ from ...unlearn_core.job.engine import Observer, Task, unlearn
 from ...unlearn_core.models.protocol import ModelHandle
 from ...unlearn_core.reporting.grids import before_after, labelled_row, picture_strip
 from ...unlearn_core.saving.resume import stored_steps
-from ...unlearn_core.unlearning.alarms import GAVE_UP, Alarm
+from ...unlearn_core.unlearning.alarms import ENDED, Alarm
 from ...unlearn_core.unlearning.methods import Run, method_of
 from ...unlearn_core.unlearning.plan import Plan
 from ...unlearn_core.unlearning.results import StepReport, UnlearnedModel
@@ -237,7 +237,7 @@ class FollowedRun(Observer):
             self._preview(unlearned)
         if live.end_step is not None and live.end_step != LAST:
             return self._state(live, live.end_step)
-        if any(alarm.kind == GAVE_UP for alarm in unlearned.alarms):
+        if any(alarm.kind in ENDED for alarm in unlearned.alarms):
             live.end(FINISHED, "", len(live.steps))  # nobody chose this step
         else:
             _end(live, len(live.steps))

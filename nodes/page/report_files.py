@@ -15,6 +15,7 @@ from ...unlearn_core.reporting.figures import Figure, figures, probe_figures
 from ...unlearn_core.reporting.grids import to_pil
 from ...unlearn_core.reporting.groups import Group, groups
 from ...unlearn_core.reporting.html_report import html_report
+from ...unlearn_core.reporting.recovery import recovery_figures
 from ...unlearn_core.reporting.report import missing, report_json, sentences
 from ...unlearn_core.unlearning.results import UnlearnedModel
 from ..host.images import FilePlace, to_temp
@@ -64,7 +65,10 @@ def _concept(report: AlignmentReport, folder: str) -> dict[str, Any]:
             for figure in figures(report)
         ],
         "groups": [_group(group, folder) for group in groups(report)],
-        "probes": [{"name": f.label, **_values(f)} for f in probe_figures(report)],
+        "probes": [
+            {"name": figure.label, **_values(figure)}
+            for figure in (*probe_figures(report), *recovery_figures(report))
+        ],
     }
 
 

@@ -17,7 +17,7 @@ from workflow_files import node_of_type, read
 
 SAVED = Path(__file__).with_name("fixtures") / "0.1.0"
 OLD = sorted(file for file in SAVED.glob("*.json") if not file.stem.endswith(".prompt"))
-UNLEARN = "UnlearnRestrictedGradient"
+UNLEARN, EVALUATE = "UnlearnRestrictedGradient", "UnlearnEvaluateAlignment"
 PROMPT = "async () => (await app.graphToPrompt()).output"
 
 
@@ -82,3 +82,14 @@ def test_an_old_edit_in_closed_form_opens_as_that_recipe(page: ComfyPage) -> Non
     prompt = load(page, older)
     (inputs,) = [values for kind, values in prompt.values() if kind == UNLEARN]
     assert (inputs["method"], inputs["recipe"]) == ("UCE (closed form)", "UCE")
+
+
+@pytest.mark.both_front_ends
+@pytest.mark.parametrize(("saved", "shown"), [("all", "quick"), ("wordings", "wordings")])
+def test_earlier_probes_keep_their_meaning(page: ComfyPage, saved: str, shown: str) -> None:
+    (demo,) = [file for file in OLD if file.stem == "remove a style (demo)"]
+    older = copy.deepcopy(read(demo))
+    node_of_type(older, EVALUATE)["widgets_values"][2] = saved
+    prompt = load(page, older)
+    (inputs,) = [values for kind, values in prompt.values() if kind == EVALUATE]
+    assert inputs["probes"] == shown

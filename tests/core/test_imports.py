@@ -211,7 +211,7 @@ def test_the_light_modules_need_only_torch() -> None:
 def test_the_model_libraries_are_imported_only_for_a_model() -> None:
     """Importing them takes seconds, too long for ``--help`` or a start of ComfyUI."""
     libraries = ("accelerate", "diffusers", "huggingface_hub", "matplotlib", "open_clip", "peft")
-    import_without((*libraries, "transformers"), "unlearn_core", "unlearn_core.job.cli")
+    import_without((*libraries, "transformers"), "unlearn_core.interface", "unlearn_core.job.cli")
 
 
 def test_the_demo_needs_no_package_of_the_tests() -> None:

@@ -242,7 +242,15 @@ def test_an_overwritten_model_is_loaded_again(diffusers: Path, tiny_models: Path
     assert fingerprint("mine") != before
 
 
-@pytest.mark.parametrize("file", ["scheduler/scheduler_config.json", "model_index.json"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "scheduler/scheduler_config.json",
+        "model_index.json",
+        "vae/config.json",
+        "tokenizer/tokenizer.json",
+    ],
+)
 def test_a_model_with_edited_settings_is_loaded_again(
     diffusers: Path, tiny_models: Path, file: str
 ) -> None:

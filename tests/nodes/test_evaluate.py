@@ -157,7 +157,7 @@ def test_folders_with_a_clip_are_listed(open_clip: Path) -> None:
     [
         ({"scorer": "../tiny-clip"}, "scorer: '../tiny-clip' is not in ComfyUI's models/open_clip"),
         ({"scorer": "empty"}, "scorer: 'empty' is not in ComfyUI's models/open_clip folder"),
-        ({"probes": "hard"}, "probes must be one of 'none', 'wordings', 'all', got"),
+        ({"probes": "hard"}, "probes must be one of 'none', 'quick', 'thorough', got"),
         ({"report_name": "../up"}, "report_name must not contain '/'"),
         ({"report_name": " "}, "report_name must not be empty"),
     ],

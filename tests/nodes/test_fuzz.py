@@ -25,8 +25,10 @@ QUICK_INPUTS = 400
 
 
 @pytest.fixture(autouse=True)
-def _own_input_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restores the folder after the test: the targets replace it."""
+def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The download button starts no download; the input folder, which the targets replace, is
+    restored after the test."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(folder_paths, "input_directory", folder_paths.input_directory)
 
 

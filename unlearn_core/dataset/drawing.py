@@ -131,7 +131,13 @@ def draw_pictures(
     latents = draw_latents(
         model, prompts, settings, cache=cache, progress=progress, processes=processes
     )
+    return decode_pictures(model, latents, progress, processes)
 
+
+def decode_pictures(
+    model: ModelHandle, latents: Tensor, progress: Progress, processes: Processes = ALONE
+) -> Tensor:
+    """The pictures of latents [N, C, h, w], uint8 [N, 3, H, W] on the CPU."""
     interruptible = Interruptible(progress)
 
     def decode(rows: range) -> Tensor:

@@ -112,12 +112,19 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several names."""
+    """One of several names.
+
+    Attributes:
+        options: the names that a form offers.
+        also: further names that are accepted: those of earlier versions, or for experts only.
+    """
 
     options: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
     def check(self, field: str, value: object) -> None:
-        check_choice(field, value, self.options)
+        if not (isinstance(value, str) and value in self.also):
+            check_choice(field, value, self.options)
 
     @property
     def rule(self) -> str:
@@ -209,8 +216,16 @@ def number(
     return _field(kind, help, advanced, default)
 
 
-def choice(default: str, options: Collection[str], *, help: str, advanced: bool = False) -> Any:
-    return _field(Choice(tuple(options)), help, advanced, default)
+def choice(
+    default: str,
+    options: Collection[str],
+    *,
+    also: Collection[str] = (),
+    help: str,
+    advanced: bool = False,
+) -> Any:
+    offered = tuple(name for name in options if name not in also)
+    return _field(Choice(offered, tuple(also)), help, advanced, default)
 
 
 def flag(default: bool, *, help: str, advanced: bool = False) -> Any:

@@ -169,7 +169,7 @@ def write_tensors(
 def write_converted(
     destination: Path,
     tensors: Mapping[str, Tensor],
-    dtype: torch.dtype | None,
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None,
     metadata: Callable[[str], Mapping[str, str]],
     progress: Progress | None = None,
     replacement: Callable[[str], Tensor | None] = lambda _: None,
@@ -178,7 +178,8 @@ def write_converted(
     beyond ``tensors`` is one tensor.
 
     Args:
-        dtype: of the floating-point tensors in the file; None keeps each tensor's own.
+        dtype: of the floating-point tensors in the file, for all or by name; None keeps each
+            tensor's own.
         metadata: called with the SHA-256 of the tensors' bytes.
         replacement: returns a tensor's new value of the same shape, or None to write the one in
             ``tensors``.
@@ -187,7 +188,8 @@ def write_converted(
         ValueError: a replacement has another shape, or a value is not finite in its dtype.
     """
     entries, offset = {}, 0
-    dtypes = {name: _stored_dtype(tensor, dtype) for name, tensor in tensors.items()}
+    targets = dtype if isinstance(dtype, Mapping) else dict.fromkeys(tensors, dtype)
+    dtypes = {name: _stored_dtype(tensor, targets[name]) for name, tensor in tensors.items()}
     # Widest dtypes first, the library's own order: then every tensor is aligned.
     for name in sorted(tensors, key=lambda name: (-dtypes[name].itemsize, name)):
         shape = tuple(tensors[name].shape)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # Windows has none
 REQUESTS = (signal.SIGTERM, *HANG_UP)
@@ -22,6 +26,33 @@ class StopSignal(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Context for the imports of a command, which take seconds: Ctrl+C ends the process with one
+    line. An exception in an import would leave it by whatever the libraries catch."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # Ctrl+C is not ignored
+        signal.signal(signal.SIGINT, _end)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run a command; its result is the exit status of the process."""
+    try:
+        status = main()
+        gc.freeze()  # Python's last garbage collection takes two seconds, in which Ctrl+C waits
+    except KeyboardInterrupt:  # before or after the work, when nothing can be lost
+        _end(signal.SIGINT, None)
+    sys.exit(status)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.stderr.write("stopped\n")
+    sys.stderr.flush()
+    os._exit(128 + number)
 
 
 @contextmanager

@@ -231,6 +231,7 @@ def unlearn(
                         f"cosine {report.cosine:+.2f}",
                     )
                     if observer.should_end(run) or report.step == steps:
+                        run.end_early()
                         break
                     _release_encoders(task.model)  # a preview has returned them
     finally:

@@ -19,7 +19,7 @@ from .denoiser import DenoiserHandle, sample_dpm_solver, seeded_noise
 from .errors import UnsupportedError
 from .guidance import guided
 from .layers import FULL
-from .protocol import Conditioning, Embeddings
+from .protocol import Conditioning, Embeddings, Vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,9 @@ class _ClassHandle(DenoiserHandle):
         raise self._no_words()
 
     def with_word(self, word: str, embedding: Tensor) -> Self:
+        raise self._no_words()
+
+    def vocabulary(self) -> Vocabulary:
         raise self._no_words()
 
     def _no_words(self) -> UnsupportedError:

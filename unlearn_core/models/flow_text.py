@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from .errors import UnsupportedError
 from .prompt_tokens import WeightedTokens, check_length, part_tokens
-from .protocol import Embeddings
+from .protocol import Embeddings, Vocabulary
 from .text import BATCH, TextEncoder, weighted
 
 
@@ -68,9 +68,16 @@ class FlowText(TextEncoder):
         return clips if self.t5 is None else (*clips, self.t5.encoder)
 
     def with_word(self, word: str, embedding: Tensor) -> Self:
+        self._refuse_t5()
+        return super().with_word(word, embedding)
+
+    def vocabulary(self) -> Vocabulary:
+        self._refuse_t5()
+        return super().vocabulary()
+
+    def _refuse_t5(self) -> None:
         if self.t5 is not None:
             raise UnsupportedError("a new word cannot be taught to a model with a T5 encoder")
-        return super().with_word(word, embedding)
 
 
 class JointEmbeddings(Embeddings):

@@ -32,7 +32,7 @@ SUPPORTED = (
 PIPELINES = ("StableDiffusion3Pipeline", "FluxPipeline")
 TRANSFORMERS = {"SD3Transformer2DModel": "stable-diffusion-3", "FluxTransformer2DModel": "flux"}
 
-
+SETTINGS = ("*.json", "*.txt", "*.model")  # files of a component besides its weights
 PIXEL_CHANNELS = (1, 3)
 
 
@@ -58,7 +58,7 @@ def load_folder(
             "class-conditional; choose 'auto'"
         )
     with progress.phase(LOADING, sum(file.stat().st_size for file in weight_files(folder, index))):
-        fingerprint = weights_fingerprint(folder, index, progress)
+        fingerprint = folder_fingerprint(folder, index, progress)
         source = FolderSource(folder, index, fingerprint, device, options)
         try:
             return build(source)
@@ -128,9 +128,20 @@ def weight_files(folder: Path, index: Mapping[str, Any]) -> list[Path]:
     )
 
 
-def weights_fingerprint(folder: Path, index: Mapping[str, Any], progress: Progress) -> str:
-    """SHA-256 over every weight file and the scheduler's settings, on which the meaning of the
-    weights depends. Also checks that each weight file is complete.
+def settings_files(folder: Path, index: Mapping[str, Any]) -> list[Path]:
+    """The files beside the weights on which pictures depend, sorted by name: settings of all
+    components, vocabularies of tokenizers, and ``model_index.json``."""
+    names = {*component_names(index), "scheduler"}
+    inside = [f for name in names for kind in SETTINGS for f in (folder / name).glob(kind)]
+    return sorted(file for file in (folder / "model_index.json", *inside) if file.is_file())
+
+
+def folder_fingerprint(folder: Path, index: Mapping[str, Any], progress: Progress) -> str:
+    """SHA-256 over all weights and ``settings_files``. Also checks that each weight file is
+    complete.
+
+    Earlier versions left out most settings, and drew with those of a sampler in the scheduler's
+    file. Their cached pictures are not used, because they have other fingerprints.
 
     Raises:
         ModelError: a safetensors file is truncated or damaged, or the denoiser has none.
@@ -159,8 +170,10 @@ def weights_fingerprint(folder: Path, index: Mapping[str, Any], progress: Progre
         for block in blocks(file):
             digest.update(block)
             progress.tick(len(block))
-    for settings in sorted(folder.glob("scheduler/*.json")):
-        digest.update(settings.read_bytes())
+    for file in settings_files(folder, index):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        for block in blocks(file):
+            digest.update(block)
     return digest.hexdigest()
 
 

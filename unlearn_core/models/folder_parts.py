@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +98,8 @@ def _weight_files(component: Path) -> str:
 def read_denoiser(
     loader: Any, folder: Path, name: str, device: torch.device, *, mixed: bool = False
 ) -> Any:
-    """Read the denoiser, with ``mixed`` in the dtype of its file, otherwise in fp32.
+    """Read the denoiser, with ``mixed`` in a dtype that holds all weights of its file exactly,
+    otherwise in fp32.
 
     Raises:
         ModelError: the weights are missing, damaged, not finite or in 8 bits.
@@ -105,7 +107,8 @@ def read_denoiser(
     files = weight_files_of(folder / name)
     entries = [entry for file in files for entry in read_header(file).tensors.values()]
     check_dtypes(entries, f"{folder.name}/{name}")
-    dtype = DTYPES[entries[0].dtype] if mixed and entries else torch.float32
+    dtypes = {DTYPES[entry.dtype] for entry in entries} if mixed else set()
+    dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.float32
     options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     return read_weights(loader, folder, name, device, **options)
 

@@ -18,7 +18,7 @@ class FolderSource:
 
     Attributes:
         index: the content of ``model_index.json``.
-        fingerprint: of all weights.
+        fingerprint: of all weights and settings.
         device: for the loaded model.
         options: the user's.
     """

@@ -10,8 +10,9 @@ AUTO, XATTN, NOXATTN, NOXATTN_2025, FULL = "auto", "xattn", "noxattn", "noxattn-
 TEXT_PATH, ATTENTION, LORA = "text path", "attention", "lora"
 LORA_XATTN, LORA_TEXT_PATH = "lora, cross-attention", "lora, text path"
 LORA_ATTENTION = "lora, attention"
+LORA_SELF_ATTENTION = "lora, self-attention"  # of DUO; forms do not offer it
 
-LOW_RANK = (LORA, LORA_XATTN, LORA_TEXT_PATH, LORA_ATTENTION)
+LOW_RANK = (LORA, LORA_XATTN, LORA_TEXT_PATH, LORA_ATTENTION, LORA_SELF_ATTENTION)
 """The weights in these scopes stay unchanged; low-rank layers beside them are trained."""
 LOW_RANK_OF = MappingProxyType(
     {
@@ -39,8 +40,8 @@ UNET_LORA = re.compile(
 )
 # Names in diffusers: ``attn2`` is cross-attention, ``attn1`` self-attention; the others are the
 # timestep embedding and the last layers.
-CROSS_ATTENTION = ".attn2."
-EITHER_ATTENTION = (".attn1.", CROSS_ATTENTION)
+CROSS_ATTENTION, SELF_ATTENTION = ".attn2.", ".attn1."
+EITHER_ATTENTION = (SELF_ATTENTION, CROSS_ATTENTION)
 TIME_AND_OUT = ("time_embedding.", "conv_norm_out.", "conv_out.")
 KEYS_AND_VALUES = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
@@ -94,6 +95,7 @@ UNET: Groups = MappingProxyType(
         LORA_XATTN: lambda name: _unet_lora(name) and CROSS_ATTENTION in name,
         LORA_TEXT_PATH: lambda name: name.endswith(KEYS_AND_VALUES),
         LORA_ATTENTION: lambda name: _unet_lora(name) and _attention(name),
+        LORA_SELF_ATTENTION: lambda name: _unet_lora(name) and SELF_ATTENTION in name,
     }
 )
 """For ESD-u, ESD's first code trains ``noxattn``, its code since April 2025 ``noxattn-2025``."""

@@ -46,6 +46,12 @@ def load_model(
     return with_clip_skip(model, options.clip_skip)
 
 
+def import_libraries() -> None:
+    """Import the libraries that ``load_model`` needs, which it otherwise does itself."""
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel  # noqa: F401
+    from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401
+
+
 def check_model(path: Path) -> str:
     """The kind of a model as text. Reads no weights, so it is fast enough for a check before a job.
 

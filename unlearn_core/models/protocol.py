@@ -26,8 +26,8 @@ class ModelInfo:
             ``"sd3"``, ``"flux"``, ``"class-conditional"`` or ``"dit"``.
         source: the folder or file that it was loaded from; None for a model that another program
             loaded.
-        fingerprint: SHA-256 of all weights, hex; equal for equal models. For a single file
-            it is the hash of the file, which other programs use too.
+        fingerprint: SHA-256 of all weights and settings, hex; equal for equal models. For a single
+            file it is the hash of the file, which other programs use too.
         image_size: edge of a picture in pixels.
         prediction: the output of the denoiser: ``"epsilon"``, ``"v_prediction"``, ``"sample"``
             or ``"flow"`` (the velocity, noise minus picture).
@@ -171,6 +171,14 @@ class LoraLayer:
     alpha: float
 
 
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Words of a single token, and their input embeddings in the text encoders, [V, E]."""
+
+    words: tuple[str, ...]
+    embeddings: Tensor
+
+
 class Denoiser(Protocol):
     """The part of a model that the objectives need."""
 
@@ -245,6 +253,14 @@ class ModelHandle(Denoiser, Protocol):
 
         Raises:
             UnsupportedError: the family has no text encoder, or the word is not a single token.
+        """
+        ...
+
+    def vocabulary(self) -> Vocabulary:
+        """The words that ``with_word`` accepts, without those of other characters than a-z.
+
+        Raises:
+            UnsupportedError: the family has no text encoder whose words can be learned.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing_extensions import Self
 from ..foundation.safetensors_file import write_converted
 from .errors import UnsupportedError
 from .prompt_tokens import check_length, chunks, empty_chunk
-from .protocol import Embeddings
+from .protocol import Embeddings, Vocabulary
 
 if TYPE_CHECKING:  # the import takes a second, so it is left to the functions that load models
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -27,6 +28,7 @@ BATCH = 32  # chunks of prompts
 MOST_CHUNKS = 3  # per prompt: 225 tokens, as in LoRA trainers
 MERGES = 49152 - 256 - 2  # number of merges that CLIP uses of those in the vocabulary file
 PREFIXES = ("text_model.", "text_projection.")  # of the weights' names in a file
+WORD = re.compile("([a-z]+)</w>")  # a token that is a whole word
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -113,8 +115,7 @@ class Clip:
 
     def embedding(self, word: str) -> Tensor:
         """The mean embedding of the word's tokens, [E]."""
-        table: Any = self.encoder.get_input_embeddings()
-        return table.weight[self._tokens(word)].detach().float().mean(0)
+        return self.embeddings(self._tokens(word)).mean(0)
 
     def with_word(self, word: str, embedding: Tensor) -> Clip:
         tokens = self._tokens(word)
@@ -123,6 +124,16 @@ class Clip:
                 f"word must be a single token to be learned, {word!r} is {tokens}"
             )
         return replace(self, learned={**self.learned, tokens[0]: embedding})
+
+    def words(self) -> dict[str, int]:
+        """The words of a single token, a-z only, and their tokens."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        return {match[1]: token for name, token in vocabulary if (match := WORD.fullmatch(name))}
+
+    def embeddings(self, tokens: Sequence[int]) -> Tensor:
+        """The input embeddings of tokens, [N, E]."""
+        table: Any = self.encoder.get_input_embeddings()
+        return table.weight[list(tokens)].detach().float()
 
     def _tokens(self, word: str) -> list[int]:
         return self.tokenizer(word, add_special_tokens=False).input_ids
@@ -161,6 +172,16 @@ class TextEncoder(ABC):
         parts = embedding.split([len(clip.embedding(word)) for clip in self.clips])
         pairs = zip(self.clips, parts, strict=True)
         return replace(self, clips=tuple(clip.with_word(word, part) for clip, part in pairs))
+
+    def vocabulary(self) -> Vocabulary:
+        """The words that all encoders have as a single token."""
+        tables = [clip.words() for clip in self.clips]
+        words = [word for word in tables[0] if all(word in table for table in tables)]
+        parts = [
+            clip.embeddings([table[word] for word in words])
+            for clip, table in zip(self.clips, tables, strict=True)
+        ]
+        return Vocabulary(tuple(words), torch.cat(parts, dim=1))
 
 
 @dataclass(frozen=True, eq=False)

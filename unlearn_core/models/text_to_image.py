@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from . import autoencoder
 from .denoiser import DenoiserHandle
-from .protocol import Embeddings
+from .protocol import Embeddings, Vocabulary
 from .text import TextEncoder
 from .weights import move, tensors_of
 
@@ -53,6 +53,10 @@ class TextToImageHandle(DenoiserHandle):
 
     def with_word(self, word: str, embedding: Tensor) -> Self:
         return replace(self, text=self.text.with_word(word, embedding))
+
+    def vocabulary(self) -> Vocabulary:
+        self._return_encoders()
+        return self.text.vocabulary()
 
     def encode_images(self, images: Tensor) -> Tensor:
         self._return_encoders()

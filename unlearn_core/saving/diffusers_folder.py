@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..foundation.atomic import MODEL_INDEX, appearing, refuse_existing
 from ..foundation.progress import Progress
@@ -22,12 +22,12 @@ from ..foundation.safetensors_file import (
 from ..judging.evaluators import EVALUATION
 from ..models.errors import PICKLES
 from ..models.folder import component_names, read_index
-from ..models.rounding import rounded
-from ..models.single_file import ldm_names, read_checkpoint, unet_config
+from ..models.rounding import rounded, stored_dtypes
 from ..models.stable_diffusion import StableDiffusionHandle
 from ..models.text import save_clip
 from ..reporting.report import report_json
 from ..unlearning.results import UnlearnedModel
+from .source import require_source
 
 # Of files beside the components: model cards and licences. A licence must stay with the weights.
 COMPANIONS = (MODEL_INDEX, "README*", "LICENSE*", "LICENCE*")
@@ -65,6 +65,7 @@ def save_diffusers_folder(
 
     Raises:
         FileExistsError: ``destination`` exists and ``overwrite`` is false, or is not a model.
+        FileNotFoundError: the model that was loaded is no longer there.
         OSError: the disk is full or not writable; nothing is left behind.
     """
     destination, source = Path(destination), unlearned.base.info.source
@@ -73,6 +74,7 @@ def save_diffusers_folder(
             f"save_as: {unlearned.base.info.name!r} was loaded by another program, so it cannot be "
             "saved as a folder; save a LoRA"
         )
+    require_source(source)
     refuse_existing(destination, source, overwrite=overwrite)
     with appearing(destination) as part:
         part.mkdir()
@@ -130,27 +132,34 @@ def _is_hidden(file: Path, source: Path) -> bool:
 def _split(
     unlearned: UnlearnedModel, source: Path, folder: Path, progress: Progress | None
 ) -> None:
-    """Write the components of a single file in diffusers' layout, in the file's dtype. Memory
-    beyond the model: one tensor."""
+    """Write the components of a single file in diffusers' layout. Memory beyond the model: one
+    tensor.
+
+    Each weight of the U-Net keeps its dtype in the file. The other components are converted to the
+    first of these dtypes if it holds their weights exactly, otherwise to fp32."""
     from diffusers import DDIMScheduler
 
     model = unlearned.base
     assert isinstance(model, StableDiffusionHandle)  # the only family of single files
-    header, family = read_checkpoint(source)
-    key = next(iter(ldm_names(header, unet_config(header, family)).values()))
-    dtype = DTYPES[header.tensors[key].dtype]
+    dtypes = stored_dtypes(model.info)
+    usual = next(iter(dtypes.values()))
 
     changed = unlearned.model.changed_tensors()
     _write_diffusers(
-        model.base, folder / "unet", dtype, lambda name: _rounded(changed, name, dtype), progress
+        model.base,
+        folder / "unet",
+        dtypes,
+        lambda name: _rounded(changed, name, dtypes[name]),
+        progress,
     )
-    _write_diffusers(model.vae, folder / "vae", dtype)
+    _write_diffusers(model.vae, folder / "vae", _lossless(model.vae, usual))
     # With zero terminal SNR, pipelines must start at the last timestep (Lin et al. 2024).
     spacing = "trailing" if model.scheduler_config["rescale_betas_zero_snr"] else "leading"
     scheduler: Any = DDIMScheduler.from_config(model.scheduler_config, timestep_spacing=spacing)
     scheduler.save_pretrained(folder / "scheduler")
     clips = model.text.clips
     for suffix, clip in zip(("", "_2"), clips, strict=False):
+        dtype = _lossless(clip.encoder, usual)
         save_clip(clip, folder / f"text_encoder{suffix}", folder / f"tokenizer{suffix}", dtype)
     index = json.dumps(_index(len(clips) == 2), indent=2) + "\n"
     (folder / MODEL_INDEX).write_text(index, encoding="utf-8")
@@ -178,10 +187,17 @@ def _index(pair: bool) -> dict[str, Any]:
     return parts
 
 
+def _lossless(module: nn.Module, dtype: torch.dtype) -> torch.dtype:
+    """``dtype`` if it holds all weights exactly, otherwise fp32."""
+    parameters = module.parameters()
+    is_exact = all(torch.equal(weight.to(dtype).to(weight.dtype), weight) for weight in parameters)
+    return dtype if is_exact else torch.float32
+
+
 def _write_diffusers(
     module: Any,
     folder: Path,
-    dtype: torch.dtype,
+    dtype: torch.dtype | Mapping[str, torch.dtype],
     replacement: Callable[[str], Tensor | None] = lambda _: None,
     progress: Progress | None = None,
 ) -> None:

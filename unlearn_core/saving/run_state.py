@@ -80,15 +80,17 @@ def run_identity(
 
 def difference(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, str] | None:
     """The first section in which two identities differ, and the values of its first different field
-    in brackets (empty if it has no fields); None if the identities are equal."""
-    for section, now in expected.items():
-        before = stored.get(section)
+    in brackets (empty if they are no readable values); None if the identities are equal."""
+    for section in {**expected, **stored}:  # an option that is off has no section
+        before, now = stored.get(section), expected.get(section)
         if before != now:
             return section, _field(before, now)
     return None
 
 
 def _field(stored: object, expected: object) -> str:
+    if isinstance(stored, int) or isinstance(expected, int):
+        return f" (was {stored or 0}, now {expected or 0})"
     if not isinstance(stored, dict) or not isinstance(expected, dict):
         return ""
     before, now = {**LATER_SETTINGS, **stored}, {**LATER_SETTINGS, **expected}
@@ -220,13 +222,7 @@ def _with_state(
 ) -> ModelHandle:
     if not method_of(settings).adds_layers(settings):
         return with_tensors(base, tensors)
-    model, _ = trainable(
-        base,
-        settings.scope,
-        lora_rank=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        seed=settings.seed,
-    )
+    model, _ = trainable(base, settings)
     with torch.no_grad():
         for name, layer in model.lora_layers().items():
             for factor in FACTORS:

@@ -15,6 +15,7 @@ from ..models.rounding import rounded
 from ..models.single_file import ldm_names, read_checkpoint, unet_config
 from ..unlearning.results import UnlearnedModel
 from .metadata import checkpoint_metadata
+from .source import require_source
 
 # LDM's trainer stores a moving average of the weights under their names without dots.
 EMA = "model_ema."
@@ -43,10 +44,13 @@ def save_single_file(
 
     Raises:
         ValueError: the model was not loaded from a single file.
+        FileNotFoundError: the model that was loaded is no longer there.
         FileExistsError: ``destination`` exists and ``overwrite`` is false.
         OSError: the disk is full or not writable; nothing is left behind.
     """
     destination, source = Path(destination), unlearned.base.info.source
+    if source is not None:
+        require_source(source)
     if source is None or not source.is_file():
         raise ValueError(
             f"save_as: {unlearned.base.info.name!r} was not loaded from one file; choose another "

@@ -38,6 +38,11 @@ const EARLIER_BEHAVIOUR = {
   },
 };
 
+// Values that have another name since. The node still accepts their earlier names.
+const RENAMED_VALUES = {
+  UnlearnEvaluateAlignment: { probes: { all: "quick" } },
+};
+
 // Call this before anything else reads the values from a workflow.
 export function restoreByName(node) {
   const widgets = savedWidgets(node);
@@ -53,6 +58,9 @@ export function restoreByName(node) {
         const value = byName[widget.name] ?? EARLIER_BEHAVIOUR[typeOf(node)]?.[widget.name]?.(byName);
         widget.value = value === undefined ? defaults[i] : value;
       });
+    }
+    for (const widget of widgets) {
+      widget.value = RENAMED_VALUES[typeOf(node)]?.[widget.name]?.[widget.value] ?? widget.value;
     }
     saveWithNode(node, NAMES, names);
   });

@@ -572,7 +572,7 @@ def test_prompts_warns_of_too_few_different_pairs(
         (None, "model", 5, "model must be the path of a model, relative"),
         (None, "evaluation", 5, "evaluation must be an object, got int"),
         ("evaluation", "pictures", 0, "pictures must be 1 or more"),
-        ("evaluation", "probes", "hard", "probes must be one of 'none', 'wordings', 'all'"),
+        ("evaluation", "probes", "hard", "probes must be one of 'none', 'quick', 'thorough'"),
         ("evaluation", "scorer", 5, "scorer must be the path of a folder, got 5"),
         (
             "evaluation",

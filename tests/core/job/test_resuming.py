@@ -65,9 +65,9 @@ def run(stage: str, settings: Path, *more: str, out: str = "out") -> int:
     return main([*arguments(stage, settings, out), *more])
 
 
-def change(settings: Path, **fields: object) -> None:
+def change(settings: Path, section: str = "unlearn", **fields: object) -> None:
     content = json.loads(settings.read_text())
-    content["unlearn"].update(fields)
+    content.setdefault(section, {}).update(fields)
     settings.write_text(json.dumps(content))
 
 
@@ -167,6 +167,22 @@ def test_a_killed_process_continues(settings: Path) -> None:
     assert_same_weights(settings.parent / "out", settings.parent / "whole")
 
 
+@pytest.mark.parametrize("module", ["unlearn_core", "demo"])
+def test_ctrl_c_while_torch_is_imported(module: str, tmp_path: Path) -> None:
+    """Ctrl+C comes with the first import of torch; a module in its place shows when that is."""
+    press = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)"
+    (tmp_path / "torch.py").write_text(press)
+    ended = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "stopped\n")
+
+
 def test_an_earlier_result_stays_until_the_new_one_is_complete(
     settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +266,25 @@ def test_a_stopped_run_of_other_settings_is_never_continued(
     assert run("unlearn", settings, "--restart") == 2
     assert "is not the state of a run, so it is not replaced" in capsys.readouterr().err
     assert (out / STATE).read_bytes() == b"something else of the user"
+
+
+@pytest.mark.parametrize(("before", "now"), [(0, 2), (2, 0)])
+def test_a_stopped_run_of_another_clip_skip_is_never_continued(
+    settings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    before: int,
+    now: int,
+) -> None:
+    change(settings, "loading", clip_skip=before)
+    with monkeypatch.context() as patched:
+        failing(patched, 2, interrupt)
+        assert run("unlearn", settings) == 130
+    stored = (settings.parent / "out" / STATE).read_bytes()
+    change(settings, "loading", clip_skip=now)
+    assert run("unlearn", settings) == 2
+    assert f"clip_skip (was {before}, now {now})" in capsys.readouterr().err
+    assert (settings.parent / "out" / STATE).read_bytes() == stored
 
 
 def test_the_steps_of_a_stopped_run_become_the_result_on_request(

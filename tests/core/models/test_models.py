@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -18,8 +20,10 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
+from unlearn_core.foundation.progress import Progress
 from unlearn_core.models import autoencoder, denoiser
 from unlearn_core.models.flux import TRAINING_GUIDANCE, FluxHandle
+from unlearn_core.models.folder import folder_fingerprint, read_index, weight_files
 from unlearn_core.models.load import load_model
 from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import Conditioning, ModelHandle
@@ -542,3 +546,41 @@ def test_pictures_are_encoded_as_by_diffusers(sd_folder: Path) -> None:
 def test_equal_weights_share_a_fingerprint(sd_folder: Path, class_folder: Path) -> None:
     assert load_model(sd_folder).info.fingerprint == load_model(sd_folder).info.fingerprint
     assert load_model(sd_folder).info.fingerprint != load_model(class_folder).info.fingerprint
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model_index.json",
+        "unet/config.json",
+        "vae/config.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/tokenizer.json",
+        "tokenizer/merges.txt",
+    ],
+)
+def test_a_changed_setting_or_vocabulary_gives_another_fingerprint(
+    sd_folder: Path, tmp_path: Path, file: str
+) -> None:
+    """Otherwise pictures in the cache and states of runs would be used for another model."""
+    folder = Path(shutil.copytree(sd_folder, tmp_path / "model"))
+    before = fingerprint_of(folder)
+    assert before == fingerprint_of(sd_folder), "the name is not part of it"
+    with (folder / file).open("a", encoding="utf-8") as opened:
+        opened.write("\n")
+    assert fingerprint_of(folder) != before
+
+
+def test_pictures_of_a_folder_from_earlier_versions_are_not_used(sd_folder: Path) -> None:
+    """They were drawn with sampler settings in the scheduler's file, which no longer count."""
+    digest = hashlib.sha256()
+    for file in weight_files(sd_folder, read_index(sd_folder)):
+        digest.update(f"{file.parent.name}/{file.name}".encode() + file.read_bytes())
+    digest.update((sd_folder / "scheduler" / "scheduler_config.json").read_bytes())
+    assert digest.hexdigest() != fingerprint_of(sd_folder)
+
+
+def fingerprint_of(folder: Path) -> str:
+    return folder_fingerprint(folder, read_index(folder), Progress())

@@ -15,8 +15,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from unlearn_core.dataset.rows import TrainingSets
@@ -27,10 +27,14 @@ from unlearn_core.foundation.own_files import MANIFEST
 from unlearn_core.models import weights
 from unlearn_core.models.layers import LORA
 from unlearn_core.models.load import load_model
+from unlearn_core.models.options import LoadOptions
 from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.models.stable_diffusion import StableDiffusionHandle
 from unlearn_core.models.tensors import with_tensors
 from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.saving import diffusers_folder
 from unlearn_core.saving.diffusers_folder import save_diffusers_folder
+from unlearn_core.saving.single_file import save_single_file
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.results import UnlearnedModel
 from unlearn_core.unlearning.scopes import parameter_names
@@ -130,6 +134,17 @@ def test_only_changed_tensors_change(
     new, original = files(saved), files(sd_folder)
     assert new.keys() - original.keys() == {"unlearn_report.json"}
     assert all(new[name] == original[name] for name in original if name != file)
+
+
+def test_a_model_that_is_gone_cannot_be_copied(unlearned: UnlearnedModel, tmp_path: Path) -> None:
+    """Its folder or file was moved after it had been loaded."""
+    base = unlearned.base
+    assert isinstance(base, StableDiffusionHandle)
+    moved = replace(base, info=replace(base.info, source=tmp_path / "moved"))
+    for save, name in ((save_diffusers_folder, "result"), (save_single_file, "result.safetensors")):
+        with pytest.raises(FileNotFoundError, match="save_as: 'moved'.* back, or save a LoRA"):
+            save(replace(unlearned, base=moved), tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 def test_an_existing_model_is_replaced_on_request_only(
@@ -395,3 +410,46 @@ def test_a_model_that_predicts_its_variance_is_trained_and_saved(
         before, after, saved = (m.predict(x, cats, t) for m in (base, model, loaded))
     assert not torch.allclose(before, after, atol=1e-3)
     torch.testing.assert_close(saved, after)
+
+
+def test_a_single_file_of_mixed_dtypes_keeps_every_weight(
+    unlearned: UnlearnedModel, sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The U-Net keeps each weight's dtype; a component is fp32 if 16 bits would change it."""
+    names = sorted(name for name, _ in unlearned.base.named_parameters())
+    stored = {name: torch.float32 for name in names} | {names[0]: torch.float16}
+    stored = {names[0]: stored.pop(names[0]), **stored}
+    monkeypatch.setattr(diffusers_folder, "stored_dtypes", lambda _: stored)
+    diffusers_folder._split(unlearned, sd_folder, tmp_path, None)
+    unet = load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {name: tensor.dtype for name, tensor in unet.items()} == stored
+    before = dict(unlearned.model.named_parameters())
+    assert all(torch.equal(unet[name], before[name]) for name in names[1:])
+    saved, own = load_model(tmp_path), unlearned.base
+    assert isinstance(saved, StableDiffusionHandle)
+    assert isinstance(own, StableDiffusionHandle)
+    for part, other in (
+        (saved.vae, own.vae),
+        (saved.text.clips[0].encoder, own.text.clips[0].encoder),
+    ):
+        weights_of = dict(other.named_parameters())
+        assert all(torch.equal(value, weights_of[name]) for name, value in part.named_parameters())
+
+
+def test_a_component_of_16_bits_stays_small() -> None:
+    layer = nn.Linear(4, 4)
+    assert diffusers_folder._lossless(layer, torch.float16) == torch.float32
+    layer.half()
+    assert diffusers_folder._lossless(layer, torch.float16) == torch.float16
+    layer.float()
+    assert diffusers_folder._lossless(layer, torch.float16) == torch.float16, "held in fp32"
+
+
+def test_a_denoiser_of_mixed_dtypes_is_not_rounded(sd_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sd_folder, tmp_path / "model"))
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = {name: tensor.half() for name, tensor in load_file(file).items()}
+    first = min(tensors)
+    save_file(tensors | {first: tensors[first].bfloat16()}, file)
+    model = load_model(folder, options=LoadOptions(precision="mixed"))
+    assert all(p.dtype == torch.float32 for _, p in model.named_parameters())

@@ -106,6 +106,22 @@ def test_the_probe_that_relearns_trains_on_top_of_the_change(
     assert all(torch.equal(layers[name], after[name].up) for name in layers)
 
 
+def test_a_picture_is_noised_and_denoised(loader: tuple[Any, Any, Any], pairs: Any) -> None:
+    curves, settings, drawing = (
+        pack_module(f"unlearn_core.{name}")
+        for name in ("judging.curves", "judging.settings", "dataset.settings")
+    )
+    handle = linked(loader)
+    few = settings.ProbeSettings(pictures=2, generation=drawing.GenerationSettings(steps=4))
+    attack = pack_module("unlearn_core.judging.image_to_image").ImageToImage
+    target = curves.Target(handle, handle, pairs, few)
+    with torch.inference_mode(False), torch.no_grad():
+        attempts = list(attack("image to image", neutral=True, efforts=(10, 90)).attempts(target))
+    little, much = (attempt.pictures.float() for attempt in attempts)
+    own = target.attempt(handle, [pair.forget for pair in target.tests], 0, "").pictures.float()
+    assert (little - own).abs().mean() < (much - own).abs().mean()
+
+
 @pytest.mark.parametrize("name", ["flux", "qwen-image"])
 def test_other_architectures(name: str, pairs: Any) -> None:
     tiny = ARCHITECTURES[name]

@@ -214,8 +214,8 @@ def test_a_model_whose_weights_require_gradients_is_frozen() -> None:
     for parameter in given.model.parameters():
         parameter.requires_grad_(True)
     handle = opened("sd15", given)
-    scopes = pack_module("unlearn_core.unlearning.scopes")
-    copied, trained = scopes.trainable(handle, "lora", lora_rank=2, lora_alpha=2.0, seed=0)
+    settings = pack_module("unlearn_core.unlearning.settings").UnlearnSettings(scope="lora")
+    copied, trained = pack_module("unlearn_core.unlearning.scopes").trainable(handle, settings)
     assert len(trained) == 2 * len(copied.lora_layers())
     assert not any(parameter.requires_grad for parameter in given.model.parameters())
 

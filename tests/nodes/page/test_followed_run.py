@@ -522,11 +522,8 @@ def test_a_step_that_runs_out_of_memory_is_repeated_and_reported(
     assert event["memory"] == run["memory"]
 
 
-@pytest.mark.parametrize("times", [1, 100])
-def test_undone_steps_leave_the_page_and_the_disk(
-    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
-    """The weights break after step 4, once or each time that it is reached."""
+def breaking(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Breaks the weights after step 4, once or each time that it is reached."""
     optimizer = pack_module("unlearn_core.unlearning.optimizer").RestrictedAdam
     take_step = optimizer.step
     left = times
@@ -542,11 +539,30 @@ def test_undone_steps_leave_the_page_and_the_disk(
         return change
 
     monkeypatch.setattr(optimizer, "step", step)
+
+
+def test_a_step_to_keep_that_is_not_finite_gives_the_one_before(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, 1)
+    output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX, keep_step=4)
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["result"], len(run["steps"])) == (3, 3)
+    assert run["alarms"][-1]["kind"] == "gave up, not finite"
+    assert output.result is not None
+    assert all(p.isfinite().all() for _, p in output.result[0].model.named_parameters())
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_undone_steps_leave_the_page_and_the_disk(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    breaking(monkeypatch, times)
     output = run_node(UNLEARN, model=loaded, prompts=pairs, **SIX)
     (run,) = shown_by(output)["unlearn_run"]
     kinds = [alarm["kind"] for alarm in run["alarms"] if "back_to" in alarm["values"]]
     last = 6 if times == 1 else 3
-    assert kinds == (["not finite"] if times == 1 else ["not finite"] * 3 + ["gave up"])
+    assert kinds == (["not finite"] if times == 1 else ["not finite"] * 3 + ["gave up, not finite"])
     assert [step[0] for step in run["steps"]] == list(range(1, last + 1))
     assert [preview["step"] for preview in run["previews"]] == ([2, 4, 6] if last == 6 else [2, 3])
     assert (run["state"], run["result"]) == ("finished", last)

@@ -127,6 +127,18 @@ def test_other_inputs_begin_anew_and_say_so(
     assert shown_by(output)["unlearn_run"][0]["resumed_at"] == 3
 
 
+def test_another_clip_skip_begins_anew_and_says_so(
+    loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop(monkeypatch, Interrupted(), model=loaded, prompts=pairs, **SIX)
+    skipping = pack_module("unlearn_core.models.clip_skip").with_clip_skip(loaded, 2)
+    before = len(page.steps)
+    output = run_node(UNLEARN, model=skipping, prompts=pairs, **SIX)
+    (run,) = shown_by(output)["unlearn_run"]
+    assert (run["resumed_at"], run["not_resumed"]) == (None, "other inputs")
+    assert len(page.steps) == before + 6
+
+
 def test_a_damaged_state_is_not_continued(
     loaded: Any, pairs: Any, page: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
