@@ -73,6 +73,7 @@ BEFORE = {
     "diversified": True,
     "prompt_protection": 0.0,
     "effort": NORMAL,
+    "harden": False,
 }
 """Settings newer than some records, with the values in effect before they existed."""
 OF_REPORT = (

@@ -27,16 +27,6 @@ def inputs() -> list[io.Input]:
     return [
         _recipe(),
         *inputs_from(UnlearnSettings, advanced=False, optional=True),
-        io.Int.Input(
-            "preview_every",
-            default=PREVIEW_EVERY,
-            min=0,
-            max=MOST_STEPS,
-            optional=True,
-            tooltip="Number of steps between previews. A preview draws the same few prompts, so "
-            "that you can watch the model forget. Each preview takes a little time. With 0 there "
-            f"are no previews during the run. Default: {PREVIEW_EVERY}.",
-        ),
         io.Float.Input(
             "strength",
             default=STRENGTH,
@@ -48,6 +38,18 @@ def inputs() -> list[io.Input]:
             "model as trained. Above 1 it forgets more, but the rest may suffer. Only for a model "
             "from From ComfyUI. When you change only this, nothing is trained again. The output "
             f"'strengths' shows what it does. Default: {STRENGTH}.",
+        ),
+        sockets.advanced(
+            io.Int.Input(
+                "preview_every",
+                default=PREVIEW_EVERY,
+                min=0,
+                max=MOST_STEPS,
+                optional=True,
+                tooltip="Number of steps between previews. A preview draws the same few prompts, "
+                "so that you can watch the model forget. Each preview takes a little time. With 0 "
+                f"there are no previews during the run. Default: {PREVIEW_EVERY}.",
+            )
         ),
         *inputs_from(UnlearnSettings, advanced=True, optional=True),
         input_from(GenerationSettings, "steps", name="generation_steps", optional=True),

@@ -136,11 +136,14 @@ class NativeHandle:
         places = torch.tensor(order).argsort().to(self.device)
         return network.without_axis(torch.cat(outputs)[places].float())
 
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return self.network.schedule.target(latents, noise, t)
+
     def denoise_error(
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
     ) -> Tensor:
         output = self.predict(self.add_noise(latents, noise, t), conditioning, t)
-        return (output - self.network.schedule.target(latents, noise, t)).square()
+        return (output - self.target(latents, noise, t)).square()
 
     @torch.no_grad()
     def sample(

@@ -36,7 +36,7 @@ def with_later_inputs(prompt: Json) -> dict[str, Any]:
             later = {"generation_seed": inputs["seed"], "uce_tokens": "to the end"}
             inputs.update(later, recipe="as saved", diversified=True, strength=1.0)
             inputs.update(picture_pairs=10_000, picture_steps=inputs["generation_steps"])
-            inputs.update(prompt_protection=0.0, effort="normal")
+            inputs.update(prompt_protection=0.0, effort="normal", harden=False)
         if one["class_type"] == "UnlearnSaveCheckpoint":
             one["inputs"]["lora_names"] = "ComfyUI"
     return meaning(prompt)

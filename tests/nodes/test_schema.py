@@ -152,7 +152,7 @@ def test_advanced_inputs_are_below_the_others(node_id: str) -> None:
 def test_at_most_six_inputs_are_not_advanced() -> None:
     inputs = schema_inputs("UnlearnRestrictedGradient")
     common = {name for name, i in inputs.items() if hasattr(i, "default") and not is_advanced(i)}
-    assert common == {"recipe", "effort", "retain_weight", "seed", "preview_every", "strength"}
+    assert common == {"recipe", "effort", "retain_weight", "harden", "seed", "strength"}
 
 
 def is_advanced(inp: Any) -> bool:

@@ -26,6 +26,9 @@ class Counted:
         self._count(latents_t)
         return self.model.predict(latents_t, conditioning, t)
 
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return self.model.target(latents, noise, t)
+
     def denoise_error(
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
     ) -> Tensor:

@@ -177,11 +177,14 @@ class DenoiserHandle(ABC):
     def passes_per_step(self, guidance_scale: float) -> int:
         return 1 if guidance_scale == 1 else 2
 
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return self.schedule.target(latents, noise, t)
+
     def denoise_error(
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
     ) -> Tensor:
         output = self.predict(self.add_noise(latents, noise, t), conditioning, t)
-        return (output - self.schedule.target(latents, noise, t)).square()
+        return (output - self.target(latents, noise, t)).square()
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.denoiser.named_parameters()

@@ -31,7 +31,7 @@ class FluxHandle(FlowHandle):
     ) -> Tensor:
         latents_t = self.add_noise(latents, noise, t)
         output = self._velocity(latents_t, conditioning, t, TRAINING_GUIDANCE)
-        return (output - self.schedule.target(latents, noise, t)).square()
+        return (output - self.target(latents, noise, t)).square()
 
     def _velocity(
         self, latents_t: Tensor, conditioning: Conditioning, t: Tensor, guidance: float

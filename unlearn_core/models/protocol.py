@@ -190,10 +190,15 @@ class Denoiser(Protocol):
         """The denoiser's raw output [B, C, h, w], with gradient."""
         ...
 
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The value that ``predict`` should have, [B, C, h, w]; linear in ``latents`` and
+        ``noise``."""
+        ...
+
     def denoise_error(
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
     ) -> Tensor:
-        """Squared error [B, C, h, w] of ``predict`` with respect to the family's own target."""
+        """Squared error [B, C, h, w] of ``predict`` with respect to ``target``."""
         ...
 
 

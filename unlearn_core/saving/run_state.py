@@ -38,6 +38,7 @@ LATER_SETTINGS = {
     "picture_pairs": MOST_PICTURE_PAIRS,
     "prompt_protection": 0.0,
     "effort": NORMAL,
+    "harden": False,
 }
 """Settings added in later versions, with the value that reproduces the earlier behaviour. At this
 value they are not part of the identity, so that results of earlier versions stay valid."""

@@ -42,6 +42,9 @@ DAMAGE = 1.0
 frozen model's own error. On EmojiCanvas, a run with the automatic rate ends at 0.006 and the
 paper's recipe (20 steps) at 0.15. Ten times the automatic rate ends at 0.1; thirty times exceeds 1
 on the way, and a hundred times ends at 19, which is noise."""
+HARDENING_DAMAGE = 8.0
+"""The same during the steps of ``harden``, which first disturb the whole model and then repair it.
+At the end, the usual limit applies."""
 NOISE_SHARE = 0.25  # this distance as a share of the mean square of the frozen predictions
 RATE_FACTOR = 0.25
 """Factor of the learning rate after going back. Three times give 1/64, enough for a rate that is a
@@ -101,7 +104,8 @@ def is_suspicious(retain_loss: float, settings: UnlearnSettings, reference: Refe
     of the check. A single batch may have a high 'denoise' loss without any damage, because this
     loss depends on the noise levels."""
     usual = reference.worst if settings.retain_objective == "denoise" else 0.0
-    return not retain_loss <= usual + DAMAGE * reference.error  # also if it is not a number
+    limit = usual + allowed_damage(settings) * reference.error
+    return not retain_loss <= limit  # also if it is not a number
 
 
 def excess_of(retain_loss: float, settings: UnlearnSettings, reference: Reference) -> float:
@@ -111,14 +115,22 @@ def excess_of(retain_loss: float, settings: UnlearnSettings, reference: Referenc
     return excess_over(settings.retain_weight * reference.error, retain_loss - already)
 
 
-def is_damaged(distance: float, reference: Reference, start: float = 0.0) -> bool:
+def allowed_damage(settings: UnlearnSettings) -> float:
+    """The limit of ``is_damaged`` during the steps."""
+    return HARDENING_DAMAGE if settings.harden else DAMAGE
+
+
+def is_damaged(
+    distance: float, reference: Reference, start: float = 0.0, allowed: float = DAMAGE
+) -> bool:
     """Whether this distance to the frozen model on retain pictures is beyond the limit.
 
     Args:
         start: the distance before the first step; above 0 after a first edit, which the steps may
             have to repair.
+        allowed: the limit, as a multiple of the frozen model's error.
     """
-    return not distance <= max(DAMAGE * reference.error, start)
+    return not distance <= max(allowed * reference.error, start)
 
 
 def is_noise(distance: float, reference: Reference) -> bool:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..models.layers import AUTO, LOW_RANK
+from ..models.layers import AUTO, FULL, LOW_RANK
 from ..models.protocol import ModelHandle
+from .objectives import REDIRECT
 from .scopes import parameter_names
 from .settings import MOST_PICTURE_PAIRS, NORMAL, QUICK, THOROUGH, UnlearnSettings
 
@@ -57,6 +58,12 @@ LOW_RANK_LAYERS = {
     THOROUGH: Numbers(steps=100, batch_size=16, picture_pairs=120, learning_rate=3e-3),
 }
 """``redirect`` with low-rank layers that begin without effect."""
+HARDENED = {
+    QUICK: Numbers(steps=30, batch_size=8, picture_pairs=23, learning_rate=5.3e-4),
+    NORMAL: Numbers(steps=80, batch_size=8, picture_pairs=23, learning_rate=5.3e-4),
+    THOROUGH: Numbers(steps=200, batch_size=16, picture_pairs=120, learning_rate=5.3e-4),
+}
+"""``harden``, all weights."""
 OTHERS = {
     QUICK: Numbers(steps=50, batch_size=8, picture_pairs=60, learning_rate=1e-3),
     NORMAL: Numbers(steps=100, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=1e-3),
@@ -78,7 +85,7 @@ def resolved(
     Args:
         sampling_steps: of the pictures to look at.
     """
-    scope = model.default_scope if settings.scope == AUTO else settings.scope
+    scope = _scope(settings, model) if settings.scope == AUTO else settings.scope
     numbers = _numbers(settings, model, scope)
     return replace(
         settings,
@@ -105,12 +112,18 @@ def typical_size(model: ModelHandle, scope: str) -> float:
     return math.sqrt(variance / sum(math.prod(shape) for shape in matrices))
 
 
+def _scope(settings: UnlearnSettings, model: ModelHandle) -> str:
+    return FULL if settings.harden and model.parameters_in(FULL) else model.default_scope
+
+
 def _numbers(settings: UnlearnSettings, model: ModelHandle, scope: str) -> Numbers:
     return _of_kind(settings, model, scope)[settings.effort]
 
 
 def _of_kind(settings: UnlearnSettings, model: ModelHandle, scope: str) -> dict[str, Numbers]:
-    if settings.objective != "redirect":
+    if settings.harden:
+        return HARDENED
+    if settings.objective != REDIRECT:
         return OTHERS
     edited = set(model.text_projections()) & set(parameter_names(model, scope))
     warm = settings.warm_start and settings.saliency == 1 and edited

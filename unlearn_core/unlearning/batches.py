@@ -14,6 +14,9 @@ from .objectives import ERASE, PRIOR, ForgetBatch
 from .settings import UnlearnSettings
 
 Part = TypeVar("Part")
+ANY_PROMPT = (0.5, 0.2, 0.2, 0.1)
+"""Shares of a row's own prompt, its parallel's, another parallel's and the empty one, for
+``replace_everywhere``."""
 RetainBatch = tuple[Tensor, Conditioning, Tensor, Tensor]
 """Latents, conditioning, noise and timesteps of retain pictures."""
 
@@ -25,11 +28,14 @@ def empty_prompt(model: ModelHandle, settings: UnlearnSettings) -> Conditioning 
         ValueError: the model does not support an empty prompt.
     """
     of_prior = settings.retain_objective == PRIOR
-    if settings.objective != ERASE and settings.empty_share == 0 and not of_prior:
+    is_needed = settings.objective == ERASE or settings.empty_share > 0 or of_prior
+    if not is_needed and not settings.harden:
         return None
     try:
         return model.encode_prompts([""])
     except ValueError as error:
+        if not is_needed:
+            return None
         raise ValueError(
             f"this model does not support the empty prompt ({error}); choose another objective "
             f"than {ERASE!r} and {PRIOR!r}, and set empty_share to 0"
@@ -118,7 +124,21 @@ class Batches:
             from_concept=self._halves(len(latents)).to(latents.device),
             bare_names=None if names is None else names[part.concepts[rows].tolist()],
             empty=self.empty,
+            any_prompts=self._any_prompts(part, rows) if self.settings.harden else None,
         )
+
+    def _any_prompts(self, part: PairedRows, rows: Tensor) -> Conditioning:
+        """For each row its own prompt, its parallel's, that of any other parallel, or the empty
+        one."""
+        others = torch.randint(len(part.retain), (len(rows),), generator=self.generator)
+        kinds = [part.forget.conditioning[rows], part.retain.conditioning[rows]]
+        kinds.append(part.retain.conditioning[others])
+        if self.empty is not None:
+            kinds.append(self.empty[[0] * len(rows)])
+        shares = torch.tensor(ANY_PROMPT[: len(kinds)])
+        drawn = torch.multinomial(shares, len(rows), replacement=True, generator=self.generator)
+        places = drawn * len(rows) + torch.arange(len(rows))
+        return Conditioning.cat(kinds)[places.tolist()].to(self.base.device)
 
     def _retain_rows(self, part: Rows, rows: Tensor) -> RetainBatch:
         latents, conditioning = part.take(rows, self.base.device)

@@ -22,7 +22,11 @@ from .alarms import Alarm
 from .auto import resolved
 from .batches import Batches, RetainBatch
 from .breakdown import WentWrongError
-from .objectives import OBJECTIVES, PAUSES, RETAIN_OBJECTIVES, ForgetBatch
+from .objectives import (
+    PAUSES,
+    RETAIN_OBJECTIVES,
+    ForgetBatch,
+)
 from .optimizer import SCHEDULES, RestrictedAdam
 from .plan import Plan
 from .results import StepReport, UnlearnedModel
@@ -291,7 +295,7 @@ class Unlearning:
         return self._forget_gradient(batch), self._retain_gradient(batch)
 
     def _forget_gradient(self, batch: ForgetBatch) -> Sums:
-        objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
+        objective, strengths = self.settings.forget_loss, self.settings.strengths
         own = batch[self.processes.share(len(batch))]
         return self._gradient(
             objective(self.trained, self.frozen, own[rows], strengths)

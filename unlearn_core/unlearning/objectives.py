@@ -31,6 +31,8 @@ class ForgetBatch:
             starts from the parallel's.
         bare_names: the concept's bare name for each row; None if the objective does not need it.
         empty: the empty prompt, one row; None if the run does not use it.
+        any_prompts: for each row the prompt under which ``replace_everywhere`` trains it; None if
+            the run does not.
     """
 
     latents: Tensor
@@ -42,11 +44,12 @@ class ForgetBatch:
     from_concept: Tensor
     bare_names: Conditioning | None = None
     empty: Conditioning | None = None
+    any_prompts: Conditioning | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
 
-    def __getitem__(self, rows: slice) -> ForgetBatch:
+    def __getitem__(self, rows: slice | Tensor) -> ForgetBatch:
         """A part of the batch."""
         return replace(
             self,
@@ -58,6 +61,7 @@ class ForgetBatch:
             t=self.t[rows],
             from_concept=self.from_concept[rows],
             bare_names=None if self.bare_names is None else self.bare_names[rows],
+            any_prompts=None if self.any_prompts is None else self.any_prompts[rows],
         )
 
 
@@ -255,15 +259,56 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
     return _distance_beyond(model, frozen, latents_t, batch.t, concept, parallel, eta)
 
 
+def hardened(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
+    """``redirect`` for the rows that start from the parallel's picture, and ``replace_everywhere``
+    for the rows that start from the concept's, [B]."""
+    concept, parallel = batch.from_concept.nonzero()[:, 0], (~batch.from_concept).nonzero()[:, 0]
+    parts = []
+    if len(concept):
+        parts.append(replace_everywhere(model, batch[concept]))
+    if len(parallel):
+        parts.append(redirect(model, frozen, batch[parallel], strengths))
+    return torch.cat(parts)[torch.cat([concept, parallel]).argsort()]
+
+
+def replace_everywhere(model: Denoiser, batch: ForgetBatch) -> Tensor:
+    """Whatever the prompt, the concept's picture becomes its parallel's, [B].
+
+    At the noised picture of the concept, the target is what leads to the parallel's picture, under
+    ``any_prompts``. ``redirect`` only separates the concept's words from its pictures, which the
+    model could still draw; this objective takes the pictures. An attack that finds other words, or
+    trains a few layers on some pictures, then finds nothing to connect to.
+
+    With little noise, this target is far away, so the error is measured where it stays bounded: it
+    is that of the predicted picture, times ``min(signal / noise, 1)`` in power.
+    """
+    assert batch.any_prompts is not None, "`Batches` provides them for this objective"
+    latents_t = model.add_noise(batch.latents, batch.noise, batch.t)
+    one = torch.ones_like(batch.latents[:, :1, :1, :1])
+    zero = torch.zeros_like(one)
+    ratio = model.add_noise(one, zero, batch.t) / model.add_noise(zero, one, batch.t).clamp(
+        min=1e-4
+    )
+    # By so much does the target change with the picture if ``latents_t`` stays as it is.
+    slope = model.target(one, -ratio * one, batch.t)
+    target = model.target(batch.latents, batch.noise, batch.t)
+    target = target + slope * (batch.parallel_latents - batch.latents)
+    scale = ratio.clamp(max=1) / slope
+    return _per_sample(
+        (scale * (model.predict(latents_t, batch.any_prompts, batch.t) - target)) ** 2
+    )
+
+
 RetainObjective = Callable[[Denoiser, Denoiser, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
+REDIRECT = "redirect"
 STOP_ABOVE = "ascent, stop above"
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 PREFER = "prefer (DUO)"
 UNINFORMATIVE = "uninformative target (I2I)"
 OBJECTIVES: dict[str, ForgetObjective] = {
-    "redirect": redirect,
+    REDIRECT: redirect,
     "ascent": ascent,
     STOP_ABOVE: ascent_stop_above,
     "NPO": npo,

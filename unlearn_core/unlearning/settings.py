@@ -9,7 +9,16 @@ from ..dataset.settings import LARGEST_SAMPLING
 from ..foundation.checks import LARGEST_SEED
 from ..foundation.fields import Range, check_fields, choice, flag, number, whole
 from ..models.layers import AUTO, LORA, LORA_SELF_ATTENTION, LOW_RANK, SCOPES
-from .objectives import OBJECTIVES, PRIOR, RELATED_OBJECTIVES, RETAIN_OBJECTIVES, Strengths
+from .objectives import (
+    OBJECTIVES,
+    PRIOR,
+    REDIRECT,
+    RELATED_OBJECTIVES,
+    RETAIN_OBJECTIVES,
+    ForgetObjective,
+    Strengths,
+    hardened,
+)
 from .optimizer import SCHEDULES
 from .rules import LIMITED, RULES
 
@@ -34,7 +43,7 @@ class UnlearnSettings:
     """One unlearning run. Forms show the fields in this order, advanced ones last."""
 
     objective: str = choice(
-        "redirect",
+        REDIRECT,
         OBJECTIVES,
         also=RELATED_OBJECTIVES,
         help="How the model forgets (the forget loss). 'redirect': the concept's prompts learn to "
@@ -96,6 +105,14 @@ class UnlearnSettings:
         help="How strongly to protect everything else, compared with forgetting. Lower it if the "
         "concept still shows. Raise it to 5 or even 50 if similar things suffer; the model then "
         "forgets more slowly. With 0 nothing is protected.",
+    )
+    harden: bool = flag(
+        False,
+        help="Make the concept harder to bring back. Off: the concept's words lose its pictures, "
+        "but training on a few pictures soon brings it back. On: the model also loses the "
+        "pictures, whatever the prompt. All weights of the denoiser change, so the run takes about "
+        "three times as long and needs more memory, and a little more of the rest is lost. Needs "
+        "the objective 'redirect'.",
     )
     seed: int = whole(
         0,
@@ -321,11 +338,20 @@ class UnlearnSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.harden and self.objective != REDIRECT:
+            raise ValueError(
+                f"harden needs the objective {REDIRECT!r}, got {self.objective!r}; set objective "
+                f"to {REDIRECT!r} (recipe 'ours'), or harden to false"
+            )
         if self.saliency < 1 and (self.weight_decay or self.scope in LOW_RANK):
             raise ValueError(
                 f"saliency must be 1 with weight_decay above 0 or with a scope of {LORA!r}, got "
                 f"{self.saliency!r}; set saliency to 1"
             )
+
+    @property
+    def forget_loss(self) -> ForgetObjective:
+        return hardened if self.harden else OBJECTIVES[self.objective]
 
     @property
     def strengths(self) -> Strengths:

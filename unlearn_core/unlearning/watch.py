@@ -24,6 +24,7 @@ from .alarms import (
     RATE_FACTOR,
     Alarm,
     Reference,
+    allowed_damage,
     does_not_move,
     excess_of,
     gave_up,
@@ -38,7 +39,7 @@ from .alarms import (
 )
 from .batches import Batches, RetainBatch
 from .breakdown import NotFiniteError, WentWrongError
-from .objectives import OBJECTIVES, ForgetBatch, denoise, distill
+from .objectives import ForgetBatch, denoise, distill
 from .rules import LIMITED
 from .snapshot import Snapshot, listed
 
@@ -267,7 +268,9 @@ class Watch:
 
     def _damaged(self, retain_loss: float) -> bool:
         suspicious = is_suspicious(retain_loss, self.settings, self.reference)
-        return suspicious and is_damaged(self._distance(), self.reference, self.start_distance)
+        return suspicious and is_damaged(
+            self._distance(), self.reference, self.start_distance, allowed_damage(self.settings)
+        )
 
     def _reported(self, kind: str) -> bool:
         return any(alarm.kind == kind for alarm in self.alarms)
@@ -280,7 +283,7 @@ class Watch:
 
     @torch.no_grad()
     def _forget_loss(self, model: Denoiser) -> float:
-        objective, strengths = OBJECTIVES[self.settings.objective], self.settings.strengths
+        objective, strengths = self.settings.forget_loss, self.settings.strengths
         losses = [objective(model, self.frozen, batch, strengths) for batch, _ in self._rows()]
         return self._agreed(torch.cat(losses).mean())
 

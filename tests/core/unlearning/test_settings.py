@@ -40,6 +40,7 @@ BAD: list[tuple[type, str, object]] = [
             "stratified_timesteps",
             "restrict_step",
             "warm_start",
+            "harden",
         )
         for value in (1, "")
     ),

@@ -288,6 +288,9 @@ def test_a_single_difficult_batch_is_not_suspicious() -> None:
     assert is_suspicious(0.15, SETTINGS, REFERENCE)
     assert not is_suspicious(0.05, SETTINGS, REFERENCE)
     assert is_suspicious(float("nan"), SETTINGS, REFERENCE)
+    # ``harden`` disturbs the model on the way, within a wider limit.
+    assert not is_suspicious(0.75, replace(SETTINGS, harden=True), REFERENCE)
+    assert is_suspicious(0.85, replace(SETTINGS, harden=True), REFERENCE)
 
 
 def test_recipes_that_do_not_protect_the_rest() -> None:
