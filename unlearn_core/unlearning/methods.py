@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from ..dataset.looks import check_look
 from ..dataset.own_pictures import OwnPictures, captioned, check_retained
 from ..dataset.rows import TrainingSets
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.layers import LOW_RANK
 from ..models.protocol import ModelHandle
+from ..prompts.concept import LOOK
 from ..prompts.pairs import PromptPairs
 from .alarms import Alarm
 from .batches import empty_prompt
@@ -118,6 +120,10 @@ class Steps:
     ) -> None:
         parameter_names(base, settings.scope)
         empty_prompt(base, settings)
+        if pairs.concept.kind == LOOK:
+            check_look(pairs, forget_pictures, retain_pictures)
+            _check_needs_no_word(pairs, settings)
+            return
         if retain_pictures is not None:
             check_retained(retain_pictures, pairs)
         if forget_pictures is not None and forget_pictures.alone:
@@ -163,6 +169,11 @@ class Edit:
         retain_pictures: OwnPictures | None,
     ) -> None:
         edited_names(base)
+        if pairs.concept.kind == LOOK:
+            raise ValueError(
+                f"method {settings.method!r} edits words, and no word names the look "
+                f"{pairs.concept.name!r}; choose the recipe {LOOKS!r}"
+            )
         if forget_pictures is not None or retain_pictures is not None:
             raise ValueError(
                 f"method {settings.method!r} uses only prompts, no pictures; unlink your own "

@@ -255,12 +255,36 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
     return _distance_beyond(model, frozen, latents_t, batch.t, concept, parallel, eta)
 
 
+def remove_look(
+    model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
+) -> Tensor:
+    """The training loss towards the twin without the look, also from a picture with it, [B].
+
+    With ``x_t = a x + s eps``, a noised picture ``x`` equals its noised twin ``y`` with the noise
+    ``eps' = eps + a / s (x - y)``. So the loss is that of the twin with this noise,
+    ``w ||target(y, eps') - eps_theta(x_t, c)||^2``, where the caption ``c`` is that of both. Half
+    of the rows start from ``x``, half from ``y``, whose loss is the ordinary one. ``w = min(1, s^2
+    / a^2)`` (Hang et al. 2023 with a cap of 1) bounds ``eps'`` where there is little noise: the
+    error of the predicted picture counts there, and not that of the noise.
+    """
+    twin = batch.parallel_latents
+    start = torch.where(batch.from_concept.view(-1, 1, 1, 1), batch.latents, twin)
+    one, zero = torch.ones_like(twin), torch.zeros_like(twin)
+    signal = model.add_noise(one, zero, batch.t)
+    spread = model.add_noise(zero, one, batch.t).clamp(min=LEAST_SPREAD)
+    noise = batch.noise + signal / spread * (start - twin)
+    weight = (spread / signal).square().clamp(max=1)
+    return _per_sample(weight * model.denoise_error(twin, batch.conditioning, noise, batch.t))
+
+
+LEAST_SPREAD = 1e-4  # of noise at the lowest level
 RetainObjective = Callable[[Denoiser, Denoiser, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
 STOP_ABOVE = "ascent, stop above"
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 PREFER = "prefer (DUO)"
+REMOVE_LOOK = "remove look"  # the only objective whose parallels must be twins
 UNINFORMATIVE = "uninformative target (I2I)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     "redirect": redirect,
@@ -268,11 +292,14 @@ OBJECTIVES: dict[str, ForgetObjective] = {
     STOP_ABOVE: ascent_stop_above,
     "NPO": npo,
     "relabel": relabel,
+    REMOVE_LOOK: remove_look,
     RANDOM_LABEL: random_label,
     ERASE: erase,
     PREFER: prefer,
     UNINFORMATIVE: make_uninformative,
 }
+WORDLESS_OBJECTIVES = ("ascent", STOP_ABOVE, "NPO", "relabel", REMOVE_LOOK)
+"""Those that need no word for what they forget, offered for looks."""
 PRIOR = "prior (DUO)"  # the only retain objective of pure noise and the empty prompt
 PAUSES: dict[str, Callable[[Tensor, Strengths], Tensor]] = {STOP_ABOVE: paused_above}
 """Objectives that sometimes have no gradient -> whether, given the mean loss of the batch."""
