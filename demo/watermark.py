@@ -113,7 +113,9 @@ def train(plain: Tensor, with_mark: Tensor, tokens: Tensor, device: torch.device
     return average
 
 
-def judge_with_mark(pool: Pool, pool_with: Pool, decoded: Tensor, decoded_with: Tensor) -> ConvJudge:
+def judge_with_mark(
+    pool: Pool, pool_with: Pool, decoded: Tensor, decoded_with: Tensor
+) -> ConvJudge:
     """EmojiCanvas's classifier with a head for the mark, trained a little longer, so that it also
     recognizes the rest of a picture with a mark.
 

@@ -15,7 +15,7 @@ from ..foundation.progress import MAKING_IMAGES, Progress
 from ..models.protocol import ModelHandle
 from ..prompts.pairs import PromptPairs
 from .drawing import encode_all
-from .own_pictures import OwnPictures, check_retained, encode_pictures
+from .own_pictures import OwnPictures, encode_pictures
 from .rows import PairedRows, Rows, TrainingSets
 
 UNLIKE = 0.5
@@ -40,8 +40,14 @@ def check_look(
                 f"{field}: no word names the look {name!r}, so the model learns it from pictures; "
                 f"give it pictures {preposition} the look"
             )
-        check_retained(pictures, pairs)
-    assert with_look is not None and without is not None
+        for caption in pictures.captions:
+            if pairs.concept.is_mentioned_in(caption):
+                raise ValueError(
+                    f"captions: {caption!r} names the look {name!r}; captions describe only what "
+                    "else a picture shows. Change it, or give the look another name"
+                )
+    assert with_look is not None
+    assert without is not None
     twins_of(with_look, without)
 
 
@@ -101,10 +107,11 @@ def _rows(
     model: ModelHandle, pictures: OwnPictures, progress: Progress
 ) -> list[tuple[Rows, list[int]]]:
     """One part per size, with the indices of its pictures."""
-    return [
-        (Rows(latents, encode_all(model, [pictures.captions[i] for i in indices], progress)), indices)
-        for latents, indices in encode_pictures(model, pictures, progress)
-    ]
+    parts = []
+    for latents, indices in encode_pictures(model, pictures, progress):
+        captions = [pictures.captions[i] for i in indices]
+        parts.append((Rows(latents, encode_all(model, captions, progress)), indices))
+    return parts
 
 
 def _two_sets(rows: Rows, retain: tuple[Rows, ...]) -> PairedRows:
@@ -115,9 +122,13 @@ def _two_sets(rows: Rows, retain: tuple[Rows, ...]) -> PairedRows:
             "retain_pictures: none has the shape of some pictures with the look (about "
             f"{width}:{height}); add some, or crop those with the look"
         )
-    order = torch.arange(len(rows)) % len(same[0])
+    # As many as the larger set has, so that no picture of either is left out.
+    order = torch.arange(max(len(rows), len(same[0])))
+    rows = Rows(rows.latents[order % len(rows)], rows.conditioning[order % len(rows)])
+    order = order % len(same[0])
     parallels = Rows(same[0].latents[order], same[0].conditioning[order])
-    return PairedRows(rows, parallels, torch.zeros(len(rows), dtype=torch.int64))
+    concepts = torch.zeros(len(order), dtype=torch.int64)
+    return PairedRows(rows, parallels, concepts, correspond=False)
 
 
 def _twins(

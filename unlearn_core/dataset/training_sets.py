@@ -48,7 +48,8 @@ def make_training_sets(
     """
     if pairs.concept.kind == LOOK:
         check_look(pairs, forget_pictures, retain_pictures)
-        assert forget_pictures is not None and retain_pictures is not None
+        assert forget_pictures is not None
+        assert retain_pictures is not None
         progress = progress or Progress()
         return look_sets(model, pairs, forget_pictures, retain_pictures, progress)
     own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []

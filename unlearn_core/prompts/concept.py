@@ -27,8 +27,11 @@ class ForgetConcept:
     )
     kind: str = field(
         default="style",
-        metadata=other(f"one of {', '.join(KINDS)}", help="The type of the concept. 'look' is what no word names, such "
-            "as a watermark; it is given by pictures."),
+        metadata=other(
+            f"one of {', '.join(KINDS)}",
+            help="The type of the concept. 'look' is what no word names, such "
+            "as a watermark; it is given by pictures.",
+        ),
     )
     synonyms: tuple[str, ...] = field(
         default=(),

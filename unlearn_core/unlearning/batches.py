@@ -115,7 +115,7 @@ class Batches:
             parallel_conditioning=parallel_conditioning,
             noise=noise,
             t=t,
-            from_concept=self._halves(len(latents)).to(latents.device),
+            from_concept=self._halves(len(latents)).to(latents.device) & part.correspond,
             bare_names=None if names is None else names[part.concepts[rows].tolist()],
             empty=self.empty,
         )

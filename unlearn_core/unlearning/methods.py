@@ -18,7 +18,9 @@ from .alarms import Alarm
 from .batches import empty_prompt
 from .closed_form import ClosedForm
 from .loop import Unlearning
+from .objectives import REMOVE_LOOK, WORDLESS_OBJECTIVES
 from .plan import Plan
+from .recipes import LOOKS
 from .results import StepReport, UnlearnedModel
 from .scopes import parameter_names
 from .settings import EDITS, UnlearnSettings
@@ -124,6 +126,11 @@ class Steps:
             check_look(pairs, forget_pictures, retain_pictures)
             _check_needs_no_word(pairs, settings)
             return
+        if settings.objective == REMOVE_LOOK:
+            raise ValueError(
+                f"objective {REMOVE_LOOK!r} is for a concept of the kind {LOOK!r}, got "
+                f"{pairs.concept.kind!r}; choose another objective, or change the kind"
+            )
         if retain_pictures is not None:
             check_retained(retain_pictures, pairs)
         if forget_pictures is not None and forget_pictures.alone:
@@ -147,6 +154,17 @@ class Steps:
         processes: Processes,
     ) -> Run:
         return Unlearning(base, sets, settings, progress, plan, processes)
+
+
+def _check_needs_no_word(pairs: PromptPairs, settings: UnlearnSettings) -> None:
+    """Raises:
+    ValueError: the settings compare prompts with and without a word.
+    """
+    cure = f"no word names the look {pairs.concept.name!r}; choose the recipe {LOOKS!r}"
+    if settings.objective not in WORDLESS_OBJECTIVES:
+        raise ValueError(f"objective {settings.objective!r} replaces words, but {cure}")
+    if settings.warm_start or settings.prompt_protection:
+        raise ValueError(f"warm_start and prompt_protection edit words, but {cure}")
 
 
 class Edit:

@@ -28,7 +28,7 @@ class ForgetBatch:
         noise: [B, C, h, w].
         t: timesteps int64 [B].
         from_concept: bool [B]; True if ``redirect`` starts from the concept's picture, False if it
-            starts from the parallel's.
+            starts from the parallel's; likewise for ``remove_look``.
         bare_names: the concept's bare name for each row; None if the objective does not need it.
         empty: the empty prompt, one row; None if the run does not use it.
     """
@@ -258,12 +258,13 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
 def remove_look(
     model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """The training loss towards the twin without the look, also from a picture with it, [B].
+    """The training loss towards the picture without the look, also from its twin with it, [B].
 
     With ``x_t = a x + s eps``, a noised picture ``x`` equals its noised twin ``y`` with the noise
     ``eps' = eps + a / s (x - y)``. So the loss is that of the twin with this noise,
-    ``w ||target(y, eps') - eps_theta(x_t, c)||^2``, where the caption ``c`` is that of both. Half
-    of the rows start from ``x``, half from ``y``, whose loss is the ordinary one. ``w = min(1, s^2
+    ``w ||target(y, eps') - eps_theta(x_t, c)||^2``, where ``c`` is the caption of both. Half of the
+    rows start from ``x``, half from ``y``, whose loss is the ordinary one; all from ``y`` if the
+    pictures are no twins. ``w = min(1, s^2
     / a^2)`` (Hang et al. 2023 with a cap of 1) bounds ``eps'`` where there is little noise: the
     error of the predicted picture counts there, and not that of the noise.
     """
@@ -274,7 +275,8 @@ def remove_look(
     spread = model.add_noise(zero, one, batch.t).clamp(min=LEAST_SPREAD)
     noise = batch.noise + signal / spread * (start - twin)
     weight = (spread / signal).square().clamp(max=1)
-    return _per_sample(weight * model.denoise_error(twin, batch.conditioning, noise, batch.t))
+    error = model.denoise_error(twin, batch.parallel_conditioning, noise, batch.t)
+    return _per_sample(weight * error)
 
 
 LEAST_SPREAD = 1e-4  # of noise at the lowest level
@@ -284,7 +286,7 @@ STOP_ABOVE = "ascent, stop above"
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 PREFER = "prefer (DUO)"
-REMOVE_LOOK = "remove look"  # the only objective whose parallels must be twins
+REMOVE_LOOK = "remove look"
 UNINFORMATIVE = "uninformative target (I2I)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     "redirect": redirect,
