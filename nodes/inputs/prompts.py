@@ -43,7 +43,8 @@ def main_inputs() -> list[io.Input]:
             tooltip="Prompt templates, one per line. Each must contain {concept}, where the "
             "concept is filled in; for a look, none may contain it. Other {words} in braces are "
             "filled in with values of the dimensions below. Write several wordings: with only "
-            "one, the model may forget that wording but not the concept. The default suits the demo model.",
+            "one, the model may forget that wording but not the concept. The default suits the "
+            "demo model.",
         ),
         io.String.Input(
             "dimensions",

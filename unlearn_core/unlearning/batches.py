@@ -115,9 +115,10 @@ class Batches:
             parallel_conditioning=parallel_conditioning,
             noise=noise,
             t=t,
-            from_concept=self._halves(len(latents)).to(latents.device) & part.correspond,
+            from_concept=self._halves(len(latents)).to(latents.device),
             bare_names=None if names is None else names[part.concepts[rows].tolist()],
             empty=self.empty,
+            correspond=part.correspond,
         )
 
     def _retain_rows(self, part: Rows, rows: Tensor) -> RetainBatch:

@@ -29,6 +29,7 @@ class ForgetBatch:
         t: timesteps int64 [B].
         from_concept: bool [B]; True if ``redirect`` starts from the concept's picture, False if it
             starts from the parallel's; likewise for ``remove_look``.
+        correspond: whether the two pictures of a row show the same content.
         bare_names: the concept's bare name for each row; None if the objective does not need it.
         empty: the empty prompt, one row; None if the run does not use it.
     """
@@ -42,6 +43,7 @@ class ForgetBatch:
     from_concept: Tensor
     bare_names: Conditioning | None = None
     empty: Conditioning | None = None
+    correspond: bool = True
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -204,16 +206,7 @@ def prefer(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Str
     The factor ``2 / beta`` is that of ``npo``: the first gradient does not depend on ``beta``. The
     loss of the unchanged model is subtracted, so that a fall is visible.
     """
-    pictures = (batch.parallel_latents, batch.latents)
-    rest = (batch.conditioning, batch.noise, batch.t)
-    with torch.no_grad():
-        before = [_per_sample(frozen.denoise_error(latents, *rest)) for latents in pictures]
-    twin, concept = (
-        _per_sample(model.denoise_error(latents, *rest)) - error
-        for latents, error in zip(pictures, before, strict=True)
-    )
-    beta = strengths.npo_beta * batch.latents[0].numel()
-    return -2 / beta * (logsigmoid(beta * (concept - twin)) + math.log(2))
+    return _preference(model, frozen, batch, batch.conditioning, strengths)
 
 
 def make_uninformative(
@@ -258,16 +251,19 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
 def remove_look(
     model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
 ) -> Tensor:
-    """The training loss towards the picture without the look, also from its twin with it, [B].
+    """For a look, which no word names, [B]. Twins differ only in the look: the loss is the training
+    loss towards the picture without it, also from its twin with it. For two sets of different
+    pictures, it is ``prefer`` with the pictures' own captions.
 
     With ``x_t = a x + s eps``, a noised picture ``x`` equals its noised twin ``y`` with the noise
     ``eps' = eps + a / s (x - y)``. So the loss is that of the twin with this noise,
     ``w ||target(y, eps') - eps_theta(x_t, c)||^2``, where ``c`` is the caption of both. Half of the
-    rows start from ``x``, half from ``y``, whose loss is the ordinary one; all from ``y`` if the
-    pictures are no twins. ``w = min(1, s^2
+    rows start from ``x``, half from ``y``, whose loss is the ordinary one. ``w = min(1, s^2
     / a^2)`` (Hang et al. 2023 with a cap of 1) bounds ``eps'`` where there is little noise: the
     error of the predicted picture counts there, and not that of the noise.
     """
+    if not batch.correspond:
+        return _preference(model, frozen, batch, batch.parallel_conditioning, strengths)
     twin = batch.parallel_latents
     start = torch.where(batch.from_concept.view(-1, 1, 1, 1), batch.latents, twin)
     one, zero = torch.ones_like(twin), torch.zeros_like(twin)
@@ -317,6 +313,29 @@ RELATED_OBJECTIVES = (PREFER, UNINFORMATIVE)
 def _concept_error(model: Denoiser, batch: ForgetBatch) -> Tensor:
     """The squared error on the concept's pictures with its prompts, [B, C, h, w]."""
     return model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
+
+
+def _preference(
+    model: Denoiser,
+    frozen: Denoiser,
+    batch: ForgetBatch,
+    twin_conditioning: Conditioning,
+    strengths: Strengths,
+) -> Tensor:
+    """The loss of ``prefer``, [B].
+
+    Args:
+        twin_conditioning: the prompts of the pictures to prefer.
+    """
+    sides = ((batch.parallel_latents, twin_conditioning), (batch.latents, batch.conditioning))
+    with torch.no_grad():
+        before = [_per_sample(frozen.denoise_error(*s, batch.noise, batch.t)) for s in sides]
+    twin, concept = (
+        _per_sample(model.denoise_error(*side, batch.noise, batch.t)) - error
+        for side, error in zip(sides, before, strict=True)
+    )
+    beta = strengths.npo_beta * batch.latents[0].numel()
+    return -2 / beta * (logsigmoid(beta * (concept - twin)) + math.log(2))
 
 
 def _distance_beyond(

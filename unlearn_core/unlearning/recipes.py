@@ -59,6 +59,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     LOOKS: {
         "objective": REMOVE_LOOK,
         "retain_objective": "denoise",  # the original model's own predictions contain the look
+        "retain_weight": 5.0,
         "scope": FULL,
         "warm_start": False,
         "prompt_protection": 0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -370,3 +371,25 @@ def test_remove_look_is_least_for_a_model_that_sees_the_twin(
 
     torch.testing.assert_close(loss(batch.parallel_latents), torch.zeros(SIZE), atol=1e-4, rtol=0)
     assert (loss(batch.latents) > 0.001).all()
+
+
+def test_remove_look_prefers_the_set_without_it_under_its_own_captions(
+    sd_model: ModelHandle, changed: ModelHandle, batch: ForgetBatch
+) -> None:
+    """The logistic loss of Bradley and Terry, on the change of both errors."""
+    loss = forget_loss(remove_look, changed, sd_model, replace(batch, correspond=False))
+    size = batch.latents[0].numel()
+    for row in range(SIZE):
+        changes = []
+        for latents, conditioning in (
+            (batch.parallel_latents, batch.parallel_conditioning),
+            (batch.latents, batch.conditioning),
+        ):
+            here = latents[[row]], conditioning[[row]], batch.noise[[row]], batch.t[[row]]
+            after, before = (m.denoise_error(*here).sum().item() for m in (changed, sd_model))
+            changes.append(after - before)
+        without, with_look = changes
+        beta = 0.1  # of ``forget_loss``, for summed errors
+        odds = math.exp(-beta * (with_look - without))
+        expected = 2 / beta * (math.log1p(odds) - math.log(2)) / size  # the mean over a picture
+        assert loss[row].item() == pytest.approx(expected, rel=1e-3)
