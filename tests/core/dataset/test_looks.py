@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from unlearn_core.dataset.own_pictures import OwnPictures, read_folder
 from unlearn_core.dataset.rows import TrainingSets
 from unlearn_core.dataset.settings import GenerationSettings
 from unlearn_core.dataset.training_sets import make_training_sets
+from unlearn_core.job.engine import Task
+from unlearn_core.job.settings_file import read_settings
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.concept import LOOK, ForgetConcept
 from unlearn_core.prompts.diversify import diversify
 from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.unlearning.recipes import from_recipe
 
 CAPTIONS = ("a cat", "a dog", "a house")
 
@@ -125,3 +129,31 @@ def test_a_caption_must_not_name_the_look(sd_model: ModelHandle, pairs: PromptPa
     named = replace(linked(0, mark=True), captions=("a cat with a watermark", *CAPTIONS[1:]))
     with pytest.raises(ValueError, match="captions: 'a cat with a watermark' names the look"):
         sets_of(sd_model, pairs, named, linked(0, mark=False))
+
+
+def test_a_settings_file_for_a_look(tmp_path: Path, sd_model: ModelHandle) -> None:
+    for name, mark in (("with", True), ("without", False)):
+        folder(tmp_path / name, "abc", 0, mark=mark)
+        for i, file in enumerate("abc"):
+            (tmp_path / name / f"{file}.txt").write_text(CAPTIONS[i], encoding="utf-8")
+    content = {
+        "model": "model",
+        "concept": {"name": "watermark", "kind": LOOK},
+        "forget_pictures": {"folder": "with"},
+        "retain_pictures": {"folder": "without"},
+        "unlearn": {"recipe": "look"},
+    }
+    (tmp_path / "job.json").write_text(json.dumps(content), encoding="utf-8")
+    settings = read_settings(tmp_path / "job.json")
+    pairs = settings.pairs()
+    own = [settings.own_pictures(name) for name in ("forget_pictures", "retain_pictures")]
+    Task(sd_model, pairs, settings.unlearn, settings.generation, *own).check()
+    assert all(pair.forget == pair.retain for pair in pairs.train)
+    named = replace(settings.unlearn, warm_start=True)
+    with pytest.raises(
+        ValueError, match="warm_start and prompt_protection edit words, but no word"
+    ):
+        Task(sd_model, pairs, named, settings.generation, *own).check()
+    edit = from_recipe("UCE")
+    with pytest.raises(ValueError, match="edits words, and no word names the look 'watermark'"):
+        Task(sd_model, pairs, edit, settings.generation, *own).check()
