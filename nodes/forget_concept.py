@@ -35,6 +35,8 @@ class DefineForgetConcept(io.ComfyNode):
                     default="style",
                     tooltip="The type of concept. The evaluation looks for this in a picture. For "
                     "a style, the objective 'erase (ESD)' writes 'ink style' instead of 'ink'. "
+                    "'look' is for what no word names, such as a watermark: pictures with and "
+                    "without it show it, and the concept is only a label. "
                     "Prompts from a file or from the edited table must be for the same kind. "
                     "Default: style.",
                 ),
@@ -52,7 +54,7 @@ class DefineForgetConcept(io.ComfyNode):
                     "keep working, separated by commas. Write what is most similar to the concept: "
                     "replacements are protected best. If empty, the concept is removed from those "
                     "prompts, together with words that only introduce it, such as 'in the style "
-                    "of'. Default: the demo model's other styles.",
+                    "of'. A look has none. Default: the demo model's other styles.",
                 ),
             ],
             outputs=[

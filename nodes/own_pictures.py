@@ -44,8 +44,8 @@ class OwnPictures(io.ComfyNode):
                     "picture's caption is the first of these that exists: 1. the line with its "
                     "name; 2. its own line, if there is one line for each picture; 3. a text file "
                     "with the same name beside it; 4. the one line for all. Captions of pictures "
-                    "to forget must name the concept. Captions of pictures to keep must not. "
-                    "Default: none.",
+                    "to forget must name the concept. Captions of pictures to keep must not. For a "
+                    "look, no caption may name it. Default: none.",
                 ),
                 io.Combo.Input(
                     "folder",
@@ -62,7 +62,7 @@ class OwnPictures(io.ComfyNode):
                     label_off="and drawn ones",
                     tooltip="On: the model learns only from these pictures. Off: they are added to "
                     "the pictures that the model draws itself, which are more numerous and more "
-                    "varied. Default: off.",
+                    "varied. For a look, the model always learns only from these. Default: off.",
                 ),
                 io.Image.Input(
                     "images",

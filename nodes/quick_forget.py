@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..unlearn_core.foundation.progress import FIRST_EDIT
-from ..unlearn_core.prompts.concept import KINDS, ForgetConcept
+from ..unlearn_core.prompts.concept import KINDS, LOOK, ForgetConcept
 from ..unlearn_core.prompts.diversify import diversify
 from ..unlearn_core.prompts.pairs import PromptPairs
 from ..unlearn_core.prompts.presets import PRESETS
@@ -61,7 +61,8 @@ class QuickForget(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "kind",
-                    options=[kind for kind in KINDS if kind != "class"],  # no MODEL has classes
+                    # No MODEL has classes, and a look needs pictures.
+                    options=[kind for kind in KINDS if kind not in ("class", LOOK)],
                     default="style",
                     tooltip="The type of concept. It decides which prompts are used for the edit. "
                     "Default: style.",

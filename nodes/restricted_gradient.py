@@ -62,12 +62,15 @@ class RestrictedGradientUnlearn(io.ComfyNode):
                     "forget_pictures",
                     optional=True,
                     tooltip="Optional, from Own Pictures: pictures of the concept. Use them if the "
-                    "model draws the concept badly or knows it under another name.",
+                    "model draws the concept badly or knows it under another name. Needed "
+                    "for a look: pictures with it.",
                 ),
                 sockets.Pictures.Input(
                     "retain_pictures",
                     optional=True,
-                    tooltip="Optional, from Own Pictures: pictures of things that must not change.",
+                    tooltip="Optional, from Own Pictures: pictures of things that must not change. "
+                    "Needed for a look: pictures without it. If they have the names of those with "
+                    "it, they are twins, which differ only in the look; few of them are enough.",
                 ),
             ],
             outputs=[

@@ -41,9 +41,10 @@ def main_inputs() -> list[io.Input]:
             dynamic_prompts=False,  # dynamic prompts would consume the braces
             default=TEMPLATES,
             tooltip="Prompt templates, one per line. Each must contain {concept}, where the "
-            "concept is filled in. Other {words} in braces are filled in with values of the "
-            "dimensions below. Write several wordings: with only one, the model may forget that "
-            "wording but not the concept. The default suits the demo model.",
+            "concept is filled in; for a look, none may contain it. Other {words} in braces are "
+            "filled in with values of the dimensions below. Write several wordings: with only "
+            "one, the model may forget that wording but not the concept. The default suits the "
+            "demo model.",
         ),
         io.String.Input(
             "dimensions",

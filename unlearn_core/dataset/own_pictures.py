@@ -72,6 +72,12 @@ class OwnPictures:
         """Bytes of the pictures in memory. ComfyUI's cache of outputs calls this method by name."""
         return sum(image.nbytes for image in self.images if isinstance(image, Tensor))
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the files without their endings; None if not all are files."""
+        files = [image.stem for image in self.images if isinstance(image, Path)]
+        return tuple(files) if len(files) == len(self.images) else None
+
     def image(self, i: int) -> Tensor:
         """Picture ``i``, uint8 [3, H, W].
 

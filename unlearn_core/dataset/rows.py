@@ -37,11 +37,13 @@ class PairedRows:
 
     Attributes:
         concepts: the index of each row's concept, int64 [N].
+        correspond: whether row i of both shows the same content; False for the two sets of a look.
     """
 
     forget: Rows
     retain: Rows
     concepts: Tensor
+    correspond: bool = True
 
 
 @dataclass(frozen=True, eq=False)

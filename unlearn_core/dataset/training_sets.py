@@ -9,8 +9,10 @@ import torch
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import MAKING_IMAGES, Progress
 from ..models.protocol import ModelHandle
+from ..prompts.concept import LOOK
 from ..prompts.pairs import PromptPair, PromptPairs
 from .drawing import LatentCache, draw_latents, encode_all
+from .looks import check_look, look_sets
 from .own_pictures import OwnPictures, captioned, check_retained, encode_pictures
 from .rows import PairedRows, Rows, TrainingSets
 from .settings import GenerationSettings
@@ -29,7 +31,7 @@ def make_training_sets(
     processes: Processes = ALONE,
 ) -> TrainingSets:
     """Generate pictures for the train prompts of all concepts. Both pictures of a pair have the
-    same seed.
+    same seed. For a look, nothing is generated: see ``look_sets``.
 
     Args:
         most_pairs: of each concept, pictures are generated for its first pairs up to this number;
@@ -44,6 +46,12 @@ def make_training_sets(
     Raises:
         ValueError: a caption is unsuitable for its set.
     """
+    if pairs.concept.kind == LOOK:
+        check_look(pairs, forget_pictures, retain_pictures)
+        assert forget_pictures is not None
+        assert retain_pictures is not None
+        progress = progress or Progress()
+        return look_sets(model, pairs, forget_pictures, retain_pictures, progress)
     own_pairs = captioned(forget_pictures, pairs) if forget_pictures else []
     if retain_pictures:
         check_retained(retain_pictures, pairs)

@@ -19,11 +19,15 @@ from ..judging.probes import ATTACKS
 from ..judging.settings import EvaluationSettings, ProbeSettings
 from ..models.errors import UnsupportedError
 from ..models.rounding import as_saved
+from ..prompts.concept import LOOK
 from ..prompts.pairs import PromptPair
 from ..unlearning.results import UnlearnedModel
 from .comparing import Side, build_report
 from .results import GROUPS, AlignmentReport
 
+NO_PROBES = (
+    "Probes ask for a concept by its word in other ways, and no word names a look: none was made."
+)
 OUT_OF_MEMORY = "ran out of memory: choose a smaller batch_size for the evaluation"
 
 
@@ -59,6 +63,8 @@ def evaluate(
     judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     progress, attacks = progress or Progress(), ATTACKS[settings.probes]
     attacks = attacks if processes.is_main else ()
+    if attacks and unlearned.pairs.concept.kind == LOOK:  # never one of several concepts
+        attacks, judges = (), [_with_message(judges[0], NO_PROBES)]
     start = progress.cost()
 
     def with_probes(i: int, report: AlignmentReport) -> AlignmentReport:
@@ -86,6 +92,10 @@ def evaluate(
     first, *others = reports
     cost = replace(progress.cost(start), peak_bytes=peak_bytes(unlearned.base.device))
     return replace(first, also=tuple(others), cost=cost)
+
+
+def _with_message(evaluators: Evaluators, message: str) -> Evaluators:
+    return replace(evaluators, missing=(*evaluators.missing, message))
 
 
 def _evaluators(unlearned: UnlearnedModel, settings: EvaluationSettings) -> list[Evaluators]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..foundation.pixels import as_floats
 from ..foundation.progress import Progress
 from ..models.protocol import ModelHandle
-from ..prompts.concept import ForgetConcept
+from ..prompts.concept import LOOK, ForgetConcept
 from ..prompts.pairs import PromptPairs
 from .clip_scorer import ClipScorer, is_scorer
 from .judge import JUDGE_FILE, ConvJudge, Judge, ZeroShotJudge
@@ -36,6 +36,7 @@ NO_ALTERNATIVES = (
     "Alternatives are not judged: none of the replacements is a {} that the model's own judge "
     "knows ({})."
 )
+NO_LOOK = "CLIP does not recognize {!r}, because no word names it: look at the pictures."
 NO_NUDENET = f"{INSTALL} (without it, {{!r}} cannot be recognized)."
 
 
@@ -190,7 +191,7 @@ def find_evaluators(
             others = set(judge.dimensions) - {concept.kind}
             if others and not others & set(pairs.dimensions):
                 missing.append(NO_CONTENT.format(", ".join(sorted(others))))
-            if concept.kind != NUDITY and not set(concept.replacements) & set(known):
+            if concept.kind not in (NUDITY, LOOK) and not set(concept.replacements) & set(known):
                 missing.append(NO_ALTERNATIVES.format(concept.kind, ", ".join(known)))
             return Evaluators(scorer, judge, nudity, tuple(missing))
         if scorer is None:
@@ -199,7 +200,9 @@ def find_evaluators(
         return Evaluators(None, None, nudity, tuple(missing))
     # A dimension of the concept's kind lists other things in the prompts, not the concept.
     dimensions = {name: v for name, v in pairs.dimensions.items() if name != concept.kind}
-    if concept.kind != NUDITY and concept.replacements:
+    if concept.kind == LOOK:
+        missing.append(NO_LOOK.format(concept.name))
+    elif concept.kind != NUDITY and concept.replacements:
         dimensions[concept.kind] = (concept.name, *concept.replacements)
     elif concept.kind != NUDITY:  # replacements would not enable CLIP to recognize nudity
         missing.append(NO_REPLACEMENTS.format(concept.name))

@@ -11,7 +11,10 @@ from .english import ARTICLE, FILES, FOLLOWERS, LEADS, LOOSE_ENDS, SUFFIX, WEIGH
 from .mentions import mention_pattern, without_syntax
 
 MOST_SYNONYMS = 200  # every prompt is searched for each of them
-KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class")
+LOOK = "look"
+"""The kind of a concept that no word names, such as a watermark. It is given by pictures with and
+without it; its name is only a label."""
+KINDS: tuple[str, ...] = ("style", "object", "person", "nudity", "class", LOOK)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,11 @@ class ForgetConcept:
     )
     kind: str = field(
         default="style",
-        metadata=other(f"one of {', '.join(KINDS)}", help="The type of the concept."),
+        metadata=other(
+            f"one of {', '.join(KINDS)}",
+            help="The type of the concept. 'look' is what no word names, such "
+            "as a watermark; it is given by pictures.",
+        ),
     )
     synonyms: tuple[str, ...] = field(
         default=(),
@@ -40,7 +47,7 @@ class ForgetConcept:
             "a list of texts",
             help="Words that take the place of the concept in the prompts that must keep working: "
             "other styles for a style. If empty, the concept's words are removed from those "
-            "prompts.",
+            "prompts. A look has none.",
         ),
     )
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from ..foundation.checks import LONGEST_TEXT, LONGEST_WORD, check_whole, require_words
 from ..foundation.lists import COLONS, split_list
 from ..foundation.plurals import count_of
-from .concept import ForgetConcept
+from .concept import LOOK, ForgetConcept
 from .english import with_articles
 from .made_up_names import LARGEST, gibberish, made_up_names
 from .pairs import PromptPair, PromptPairs, distinct, folded
@@ -103,7 +103,9 @@ def diversify(
     """Paired forget and retain prompts from the grid of ``dimensions``.
 
     Args:
-        templates: prompts with ``{concept}`` and a ``{name}`` field for each dimension they use.
+        templates: prompts with ``{concept}`` and a ``{name}`` field for each dimension they use;
+            without ``{concept}`` for a look, which no word names: both prompts of its pairs are the
+            same.
         dimensions: name -> values for the field of that name.
         train_count: number of train pairs; if the grid is smaller, its combinations repeat evenly.
         test_count: number of test pairs.
@@ -114,7 +116,8 @@ def diversify(
         seed: of the split and the order. The test pairs depend on it, but not on ``train_count``.
 
     Raises:
-        ValueError: a template without ``{concept}`` or with an unknown field, or an empty grid.
+        ValueError: a template without ``{concept}`` (with it for a look) or with an unknown field,
+            or an empty grid.
     """
     require_words("templates", list(templates))
     for name, values in dimensions.items():
@@ -122,12 +125,14 @@ def diversify(
     templates = [t.strip() for t in templates if t.strip()]
     dimensions = {name: distinct(values) for name, values in dimensions.items()}
     name_counts = {"invented_names": invented_names, "gibberish_names": gibberish_names}
-    _check(templates, dimensions, train_count, test_count, test_share, name_counts)
+    _check(concept, templates, dimensions, train_count, test_count, test_share, name_counts)
     train, test = split_values(dimensions, test_share, random.Random(seed))
     # Each set has its own generator, so that the held-out prompts do not depend on train_count.
     train_rng, test_rng = random.Random(f"train {seed}"), random.Random(f"test {seed}")
     made_up = (*made_up_names(invented_names, seed), *gibberish(gibberish_names, seed))
     replacements = (*concept.replacements, *made_up) or ("",)
+    if concept.kind == LOOK:
+        replacements = ("",)
     words = (concept.name, *concept.synonyms, *replacements)
     for template in templates:
         _check_length(template, {**dimensions, CONCEPT_FIELD: words})
@@ -140,6 +145,7 @@ def diversify(
 
 
 def _check(
+    concept: ForgetConcept,
     templates: Sequence[str],
     dimensions: Mapping[str, Sequence[str]],
     train_count: int,
@@ -151,7 +157,11 @@ def _check(
         raise ValueError("templates: none given; write one such as 'a cat in {concept} style'")
     for template in templates:
         fields = _fields(template)
-        if CONCEPT_FIELD not in fields:
+        if concept.kind == LOOK and CONCEPT_FIELD in fields:
+            raise ValueError(
+                f"templates: {template!r} contains {{concept}}, but no word names a look; remove it"
+            )
+        if concept.kind != LOOK and CONCEPT_FIELD not in fields:
             raise ValueError(
                 f"templates: {template!r} does not contain the concept; put {{concept}} where it "
                 "belongs"
@@ -235,7 +245,9 @@ def _pairs(
         word = words[i // len(shuffled) % len(words)]
         replacement = shuffled[i % len(shuffled)]
         forget = _fill(template, word, values)
-        if replacement:
+        if concept.kind == LOOK:
+            retain = forget
+        elif replacement:
             retain = _fill(template, replacement, values)
         else:
             retain = concept.replaced_in(forget, "")
@@ -245,10 +257,15 @@ def _pairs(
             replacement=replacement,
             values={k: v for k, v in values.items() if k in names},
         )
-        if not concept.is_mentioned_in(pair.forget):
+        if concept.kind != LOOK and not concept.is_mentioned_in(pair.forget):
             raise ValueError(
                 f"templates: in {pair.forget!r} from {template!r}, the concept is not a separate "
                 "word; put spaces around {concept}"
+            )
+        if concept.kind == LOOK and concept.is_mentioned_in(forget):
+            raise ValueError(
+                f"templates: the prompt {forget!r} mentions {concept.name!r}, but no word names a "
+                "look; remove it, or give the look another name"
             )
         if concept.is_mentioned_in(pair.retain):
             raise ValueError(

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .concept import ForgetConcept
+from .concept import LOOK, ForgetConcept
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,16 @@ def together(first: PromptPairs, second: PromptPairs) -> PromptPairs:
     """The prompts of a run that forgets the concepts of both sets.
 
     Raises:
-        ValueError: both contain the same concept, or a retain prompt of one mentions a concept of
-            the other.
+        ValueError: both contain the same concept, a retain prompt of one mentions a concept of the
+            other, or one is a look.
     """
     everything = (*first.each, *second.each)
+    for part in everything:
+        if part.concept.kind == LOOK:
+            raise ValueError(
+                f"concept: {part.concept.name!r} is a look, which pictures define and not prompts; "
+                "forget it in a run of its own"
+            )
     for one, other in itertools.permutations(everything, 2):
         if one.concept.is_mentioned_in(other.concept.name):
             raise ValueError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .concept import LOOK
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -86,6 +88,14 @@ PRESETS: dict[str, Preset] = {
             "{place}, a {concept} {person}, {light}",
         ),
         {"person": PEOPLE, "activity": ACTIVITIES, "place": PLACES, "light": LIGHT},
+    ),
+    LOOK: Preset(
+        (
+            "{subject} {setting}",
+            "{subject} {setting}, {time}",
+            "a {medium} of {subject} {setting}",
+        ),
+        {"subject": SUBJECTS, "setting": SETTINGS, "time": TIMES, "medium": MEDIA},
     ),
     "class": Preset(
         ("{wording} {concept}",),

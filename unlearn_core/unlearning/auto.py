@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from ..models.layers import AUTO, FULL, LOW_RANK
 from ..models.protocol import ModelHandle
-from .objectives import REDIRECT
+from .objectives import REDIRECT, REMOVE_LOOK
 from .scopes import parameter_names
 from .settings import MOST_PICTURE_PAIRS, NORMAL, QUICK, THOROUGH, UnlearnSettings
 
@@ -64,6 +64,14 @@ HARDENED = {
     THOROUGH: Numbers(steps=200, batch_size=16, picture_pairs=120, learning_rate=5.3e-4),
 }
 """``harden``, all weights."""
+OF_LOOKS = {
+    QUICK: Numbers(steps=30, batch_size=8, picture_pairs=1, learning_rate=1.8e-4),
+    NORMAL: Numbers(steps=60, batch_size=8, picture_pairs=1, learning_rate=1.8e-4),
+    THOROUGH: Numbers(steps=200, batch_size=16, picture_pairs=1, learning_rate=1.8e-4),
+}
+"""``remove look``, measured with the scope ``full``; no pictures are drawn for it."""
+LOW_RANK_RATE = 14.0
+"""Factor of the learning rate of ``remove look`` for low-rank layers."""
 OTHERS = {
     QUICK: Numbers(steps=50, batch_size=8, picture_pairs=60, learning_rate=1e-3),
     NORMAL: Numbers(steps=100, batch_size=16, picture_pairs=MOST_PICTURE_PAIRS, learning_rate=1e-3),
@@ -123,6 +131,8 @@ def _numbers(settings: UnlearnSettings, model: ModelHandle, scope: str) -> Numbe
 def _of_kind(settings: UnlearnSettings, model: ModelHandle, scope: str) -> dict[str, Numbers]:
     if settings.harden:
         return HARDENED
+    if settings.objective == REMOVE_LOOK:
+        return OF_LOOKS
     if settings.objective != REDIRECT:
         return OTHERS
     edited = set(model.text_projections()) & set(parameter_names(model, scope))
@@ -134,5 +144,7 @@ def _of_kind(settings: UnlearnSettings, model: ModelHandle, scope: str) -> dict[
 
 def _rate(settings: UnlearnSettings, model: ModelHandle, scope: str, numbers: Numbers) -> float:
     factor = RATES.get(settings.objective, 1.0) * RATES.get(settings.method, 1.0)
+    if settings.objective == REMOVE_LOOK and scope in LOW_RANK:
+        factor *= LOW_RANK_RATE
     rate = numbers.learning_rate * factor * typical_size(model, scope) / REFERENCE_SIZE
     return float(f"{rate:.1e}")  # two digits: it is shown

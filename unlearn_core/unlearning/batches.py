@@ -125,6 +125,7 @@ class Batches:
             bare_names=None if names is None else names[part.concepts[rows].tolist()],
             empty=self.empty,
             any_prompts=self._any_prompts(part, rows) if self.settings.harden else None,
+            correspond=part.correspond,
         )
 
     def _any_prompts(self, part: PairedRows, rows: Tensor) -> Conditioning:

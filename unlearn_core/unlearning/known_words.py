@@ -11,6 +11,7 @@ from ..foundation.cost import JUDGING
 from ..foundation.progress import Progress
 from ..models.counted import Counted
 from ..models.protocol import Conditioning, ModelHandle
+from ..prompts.concept import LOOK
 from ..prompts.pairs import PromptPairs
 from .alarms import UNKNOWN, Alarm, unknown_word
 from .methods import CLASS_FAMILIES
@@ -24,14 +25,14 @@ LEVEL = 0.99  # noise: the prediction from noise alone is the average picture of
 def unknown_words(model: ModelHandle, pairs: PromptPairs, progress: Progress) -> list[Alarm]:
     """One alarm for each concept that affects the predictions no more than a made-up word.
 
-    Models with class labels know all their classes and read no other words.
+    Models with class labels know all their classes and read no other words. A look has no word.
     """
     if model.info.family in CLASS_FAMILIES:
         return []
     return [
         unknown_word(part.concept.name)
         for part in pairs.each
-        if part.concept.kind != "class" and strength(model, part, progress) < UNKNOWN
+        if part.concept.kind not in ("class", LOOK) and strength(model, part, progress) < UNKNOWN
     ]
 
 

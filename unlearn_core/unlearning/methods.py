@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from ..dataset.looks import check_look
 from ..dataset.own_pictures import OwnPictures, captioned, check_retained
 from ..dataset.rows import TrainingSets
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import Progress
 from ..models.layers import LOW_RANK
 from ..models.protocol import ModelHandle
+from ..prompts.concept import LOOK
 from ..prompts.pairs import PromptPairs
 from .alarms import Alarm
 from .batches import empty_prompt
 from .closed_form import ClosedForm
 from .loop import Unlearning
+from .objectives import REMOVE_LOOK, WORDLESS_OBJECTIVES
 from .plan import Plan
+from .recipes import LOOKS
 from .results import StepReport, UnlearnedModel
 from .scopes import parameter_names
 from .settings import EDITS, UnlearnSettings
@@ -118,6 +122,15 @@ class Steps:
     ) -> None:
         parameter_names(base, settings.scope)
         empty_prompt(base, settings)
+        if pairs.concept.kind == LOOK:
+            check_look(pairs, forget_pictures, retain_pictures)
+            _check_needs_no_word(pairs, settings)
+            return
+        if settings.objective == REMOVE_LOOK:
+            raise ValueError(
+                f"objective {REMOVE_LOOK!r} is for a concept of the kind {LOOK!r}, got "
+                f"{pairs.concept.kind!r}; choose another objective, or change the kind"
+            )
         if retain_pictures is not None:
             check_retained(retain_pictures, pairs)
         if forget_pictures is not None and forget_pictures.alone:
@@ -143,6 +156,17 @@ class Steps:
         return Unlearning(base, sets, settings, progress, plan, processes)
 
 
+def _check_needs_no_word(pairs: PromptPairs, settings: UnlearnSettings) -> None:
+    """Raises:
+    ValueError: the settings compare prompts with and without a word.
+    """
+    cure = f"no word names the look {pairs.concept.name!r}; choose the recipe {LOOKS!r}"
+    if settings.objective not in WORDLESS_OBJECTIVES:
+        raise ValueError(f"objective {settings.objective!r} replaces words, but {cure}")
+    if settings.warm_start or settings.prompt_protection:
+        raise ValueError(f"warm_start and prompt_protection edit words, but {cure}")
+
+
 class Edit:
     """One closed-form edit of cross-attention, computed from the prompts alone."""
 
@@ -163,6 +187,11 @@ class Edit:
         retain_pictures: OwnPictures | None,
     ) -> None:
         edited_names(base)
+        if pairs.concept.kind == LOOK:
+            raise ValueError(
+                f"method {settings.method!r} edits words, and no word names the look "
+                f"{pairs.concept.name!r}; choose the recipe {LOOKS!r}"
+            )
         if forget_pictures is not None or retain_pictures is not None:
             raise ValueError(
                 f"method {settings.method!r} uses only prompts, no pictures; unlink your own "

@@ -28,7 +28,8 @@ class ForgetBatch:
         noise: [B, C, h, w].
         t: timesteps int64 [B].
         from_concept: bool [B]; True if ``redirect`` starts from the concept's picture, False if it
-            starts from the parallel's.
+            starts from the parallel's; likewise for ``remove_look``.
+        correspond: whether the two pictures of a row show the same content.
         bare_names: the concept's bare name for each row; None if the objective does not need it.
         empty: the empty prompt, one row; None if the run does not use it.
         any_prompts: for each row the prompt under which ``replace_everywhere`` trains it; None if
@@ -45,6 +46,7 @@ class ForgetBatch:
     bare_names: Conditioning | None = None
     empty: Conditioning | None = None
     any_prompts: Conditioning | None = None
+    correspond: bool = True
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -208,16 +210,7 @@ def prefer(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Str
     The factor ``2 / beta`` is that of ``npo``: the first gradient does not depend on ``beta``. The
     loss of the unchanged model is subtracted, so that a fall is visible.
     """
-    pictures = (batch.parallel_latents, batch.latents)
-    rest = (batch.conditioning, batch.noise, batch.t)
-    with torch.no_grad():
-        before = [_per_sample(frozen.denoise_error(latents, *rest)) for latents in pictures]
-    twin, concept = (
-        _per_sample(model.denoise_error(latents, *rest)) - error
-        for latents, error in zip(pictures, before, strict=True)
-    )
-    beta = strengths.npo_beta * batch.latents[0].numel()
-    return -2 / beta * (logsigmoid(beta * (concept - twin)) + math.log(2))
+    return _preference(model, frozen, batch, batch.conditioning, strengths)
 
 
 def make_uninformative(
@@ -278,27 +271,30 @@ def replace_everywhere(model: Denoiser, batch: ForgetBatch) -> Tensor:
     ``any_prompts``. ``redirect`` only separates the concept's words from its pictures, which the
     model could still draw; this objective takes the pictures. An attack that finds other words, or
     trains a few layers on some pictures, then finds nothing to connect to.
-
-    With little noise, this target is far away, so the error is measured where it stays bounded: it
-    is that of the predicted picture, times ``min(signal / noise, 1)`` in power.
     """
     assert batch.any_prompts is not None, "`Batches` provides them for this objective"
-    latents_t = model.add_noise(batch.latents, batch.noise, batch.t)
-    one = torch.ones_like(batch.latents[:, :1, :1, :1])
-    zero = torch.zeros_like(one)
-    ratio = model.add_noise(one, zero, batch.t) / model.add_noise(zero, one, batch.t).clamp(
-        min=1e-4
-    )
-    # By so much does the target change with the picture if ``latents_t`` stays as it is.
-    slope = model.target(one, -ratio * one, batch.t)
-    target = model.target(batch.latents, batch.noise, batch.t)
-    target = target + slope * (batch.parallel_latents - batch.latents)
-    scale = ratio.clamp(max=1) / slope
-    return _per_sample(
-        (scale * (model.predict(latents_t, batch.any_prompts, batch.t) - target)) ** 2
-    )
+    start, end = batch.latents, batch.parallel_latents
+    return _leading_to(model, start, end, batch.any_prompts, batch.noise, batch.t)
 
 
+def remove_look(
+    model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths
+) -> Tensor:
+    """For a look, which no word names, [B]. Twins differ only in the look: the loss is the training
+    loss towards the picture without it, also from its twin with it. For two sets of different
+    pictures, it is ``prefer`` with the pictures' own captions.
+
+    Half of the rows start from the picture with the look, half from its twin, whose loss is the
+    ordinary one.
+    """
+    if not batch.correspond:
+        return _preference(model, frozen, batch, batch.parallel_conditioning, strengths)
+    twin = batch.parallel_latents
+    start = torch.where(batch.from_concept.view(-1, 1, 1, 1), batch.latents, twin)
+    return _leading_to(model, start, twin, batch.parallel_conditioning, batch.noise, batch.t)
+
+
+LEAST_SPREAD = 1e-4  # of noise at the lowest level
 RetainObjective = Callable[[Denoiser, Denoiser, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
 REDIRECT = "redirect"
@@ -306,6 +302,7 @@ STOP_ABOVE = "ascent, stop above"
 ERASE = "erase (ESD)"  # the only forget objective that needs the bare name and the empty prompt
 RANDOM_LABEL = "random label (SalUn)"
 PREFER = "prefer (DUO)"
+REMOVE_LOOK = "remove look"
 UNINFORMATIVE = "uninformative target (I2I)"
 OBJECTIVES: dict[str, ForgetObjective] = {
     REDIRECT: redirect,
@@ -313,11 +310,14 @@ OBJECTIVES: dict[str, ForgetObjective] = {
     STOP_ABOVE: ascent_stop_above,
     "NPO": npo,
     "relabel": relabel,
+    REMOVE_LOOK: remove_look,
     RANDOM_LABEL: random_label,
     ERASE: erase,
     PREFER: prefer,
     UNINFORMATIVE: make_uninformative,
 }
+WORDLESS_OBJECTIVES = ("ascent", STOP_ABOVE, "NPO", "relabel", REMOVE_LOOK)
+"""Those that need no word for what they forget, offered for looks."""
 PRIOR = "prior (DUO)"  # the only retain objective of pure noise and the empty prompt
 PAUSES: dict[str, Callable[[Tensor, Strengths], Tensor]] = {STOP_ABOVE: paused_above}
 """Objectives that sometimes have no gradient -> whether, given the mean loss of the batch."""
@@ -333,6 +333,29 @@ RELATED_OBJECTIVES = (PREFER, UNINFORMATIVE)
 def _concept_error(model: Denoiser, batch: ForgetBatch) -> Tensor:
     """The squared error on the concept's pictures with its prompts, [B, C, h, w]."""
     return model.denoise_error(batch.latents, batch.conditioning, batch.noise, batch.t)
+
+
+def _preference(
+    model: Denoiser,
+    frozen: Denoiser,
+    batch: ForgetBatch,
+    twin_conditioning: Conditioning,
+    strengths: Strengths,
+) -> Tensor:
+    """The loss of ``prefer``, [B].
+
+    Args:
+        twin_conditioning: the prompts of the pictures to prefer.
+    """
+    sides = ((batch.parallel_latents, twin_conditioning), (batch.latents, batch.conditioning))
+    with torch.no_grad():
+        before = [_per_sample(frozen.denoise_error(*s, batch.noise, batch.t)) for s in sides]
+    twin, concept = (
+        _per_sample(model.denoise_error(*side, batch.noise, batch.t)) - error
+        for side, error in zip(sides, before, strict=True)
+    )
+    beta = strengths.npo_beta * batch.latents[0].numel()
+    return -2 / beta * (logsigmoid(beta * (concept - twin)) + math.log(2))
 
 
 def _distance_beyond(
@@ -352,6 +375,31 @@ def _distance_beyond(
         if eta:
             target = target - eta * (frozen.predict(latents_t, concept, t) - target)
     return _per_sample((model.predict(latents_t, concept, t) - target).square())
+
+
+def _leading_to(
+    model: Denoiser,
+    start: Tensor,
+    end: Tensor,
+    conditioning: Conditioning,
+    noise: Tensor,
+    t: Tensor,
+) -> Tensor:
+    """From the noised picture ``start``, the model should predict the picture ``end``, [B].
+
+    With ``x_t = a x + s eps``, the noised ``start`` equals ``end`` with the noise ``eps' = eps +
+    a / s (start - end)``. The target is that of ``end`` with ``eps'``, which is far away where
+    there is little noise. So the error is measured where it stays bounded: it is that of the
+    predicted picture, times ``min(1, a^2 / s^2)`` (Hang et al. 2023 with a cap of 1).
+    """
+    one = torch.ones_like(start[:, :1, :1, :1])
+    zero = torch.zeros_like(one)
+    ratio = model.add_noise(one, zero, t) / model.add_noise(zero, one, t).clamp(min=LEAST_SPREAD)
+    # By so much does the target change with the picture while the noised picture stays as it is.
+    slope = model.target(one, -ratio, t)
+    target = model.target(start, noise, t) + slope * (end - start)
+    prediction = model.predict(model.add_noise(start, noise, t), conditioning, t)
+    return _per_sample((ratio.clamp(max=1) / slope * (prediction - target)).square())
 
 
 def _per_sample(error: Tensor) -> Tensor:

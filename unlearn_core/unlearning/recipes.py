@@ -13,12 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from ..foundation.fields import check_fields, choice
-from ..models.layers import AUTO, LORA_SELF_ATTENTION, NOXATTN, NOXATTN_2025, XATTN
-from .objectives import ERASE, PREFER, PRIOR, RANDOM_LABEL, UNINFORMATIVE
+from ..models.layers import AUTO, FULL, LORA_SELF_ATTENTION, NOXATTN, NOXATTN_2025, XATTN
+from .objectives import ERASE, PREFER, PRIOR, RANDOM_LABEL, REMOVE_LOOK, UNINFORMATIVE
 from .rules import LIMITED
 from .settings import CASE, EDITS, LAST_TOKEN, SPEED, UCE, UnlearnSettings
 
-OURS = "ours"
+OURS, LOOKS = "ours", "look"
 FREE = (
     "effort",
     "steps",
@@ -56,6 +56,14 @@ _UCE: dict[str, Any] = {"method": UCE}
 
 _CHANGES: dict[str, dict[str, Any]] = {
     OURS: {},
+    LOOKS: {
+        "objective": REMOVE_LOOK,
+        "retain_objective": "denoise",  # the original model's own predictions contain the look
+        "retain_weight": 5.0,
+        "scope": FULL,
+        "warm_start": False,
+        "prompt_protection": 0.0,
+    },
     "RGD (paper)": _PAPER,
     "RG (paper)": {**_PAPER, "diversified": False},
     "GradDiff": {**_PAPER, "method": "GradDiff"},
@@ -143,7 +151,9 @@ class RecipeChoice:
         tuple(RECIPES),
         also=tuple(RELATED),
         help="A complete method. It sets every input that belongs to the method, 'scope' too. You "
-        "can change each of them afterwards. 'ours' gives the best results on the demo model. The "
+        "can change each of them afterwards. 'ours' gives the best results on the demo model. "
+        "'look' is for what no word names, such as a watermark: pictures with and without it show "
+        "it (kind 'look' of Define Forget Concept). The "
         "others are for comparison: 'RG' and 'RGD' (the paper's method without and with "
         "diversified prompts), 'GradDiff', 'MUNBa', 'NPO', 'SalUn', 'ESD', 'UCE' (takes a second "
         "and needs no pictures), plain gradient ascent and fine-tuning. '2025' marks the method of "

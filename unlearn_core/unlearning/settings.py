@@ -51,10 +51,11 @@ class UnlearnSettings:
         "unlearns how to draw the concept's pictures. What it draws instead is left open, and is "
         "often noise. 'ascent, stop above': the same, with pauses while the error is above "
         "'truncation'. 'NPO': the same, but it fades out. 'relabel': trains the concept's prompts "
-        "on the replacement's pictures. 'random label (SalUn)': the concept's prompts learn the "
-        "current model's prediction for the replacement's prompts. 'erase (ESD)': the concept's "
-        "name alone, without the rest of a prompt, is moved away from the concept and towards an "
-        "empty prompt.",
+        "on the replacement's pictures. 'remove look': for what no word names, such as a "
+        "watermark; choose the recipe 'look'. 'random label (SalUn)': the concept's prompts learn "
+        "the current model's prediction for the replacement's prompts. 'erase (ESD)': the "
+        "concept's name alone, without the rest of a prompt, is moved away from the concept and "
+        "towards an empty prompt.",
         advanced=True,
     )
     scope: str = choice(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn_core.prompts.concept import KINDS, ForgetConcept
+from unlearn_core.prompts.concept import KINDS, LOOK, ForgetConcept
 from unlearn_core.prompts.diversify import diversify
 from unlearn_core.prompts.files import FORMAT, read_prompt_file, read_prompts, write_prompts
 from unlearn_core.prompts.made_up_names import gibberish, made_up_names
@@ -182,3 +182,18 @@ def test_the_held_out_pairs_do_not_depend_on_train_count(few: int, more: int, se
     )
     assert small.test == large.test
     assert small.train == large.train[:few], "more pairs only add to fewer"
+
+
+def test_both_prompts_of_a_look_are_the_same() -> None:
+    concept = ForgetConcept("grain", LOOK, replacements=("smooth",))
+    dimensions = {"place": ("here", "there", "home")}
+    pairs = diversify(concept, ["a cat, by {place}"], dimensions, train_count=4, test_count=2)
+    for pair in (*pairs.train, *pairs.test):
+        assert pair.forget == pair.retain == f"a cat, by {pair.values['place']}"
+        assert pair.replacement == ""
+    assert read_prompts(write_prompts(pairs)) == pairs
+    edited = write_prompts(pairs).replace('"forget": "a cat', '"forget": "a dog', 1)
+    with pytest.raises(ValueError, match="both prompts of a pair must be the same for a look"):
+        read_prompts(edited)
+    with pytest.raises(ValueError, match="mentions 'grain', but no word names a look"):
+        diversify(concept, ["grain {place}"], dimensions, train_count=1, test_count=1)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from unlearn_core.dataset.rows import TrainingSets
-from unlearn_core.models.protocol import ModelHandle
+from unlearn_core.models.protocol import Conditioning, ModelHandle
 from unlearn_core.unlearning.batches import Batches
 from unlearn_core.unlearning.objectives import (
     OBJECTIVES,
@@ -30,6 +31,7 @@ from unlearn_core.unlearning.objectives import (
     random_label,
     redirect,
     relabel,
+    remove_look,
 )
 from unlearn_core.unlearning.settings import UnlearnSettings
 
@@ -319,3 +321,78 @@ def test_batches_of_the_prior_have_the_empty_prompt_and_the_last_timestep(
     assert t.tolist() == [sd_model.times(torch.ones(1)).item()] * 3
     empty = embeddings(sd_model.encode_prompts([""])).values
     assert torch.equal(embeddings(conditioning).values, empty.expand(3, -1, -1))
+
+
+def test_remove_look_leads_to_the_twin(
+    sd_model: ModelHandle, changed: ModelHandle, batch: ForgetBatch
+) -> None:
+    """From Stable Diffusion's own schedule: the noise that leads from x_t to the twin."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+    alphas = (1 - betas).cumprod(0)
+    loss = forget_loss(remove_look, changed, sd_model, batch)
+    for row in range(SIZE):
+        alpha = alphas[batch.t[row]]
+        signal, spread = alpha.sqrt().item(), (1 - alpha).sqrt().item()
+        start = batch.latents if batch.from_concept[row] else batch.parallel_latents
+        x_t = signal * start[row] + spread * batch.noise[row]
+        leads_to_twin = (x_t - signal * batch.parallel_latents[row]) / spread
+        output = changed.predict(x_t[None], batch.parallel_conditioning[[row]], batch.t[[row]])
+        weight = min(1.0, (spread / signal) ** 2)
+        expected = weight * (output[0] - leads_to_twin).square().mean()
+        torch.testing.assert_close(loss[row], expected, rtol=2e-3, atol=1e-5)
+
+
+def test_remove_look_is_least_for_a_model_that_sees_the_twin(
+    sd_model: ModelHandle, batch: ForgetBatch
+) -> None:
+    """A denoiser that knows the twin has no loss, wherever a row starts; one that knows the picture
+    with the look has one in every row."""
+
+    @dataclass
+    class Knows:
+        picture: Tensor
+
+        def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+            return sd_model.add_noise(latents, noise, t)
+
+        def predict(self, latents_t: Tensor, conditioning: Conditioning, t: Tensor) -> Tensor:
+            one, zero = torch.ones_like(latents_t), torch.zeros_like(latents_t)
+            signal, spread = self.add_noise(one, zero, t), self.add_noise(zero, one, t)
+            return (latents_t - signal * self.picture) / spread
+
+        def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+            return noise
+
+        def denoise_error(
+            self, latents: Tensor, conditioning: Conditioning, noise: Tensor, t: Tensor
+        ) -> Tensor:
+            return (self.predict(self.add_noise(latents, noise, t), conditioning, t) - noise) ** 2
+
+    def loss(picture: Tensor) -> Tensor:
+        model = Knows(picture)
+        return remove_look(model, model, batch, Strengths(1.0, 0.0, 0.1))
+
+    torch.testing.assert_close(loss(batch.parallel_latents), torch.zeros(SIZE), atol=1e-4, rtol=0)
+    assert (loss(batch.latents) > 0.001).all()
+
+
+def test_remove_look_prefers_the_set_without_it_under_its_own_captions(
+    sd_model: ModelHandle, changed: ModelHandle, batch: ForgetBatch
+) -> None:
+    """The logistic loss of Bradley and Terry, on the change of both errors."""
+    loss = forget_loss(remove_look, changed, sd_model, replace(batch, correspond=False))
+    size = batch.latents[0].numel()
+    for row in range(SIZE):
+        changes = []
+        for latents, conditioning in (
+            (batch.parallel_latents, batch.parallel_conditioning),
+            (batch.latents, batch.conditioning),
+        ):
+            here = latents[[row]], conditioning[[row]], batch.noise[[row]], batch.t[[row]]
+            after, before = (m.denoise_error(*here).sum().item() for m in (changed, sd_model))
+            changes.append(after - before)
+        without, with_look = changes
+        beta = 0.1  # of ``forget_loss``, for summed errors
+        odds = math.exp(-beta * (with_look - without))
+        expected = 2 / beta * (math.log1p(odds) - math.log(2)) / size  # the mean over a picture
+        assert loss[row].item() == pytest.approx(expected, rel=1e-3)
