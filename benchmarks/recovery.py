@@ -1,8 +1,9 @@
 """How hard the concept is to bring back: ``python -m benchmarks.recovery``.
 
 Every attack of the thorough probes is run against the model before unlearning, ours at its
-defaults, UCE, and a model that never knew the concept, on the four scored concepts with one seed.
-``python -m demo.never_knew`` trains these models; without them, the others run alone. Any method of
+defaults and with ``harden``, UCE, and a model that never knew the concept, on the four scored
+concepts with one seed. ``python -m demo.never_knew`` trains the models that never knew; without
+them, the others run alone. Any method of
 ``benchmarks/methods.py`` can be named with ``--methods``; ``--bar`` runs only the points that the
 bar names. A record in ``benchmarks/results/recovery`` is written after each attack, so the
 benchmark can be interrupted and resumed. ``--table`` prints the tables of the runs so far, and
@@ -52,9 +53,10 @@ from unlearn_core.unlearning.settings import UnlearnSettings
 RESULTS = Path(__file__).parent / "results" / "recovery"
 CONCEPTS = TIERS["small"]
 BEFORE, DEFAULTS, NEVER_KNEW = "before unlearning", "ours, defaults", "never knew"
-OWN_SETTINGS = {DEFAULTS: UnlearnSettings()}
+HARDENED = "ours, harden"
+OWN_SETTINGS = {DEFAULTS: UnlearnSettings(), HARDENED: UnlearnSettings(harden=True)}
 """Methods that are not in the table of methods. Those in it have the settings of their search."""
-SHOWN = (BEFORE, DEFAULTS, "UCE", NEVER_KNEW)  # whole curves
+SHOWN = (BEFORE, DEFAULTS, HARDENED, "UCE", NEVER_KNEW)  # whole curves
 ALL = (BEFORE, NEVER_KNEW, *OWN_SETTINGS, *METHODS)
 BAR = {
     "textual inversion": 60,

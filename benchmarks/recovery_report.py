@@ -27,7 +27,7 @@ PANELS = {
 
 
 def records(results: Path) -> Records:
-    """All records, by method; the four of the main comparison first."""
+    """All records, by method; those of the main comparison first."""
     by_method: Records = {}
     for file in sorted(results.glob("*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def records(results: Path) -> Records:
 
 
 def _rank(method: str) -> tuple[int, str]:
-    order = ("before unlearning", "ours, defaults", "UCE", "never knew")
+    order = ("before unlearning", "ours, defaults", "ours, harden", "UCE", "never knew")
     return (order.index(method) if method in order else 2, method)
 
 
