@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import digits_report, figures, flow, quality, quality_report
+from benchmarks import digits_report, equal_passes, figures, flow, quality, quality_report
 from benchmarks.comparisons import Answers, answers
 from benchmarks.digits import BALANCED
 from benchmarks.pages import APPENDIX, FRONT, README
-from demo.jobs import job_settings
+from demo.jobs import EMOJI, job_settings
+from unlearn_core.models.load import load_model
 from unlearn_core.unlearning import auto
-from unlearn_core.unlearning.recipes import RECIPES
+from unlearn_core.unlearning.recipes import LOOKS, RECIPES, from_recipe
 from unlearn_core.unlearning.settings import NORMAL, UCE, UnlearnSettings
 
 PACK = Path(__file__).resolve().parents[3]
@@ -76,6 +77,13 @@ def test_the_tables_of_the_flow_model_are_complete_and_those_of_the_records() ->
     assert tables.count("| 12 of 12 |") == len(flow.CONTEST.methods)
     page = FRONT.read_text(encoding="utf-8")
     assert f"<!-- flow -->\n\n{tables}\n\n<!-- end of flow -->" in page, "see benchmarks.flow"
+
+
+def test_the_table_at_equal_passes_is_that_of_the_records() -> None:
+    block = (
+        f"<!-- equal passes -->\n\n{equal_passes.CONTEST.table()}\n\n<!-- end of equal passes -->"
+    )
+    assert block in FRONT.read_text(encoding="utf-8"), "see benchmarks.equal_passes"
 
 
 @pytest.mark.parametrize("page", [README, APPENDIX], ids=lambda page: page.name)
@@ -169,6 +177,8 @@ def test_the_help_page_lists_the_recipes_with_the_rate_that_the_search_chose(pag
         rates.update(dict.fromkeys(re.split(", |、", names), rate))
     assert list(rates) == list(RECIPES)
     assert rates.pop("ours") == f"{auto.WARM[NORMAL].learning_rate:g}"
+    look = auto.resolved(from_recipe(LOOKS), load_model(EMOJI))  # it is not part of the search
+    assert rates.pop(LOOKS) == f"{look.learning_rate:g}"
     for recipe, rate in rates.items():
         method = {"RG (paper)": "RGD, not diversified"}.get(recipe, recipe.replace(" (2025)", ""))
         settings = quality.tuned(method)
