@@ -53,7 +53,7 @@ def plan_for(
             raise
         raise TooLargeError(
             f"scope {settings.scope!r} needs more memory than there is, even with 1 picture at a "
-            f"time; {_cure(smaller)}"
+            f"time; {_cure(smaller, settings)}"
         ) from error
     is_exact = base.device.type == "cuda"
     return choose(measured, settings, free, is_exact=is_exact, smaller=smaller)
@@ -93,13 +93,16 @@ def choose(
     if is_exact and available is not None and needed > available * (1 + ERROR):
         raise TooLargeError(
             f"scope {settings.scope!r} needs about {gigabytes(needed)} GB of memory even with 1 "
-            f"picture at a time, and {gigabytes(available)} GB can be used; {_cure(smaller)}"
+            f"picture at a time, and {gigabytes(available)} GB can be used; "
+            f"{_cure(smaller, settings)}"
         )
     return plans[-1]
 
 
-def _cure(smaller: str | None) -> str:
+def _cure(smaller: str | None, settings: UnlearnSettings) -> str:
     pictures = "smaller pictures (image_size)"
+    if settings.harden:
+        return f"switch harden off, or choose {pictures}"
     return f"choose scope {smaller!r} or {pictures}" if smaller else f"choose {pictures}"
 
 

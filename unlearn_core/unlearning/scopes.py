@@ -37,8 +37,10 @@ def smaller_scope(model: ModelHandle, settings: UnlearnSettings) -> str | None:
         settings: without automatic values.
     """
     smaller = LOW_RANK_OF.get(settings.scope)
-    # A saliency mask selects weights, which low-rank layers leave as they are.
-    suits = smaller is not None and settings.saliency == 1 and model.parameters_in(smaller)
+    # A saliency mask selects weights, which low-rank layers leave as they are. And these layers do
+    # not harden: on the demo model, the concept came back as without.
+    possible = settings.saliency == 1 and not settings.harden
+    suits = smaller is not None and possible and model.parameters_in(smaller)
     return smaller if suits else None
 
 

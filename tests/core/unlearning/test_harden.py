@@ -13,6 +13,8 @@ from unlearn_core.models.layers import AUTO, FULL, XATTN
 from unlearn_core.models.protocol import Conditioning, ModelHandle
 from unlearn_core.unlearning.auto import resolved
 from unlearn_core.unlearning.batches import Batches
+from unlearn_core.unlearning.estimate import sizes
+from unlearn_core.unlearning.fitting import TooLargeError, choose
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.objectives import (
     ForgetBatch,
@@ -21,6 +23,7 @@ from unlearn_core.unlearning.objectives import (
     redirect,
     replace_everywhere,
 )
+from unlearn_core.unlearning.scopes import smaller_scope
 from unlearn_core.unlearning.settings import UnlearnSettings
 
 SIZE = 4
@@ -171,3 +174,13 @@ def test_a_run_moves_the_concepts_pictures(sd_model: ModelHandle, sets: Training
         dict(each.named_parameters())["conv_in.weight"] for each in (run.model, sd_model)
     ]
     assert not torch.equal(*convolutions)
+
+
+def test_no_low_rank_scope_takes_its_place(sd_model: ModelHandle) -> None:
+    """Low-rank layers do not harden, so too little memory is refused, with the cure."""
+    settings = resolved(replace(SETTINGS, scope=AUTO), sd_model)
+    assert smaller_scope(sd_model, settings) is None
+    assert smaller_scope(sd_model, replace(settings, harden=False)) is not None
+    measured = sizes(sd_model, settings, "a cat")
+    with pytest.raises(TooLargeError, match="can be used; switch harden off, or choose smaller"):
+        choose(measured, settings, free=0)
