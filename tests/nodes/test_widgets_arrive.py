@@ -70,10 +70,13 @@ def changed_widgets(node: str, *without: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("apart", ["weight_decay", "saliency"])  # which exclude each other
-def test_unlearning(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, apart: str) -> None:
+# Weight decay and saliency exclude each other, and so do harden and any other objective.
+@pytest.mark.parametrize("apart", [("weight_decay", "harden"), ("saliency", "objective")])
+def test_unlearning(
+    loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, apart: tuple[str, str]
+) -> None:
     spy(monkeypatch, "nodes.restricted_gradient", "FollowedRun")
-    widgets = changed_widgets(UNLEARN, apart)
+    widgets = changed_widgets(UNLEARN, *apart)
     widgets["method"] = "dual cone"
     widgets["scope"] = "full"
     own = [
@@ -89,7 +92,7 @@ def test_unlearning(loaded: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch, ap
     assert task.pairs is pairs
     default = type(settings)()
     for field in dataclasses.fields(settings):
-        if field.name != apart:
+        if field.name not in apart:
             assert (
                 getattr(settings, field.name) == widgets[field.name] != getattr(default, field.name)
             ), field.name
