@@ -3,11 +3,10 @@
 Every attack of the thorough probes is run against the model before unlearning, ours at its
 defaults and with ``harden``, UCE, and a model that never knew the concept, on the four scored
 concepts with one seed. ``python -m demo.never_knew`` trains the models that never knew; without
-them, the others run alone. Any method of
-``benchmarks/methods.py`` can be named with ``--methods``; ``--bar`` runs only the points that the
-bar names. A record in ``benchmarks/results/recovery`` is written after each attack, so the
-benchmark can be interrupted and resumed. ``--table`` prints the tables of the runs so far, and
-``--picture`` draws the curves.
+them, the others run alone. Any method of ``benchmarks/methods.py`` can be named with ``--methods``;
+``--bar`` runs only the points that the bar names. A record in ``benchmarks/results/recovery`` is
+written after each attack, so the benchmark can be interrupted and resumed. ``--table`` prints the
+tables of the runs so far, and ``--picture`` draws the curves.
 """
 
 from __future__ import annotations

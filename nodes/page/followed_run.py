@@ -286,7 +286,10 @@ class FollowedRun(Observer):
         costs: dict[str, float] = {FIRST_LOOK: preview} if task.model.can_decode else {}
         if self.steps:
             costs[ESTIMATING] = 3 * (1 + 2)  # a step with one picture and one with two
-        if method_of(settings).needs_pictures:
+        if not task.pairs.concept.has_word:
+            both = (task.forget_pictures, task.retain_pictures)
+            costs[MAKING_IMAGES] = sum(len(own.images) for own in both if own)
+        elif method_of(settings).needs_pictures:
             costs[MAKING_IMAGES] = 2 * drawn * settings.picture_steps * per_step
         costs[FIRST_EDIT] = pairs
         if self.steps:

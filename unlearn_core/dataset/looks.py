@@ -56,13 +56,16 @@ def twins_of(with_look: OwnPictures, without: OwnPictures) -> list[int] | None:
     """The index of each picture's twin in ``without``; None if there are no twins.
 
     Raises:
-        ValueError: only some of the pictures have a twin.
+        ValueError: only some of the pictures have a twin, or two have one name.
     """
     names, others = with_look.names, without.names
     if names is None or others is None:
         linked = names is None and others is None
         same = linked and with_look.captions == without.captions
         return list(range(len(with_look.captions))) if same else None
+    for field, each in (("forget_pictures", names), ("retain_pictures", others)):
+        if twice := next((name for i, name in enumerate(each) if name in each[:i]), None):
+            raise ValueError(f"{field}: two pictures are named {twice!r}; rename one")
     place = {name: i for i, name in enumerate(others)}
     missing = [name for name in names if name not in place]
     if not missing:

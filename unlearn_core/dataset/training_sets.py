@@ -9,7 +9,6 @@ import torch
 from ..foundation.processes import ALONE, Processes
 from ..foundation.progress import MAKING_IMAGES, Progress
 from ..models.protocol import ModelHandle
-from ..prompts.concept import LOOK
 from ..prompts.pairs import PromptPair, PromptPairs
 from .drawing import LatentCache, draw_latents, encode_all
 from .looks import check_look, look_sets
@@ -46,7 +45,7 @@ def make_training_sets(
     Raises:
         ValueError: a caption is unsuitable for its set.
     """
-    if pairs.concept.kind == LOOK:
+    if not pairs.concept.has_word:
         check_look(pairs, forget_pictures, retain_pictures)
         assert forget_pictures is not None
         assert retain_pictures is not None

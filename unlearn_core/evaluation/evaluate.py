@@ -19,7 +19,6 @@ from ..judging.probes import ATTACKS
 from ..judging.settings import EvaluationSettings, ProbeSettings
 from ..models.errors import UnsupportedError
 from ..models.rounding import as_saved
-from ..prompts.concept import LOOK
 from ..prompts.pairs import PromptPair
 from ..unlearning.results import UnlearnedModel
 from .comparing import Side, build_report
@@ -63,7 +62,7 @@ def evaluate(
     judges = [evaluators] * len(each) if evaluators else _evaluators(unlearned, settings)
     progress, attacks = progress or Progress(), ATTACKS[settings.probes]
     attacks = attacks if processes.is_main else ()
-    if attacks and unlearned.pairs.concept.kind == LOOK:  # never one of several concepts
+    if attacks and not unlearned.pairs.concept.has_word:  # never one of several concepts
         attacks, judges = (), [_with_message(judges[0], NO_PROBES)]
     start = progress.cost()
 

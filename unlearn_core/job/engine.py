@@ -290,7 +290,7 @@ def _plan(
         free(task.model.device),
         progress,
         drawing=task.drawing,
-        own_pictures=task.retain_pictures is not None,
+        own_pictures=task.retain_pictures is not None and task.pairs.concept.has_word,
     )
 
 

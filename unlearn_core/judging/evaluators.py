@@ -200,7 +200,7 @@ def find_evaluators(
         return Evaluators(None, None, nudity, tuple(missing))
     # A dimension of the concept's kind lists other things in the prompts, not the concept.
     dimensions = {name: v for name, v in pairs.dimensions.items() if name != concept.kind}
-    if concept.kind == LOOK:
+    if not concept.has_word:
         missing.append(NO_LOOK.format(concept.name))
     elif concept.kind != NUDITY and concept.replacements:
         dimensions[concept.kind] = (concept.name, *concept.replacements)

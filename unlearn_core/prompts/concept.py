@@ -84,6 +84,11 @@ class ForgetConcept:
         return tuple(sorted((self.name, *self.synonyms), key=len, reverse=True))
 
     @property
+    def has_word(self) -> bool:
+        """Whether a word names it in prompts; not so for a look."""
+        return self.kind != LOOK
+
+    @property
     def alone(self) -> str:
         """A prompt that consists of the concept only."""
         return f"{self.name} style" if self.kind == "style" else self.name

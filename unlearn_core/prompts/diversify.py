@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from ..foundation.checks import LONGEST_TEXT, LONGEST_WORD, check_whole, require_words
 from ..foundation.lists import COLONS, split_list
 from ..foundation.plurals import count_of
-from .concept import LOOK, ForgetConcept
+from .concept import ForgetConcept
 from .english import with_articles
 from .made_up_names import LARGEST, gibberish, made_up_names
 from .pairs import PromptPair, PromptPairs, distinct, folded
@@ -131,7 +131,7 @@ def diversify(
     train_rng, test_rng = random.Random(f"train {seed}"), random.Random(f"test {seed}")
     made_up = (*made_up_names(invented_names, seed), *gibberish(gibberish_names, seed))
     replacements = (*concept.replacements, *made_up) or ("",)
-    if concept.kind == LOOK:
+    if not concept.has_word:
         replacements = ("",)
     words = (concept.name, *concept.synonyms, *replacements)
     for template in templates:
@@ -157,11 +157,11 @@ def _check(
         raise ValueError("templates: none given; write one such as 'a cat in {concept} style'")
     for template in templates:
         fields = _fields(template)
-        if concept.kind == LOOK and CONCEPT_FIELD in fields:
+        if not concept.has_word and CONCEPT_FIELD in fields:
             raise ValueError(
                 f"templates: {template!r} contains {{concept}}, but no word names a look; remove it"
             )
-        if concept.kind != LOOK and CONCEPT_FIELD not in fields:
+        if concept.has_word and CONCEPT_FIELD not in fields:
             raise ValueError(
                 f"templates: {template!r} does not contain the concept; put {{concept}} where it "
                 "belongs"
@@ -245,7 +245,7 @@ def _pairs(
         word = words[i // len(shuffled) % len(words)]
         replacement = shuffled[i % len(shuffled)]
         forget = _fill(template, word, values)
-        if concept.kind == LOOK:
+        if not concept.has_word:
             retain = forget
         elif replacement:
             retain = _fill(template, replacement, values)
@@ -257,12 +257,12 @@ def _pairs(
             replacement=replacement,
             values={k: v for k, v in values.items() if k in names},
         )
-        if concept.kind != LOOK and not concept.is_mentioned_in(pair.forget):
+        if concept.has_word and not concept.is_mentioned_in(pair.forget):
             raise ValueError(
                 f"templates: in {pair.forget!r} from {template!r}, the concept is not a separate "
                 "word; put spaces around {concept}"
             )
-        if concept.kind == LOOK and concept.is_mentioned_in(forget):
+        if not concept.has_word and concept.is_mentioned_in(forget):
             raise ValueError(
                 f"templates: the prompt {forget!r} mentions {concept.name!r}, but no word names a "
                 "look; remove it, or give the look another name"

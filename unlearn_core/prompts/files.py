@@ -9,7 +9,7 @@ from typing import Any
 
 from ..foundation.checks import LONGEST_TEXT, LONGEST_WORD, require_length, require_words
 from ..foundation.json_file import JsonError, parse_json, read_json
-from .concept import LOOK, ForgetConcept
+from .concept import ForgetConcept
 from .mentions import occurs_in
 from .pairs import PromptPair, PromptPairs
 
@@ -144,12 +144,12 @@ def _pairs(content: dict[str, Any], name: str, concept: ForgetConcept) -> tuple[
                 if occurs_in(value, forget) and occurs_in(value, retain)
             },
         )
-        if concept.kind == LOOK and pair.forget != pair.retain:
+        if not concept.has_word and pair.forget != pair.retain:
             raise ValueError(
                 f"prompts: {where}: both prompts of a pair must be the same for a look, which no "
                 f"word names, got {forget!r:.200} and {retain!r:.200}; edit or remove the pair"
             )
-        if concept.kind != LOOK and not concept.is_mentioned_in(pair.forget):
+        if concept.has_word and not concept.is_mentioned_in(pair.forget):
             raise ValueError(
                 f"prompts: {where}.forget does not mention {concept.name!r}, got {forget!r:.200}; "
                 "add it, or remove the pair"

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .concept import LOOK, ForgetConcept
+from .concept import ForgetConcept
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def together(first: PromptPairs, second: PromptPairs) -> PromptPairs:
     """
     everything = (*first.each, *second.each)
     for part in everything:
-        if part.concept.kind == LOOK:
+        if not part.concept.has_word:
             raise ValueError(
                 f"concept: {part.concept.name!r} is a look, which pictures define and not prompts; "
                 "forget it in a run of its own"

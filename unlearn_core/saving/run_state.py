@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..dataset.looks import twins_of
 from ..dataset.own_pictures import OwnPictures
 from ..dataset.settings import GenerationSettings
 from ..foundation.atomic import appearing
@@ -76,6 +77,8 @@ def run_identity(
         content["encoding"] = SYNTAX_VERSION
     if info.clip_skip:
         content["clip_skip"] = info.clip_skip
+    if not pairs.concept.has_word and forget_pictures and retain_pictures:
+        content["twins"] = twins_of(forget_pictures, retain_pictures)  # by name, or all different
     return json.loads(json.dumps(content))
 
 

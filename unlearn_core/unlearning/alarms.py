@@ -17,6 +17,7 @@ from .settings import UnlearnSettings
 
 UNKNOWN_WORD = "unknown word"
 DOES_NOT_MOVE = "does not move"
+LOOK_DOES_NOT_MOVE = "look does not move"
 GAVE_UP = "gave up"
 GAVE_UP_NOT_FINITE = "gave up, not finite"
 NOT_PROTECTED = "not protected"
@@ -25,6 +26,7 @@ ENDED = (GAVE_UP, GAVE_UP_NOT_FINITE)  # the run, before the step that the user 
 KINDS = (
     UNKNOWN_WORD,
     DOES_NOT_MOVE,
+    LOOK_DOES_NOT_MOVE,
     RAN_AWAY,
     NOT_FINITE,
     *ENDED,
@@ -37,6 +39,7 @@ UNKNOWN = 1.5
 made-up words from each other. 14 words that EmojiCanvas knows have 2.2 to 5.0, and 6 of
 EmojiCanvas-Flow 3.3 to 12.7; 17 of 20 made-up words have 0.6 to 1.3, the others up to 2.7."""
 MOVES = 0.05  # smallest fall of the forget loss, as a share of the frozen model's
+NOTHING = 1e-6  # largest forget loss that counts as 0, as a share of the frozen model's error
 DAMAGE = 1.0
 """Largest distance to the frozen model's predictions on retain pictures, as a multiple of the
 frozen model's own error. On EmojiCanvas, a run with the automatic rate ends at 0.006 and the
@@ -99,12 +102,18 @@ def protects(settings: UnlearnSettings) -> bool:
     return settings.method != "forget only" and settings.retain_weight > 0
 
 
-def is_suspicious(retain_loss: float, settings: UnlearnSettings, reference: Reference) -> bool:
+def is_suspicious(
+    retain_loss: float, settings: UnlearnSettings, reference: Reference, allowed: float = DAMAGE
+) -> bool:
     """Whether the retain loss of one step is so high that the model should be measured on the rows
     of the check. A single batch may have a high 'denoise' loss without any damage, because this
-    loss depends on the noise levels."""
+    loss depends on the noise levels.
+
+    Args:
+        allowed: as for ``is_damaged``.
+    """
     usual = reference.worst if settings.retain_objective == "denoise" else 0.0
-    limit = usual + allowed_damage(settings) * reference.error
+    limit = usual + allowed * reference.error
     return not retain_loss <= limit  # also if it is not a number
 
 
@@ -143,6 +152,8 @@ def moved(forget_loss: float, reference: Reference, objective: str) -> bool:
     run with a warm start is low from the first step, so its first step is no reference."""
     before = reference.forget_loss
     scale = abs(before)
+    if scale < NOTHING * reference.error:  # it starts at 0, so it has no scale of its own
+        scale = reference.error
     if objective == "NPO":  # with a small beta, it falls by the error's rise from 2 ln(2) / beta
         scale = min(scale, reference.error)
     return math.isfinite(forget_loss) and before - forget_loss > MOVES * scale
@@ -159,6 +170,13 @@ def unknown_word(word: str) -> Alarm:
 
 
 def does_not_move(step: int, words: Sequence[str]) -> Alarm:
+    """
+    Args:
+        words: the names of the concepts; none for a look, which no word names.
+    """
+    if not words:
+        cure = "the forget loss hardly moved: raise learning_rate or steps"
+        return Alarm(step, LOOK_DOES_NOT_MOVE, cure)
     names = [repr(word) for word in words]
     return Alarm(
         step,

@@ -22,7 +22,8 @@ RetainBatch = tuple[Tensor, Conditioning, Tensor, Tensor]
 
 
 def empty_prompt(model: ModelHandle, settings: UnlearnSettings) -> Conditioning | None:
-    """Encode the empty prompt, one row; None if the run does not use it.
+    """Encode the empty prompt, one row; None if the run does not use it. ``harden`` does without it
+    if the model does not support it.
 
     Raises:
         ValueError: the model does not support an empty prompt.
@@ -121,7 +122,7 @@ class Batches:
             parallel_conditioning=parallel_conditioning,
             noise=noise,
             t=t,
-            from_concept=self._halves(len(latents)).to(latents.device),
+            from_concept=self._halves(len(latents)),
             bare_names=None if names is None else names[part.concepts[rows].tolist()],
             empty=self.empty,
             any_prompts=self._any_prompts(part, rows) if self.settings.harden else None,
@@ -135,7 +136,7 @@ class Batches:
         kinds = [part.forget.conditioning[rows], part.retain.conditioning[rows]]
         kinds.append(part.retain.conditioning[others])
         if self.empty is not None:
-            kinds.append(self.empty[[0] * len(rows)])
+            kinds.append(self.empty[[0] * len(rows)].to("cpu"))
         shares = torch.tensor(ANY_PROMPT[: len(kinds)])
         drawn = torch.multinomial(shares, len(rows), replacement=True, generator=self.generator)
         places = drawn * len(rows) + torch.arange(len(rows))

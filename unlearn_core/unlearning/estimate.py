@@ -129,7 +129,7 @@ def sizes(
         settings: without automatic values.
         prompt: any prompt that the model can encode.
         drawing: of the previews; None if no pictures are drawn during the run.
-        own_pictures: whether the retain set contains the user's own pictures.
+        own_pictures: whether a step has the user's own retain pictures besides the drawn ones.
     """
     progress = progress or Progress()
     with progress.phase(ESTIMATING, 3):
@@ -160,7 +160,7 @@ def sizes(
         batches=own_pictures or settings.retain_batch_factor != 1,
         good_state=trained if on_cpu else 0,
         pieces=PIECES * piece * torch.float32.itemsize,
-        check=CHECK_ROWS * _check_row(base, row),
+        check=CHECK_ROWS * _check_row(base, row, prompts=3 + settings.harden),
         released=released,
         drawing=pictures,
     )
@@ -190,14 +190,14 @@ def _encoders(model: ModelHandle) -> list[Tensor]:
     return model.encoders() if isinstance(model, TextToImageHandle) else []
 
 
-def _check_row(base: ModelHandle, row: Conditioning) -> int:
-    """Bytes of a row of ``watch``: three prompts, their pictures, and noise for two of them."""
+def _check_row(base: ModelHandle, row: Conditioning, prompts: int) -> int:
+    """Bytes of a row of ``watch``: its prompts, three pictures, and noise for two of them."""
     picture = math.prod(base.latent_shape) * torch.float32.itemsize
     with LiveBytes() as live:
         prompt = row[[0]]
         size = live.now
         del prompt
-    return 3 * size + 5 * picture
+    return prompts * size + 5 * picture
 
 
 def _profile_of_two(

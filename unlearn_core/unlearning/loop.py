@@ -22,11 +22,7 @@ from .alarms import Alarm
 from .auto import resolved
 from .batches import Batches, RetainBatch
 from .breakdown import WentWrongError
-from .objectives import (
-    PAUSES,
-    RETAIN_OBJECTIVES,
-    ForgetBatch,
-)
+from .objectives import PAUSES, RETAIN_OBJECTIVES, ForgetBatch
 from .optimizer import SCHEDULES, RestrictedAdam
 from .plan import Plan
 from .results import StepReport, UnlearnedModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from ..dataset.looks import check_look
+from ..dataset.looks import check_look, twins_of
 from ..dataset.own_pictures import OwnPictures, captioned, check_retained
 from ..dataset.rows import TrainingSets
 from ..foundation.processes import ALONE, Processes
@@ -18,7 +18,7 @@ from .alarms import Alarm
 from .batches import empty_prompt
 from .closed_form import ClosedForm
 from .loop import Unlearning
-from .objectives import REMOVE_LOOK, WORDLESS_OBJECTIVES
+from .objectives import REMOVE_LOOK, TWIN_OBJECTIVES, WORDLESS_OBJECTIVES
 from .plan import Plan
 from .recipes import LOOKS
 from .results import StepReport, UnlearnedModel
@@ -122,9 +122,12 @@ class Steps:
     ) -> None:
         parameter_names(base, settings.scope)
         empty_prompt(base, settings)
-        if pairs.concept.kind == LOOK:
+        if not pairs.concept.has_word:
             check_look(pairs, forget_pictures, retain_pictures)
-            _check_needs_no_word(pairs, settings)
+            assert forget_pictures is not None
+            assert retain_pictures is not None
+            twins = twins_of(forget_pictures, retain_pictures)
+            _check_needs_no_word(pairs, settings, has_twins=twins is not None)
             return
         if settings.objective == REMOVE_LOOK:
             raise ValueError(
@@ -156,13 +159,18 @@ class Steps:
         return Unlearning(base, sets, settings, progress, plan, processes)
 
 
-def _check_needs_no_word(pairs: PromptPairs, settings: UnlearnSettings) -> None:
+def _check_needs_no_word(pairs: PromptPairs, settings: UnlearnSettings, *, has_twins: bool) -> None:
     """Raises:
-    ValueError: the settings compare prompts with and without a word.
+    ValueError: the settings compare prompts with and without a word, or need twins.
     """
     cure = f"no word names the look {pairs.concept.name!r}; choose the recipe {LOOKS!r}"
     if settings.objective not in WORDLESS_OBJECTIVES:
         raise ValueError(f"objective {settings.objective!r} replaces words, but {cure}")
+    if settings.objective in TWIN_OBJECTIVES and not has_twins:
+        raise ValueError(
+            f"objective {settings.objective!r} needs twins: give each picture without the look the "
+            f"file name of its twin with it, or choose the recipe {LOOKS!r}"
+        )
     if settings.warm_start or settings.prompt_protection:
         raise ValueError(f"warm_start and prompt_protection edit words, but {cure}")
 
@@ -187,7 +195,7 @@ class Edit:
         retain_pictures: OwnPictures | None,
     ) -> None:
         edited_names(base)
-        if pairs.concept.kind == LOOK:
+        if not pairs.concept.has_word:
             raise ValueError(
                 f"method {settings.method!r} edits words, and no word names the look "
                 f"{pairs.concept.name!r}; choose the recipe {LOOKS!r}"

@@ -27,8 +27,8 @@ class ForgetBatch:
         parallel_conditioning: the parallel prompts: the same without the concept.
         noise: [B, C, h, w].
         t: timesteps int64 [B].
-        from_concept: bool [B]; True if ``redirect`` starts from the concept's picture, False if it
-            starts from the parallel's; likewise for ``remove_look``.
+        from_concept: bool [B], on the CPU; True if ``redirect`` starts from the concept's picture,
+            False if it starts from the parallel's; likewise for ``remove_look``.
         correspond: whether the two pictures of a row show the same content.
         bare_names: the concept's bare name for each row; None if the objective does not need it.
         empty: the empty prompt, one row; None if the run does not use it.
@@ -51,7 +51,7 @@ class ForgetBatch:
     def __len__(self) -> int:
         return len(self.latents)
 
-    def __getitem__(self, rows: slice | Tensor) -> ForgetBatch:
+    def __getitem__(self, rows: slice | list[int]) -> ForgetBatch:
         """A part of the batch."""
         return replace(
             self,
@@ -244,7 +244,7 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
     Half of the rows start from the concept's pictures and half from the parallel's, so that the
     prediction is right both where sampling starts and where it ends.
     """
-    from_concept = batch.from_concept.view(-1, 1, 1, 1)
+    from_concept = batch.from_concept.view(-1, 1, 1, 1).to(batch.latents.device)
     latents = torch.where(from_concept, batch.latents, batch.parallel_latents)
     latents_t = model.add_noise(latents, batch.noise, batch.t)
     concept, parallel = batch.conditioning, batch.parallel_conditioning
@@ -255,13 +255,16 @@ def redirect(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: S
 def hardened(model: Denoiser, frozen: Denoiser, batch: ForgetBatch, strengths: Strengths) -> Tensor:
     """``redirect`` for the rows that start from the parallel's picture, and ``replace_everywhere``
     for the rows that start from the concept's, [B]."""
-    concept, parallel = batch.from_concept.nonzero()[:, 0], (~batch.from_concept).nonzero()[:, 0]
+    from_concept = batch.from_concept.tolist()
+    concept = [row for row, is_concept in enumerate(from_concept) if is_concept]
+    parallel = [row for row, is_concept in enumerate(from_concept) if not is_concept]
     parts = []
     if len(concept):
         parts.append(replace_everywhere(model, batch[concept]))
     if len(parallel):
         parts.append(redirect(model, frozen, batch[parallel], strengths))
-    return torch.cat(parts)[torch.cat([concept, parallel]).argsort()]
+    order = concept + parallel
+    return torch.cat(parts)[[order.index(row) for row in range(len(order))]]
 
 
 def replace_everywhere(model: Denoiser, batch: ForgetBatch) -> Tensor:
@@ -290,11 +293,11 @@ def remove_look(
     if not batch.correspond:
         return _preference(model, frozen, batch, batch.parallel_conditioning, strengths)
     twin = batch.parallel_latents
-    start = torch.where(batch.from_concept.view(-1, 1, 1, 1), batch.latents, twin)
+    from_concept = batch.from_concept.view(-1, 1, 1, 1).to(twin.device)
+    start = torch.where(from_concept, batch.latents, twin)
     return _leading_to(model, start, twin, batch.parallel_conditioning, batch.noise, batch.t)
 
 
-LEAST_SPREAD = 1e-4  # of noise at the lowest level
 RetainObjective = Callable[[Denoiser, Denoiser, Tensor, Conditioning, Tensor, Tensor], Tensor]
 ForgetObjective = Callable[[Denoiser, Denoiser, ForgetBatch, Strengths], Tensor]
 REDIRECT = "redirect"
@@ -318,6 +321,8 @@ OBJECTIVES: dict[str, ForgetObjective] = {
 }
 WORDLESS_OBJECTIVES = ("ascent", STOP_ABOVE, "NPO", "relabel", REMOVE_LOOK)
 """Those that need no word for what they forget, offered for looks."""
+TWIN_OBJECTIVES = ("relabel",)
+"""Those for which the parallel must show what the prompt of the concept's picture says."""
 PRIOR = "prior (DUO)"  # the only retain objective of pure noise and the empty prompt
 PAUSES: dict[str, Callable[[Tensor, Strengths], Tensor]] = {STOP_ABOVE: paused_above}
 """Objectives that sometimes have no gradient -> whether, given the mean loss of the batch."""
@@ -375,6 +380,9 @@ def _distance_beyond(
         if eta:
             target = target - eta * (frozen.predict(latents_t, concept, t) - target)
     return _per_sample((model.predict(latents_t, concept, t) - target).square())
+
+
+LEAST_SPREAD = 1e-4  # of noise at the lowest level
 
 
 def _leading_to(

@@ -111,9 +111,10 @@ class UnlearnSettings:
         False,
         help="Make the concept harder to bring back. Off: the concept's words lose its pictures, "
         "but training on a few pictures soon brings it back. On: the model also loses the "
-        "pictures, whatever the prompt. All weights of the denoiser change, so the run takes about "
-        "three times as long and needs more memory, and a little more of the rest is lost. Needs "
-        "the objective 'redirect'.",
+        "pictures, whatever the prompt. It works for objects, but not reliably for styles. With "
+        "the scope 'auto' all weights of the denoiser change, so the run takes about three times "
+        "as long and needs more memory. Other pictures match their prompts less well than without "
+        "it. Needs the objective 'redirect', and a scope without 'lora'.",
     )
     seed: int = whole(
         0,
@@ -343,6 +344,11 @@ class UnlearnSettings:
             raise ValueError(
                 f"harden needs the objective {REDIRECT!r}, got {self.objective!r}; set objective "
                 f"to {REDIRECT!r} (recipe 'ours'), or harden to false"
+            )
+        if self.harden and self.scope in LOW_RANK:
+            raise ValueError(
+                f"harden needs the weights themselves: low-rank layers do not harden. Set scope to "
+                f"{AUTO!r}, got {self.scope!r}, or harden to false"
             )
         if self.saliency < 1 and (self.weight_decay or self.scope in LOW_RANK):
             raise ValueError(

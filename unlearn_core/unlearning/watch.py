@@ -19,6 +19,7 @@ from ..foundation.signals import deferred
 from ..models.counted import Counted
 from ..models.protocol import Denoiser
 from .alarms import (
+    DAMAGE,
     MOST_RETURNS,
     NOT_PROTECTED,
     RATE_FACTOR,
@@ -151,17 +152,21 @@ class Watch:
         Raises:
             WentWrongError: the state is damaged, and there is an earlier good one.
         """
+        allowed = allowed_damage(self.settings)
         if finished == 0:
             if is_suspicious(retain_loss, self.settings, self.reference):
                 self.start_distance = self._distance()
         elif protects(self.settings):
-            if self._damaged(retain_loss):
+            if self._damaged(retain_loss, allowed):
                 raise WentWrongError(WentWrongError.problem)
-        elif not self._reported(NOT_PROTECTED) and self._damaged(retain_loss):
+        elif not self._reported(NOT_PROTECTED) and self._damaged(retain_loss, allowed):
             self.alarms.append(not_protected(finished + 1))
         every = math.ceil(self.settings.steps / COPIES)
-        if finished % every == 0:
-            self._remember(finished, generator)
+        if finished % every:
+            return
+        if allowed > DAMAGE and self._damaged(retain_loss, DAMAGE):
+            return  # allowed on the way, but a run must not end with it
+        self._remember(finished, generator)
 
     def weight(self, retain_loss: float) -> float:
         """The second argument of the rule in a step with this retain loss."""
@@ -194,7 +199,8 @@ class Watch:
             return
         loss, objective = self._forget_loss(self.trained), self.settings.objective
         if not moved(loss, self.reference, objective):
-            words = [part.concept.name for part in self.batches.sets.pairs.each]
+            concepts = [part.concept for part in self.batches.sets.pairs.each]
+            words = [concept.name for concept in concepts if concept.has_word]
             self.alarms.append(does_not_move(self.settings.steps, words))
 
     def go_back(self, step: int, error: WentWrongError, *, ends: bool = False) -> GoodState:
@@ -266,10 +272,10 @@ class Watch:
             rows.append((forget, next(batches.retain(forget))))
         return rows
 
-    def _damaged(self, retain_loss: float) -> bool:
-        suspicious = is_suspicious(retain_loss, self.settings, self.reference)
+    def _damaged(self, retain_loss: float, allowed: float) -> bool:
+        suspicious = is_suspicious(retain_loss, self.settings, self.reference, allowed)
         return suspicious and is_damaged(
-            self._distance(), self.reference, self.start_distance, allowed_damage(self.settings)
+            self._distance(), self.reference, self.start_distance, allowed
         )
 
     def _reported(self, kind: str) -> bool:

@@ -23,6 +23,7 @@ from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.concept import LOOK, ForgetConcept
 from unlearn_core.prompts.diversify import diversify
 from unlearn_core.prompts.pairs import PromptPairs
+from unlearn_core.saving.run_state import run_identity
 from unlearn_core.unlearning.recipes import from_recipe
 
 CAPTIONS = ("a cat", "a dog", "a house")
@@ -77,6 +78,35 @@ def test_other_names_are_two_sets_and_a_mixture_is_refused(tmp_path: Path) -> No
     assert twins_of(with_look, folder(tmp_path / "others", "xyz", 1, mark=False)) is None
     with pytest.raises(ValueError, match=r"retain_pictures: 'b' is only .* add its twin"):
         twins_of(with_look, folder(tmp_path / "some", "axc", 1, mark=False))
+
+
+@pytest.mark.parametrize("field", ["forget_pictures", "retain_pictures"])
+def test_two_pictures_of_one_name_are_refused(tmp_path: Path, field: str) -> None:
+    """'a.png' and 'a.jpg' would both be the twin of 'a'."""
+    sets = [folder(tmp_path / side, "abc", 0, mark=side == "with") for side in ("with", "without")]
+    twice = sets[field == "retain_pictures"]
+    (place,) = {source.parent for source in twice.images if isinstance(source, Path)}
+    (place / "b.png").rename(place / "a.jpg")
+    files = [place / name for name in ("a.png", "a.jpg", "c.png")]
+    sets[field == "retain_pictures"] = OwnPictures(tuple(files), CAPTIONS)
+    with pytest.raises(ValueError, match=f"{field}: two pictures are named 'a'; rename one"):
+        twins_of(*sets)
+
+
+def test_other_twins_make_it_another_run(
+    tmp_path: Path, sd_model: ModelHandle, pairs: PromptPairs
+) -> None:
+    """File names are not part of the pictures, but they decide which of them are twins."""
+    with_look = folder(tmp_path / "with", "abc", 0, mark=True)
+    twins = folder(tmp_path / "twins", "abc", 0, mark=False)
+    others = folder(tmp_path / "others", "xyz", 0, mark=False)
+    settings = from_recipe("look")
+    one, other = (
+        run_identity(sd_model, pairs, settings, GenerationSettings(), with_look, without)
+        for without in (twins, others)
+    )
+    assert one["retain_pictures"] == other["retain_pictures"]
+    assert one != other
 
 
 def test_linked_pictures_are_twins_if_their_captions_are_the_same() -> None:
@@ -154,6 +184,11 @@ def test_a_settings_file_for_a_look(tmp_path: Path, sd_model: ModelHandle) -> No
         ValueError, match="warm_start and prompt_protection edit words, but no word"
     ):
         Task(sd_model, pairs, named, settings.generation, *own).check()
+    relabel = replace(settings.unlearn, objective="relabel")
+    Task(sd_model, pairs, relabel, settings.generation, *own).check()
+    two_sets = folder(tmp_path / "others", "xyz", 1, mark=False)
+    with pytest.raises(ValueError, match="objective 'relabel' needs twins: give each picture"):
+        Task(sd_model, pairs, relabel, settings.generation, own[0], two_sets).check()
     edit = from_recipe("UCE")
     with pytest.raises(ValueError, match="edits words, and no word names the look 'watermark'"):
         Task(sd_model, pairs, edit, settings.generation, *own).check()

@@ -53,6 +53,8 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         "unlearn",
         {"unlearn": {"objective": "NPO", "method": "Nash (MUNBa)", "empty_share": 0.5}},
     ),
+    # All weights change, more of them with a gradient near zero.
+    "harden": ("unlearn", {"unlearn": {"harden": True, "learning_rate": 5e-4}}),
     "UCE": ("unlearn", {"unlearn": {"method": "UCE (closed form)"}}),
 }
 CONTENT: dict[str, Any] = {

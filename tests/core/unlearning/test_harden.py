@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from unlearn_core.dataset.rows import TrainingSets
-from unlearn_core.models.layers import AUTO, FULL, XATTN
+from unlearn_core.models.layers import AUTO, FULL, LOW_RANK, XATTN
 from unlearn_core.models.protocol import Conditioning, ModelHandle
+from unlearn_core.unlearning import watch
 from unlearn_core.unlearning.auto import resolved
 from unlearn_core.unlearning.batches import Batches
 from unlearn_core.unlearning.estimate import sizes
@@ -158,6 +160,38 @@ def test_it_trains_all_weights_unless_a_scope_is_chosen(sd_model: ModelHandle) -
 def test_other_objectives_are_refused() -> None:
     with pytest.raises(ValueError, match="harden needs the objective 'redirect', got 'ascent'"):
         UnlearnSettings(harden=True, objective="ascent")
+
+
+@pytest.mark.parametrize("scope", LOW_RANK)
+def test_low_rank_scopes_are_refused(scope: str) -> None:
+    with pytest.raises(ValueError, match=rf"harden needs the weights themselves.* got '{scope}'"):
+        UnlearnSettings(harden=True, scope=scope)
+
+
+def test_a_run_that_ends_on_the_way_keeps_a_state_within_the_usual_limit(
+    sd_model: ModelHandle, sets: TrainingSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps may do more damage than a result: here 3 times the usual limit, from step 3 on."""
+    run = Unlearning(sd_model, sets, replace(SETTINGS, steps=6, scope=XATTN))
+    error = run.watch.reference.error
+    monkeypatch.setattr(
+        watch.Watch, "_distance", lambda _: 3 * error if len(run.reports) >= 3 else 0.0
+    )
+    monkeypatch.setattr(watch, "is_suspicious", lambda *_: True)
+    steps = iter(run)
+    for _ in range(5):
+        next(steps)
+    run.end_early()
+    assert [alarm.back_to for alarm in run.alarms] == [2]
+    assert len(run.reports) == 2
+
+
+def test_the_prompts_of_its_rows_are_part_of_the_estimate(sd_model: ModelHandle) -> None:
+    settings = resolved(SETTINGS, sd_model)
+    rows = [sizes(sd_model, replace(settings, harden=on), "a cat").check for on in (True, False)]
+    picture = 4 * math.prod(sd_model.latent_shape)
+    prompt = sd_model.encode_prompts(["a cat"]).values.nbytes  # pyright: ignore[reportAttributeAccessIssue]
+    assert rows == [watch.CHECK_ROWS * (n * prompt + 5 * picture) for n in (4, 3)]
 
 
 def test_a_run_moves_the_concepts_pictures(sd_model: ModelHandle, sets: TrainingSets) -> None:

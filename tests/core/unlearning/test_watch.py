@@ -16,10 +16,12 @@ from unlearn_core.unlearning.alarms import (
     DOES_NOT_MOVE,
     GAVE_UP,
     GAVE_UP_NOT_FINITE,
+    LOOK_DOES_NOT_MOVE,
     MOST_RETURNS,
     NOISE,
     NOT_PROTECTED,
     Reference,
+    allowed_damage,
     does_not_move,
     is_suspicious,
     moved,
@@ -280,6 +282,20 @@ def test_npo_with_a_small_beta_moves_although_its_loss_is_large() -> None:
     assert not moved(999.9, large, "erase")
 
 
+def test_a_loss_that_starts_at_zero_moves_by_a_share_of_the_error() -> None:
+    """Such as the preference between two sets."""
+    from_zero = replace(REFERENCE, forget_loss=0.0)
+    assert moved(-0.01, from_zero, "prefer (DUO)")
+    assert not moved(-0.001, from_zero, "prefer (DUO)")
+
+
+def test_a_look_that_does_not_move_is_not_called_an_unknown_word() -> None:
+    alarm = does_not_move(2, [])
+    assert alarm.kind == LOOK_DOES_NOT_MOVE
+    assert "word" not in alarm.message
+    assert "raise learning_rate or steps" in alarm.message
+
+
 def test_a_single_difficult_batch_is_not_suspicious() -> None:
     """A batch at a low noise level has a high 'denoise' loss."""
     paper = replace(SETTINGS, retain_objective="denoise")
@@ -289,8 +305,9 @@ def test_a_single_difficult_batch_is_not_suspicious() -> None:
     assert not is_suspicious(0.05, SETTINGS, REFERENCE)
     assert is_suspicious(float("nan"), SETTINGS, REFERENCE)
     # ``harden`` disturbs the model on the way, within a wider limit.
-    assert not is_suspicious(0.75, replace(SETTINGS, harden=True), REFERENCE)
-    assert is_suspicious(0.85, replace(SETTINGS, harden=True), REFERENCE)
+    allowed = allowed_damage(replace(SETTINGS, harden=True))
+    assert not is_suspicious(0.75, SETTINGS, REFERENCE, allowed)
+    assert is_suspicious(0.85, SETTINGS, REFERENCE, allowed)
 
 
 def test_recipes_that_do_not_protect_the_rest() -> None:
