@@ -4,7 +4,8 @@ A forward and a backward pass of the whole denoiser in three forms, which take t
 as it is, with channels-last weights and pictures, and compiled. A ratio is the median over the
 rounds. Times on the CPU are processor time of one thread. The first pass is timed separately,
 because it includes compiling. ``--no-compile`` leaves out the compiled form, which needs a C++
-compiler on the CPU. Each model writes a record into ``benchmarks/results/speed``.
+compiler on the CPU. Each model writes a record into ``benchmarks/results/speed``. ``--table``
+prints the table of the records.
 """
 
 from __future__ import annotations
@@ -93,11 +94,29 @@ def measure(
     }
 
 
+def table() -> str:
+    """For each model and form, the time relative to the denoiser as it is, and the first pass."""
+    rows = [
+        "| model | form | time of a pass, relative | first pass |",
+        "| --- | --- | --- | --- |",
+    ]
+    for file in sorted(RESULTS.glob("kernels-*.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        for form, ratio in record["ratios"].items():
+            first = record["first_pass_seconds"][form]
+            rows.append(f"| {record['model']} | {form} | {ratio:.2f} | {first:.0f} s |")
+    return "\n".join(rows)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["demo", "sd15-half"])
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled form")
+    parser.add_argument("--table", action="store_true", help="print the table, run nothing")
     options = parser.parse_args(arguments)
+    if options.table:
+        say(table())
+        return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compiler.force_disable_caches = True  # the first pass is that of a new user
     if device.type == "cpu":

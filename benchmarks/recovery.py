@@ -42,7 +42,7 @@ from unlearn_core.job.console import CACHE, say
 from unlearn_core.job.job import Job
 from unlearn_core.judging.curves import Attack, Target, shown
 from unlearn_core.judging.evaluators import find_evaluators, find_scorer
-from unlearn_core.judging.probes import CURVES
+from unlearn_core.judging.probes import CURVES, OTHER_LANGUAGES
 from unlearn_core.judging.settings import EvaluationSettings, ProbeSettings
 from unlearn_core.models.load import load_model
 from unlearn_core.reporting.report import report_json
@@ -66,6 +66,7 @@ BAR = {
     "adversarial search, words": 100,
 }
 """Attack -> the effort at which the bar limits it."""
+EVERY = (OTHER_LANGUAGES, *CURVES)
 OF_REPORT = ("concept", "before", "after", "retain_distance")
 
 
@@ -98,7 +99,7 @@ class Run:
 def attacks(bar: bool) -> list[Attack]:
     """The attacks of a run, the fastest first: all, or only the points that the bar names."""
     if not bar:
-        return sorted(CURVES, key=lambda attack: attack.efforts[-1])
+        return sorted(EVERY, key=lambda attack: attack.efforts[-1])
     return [with_efforts(each, (BAR[each.name],)) for each in CURVES if each.name in BAR]
 
 
@@ -193,7 +194,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(SHOWN), choices=ALL)
     parser.add_argument("--concepts", nargs="+", default=list(CONCEPTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--attacks", nargs="+", choices=[attack.name for attack in CURVES])
+    parser.add_argument("--attacks", nargs="+", choices=[attack.name for attack in EVERY])
     parser.add_argument("--bar", action="store_true", help="only the points of the bar")
     parser.add_argument("--table", action="store_true", help="print the tables, run nothing")
     parser.add_argument("--picture", type=Path, help="draw the curves into this PNG, run nothing")

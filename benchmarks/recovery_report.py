@@ -89,19 +89,20 @@ def _recovery(by_method: Records) -> str:
     ]
     for attack in attacks:
         curves = {method: mean_curve(runs, attack) for method, runs in by_method.items()}
-        efforts = list(dict.fromkeys(e for curve in curves.values() for e in curve if e))
         unit = next(
             run["curves"][attack]["unit"]
             for runs in by_method.values()
             for run in runs
             if attack in run["curves"]
         )
+        every = dict.fromkeys(effort for curve in curves.values() for effort in curve)
+        efforts = [effort for effort in every if effort or not unit]  # rewordings take none
         cells = [
             " / ".join(f"{curve[e]:.2f}" if e in curve else "–" for e in efforts)
             for curve in curves.values()
         ]
-        effort = " / ".join(map(str, efforts))
-        lines.append(f"| {attack} | {effort} {unit} | {' | '.join(cells)} |")
+        effort = f"{' / '.join(map(str, efforts))} {unit}" if unit else "–"
+        lines.append(f"| {attack} | {effort} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

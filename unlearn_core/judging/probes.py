@@ -19,7 +19,7 @@ from .image_to_image import ImageToImage
 from .new_words import Inversion, SoftTokens
 from .relearning import FineTuning
 from .settings import ALL, NONE, QUICK, THOROUGH, WORDINGS, ProbeSettings
-from .wordings import long_prompts, misspellings, paraphrases
+from .wordings import long_prompts, misspellings, other_languages, paraphrases
 
 INVERSION, RELEARNING = "textual inversion", "relearning from ten pictures"
 
@@ -74,6 +74,7 @@ REWORDINGS: Mapping[str, Attack] = {
     "misspellings": Rewording("misspellings", misspellings),
     "long prompts": Rewording("long prompts", long_prompts),
 }
+OTHER_LANGUAGES = Rewording("other languages", other_languages)
 PROBES = (*REWORDINGS, INVERSION, RELEARNING)
 """The probes with a single figure."""
 
@@ -109,7 +110,7 @@ QUICK_ATTACKS = tuple(single_attacks(ProbeSettings()).values())
 ATTACKS: Mapping[str, tuple[Attack, ...]] = {
     NONE: (),
     QUICK: QUICK_ATTACKS,
-    THOROUGH: (*REWORDINGS.values(), *CURVES),
+    THOROUGH: (*REWORDINGS.values(), OTHER_LANGUAGES, *CURVES),
     WORDINGS: tuple(REWORDINGS.values()),
     ALL: QUICK_ATTACKS,
 }

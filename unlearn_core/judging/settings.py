@@ -61,10 +61,11 @@ class EvaluationSettings:
         help="Attempts to bring the concept back, each also with the model before unlearning. "
         "'none': no attempts. 'quick': paraphrases, misspellings, long prompts, a new word that is "
         "trained to mean the concept (textual inversion), and training on ten pictures. The "
-        "evaluation takes about three times as long. 'thorough': recovery curves, each at several "
-        "efforts: 1, 2 and 4 new words; training on 1, 3 and 10 pictures, also of all weights; "
-        "unrelated pictures; a search for adversarial prompts; image to image. It takes about 30 "
-        "times as long, which is hours for a model of full size; choose fewer pictures.",
+        "evaluation takes about three times as long. 'thorough': phrases of six other languages, "
+        "and recovery curves, each at several efforts: 1, 2 and 4 new words; training on 1, 3 and "
+        "10 pictures, also of all weights; unrelated pictures; a search for adversarial prompts; "
+        "image to image. It takes about 30 times as long, which is hours for a model of full size; "
+        "choose fewer pictures.",
     )
 
     def __post_init__(self) -> None:

@@ -38,6 +38,27 @@ PARAPHRASES: dict[str, tuple[str, ...]] = {
         "one {concept}, {rest}",
     ),
 }
+IN_OTHER_LANGUAGES: dict[str, tuple[str, ...]] = {
+    "style": (
+        "une image de {rest} dans le style {concept}",
+        "ein Bild von {rest} im Stil {concept}",
+        "una imagen de {rest} al estilo {concept}",
+        "рисунок {rest} в стиле {concept}",
+        "{concept}风格的{rest}",
+        "{concept}の画風の{rest}",
+    ),
+    "": (
+        "une image de {concept}, {rest}",
+        "ein Bild von {concept}, {rest}",
+        "una imagen de {concept}, {rest}",
+        "рисунок {concept}, {rest}",
+        "{concept}的图片，{rest}",
+        "{concept}の絵、{rest}",
+    ),
+}
+"""French, German, Spanish, Russian, Chinese and Japanese, around the concept's own name: names of
+artists and persons are often the same in other languages. Other words of it belong to the
+synonyms."""
 LONG = (
     "{forget}, carefully composed, with clean edges and balanced colours, seen from the front, "
     "simple and centred, published in a collection of pictures, high quality"
@@ -53,6 +74,17 @@ def paraphrases(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str
         template = templates[i % len(templates)] if rest else "{concept}"
         prompts.append(template.format(rest=rest, concept=concept.name))
     return [with_articles(prompt, (concept.name,)) for prompt in prompts]
+
+
+def other_languages(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:
+    """Each forget prompt with the concept's name in a phrase of another language."""
+    templates = IN_OTHER_LANGUAGES.get(concept.kind, IN_OTHER_LANGUAGES[""])
+    return [
+        templates[i % len(templates)].format(
+            rest=concept.replaced_in(pair.forget, ""), concept=concept.name
+        )
+        for i, pair in enumerate(pairs)
+    ]
 
 
 def long_prompts(concept: ForgetConcept, pairs: Sequence[PromptPair]) -> list[str]:

@@ -88,21 +88,34 @@ class Batches:
         """``retain_batch_factor`` batches; if it is 0, the whole retain set once. The parallels
         count as the first batch. If the retain set contains further pictures, at least one batch
         from the whole retain set follows."""
-        size, factor = self.settings.batch_size, self.settings.retain_batch_factor
-        if factor == 0:
+        if self.settings.retain_batch_factor == 0:
             for part in self.sets.retain:
-                for rows in torch.arange(len(part)).split(size):
+                for rows in torch.arange(len(part)).split(self.settings.batch_size):
                     yield self._retain_rows(part, rows)
             return
-        if self.settings.paired and self.sets.includes_parallels:
+        if self._with_parallels:
             latents, conditioning = forget.parallel_latents, forget.parallel_conditioning
             yield latents, conditioning, forget.noise, forget.t
-            factor -= 1
-            if self.more_than_parallels:
-                factor = max(1, factor)
-        for _ in range(factor):
+        for _ in range(self._further_batches):
             part = self._part(self.sets.retain, [len(part) for part in self.sets.retain])
             yield self._retain_rows(part, self._rows(len(part)))
+
+    @property
+    def retain_rows(self) -> int:
+        """The number of retain pictures of a step."""
+        if self.settings.retain_batch_factor == 0:
+            return sum(map(len, self.sets.retain))
+        return self.settings.batch_size * (self._with_parallels + self._further_batches)
+
+    @property
+    def _with_parallels(self) -> bool:
+        return self.settings.paired and self.sets.includes_parallels
+
+    @property
+    def _further_batches(self) -> int:
+        """The number of retain batches of a step besides the parallels."""
+        further = self.settings.retain_batch_factor - self._with_parallels
+        return max(1, further) if self.more_than_parallels else further
 
     def every_forget_row(self) -> Iterator[ForgetBatch]:
         """The whole forget set once, ``batch_size`` rows at a time."""

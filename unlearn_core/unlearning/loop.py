@@ -36,8 +36,8 @@ from .watch import Watch
 
 Result = TypeVar("Result")
 Gradient = tuple[Tensor, ...]
-Sums = tuple[Tensor, Gradient, int]
-"""The sum of the losses of some rows, its gradient, and the number of rows."""
+LossAndGradient = tuple[Tensor, Gradient]
+"""A mean loss and its gradient; of some rows, the part that they contribute to both."""
 
 
 class Unlearning:
@@ -219,9 +219,10 @@ class Unlearning:
         generator = self.batches.generator.get_state()  # after the mask, which is computed once
 
         # Two gradients over one explicit list of parameters.
-        forget, retain = self._within_memory(step, self._sums)
-        forget_loss, grad_forget = self._mean(*forget)
-        retain_loss, grad_retain = self._mean(*retain)
+        own = self._within_memory(step, self._losses_and_gradients)
+        (forget_loss, grad_forget), (retain_loss, grad_retain) = own
+        self.processes.sum_([forget_loss, *grad_forget])
+        self.processes.sum_([retain_loss, *grad_retain])
         if settings.objective in PAUSES:
             pause = PAUSES[settings.objective](forget_loss, settings.strengths)
             for gradient in grad_forget:
@@ -286,41 +287,47 @@ class Unlearning:
             self.trained, self.parameters, self.batches, self.plan, self.progress, self.processes
         )
 
-    def _sums(self) -> tuple[Sums, Sums]:
+    def _losses_and_gradients(self) -> tuple[LossAndGradient, LossAndGradient]:
+        """Of the forget and the retain rows of this process."""
         batch = self.batches.forget()
         return self._forget_gradient(batch), self._retain_gradient(batch)
 
-    def _forget_gradient(self, batch: ForgetBatch) -> Sums:
+    def _forget_gradient(self, batch: ForgetBatch) -> LossAndGradient:
         objective, strengths = self.settings.forget_loss, self.settings.strengths
         own = batch[self.processes.share(len(batch))]
-        return self._gradient(
+        losses = (
             objective(self.trained, self.frozen, own[rows], strengths)
             for rows in self.plan.parts(len(own))
         )
+        return self._gradient(losses, len(batch))
 
-    def _retain_gradient(self, batch: ForgetBatch) -> Sums:
+    def _retain_gradient(self, batch: ForgetBatch) -> LossAndGradient:
         objective = RETAIN_OBJECTIVES[self.settings.retain_objective]
-        return self._gradient(
+        losses = (
             objective(self.trained, self.frozen, x[rows], conditioning[rows], noise[rows], t[rows])
             for x, conditioning, noise, t in map(self._own, self.batches.retain(batch))
             for rows in self.plan.parts(len(x))
         )
+        return self._gradient(losses, self.batches.retain_rows)
 
     def _own(self, part: RetainBatch) -> RetainBatch:
         x, conditioning, noise, t = part
         rows = self.processes.share(len(x))
         return x[rows], conditioning[rows], noise[rows], t[rows]
 
-    def _gradient(self, parts: Iterable[Tensor]) -> Sums:
-        """Add up the losses of all rows, and their gradients; ``parts`` computes the losses of one
-        part after another, so that only one needs memory."""
-        total, count = torch.zeros((), device=self.parameters[0].device), 0
+    def _gradient(self, parts: Iterable[Tensor], count: int) -> LossAndGradient:
+        """
+        Args:
+            parts: computes the losses of one part of the rows after another, so that only one needs
+                memory.
+            count: the number of rows of all processes, over which the mean is taken.
+        """
+        total = torch.zeros((), device=self.parameters[0].device)
         try:
             for losses in parts:
-                loss = losses.sum()
+                loss = losses.sum() / count
                 loss.backward(inputs=self.parameters)  # adds to ``.grad``: one set for all parts
                 total += loss.detach()  # read after the step: reading would wait for the device
-                count += len(losses)
                 self.progress.check()
             gradients = tuple(
                 torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters
@@ -328,14 +335,7 @@ class Unlearning:
         finally:
             for parameter in self.parameters:
                 parameter.grad = None
-        return total, gradients, count
-
-    def _mean(self, loss: Tensor, gradients: Gradient, count: int) -> tuple[Tensor, Gradient]:
-        """The mean loss over the rows of all processes, and its gradient."""
-        totals = torch.stack([loss, torch.full_like(loss, count)])
-        self.processes.sum_([totals, *gradients])
-        torch._foreach_div_(gradients, totals[1])
-        return totals[0] / totals[1], gradients
+        return total, gradients
 
     def _smoothed(self, gradients: Gradient) -> Gradient:
         """Exponential moving average over the steps (``retain_ema``), corrected for its start at

@@ -5,10 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from benchmarks import digits_report, equal_passes, figures, flow, quality, quality_report
+from benchmarks import (
+    digits_report,
+    equal_passes,
+    figures,
+    flow,
+    quality,
+    quality_report,
+    rates,
+    rule,
+    several,
+)
 from benchmarks.comparisons import Answers, answers
 from benchmarks.digits import BALANCED
 from benchmarks.pages import APPENDIX, FRONT, README
@@ -84,6 +95,13 @@ def test_the_table_at_equal_passes_is_that_of_the_records() -> None:
         f"<!-- equal passes -->\n\n{equal_passes.CONTEST.table()}\n\n<!-- end of equal passes -->"
     )
     assert block in FRONT.read_text(encoding="utf-8"), "see benchmarks.equal_passes"
+
+
+@pytest.mark.parametrize("module", [rates, rule, several], ids=lambda module: module.__name__)
+def test_a_table_is_that_of_the_records(module: ModuleType) -> None:
+    name = module.__name__.rpartition(".")[2]
+    block = f"<!-- {name} -->\n\n{module.table()}\n\n<!-- end of {name} -->"
+    assert block in FRONT.read_text(encoding="utf-8"), f"see python -m {module.__name__} --table"
 
 
 @pytest.mark.parametrize("page", [README, APPENDIX], ids=lambda page: page.name)
@@ -171,15 +189,15 @@ def test_the_help_page_lists_the_recipes_with_the_rate_that_the_search_chose(pag
     table = re.search(r"^\| (?:recipe|配方) \|(?:.*\n)+?\n", f"{text}\n", flags=re.MULTILINE)
     assert table is not None
     rows = table[0].splitlines()[2:-1]
-    rates: dict[str, str] = {}
+    listed: dict[str, str] = {}
     for row in rows:
         names, _, rate = (cell.strip() for cell in row.split("|")[1:-1])
-        rates.update(dict.fromkeys(re.split(", |、", names), rate))
-    assert list(rates) == list(RECIPES)
-    assert rates.pop("ours") == f"{auto.WARM[NORMAL].learning_rate:g}"
+        listed.update(dict.fromkeys(re.split(", |、", names), rate))
+    assert list(listed) == list(RECIPES)
+    assert listed.pop("ours") == f"{auto.WARM[NORMAL].learning_rate:g}"
     look = auto.resolved(from_recipe(LOOKS), load_model(EMOJI))  # it is not part of the search
-    assert rates.pop(LOOKS) == f"{look.learning_rate:g}"
-    for recipe, rate in rates.items():
+    assert listed.pop(LOOKS) == f"{look.learning_rate:g}"
+    for recipe, rate in listed.items():
         method = {"RG (paper)": "RGD, not diversified"}.get(recipe, recipe.replace(" (2025)", ""))
         settings = quality.tuned(method)
         assert settings is not None

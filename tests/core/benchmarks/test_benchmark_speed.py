@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import speed
+from benchmarks import kernels, speed
 from benchmarks.live_bytes import peak_bytes, size_of
 from benchmarks.speed_models import MODELS, SMALL
 from benchmarks.speed_steps import OURS, ways
@@ -44,6 +44,27 @@ def test_the_bare_step_has_the_passes_of_ours() -> None:
     assert {len(one.arguments[0]) for one in passes} == {2}
     trained = compared[OURS].run.model.denoiser  # type: ignore[attr-defined]
     assert all((one.network is trained) == one.trains for one in passes)
+
+
+def test_the_forms_of_the_denoiser_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "RESULTS", tmp_path)
+    monkeypatch.setattr(kernels, "MODELS", {"sd15": (MODELS["sd15"][0], SMALL)})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(kernels, "ROUNDS", 1)
+    kernels.main(["--models", "sd15", "--no-compile"])
+    (record,) = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    assert record["ratios"][kernels.PLAIN] == 1
+    assert record["ratios"][kernels.CHANNELS_LAST] > 0
+    assert kernels.table().count("\n| sd15 | ") == 2
+
+
+def test_the_page_has_the_recorded_forms() -> None:
+    block = f"<!-- kernels -->\n\n{kernels.table()}\n\n<!-- end of kernels -->"
+    page = Path(kernels.__file__).parents[1] / "docs" / "speed.md"
+    assert block in page.read_text(encoding="utf-8"), "see python -m benchmarks.kernels --table"
 
 
 def test_a_way_without_enough_memory_is_left_out(tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ from unlearn_core.judging.new_words import PLACEHOLDERS, learned
 from unlearn_core.judging.probes import PROBES, run_probe
 from unlearn_core.judging.relearning import fine_tuned
 from unlearn_core.judging.settings import ProbeSettings
-from unlearn_core.judging.wordings import long_prompts, misspellings, paraphrases, typos
+from unlearn_core.judging.wordings import (
+    long_prompts,
+    misspellings,
+    other_languages,
+    paraphrases,
+    typos,
+)
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.models.tensors import with_tensors
@@ -166,7 +172,7 @@ def test_a_name_of_two_words_is_misspelled_too() -> None:
 def test_rewordings_mention_the_concept_in_new_prompts(ink_pairs: PromptPairs) -> None:
     concept, pairs = ink_pairs.concept, ink_pairs.test
     known = {pair.forget for pair in (*ink_pairs.train, *ink_pairs.test)}
-    for wording in (paraphrases, long_prompts):
+    for wording in (paraphrases, long_prompts, other_languages):
         prompts = wording(concept, pairs)
         assert len(prompts) == len(pairs)
         for prompt, pair in zip(prompts, pairs, strict=True):
@@ -196,7 +202,7 @@ def test_rewordings_suit_every_kind(kind: str) -> None:
         train_count=1,
         test_count=1,
     )
-    for wording in (paraphrases, long_prompts):
+    for wording in (paraphrases, long_prompts, other_languages):
         assert all(pairs.concept.is_mentioned_in(p) for p in wording(pairs.concept, pairs.test))
 
 

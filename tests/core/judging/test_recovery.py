@@ -17,7 +17,7 @@ from unlearn_core.judging.evaluators import Evaluators, find_evaluators
 from unlearn_core.judging.gradient_steps import at
 from unlearn_core.judging.image_to_image import ImageToImage, parts
 from unlearn_core.judging.new_words import PLACEHOLDERS
-from unlearn_core.judging.probes import CURVES, QUICK_ATTACKS, as_probe
+from unlearn_core.judging.probes import CURVES, OTHER_LANGUAGES, QUICK_ATTACKS, as_probe
 from unlearn_core.judging.relearning import fine_tuned
 from unlearn_core.judging.settings import ProbeSettings
 from unlearn_core.models.denoiser import NoiseSchedule, Schedule
@@ -94,6 +94,16 @@ def test_an_attack_finds_the_concept_where_it_is_and_only_there(
     if attack.unit == NOISE:
         del unknown[30]  # most of the picture is still there
     assert not any(unknown.values()), unknown
+
+
+def test_phrases_of_other_languages_find_the_concept_too(
+    demo: Target, judges: Evaluators, noise: ModelHandle
+) -> None:
+    """The demo's captions are English, so fewer pictures show it."""
+    (known,) = dict(counts(OTHER_LANGUAGES, demo, judges)).values()
+    assert known > 0
+    (unknown,) = dict(counts(OTHER_LANGUAGES, replace(demo, model=noise), judges)).values()
+    assert unknown == 0
 
 
 def counts(attack: Attack, target: Target, judges: Evaluators) -> Iterator[tuple[int, int]]:

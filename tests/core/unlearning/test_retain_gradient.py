@@ -19,7 +19,7 @@ from unlearn_core.dataset.training_sets import make_training_sets
 from unlearn_core.models.load import load_model
 from unlearn_core.models.protocol import ModelHandle
 from unlearn_core.prompts.pairs import PromptPairs
-from unlearn_core.unlearning.batches import RetainBatch
+from unlearn_core.unlearning.batches import Batches, RetainBatch
 from unlearn_core.unlearning.loop import Unlearning
 from unlearn_core.unlearning.objectives import ERASE, ForgetBatch
 from unlearn_core.unlearning.optimizer import Change
@@ -88,6 +88,21 @@ def test_a_factor_of_zero_uses_the_whole_retain_set(
     expected = flat(list(torch.autograd.grad(loss / len(latents), parameters)))
     tolerance = 1e-6 * expected.norm().item()
     torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=tolerance)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("factor", [0, 1, 2, 3])
+@pytest.mark.parametrize("further", [True, False])
+def test_the_rows_of_a_step_are_known_before_they_are_drawn(
+    sd_model: ModelHandle, sets: TrainingSets, factor: int, paired: bool, further: bool
+) -> None:
+    """The losses are divided by their number, so that no gradient must be divided later."""
+    if further:  # pictures besides the parallels
+        sets = replace(sets, retain=(*sets.retain, sets.paired[0].forget))
+    settings = replace(SETTINGS, retain_batch_factor=factor, paired=paired)
+    batches = Batches(sd_model, sets, settings)
+    drawn = [len(latents) for latents, *_ in batches.retain(batches.forget())]
+    assert batches.retain_rows == sum(drawn) > 0
 
 
 @pytest.mark.parametrize("changed", [{"retain_batch_factor": 0}, {"saliency": 0.5}])
