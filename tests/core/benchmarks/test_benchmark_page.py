@@ -17,7 +17,6 @@ from benchmarks import (
     quality,
     quality_report,
     rates,
-    rule,
     several,
 )
 from benchmarks.comparisons import Answers, answers
@@ -97,7 +96,7 @@ def test_the_table_at_equal_passes_is_that_of_the_records() -> None:
     assert block in FRONT.read_text(encoding="utf-8"), "see benchmarks.equal_passes"
 
 
-@pytest.mark.parametrize("module", [rates, rule, several], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [rates, several], ids=lambda module: module.__name__)
 def test_a_table_is_that_of_the_records(module: ModuleType) -> None:
     name = module.__name__.rpartition(".")[2]
     block = f"<!-- {name} -->\n\n{module.table()}\n\n<!-- end of {name} -->"
