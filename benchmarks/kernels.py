@@ -14,14 +14,13 @@ import argparse
 import copy
 import json
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import torch._inductor.config as compiler
 from torch import Tensor, nn
 
-from benchmarks.speed import RESULTS
+from benchmarks.speed import RESULTS, timed
 from benchmarks.speed_models import MODELS
 from unlearn_core.job.console import say
 from unlearn_core.models.stable_diffusion import StableDiffusionHandle
@@ -48,16 +47,6 @@ def passes(model: StableDiffusionHandle, form: Callable[..., object], inputs: li
     with model.autocast():
         output: Tensor = form(latents, t, prompts).sample.float()  # pyright: ignore[reportAttributeAccessIssue]
     output.square().mean().backward()
-
-
-def timed(work: Callable[[], None], device: torch.device) -> tuple[float, float]:
-    """Seconds: compared (processor time on the CPU) and elapsed."""
-    processor, start = time.process_time(), time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    elapsed = time.perf_counter() - start
-    return (elapsed if device.type == "cuda" else time.process_time() - processor), elapsed
 
 
 def measure(

@@ -23,7 +23,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ import torch
 from benchmarks.live_bytes import peak_bytes, size_of
 from benchmarks.memory import GIB
 from benchmarks.speed_models import MODELS, SMALL
-from benchmarks.speed_steps import BARE, GRADDIFF, LOSSES, OURS, PAPER, Way, ways
+from benchmarks.speed_steps import BARE, GRADDIFF, LOSSES, OURS, PAPER, ways
 from unlearn_core.job.console import say
 from unlearn_core.models.layers import FULL, LORA, XATTN
 from unlearn_core.models.stable_diffusion import StableDiffusionHandle
@@ -86,13 +86,13 @@ class Comparison:
         )
 
 
-def timed(way: Way, device: torch.device) -> tuple[float, float]:
-    """Seconds of a step: compared and elapsed."""
+def timed(work: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Seconds of some work: compared (processor time on the CPU) and elapsed."""
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize()
     processor, start = time.process_time(), time.perf_counter()
-    way.step()
+    work()
     if on_gpu:
         torch.cuda.synchronize()
     elapsed = time.perf_counter() - start
@@ -115,7 +115,7 @@ def compare(
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in order}
     for i in range(WARM_UP + rounds):
         for way in order[i % len(order) :] + order[: i % len(order)]:  # each one is first in turn
-            times[way].append(timed(competitors[way], device))
+            times[way].append(timed(competitors[way].step, device))
     times = {way: values[WARM_UP:] for way, values in times.items()}
     seconds = {way: [compared for compared, _ in values] for way, values in times.items()}
     memory: dict[str, int] = {}
